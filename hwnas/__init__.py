@@ -1,0 +1,28 @@
+"""hwnas: measure whole networks on real devices and compress them for those devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from torch import nn
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "load"]
+
+
+def load(path: str | os.PathLike[str]) -> nn.Module:
+    """Read an emitted checkpoint directory back as a torch module in eval mode.
+
+    Args:
+        path: the checkpoint directory, holding `architecture.json` and `model.safetensors`.
+
+    Raises:
+        InputError: a file is missing, damaged, or names code that cannot be imported.
+    """
+    from hwnas.compress.checkpoint import load_module
+
+    return load_module(path)
