@@ -1,0 +1,1 @@
+"""How latency samples are obtained: one room per way of reaching hardware."""

@@ -1,0 +1,143 @@
+"""What every device answers. Public methods validate; a device class overrides the `*_impl` methods."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from hwnas.devices.lock import DeviceLock
+from hwnas.errors import DeviceError, PreparationError
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind
+from hwnas.network import Network
+
+
+@dataclass(kw_only=True)
+class Handle:
+    """A network that a device holds ready to run.
+
+    Attributes:
+        state: whatever the device class needs to run it.
+        placement: execution unit → operator type → number of nodes.
+        metrics: figures that are known without timing, the unit in the name (`energy_mj`).
+    """
+
+    network_hash: str
+    state: Any
+    placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Device(ABC):
+    """Anything that answers "how long does this whole network take?"; used as a context manager.
+
+    While it is open a file lock keeps every other process away from the hardware named by `lock_name`.
+
+    Raises:
+        DeviceError: on entering, when the device cannot be used or another process holds it.
+        DeviceLostError: from any method, when the device went away. It ends the session.
+    """
+
+    kind: Kind = "measured"
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        self.profile = profile
+        self._lock: DeviceLock | None = None
+        self._handles: dict[int, Handle] = {}
+
+    @property
+    @abstractmethod
+    def lock_name(self) -> str:
+        """The hardware that this device occupies: two profiles of one phone share it."""
+
+    def open_impl(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Reach the device and clean what a killed process left on it."""
+
+    def close_impl(self) -> None:  # noqa: B027 - there may be nothing to do
+        """Put the device back into the state that it was found in."""
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """The stable identity that latencies belong to; the same at every call of an open device."""
+
+    def conditions(self) -> Conditions:
+        """Clocks, temperatures, load at this moment; unknown ones are left out."""
+        return Conditions()
+
+    @abstractmethod
+    def prepare_impl(self, network: Network) -> Handle:
+        """Load a network. Raises PreparationError or NetworkFormError where this one cannot be run."""
+
+    @abstractmethod
+    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
+        """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
+
+    def release_impl(self, handle: Handle) -> None:  # noqa: B027 - there may be nothing to do
+        """Free what the handle holds."""
+
+    def __enter__(self) -> Self:
+        lock = DeviceLock(self.lock_name)
+        lock.acquire()
+        self._lock = lock
+        try:
+            self.open_impl()
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as last_to_first:  # each step is taken even when one before it fails
+            last_to_first.callback(self._unlock)
+            last_to_first.callback(self.close_impl)
+            for handle in list(self._handles.values()):
+                last_to_first.callback(self.release, handle)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def prepare(self, network: Network) -> Handle:
+        """Load a network and keep it ready.
+
+        Raises:
+            PreparationError, NetworkFormError: this device cannot run this network.
+        """
+        self._require_open()
+        handle = self.prepare_impl(network)
+        self._handles[id(handle)] = handle
+        return handle
+
+    def sample(self, handle: Handle, *, runs: int, seconds: float) -> list[float]:
+        """Latencies in milliseconds of at least `runs` runs that take at least `seconds` together.
+
+        Raises:
+            PreparationError: the network failed while running, or the device answered nonsense
+                (no sample, NaN, infinite, zero or negative).
+        """
+        self._require_open()
+        if id(handle) not in self._handles:
+            raise DeviceError("the handle was released or is another device's", "prepare the network first")
+        samples_ms = self.sample_impl(handle, runs, seconds)
+        if len(samples_ms) == 0 or not all(math.isfinite(sample) and sample > 0 for sample in samples_ms):
+            raise PreparationError(
+                f"device {self.profile.name} answered {samples_ms[:5]} as latencies in ms",
+                f"hwnas devices doctor {self.profile.name}",
+            )
+        return samples_ms
+
+    def release(self, handle: Handle) -> None:
+        """Free a prepared network; a second release does nothing."""
+        if self._handles.pop(id(handle), None) is not None:
+            self.release_impl(handle)
+
+    def _require_open(self) -> None:
+        if self._lock is None:
+            raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")

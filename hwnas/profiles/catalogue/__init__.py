@@ -1,0 +1,66 @@
+"""Device profiles by name: the user's own, then those shipped beside this file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from hwnas.devices.base import Device
+from hwnas.devices.registry import device_class
+from hwnas.errors import InputError
+from hwnas.files import decode, hwnas_config, read_toml
+from hwnas.measurement import DeviceProfile
+
+
+def profile_names() -> list[str]:
+    """The names of all device profiles, the user's own included."""
+    return sorted(_profiles())
+
+
+def load_profile(name_or_path: str) -> DeviceProfile:
+    """Read a device profile.
+
+    Args:
+        name_or_path: the path of a `.toml` file, or a name in the user's `devices` folder or the catalogue.
+
+    Raises:
+        InputError: no such profile, or a file that is not one; the offending key is named.
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path)
+        return decode(DeviceProfile, read_toml(path), path)
+    file = _profiles().get(name_or_path)
+    if file is None:
+        near = difflib.get_close_matches(name_or_path, profile_names()) or profile_names()
+        raise InputError(
+            f"there is no device profile {name_or_path!r}; the nearest are {', '.join(near)}",
+            "hwnas devices lists all of them; a path to a .toml file works as well",
+        )
+    with importlib.resources.as_file(file) as path:
+        profile = decode(DeviceProfile, read_toml(path), path)
+    if profile.name != name_or_path:
+        raise InputError(
+            f"{path}: name: is {profile.name!r}", f'set name = "{name_or_path}", as the file says'
+        )
+    return profile
+
+
+def open_device(profile: DeviceProfile) -> Device:
+    """The device that a profile describes, ready to be entered.
+
+    Raises:
+        DeviceError: its class is not installed, or refuses the profile's options.
+    """
+    return device_class(profile.device)(profile)
+
+
+def _profiles() -> dict[str, Traversable]:
+    """Every profile's file by name; the user's own hide shipped ones of the same name."""
+    own = hwnas_config() / "devices"
+    folders: list[Traversable] = [importlib.resources.files(__name__)]
+    if own.is_dir():
+        folders.append(own)
+    files = (file for folder in folders for file in folder.iterdir() if file.name.endswith(".toml"))
+    return {file.name.removesuffix(".toml"): file for file in files}

@@ -1,0 +1,200 @@
+"""Interleaved rounds over a few prepared networks: the part of a session that makes latencies comparable.
+
+A round is `anchor, n1, n2, …, anchor`; the next one goes through the networks in reverse. A device whose
+speed drifts thus moves the networks and the anchor alike, and no network is always the one that runs last.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hwnas.devices.base import Device, Handle
+from hwnas.errors import HwnasError, NetworkFormError, PreparationError
+from hwnas.measurement import (
+    Conditions,
+    Fingerprint,
+    Measurement,
+    MeasurementFailure,
+    MeasurementResult,
+    Protocol,
+)
+from hwnas.network import Network
+
+THROTTLED_RETRIES = 3
+MIN_COOLDOWN_S = 1.0
+
+
+class Anchor:
+    """The reference network, sampled at both ends of every round to see the device's speed drift."""
+
+    def __init__(self, device: Device, handle: Handle, protocol: Protocol) -> None:
+        self._device = device
+        self._handle = handle
+        self._protocol = protocol
+        self._modelled_ms: float | None = None
+
+    def warm_up(self) -> None:
+        """Run as long as any network's warm-up."""
+        if self._protocol.warmup_s:
+            self._device.sample(self._handle, runs=1, seconds=self._protocol.warmup_s)
+
+    def latency_ms(self) -> float:
+        """Median of half a repeat: a round's two ends together cost as much as one more network.
+
+        Raises:
+            PreparationError: the anchor fails, so nothing can be compared in this session.
+        """
+        if self._modelled_ms is not None:
+            return self._modelled_ms
+        protocol = self._protocol
+        half = math.ceil(protocol.min_runs / 2)
+        median_ms = statistics.median(
+            self._device.sample(self._handle, runs=half, seconds=protocol.min_s / 2)
+        )
+        if self._device.kind == "modelled":  # a model's answer never changes and may take minutes
+            self._modelled_ms = median_ms
+        return median_ms
+
+
+@dataclass(kw_only=True, eq=False)
+class _Series:
+    """What was taken so far of one network."""
+
+    handle: Handle
+    started_at: str
+    warmup_ms: tuple[float, ...] = ()
+    repeats_ms: list[tuple[float, ...]] = field(default_factory=list)
+    anchor_ms: list[float] = field(default_factory=list)
+
+
+class Chunk:
+    """A few networks that are held prepared at once and measured in rounds.
+
+    Args:
+        keep: called with each result as soon as it is final.
+        sleep: pauses for some seconds.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        protocol: Protocol,
+        fingerprint: Fingerprint,
+        anchor: Anchor | None,
+        keep: Callable[[MeasurementResult], None],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._device = device
+        self._protocol = protocol
+        self._fingerprint = fingerprint
+        self._anchor = anchor
+        self._keep = keep
+        self._sleep = sleep
+        self._active: list[_Series] = []
+
+    def measure(self, networks: list[Network]) -> None:
+        """Prepare, warm up and measure the networks; one that fails is kept as a failure.
+
+        Whatever happens, no network stays prepared.
+        """
+        with ExitStack() as held:
+            for network in networks:
+                self._prepare(network, held)
+            if self._active:
+                self._warm_up()
+                self._take_rounds()
+
+    def _prepare(self, network: Network, held: ExitStack) -> None:
+        try:
+            handle = self._device.prepare(network)
+        except (PreparationError, NetworkFormError) as error:
+            self._keep(MeasurementFailure(network_hash=network.hash, reason=_reason(error)))
+            return
+        held.callback(self._device.release, handle)
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._active.append(_Series(handle=handle, started_at=started_at))
+
+    def _warm_up(self) -> None:
+        if not self._protocol.warmup_s:
+            return
+        if self._anchor is not None:
+            self._anchor.warm_up()
+        for series in list(self._active):
+            series.warmup_ms = self._sample(series, 1, self._protocol.warmup_s)
+
+    def _take_rounds(self) -> None:
+        before = self._device.conditions()
+        backwards = False
+        while self._active:
+            after = self._take_round(self._active[:: -1 if backwards else 1])
+            if after is None:
+                reason = f"the device throttled in all of {1 + THROTTLED_RETRIES} attempts at a round"
+                for series in list(self._active):
+                    self._fail(series, reason, transient=True)
+                return
+            for series in list(self._active):
+                if self._protocol.settled([statistics.median(samples) for samples in series.repeats_ms]):
+                    self._active.remove(series)
+                    self._keep(self._measurement(series, (before, after)))
+            backwards = not backwards
+
+    def _take_round(self, order: list[_Series]) -> Conditions | None:
+        """Add a repeat to every network; the conditions after it, or None if the device only throttled."""
+        for attempt in range(1 + THROTTLED_RETRIES):
+            pause_s = max(self._protocol.cooldown_s, MIN_COOLDOWN_S if attempt else 0.0)
+            if pause_s:
+                self._sleep(pause_s)
+            running = [series for series in order if series in self._active]
+            first_ms = self._anchor.latency_ms() if self._anchor else None
+            taken_ms = [
+                self._sample(series, self._protocol.min_runs, self._protocol.min_s) for series in running
+            ]
+            last_ms = self._anchor.latency_ms() if self._anchor else None
+            after = self._device.conditions()
+            if after.throttled:
+                continue
+            for place, (series, samples_ms) in enumerate(zip(running, taken_ms, strict=True), start=1):
+                series.repeats_ms.append(samples_ms)
+                if first_ms is not None and last_ms is not None:
+                    # The anchor's latency where this network stood in the round, had it run there.
+                    series.anchor_ms.append(first_ms + (last_ms - first_ms) * place / (len(running) + 1))
+            return after
+        return None
+
+    def _sample(self, series: _Series, runs: int, seconds: float) -> tuple[float, ...]:
+        """Samples in ms; none at all when the network fails, which takes it out of the chunk."""
+        try:
+            return tuple(self._device.sample(series.handle, runs=runs, seconds=seconds))
+        except PreparationError as error:
+            self._fail(series, _reason(error))
+            return ()
+
+    def _fail(self, series: _Series, reason: str, transient: bool = False) -> None:
+        self._active.remove(series)
+        self._keep(
+            MeasurementFailure(network_hash=series.handle.network_hash, reason=reason, transient=transient)
+        )
+
+    def _measurement(self, series: _Series, conditions: tuple[Conditions, Conditions]) -> Measurement:
+        return Measurement(
+            network_hash=series.handle.network_hash,
+            kind=self._device.kind,
+            repeats_ms=tuple(series.repeats_ms),
+            warmup_ms=series.warmup_ms,
+            anchor_ms=tuple(series.anchor_ms),
+            metrics=dict(series.handle.metrics),
+            placement={unit: dict(counts) for unit, counts in series.handle.placement.items()},
+            protocol=self._protocol,
+            fingerprint=self._fingerprint,
+            conditions=conditions,
+            started_at=series.started_at,
+        )
+
+
+def _reason(error: HwnasError) -> str:
+    return f"{error.cause}; fix: {error.fix}"

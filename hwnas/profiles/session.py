@@ -1,0 +1,143 @@
+"""One sitting at a device: every network is measured once, and remembered before anybody is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from hwnas.devices.base import Device
+from hwnas.errors import DeviceError
+from hwnas.measurement import Fingerprint, Kind, MeasurementFailure, MeasurementResult, Protocol
+from hwnas.network import Network
+from hwnas.profiles.protocols import ONCE
+from hwnas.profiles.rounds import Anchor, Chunk
+from hwnas.profiles.store import MeasurementStore
+
+CHUNK = 8  # networks held prepared at once: enough to share the anchor's cost, few enough for any memory
+
+
+class Session:
+    """Measures networks on a device; used as a context manager, which opens and closes the device.
+
+    Args:
+        device: not yet entered.
+        protocol: how latencies are taken; a modelled device is always asked `once`.
+        store: what is already known, and where results go.
+        anchor: the reference network, measured in every round as a witness of drift.
+        recall: answer from the store what it knows; otherwise everything is measured anew and added.
+        sleep: pauses for some seconds.
+
+    Raises:
+        DeviceError: on entering, when the device cannot be used.
+        PreparationError, NetworkFormError: the device cannot run the anchor.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        protocol: Protocol,
+        store: MeasurementStore,
+        anchor: Network | None = None,
+        *,
+        recall: bool = True,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.device = device
+        self._protocol = protocol
+        self._store = store
+        self._anchor_network = anchor
+        self._anchor: Anchor | None = None
+        self._fingerprint: Fingerprint | None = None
+        self._recalls = recall
+        self._sleep = sleep
+        self._closing = ExitStack()
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that this session really uses."""
+        return ONCE if self.device.kind == "modelled" else self._protocol
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The device's fingerprint, as it was when the session opened."""
+        if self._fingerprint is None:
+            raise DeviceError("the session is not open", "use it in a with statement")
+        return self._fingerprint
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            opened.enter_context(self.device)
+            self._fingerprint = self.device.fingerprint()
+            if self._anchor_network is not None:
+                self._anchor = Anchor(self.device, self.device.prepare(self._anchor_network), self.protocol)
+            self._closing = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.__exit__(kind, value, trace)
+
+    def measure(self, networks: Iterable[Network]) -> Iterator[tuple[str, MeasurementResult]]:
+        """Yield (network hash, result) for every given network, in the given order.
+
+        What the store knows of this fingerprint and protocol is not measured again; a transient failure is
+        tried again. Each result is in the store before it is yielded.
+
+        Raises:
+            DeviceLostError: the device went away; every result that was final by then is in the store.
+            PreparationError: the anchor failed.
+        """
+        waiting: list[str] = []
+        results: dict[str, MeasurementResult] = {}
+        pending: dict[str, Network] = {}
+        for network in networks:
+            waiting.append(network.hash)
+            known = self._recall(network.hash)
+            if known is None:
+                pending[network.hash] = network
+            else:
+                results[network.hash] = known
+            if not pending or len(pending) == CHUNK:
+                yield from self._answer(waiting, results, pending)
+                waiting, results, pending = [], {}, {}
+        yield from self._answer(waiting, results, pending)
+
+    def _answer(
+        self, waiting: list[str], results: dict[str, MeasurementResult], pending: dict[str, Network]
+    ) -> Iterator[tuple[str, MeasurementResult]]:
+        def keep(result: MeasurementResult) -> None:
+            self._store.put(result, self.fingerprint, self.protocol)
+            results[result.network_hash] = result
+
+        if pending:
+            chunk = Chunk(self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep)
+            chunk.measure(list(pending.values()))
+        for network_hash in waiting:
+            yield network_hash, results[network_hash]
+
+    def _recall(self, network_hash: str) -> MeasurementResult | None:
+        if not self._recalls:
+            return None
+        known = self._store.get(network_hash, self.fingerprint, self.protocol)
+        return None if isinstance(known, MeasurementFailure) and known.transient else known
+
+
+def require_kind(device: Device, accepted: Collection[Kind], purpose: str) -> None:
+    """Refuse a device whose latencies do not mean what a purpose needs.
+
+    Args:
+        purpose: what they are needed for, as the subject of a sentence: `a search`.
+
+    Raises:
+        DeviceError: its kind is not accepted.
+    """
+    if device.kind not in accepted:
+        raise DeviceError(
+            f"{purpose} needs latencies that are {' or '.join(sorted(accepted))}; "
+            f"those of {device.profile.name} are {device.kind}",
+            "take another device: hwnas devices shows what each one's latencies are",
+        )

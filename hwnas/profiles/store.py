@@ -1,0 +1,111 @@
+"""Measurements on disk: an append-only SQLite table, each row with the hash of what it says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hwnas.database import Database
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, encode, sha256
+from hwnas.measurement import (
+    MEASUREMENT_SCHEMA,
+    Fingerprint,
+    Measurement,
+    MeasurementFailure,
+    MeasurementResult,
+    Protocol,
+)
+
+FAILURE_SCHEMA = "hwnas.failure/1"
+VERSION = 1
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS results (
+    id INTEGER PRIMARY KEY,
+    network_hash TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    body TEXT NOT NULL,    -- JSON
+    sha256 TEXT NOT NULL   -- of the key and the body
+);
+CREATE INDEX IF NOT EXISTS results_key ON results (network_hash, fingerprint, protocol);
+"""
+_SELECT_KEY = """
+SELECT * FROM results WHERE network_hash = ? AND fingerprint = ? AND protocol = ? ORDER BY id DESC
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class MeasurementStore:
+    """What was measured, by network, fingerprint and protocol. Rows are added, never changed.
+
+    A row that does not match its hash is ignored with a warning, so its network is measured again.
+
+    Raises:
+        RunDirectoryError: from any method, when the file is not a store, is damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        loss = "what it held is measured again"
+        self._database = Database(path, tables=_TABLE, version=VERSION, loss=loss)
+
+    def get(
+        self, network_hash: str, fingerprint: Fingerprint, protocol: Protocol
+    ) -> MeasurementResult | None:
+        """The latest result of a key, or None."""
+        key = (network_hash, fingerprint.id, protocol.id)
+        return next(self._valid(self._database.read(_SELECT_KEY, key)), None)
+
+    def put(self, result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol) -> None:
+        """Add a result; when this returns it is on disk."""
+        if isinstance(result, Measurement):
+            plain = result.to_json()
+        else:
+            plain = {"schema": FAILURE_SCHEMA, **encode(result)}
+        row = (result.network_hash, fingerprint.id, protocol.id, json.dumps(plain, allow_nan=False))
+        self._database.write("INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?)", (*row, _digest(row)))
+
+    def all(self) -> list[MeasurementResult]:
+        """Every valid result, in the order of their storing."""
+        return list(self._valid(self._database.read("SELECT * FROM results ORDER BY id")))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _valid(self, rows: list[tuple[Any, ...]]) -> Iterator[MeasurementResult]:
+        for number, *key_and_body, digest in rows:
+            source = f"{self.path}, row {number}"
+            if _digest(key_and_body) != digest:
+                _log.warning("%s is damaged and is ignored; its network is measured again", source)
+                continue
+            try:
+                yield _read(key_and_body[-1], source)
+            except InputError as error:
+                _log.warning("%s; the row is ignored, its network is measured again", error.cause)
+
+
+def _digest(key_and_body: Sequence[object]) -> str:
+    return sha256("\n".join(map(str, key_and_body)).encode())
+
+
+def _read(body: str, source: str) -> MeasurementResult:
+    plain = json.loads(body)
+    if plain["schema"] == MEASUREMENT_SCHEMA:
+        return Measurement.from_json(plain, source)
+    return decode(MeasurementFailure, check_schema(plain, FAILURE_SCHEMA, source), source)

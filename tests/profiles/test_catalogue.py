@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwnas.devices.host import HostDevice
+from hwnas.errors import DeviceError, InputError
+from hwnas.profiles.catalogue import load_profile, open_device, profile_names
+
+MINE = 'name = "mine"\ndevice = "host"\ndescription = "one core"\n[options]\nthreads = 1\n'
+
+
+def write_own(folder: Path, name: str, text: str) -> Path:
+    path = folder / "config/devices" / f"{name}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_shipped_profile_opens(name: str) -> None:
+    profile = load_profile(name)
+    assert profile.name == name
+    assert profile.description
+    open_device(profile)
+
+
+def test_the_host_cpu_is_there() -> None:
+    device = open_device(load_profile("cpu"))
+    assert isinstance(device, HostDevice)
+    assert load_profile("cpu-int8").precision == "int8"
+
+
+def test_ones_own_profile_is_found_by_name_and_by_path(tmp_path: Path) -> None:
+    path = write_own(tmp_path, "mine", MINE)
+    assert profile_names() == ["cpu", "cpu-int8", "mine"]
+    assert load_profile("mine").options == {"threads": 1}
+    assert load_profile(str(path)) == load_profile("mine")
+
+
+def test_ones_own_profile_hides_a_shipped_one(tmp_path: Path) -> None:
+    write_own(tmp_path, "cpu", MINE.replace('"mine"', '"cpu"'))
+    assert load_profile("cpu").description == "one core"
+
+
+def test_an_unknown_name_gives_the_nearest() -> None:
+    with pytest.raises(InputError, match="no device profile 'cpu-int9'; the nearest are cpu-int8") as refusal:
+        load_profile("cpu-int9")
+    assert "hwnas devices" in refusal.value.fix
+    with pytest.raises(InputError, match="the nearest are cpu, cpu-int8"):
+        load_profile("../../etc/passwd")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (MINE.replace("device", "devices"), "device"),
+        (MINE.replace('"host"', "3"), "device"),
+        ('precision = "fp8"\n' + MINE, "precision"),
+        (MINE + "nested = {a = 1}\n", r"options\.nested"),
+        (MINE.replace('"mine"', '"yours"'), "name"),
+        ("name = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_profile_names_the_key(tmp_path: Path, text: str, named: str) -> None:
+    path = write_own(tmp_path, "mine", text)
+    with pytest.raises(InputError, match=named) as refusal:
+        load_profile("mine")
+    assert str(path) in refusal.value.cause
+
+
+def test_a_missing_file_and_a_missing_device_class(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*absent\.toml"):
+        load_profile(str(tmp_path / "absent.toml"))
+    write_own(tmp_path, "mine", MINE.replace('"host"', '"toaster"'))
+    with pytest.raises(DeviceError, match="no device class 'toaster'"):
+        open_device(load_profile("mine"))
