@@ -1,0 +1,1 @@
+"""From a reference to checkpoints: partition, space, distill, library, search, stitch, finetune."""

@@ -1,0 +1,185 @@
+"""Emitted networks: a directory with everything that is needed to use one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hwnas.compress.architecture import ArchitectureSpec, build_module
+from hwnas.compress.statistics import Interval
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, encode, read_json, replacing, write_bytes, write_json
+from hwnas.measurement import STRICT, Measurement
+from hwnas.network import Network
+
+FILES = ("model.safetensors", "architecture.json", "model.onnx", "measurement.json", "README.md")
+SUMMARY_SCHEMA = "hwnas.checkpoint/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished checkpoint amounts to, beside its measurement.
+
+    Attributes:
+        pick: the rule by which the architecture was picked from the front.
+        choices: of each block; 0 is the reference's own.
+        latency_ratio: to the reference, the two interleaved in one session.
+        accuracy_stitched: before finetuning, batch normalisation recalibrated.
+        accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
+        macs, params: of the network, and of the reference.
+        finetune_epochs: over the training part.
+        command: that made it.
+    """
+
+    __pydantic_config__ = STRICT
+    pick: str
+    device: str
+    data: str
+    choices: tuple[int, ...]
+    latency_ms: float
+    latency_reference_ms: float
+    latency_ratio: float
+    accuracy_stitched: Interval | None
+    accuracy: Interval | None
+    accuracy_reference: Interval | None
+    accuracy_difference: Interval | None
+    macs: int
+    macs_reference: int
+    params: int
+    params_reference: int
+    finetune_epochs: int
+    command: str
+
+
+def write_checkpoint(
+    path: Path,
+    *,
+    module: nn.Module,
+    architecture: ArchitectureSpec,
+    network: Network,
+    measurement: Measurement,
+    summary: Summary,
+) -> None:
+    """Write a checkpoint directory: it appears with all of its files, or not at all."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        save_module(module, folder / "model.safetensors")
+        architecture.save(folder / "architecture.json")
+        write_bytes(folder / "model.onnx", network.onnx())
+        write_json(
+            folder / "measurement.json",
+            {"schema": SUMMARY_SCHEMA, "summary": encode(summary), "measurement": measurement.to_json()},
+        )
+        write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())
+        folder.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        folder.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary in a checkpoint's `measurement.json`. Raises InputError naming what is wrong."""
+    file = path / "measurement.json"
+    return decode(Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), file)
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write a module's state dict as safetensors."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({key: value.contiguous() for key, value in module.state_dict().items()}, temporary)
+
+
+def load_module(path: str | os.PathLike[str]) -> nn.Module:
+    """See `hwnas.load`."""
+    from hwnas.compress.reference import load_weights
+
+    folder = Path(path)
+    if not (folder / "architecture.json").is_file():
+        raise InputError(
+            f"{folder} is not a checkpoint: it has no architecture.json",
+            "give a directory such as runs/demo/checkpoints/cpu-knee",
+        )
+    module = build_module(ArchitectureSpec.read(folder / "architecture.json"))
+    load_weights(module, folder / "model.safetensors")
+    return module.eval()
+
+
+def model_card(name: str, architecture: ArchitectureSpec, measurement: Measurement, summary: Summary) -> str:
+    """The checkpoint's README.md."""
+    fingerprint = "\n".join(f"| {key} | {value} |" for key, value in encode(measurement.fingerprint).items())
+    protocol = measurement.protocol
+    blocks = "\n".join(
+        f"| block{n} | {spec.name if spec else 'the reference’s own'} |"
+        for n, spec in enumerate(architecture.blocks, 1)
+    )
+    shape = ", ".join(str(size) for size in architecture.input_shape)
+    rows = [
+        ("latency, median", f"{summary.latency_reference_ms:.3f} ms", f"{summary.latency_ms:.3f} ms"),
+        ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
+        ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
+        ("accuracy", percent(summary.accuracy_reference), percent(summary.accuracy)),
+    ]
+    table = "\n".join(f"| {label} | {before} | {after} |" for label, before, after in rows)
+    return f"""# {name}
+
+{architecture.reference.name}, compressed by hwnas for the device `{summary.device}`.
+
+| | reference | this network |
+|---|---|---|
+{table}
+
+- Latency: {summary.latency_ratio:.3f} of the reference's, the two interleaved in one session; spread of the
+  repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, each at least \
+{protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
+- Accuracy on the test part of `{summary.data}`, 95 % intervals in brackets. Difference to the reference on
+  the same images: {points(summary.accuracy_difference)}.
+- Before finetuning: {percent(summary.accuracy_stitched)}.
+- Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
+
+## Use
+
+```python
+import hwnas
+module = hwnas.load("PATH OF THIS DIRECTORY")  # a torch module; its output is what model.onnx gives
+```
+
+Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.mean} and standard deviation \
+{architecture.std}.
+
+## Architecture
+
+| part | choice |
+|---|---|
+{blocks}
+
+## Measured on
+
+| | |
+|---|---|
+{fingerprint}
+
+Made by: `{summary.command}`
+"""
+
+
+def percent(interval: Interval | None) -> str:
+    """`97.2 % [95.0, 98.5]`, or that it is not known."""
+    if interval is None:
+        return "not known (no labels)"
+    return f"{interval.value * 100:.1f} % [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def points(interval: Interval | None) -> str:
+    """`-0.3 points [-1.1, 0.6]`, or that it is not known."""
+    if interval is None:
+        return "not known (no labels)"
+    return f"{interval.value * 100:+.1f} points [{interval.low * 100:+.1f}, {interval.high * 100:+.1f}]"

@@ -1,0 +1,220 @@
+"""Blockwise knowledge distillation: candidate B[n,m] gets the teacher's Y[n−1] and learns its Y[n]."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.compress.blocks import build_candidate, match_output
+from hwnas.compress.data import Data
+from hwnas.compress.metrics import (
+    BlockMetrics,
+    ChannelStatistics,
+    MetricsAccumulator,
+    StatisticsAccumulator,
+    distance,
+)
+from hwnas.compress.partition import Partition
+from hwnas.compress.space import Candidate
+from hwnas.compress.training import learning_rate_factor
+
+Loss = Literal["nsr", "mse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """How candidates are trained; the same for all of them, for fairness.
+
+    Attributes:
+        steps: stop after this many batches in all; None goes through all epochs.
+    """
+
+    loss: Loss
+    epochs: int
+    steps: int | None
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """A trained candidate, or the reason why there is none.
+
+    Attributes:
+        state: its weights; empty when it failed.
+        metrics: on held-out data; None when it failed.
+        end_slope: change of the logarithm of the training loss per epoch at the end of the training;
+            well below zero means that it had not finished learning.
+        reason: why it failed.
+    """
+
+    state: dict[str, Tensor]
+    metrics: BlockMetrics | None
+    end_slope: float | None
+    seconds: float
+    reason: str | None = None
+
+
+def teacher_features(parts: Partition, x: Tensor) -> list[Tensor]:
+    """Y[0] … Y[N]: the outputs of the stem and of each block. x: (B, C, H, W)."""
+    features = []
+    with torch.no_grad():
+        for module in parts.modules[:-1]:
+            x = module(x)
+            features.append(x)
+    return features
+
+
+def teacher_statistics(parts: Partition, data: Data, batch_size: int) -> list[ChannelStatistics]:
+    """Mean and variance of the channels of Y[1] … Y[N] over the whole training part, in one pass."""
+    accumulators = [StatisticsAccumulator() for _ in parts.blocks]
+    for x, _ in data.batches(data.train, batch_size):
+        for accumulator, y in zip(accumulators, teacher_features(parts, x)[1:], strict=True):
+            accumulator.add(y)
+    return [accumulator.result() for accumulator in accumulators]
+
+
+def distill(
+    candidates: Sequence[Candidate],
+    parts: Partition,
+    data: Data,
+    statistics: Sequence[ChannelStatistics],
+    settings: DistillSettings,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> list[Distilled]:
+    """Train a slice of candidates side by side: one pass of the teacher serves all of them.
+
+    A candidate's result depends on the candidate and the settings alone, not on its neighbours in the slice.
+
+    Args:
+        statistics: of each block's output channels, from `teacher_statistics`.
+        progress: called after each step with the step's number and the mean loss.
+    """
+    students = [_Student(c, parts, statistics[c.block - 1], settings, data) for c in candidates]
+    step = 0
+    for epoch in range(settings.epochs):
+        for x, _ in data.train_batches(settings.batch_size, settings.seed, epoch, augment=False):
+            if step == students[0].total_steps:
+                break
+            features = teacher_features(parts, x)
+            for student in students:
+                block = student.candidate.block
+                student.learn(
+                    features[block - 1], features[block], statistics[block - 1].variance, settings.loss
+                )
+            step += 1
+            losses = [s.losses[-1] for s in students if s.reason is None and s.losses]
+            progress(step, sum(losses) / len(losses) if losses else math.nan)
+    return _evaluate(students, parts, data, statistics, settings.batch_size)
+
+
+def total_steps(data: Data, settings: DistillSettings) -> int:
+    """Batches that each candidate is trained on."""
+    steps = settings.epochs * data.steps_per_epoch(settings.batch_size)
+    return steps if settings.steps is None else min(steps, settings.steps)
+
+
+class _Student:
+    def __init__(
+        self,
+        candidate: Candidate,
+        parts: Partition,
+        statistics: ChannelStatistics,
+        settings: DistillSettings,
+        data: Data,
+    ) -> None:
+        self.candidate = candidate
+        self.total_steps = total_steps(data, settings)
+        self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
+        self.module = initial_module(candidate, parts, statistics, settings.seed)
+        self.optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: learning_rate_factor(step, self.total_steps)
+        )
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self.reason: str | None = None
+
+    def learn(self, x: Tensor, target: Tensor, variance: Tensor, loss: Loss) -> None:
+        if self.reason is not None:
+            return
+        start = time.perf_counter()
+        self.module.train()
+        value = distance(loss, self.module(x), target, variance)
+        self.losses.append(float(value.detach()))
+        if not math.isfinite(self.losses[-1]):
+            self.reason = f"loss became {self.losses[-1]} at step {len(self.losses)}"
+            return
+        self.optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.scheduler.step()
+        self.seconds += time.perf_counter() - start
+
+    def end_slope(self) -> float:
+        """Change of log loss per epoch, between the last quarter of the steps and the one before it."""
+        quarter = len(self.losses) // 4
+        if quarter == 0:
+            return 0.0
+        before, last = sum(self.losses[-2 * quarter : -quarter]), sum(self.losses[-quarter:])
+        return math.log(max(last, 1e-30) / max(before, 1e-30)) * self.steps_per_epoch / quarter
+
+
+def initial_module(
+    candidate: Candidate, parts: Partition, statistics: ChannelStatistics, seed: int
+) -> nn.Module:
+    """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
+
+    Its output starts with the teacher's mean and variance in each channel: AdamW moves a weight by no more
+    than the learning rate a step, too little to find the scale of a small map in one epoch.
+    """
+    digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(digest[:7], "big"))
+        module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
+    match_output(module, statistics.mean, statistics.variance)
+    return module.to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def _evaluate(
+    students: Sequence[_Student],
+    parts: Partition,
+    data: Data,
+    statistics: Sequence[ChannelStatistics],
+    batch_size: int,
+) -> list[Distilled]:
+    accumulators = [
+        MetricsAccumulator(statistics[student.candidate.block - 1].variance) for student in students
+    ]
+    for student in students:
+        student.module.eval()
+    for x, _ in data.batches(data.val, batch_size):
+        features = teacher_features(parts, x)
+        for student, accumulator in zip(students, accumulators, strict=True):
+            block = student.candidate.block
+            if student.reason is None:
+                accumulator.add(student.module(features[block - 1]), features[block])
+    return [_result(student, acc) for student, acc in zip(students, accumulators, strict=True)]
+
+
+def _result(student: _Student, accumulator: MetricsAccumulator) -> Distilled:
+    metrics = accumulator.result() if student.reason is None else None
+    if metrics is not None and not math.isfinite(metrics.nsr + metrics.mse + metrics.relative_l1):
+        student.reason, metrics = "its held-out metrics are not finite", None
+    if metrics is None:
+        return Distilled(
+            state={}, metrics=None, end_slope=None, seconds=student.seconds, reason=student.reason
+        )
+    state = {key: value.detach().contiguous().clone() for key, value in student.module.state_dict().items()}
+    return Distilled(state=state, metrics=metrics, end_slope=student.end_slope(), seconds=student.seconds)

@@ -1,0 +1,232 @@
+"""From points of the front to checkpoints: stitch, recalibrate, finetune, evaluate, measure, write."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hwnas.compress import training
+from hwnas.compress.checkpoint import FILES, Summary, read_summary, write_checkpoint
+from hwnas.compress.front import SearchOutcome, Target
+from hwnas.compress.prepare import Reference
+from hwnas.compress.progress import Progress
+from hwnas.compress.run import RunDirectory
+from hwnas.compress.search import Point, pick
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.statistics import Interval, accuracy, paired_difference
+from hwnas.compress.stitch import Choices, Stitcher, network_of
+from hwnas.errors import DeviceError, HwnasError, InputError
+from hwnas.measurement import Measurement
+from hwnas.network import Network
+from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.protocols import REPORT
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
+
+FINETUNE_LEARNING_RATE = 2e-3  # AdamW, batches of 64; chosen on the `val` part of digits
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finished:
+    """A picked network, trained, not yet measured."""
+
+    name: str
+    rule: str
+    choices: Choices
+    module: nn.Sequential
+    network: Network
+    stitched: Tensor | None
+    correct: Tensor | None
+    state_file: Path
+
+
+def emit_checkpoints(
+    run: RunDirectory,
+    reference: Reference,
+    stitcher: Stitcher,
+    settings: LibrarySettings,
+    search: SearchSettings,
+    target: Target,
+    outcome: SearchOutcome,
+    command: str,
+    progress: Progress,
+) -> list[tuple[Path, Summary]]:
+    """Write a checkpoint for each pick; one that is already there and is the same network stays.
+
+    The picked networks and the reference are measured together, interleaved, by the protocol `report`.
+
+    Raises:
+        InputError: a pick that no point of the front reaches; the others are written first.
+        DeviceError: the device cannot run a finished network.
+    """
+    unreached: InputError | None = None
+    picked: list[tuple[str, Point]] = []
+    for rule in search.picks:
+        try:
+            picked.append((rule, pick(outcome.front, rule, outcome.reference_latency_ms)))
+        except InputError as error:
+            unreached = error
+    todo = []
+    for rule, point in picked:
+        path = run.checkpoints / checkpoint_name(target.profile.name, rule)
+        if not _is_written(path, point.choices, search):
+            todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
+    if todo:
+        measurements = _measure(run, stitcher, target, todo, progress)
+        correct = training.correct_answers(reference.module(), reference.data)
+        for finished, measurement in zip(todo, measurements, strict=True):
+            _write(run, reference, stitcher, search, target, command, finished, measurement, correct)
+    if unreached is not None:
+        raise unreached
+    paths = [run.checkpoints / checkpoint_name(target.profile.name, rule) for rule, _ in picked]
+    return [(path, read_summary(path)) for path in paths]
+
+
+def checkpoint_name(device: str, rule: str) -> str:
+    """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`."""
+    return f"{device}-{rule.replace('=', '-')}"
+
+
+def _is_written(path: Path, choices: Choices, search: SearchSettings) -> bool:
+    if not all((path / name).is_file() for name in FILES):
+        return False
+    summary = read_summary(path)
+    return summary.choices == choices and summary.finetune_epochs == search.finetune_epochs
+
+
+def _finish(
+    run: RunDirectory,
+    reference: Reference,
+    stitcher: Stitcher,
+    settings: LibrarySettings,
+    search: SearchSettings,
+    name: str,
+    rule: str,
+    point: Point,
+    progress: Progress,
+) -> _Finished:
+    data, teacher = reference.data, reference.module()
+    module = stitcher.module(point.choices)
+    training.recalibrate(module, data, settings.batch_size)
+    stitched = training.correct_answers(module, data)
+    joined = "-".join(str(choice) for choice in point.choices)
+    state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
+    training.fit(
+        module,
+        data,
+        training.distillation_loss(teacher),
+        epochs=search.finetune_epochs,
+        batch_size=settings.batch_size,
+        learning_rate=FINETUNE_LEARNING_RATE,
+        seed=settings.seed,
+        state_file=state_file,
+        progress=lambda done, loss: progress.advance(
+            f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}"
+        ),
+    )
+    network = network_of(module, reference.parts, name)
+    _check_graph(network, module, data.normalize(data.test.pixels[:1]))
+    return _Finished(
+        name=name,
+        rule=rule,
+        choices=point.choices,
+        module=module,
+        network=network,
+        stitched=stitched,
+        correct=training.correct_answers(module, data),
+        state_file=state_file,
+    )
+
+
+def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:
+    """A graph that computes something else than the module is never emitted."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
+    got = session.run(None, {session.get_inputs()[0].name: x.contiguous().numpy()})[0]
+    with torch.inference_mode():
+        expected = module(x).numpy()
+    difference = float(np.abs(got - expected).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise HwnasError(
+            f"{network.name}: ONNX Runtime's output differs from torch's by {difference:.3g}",
+            "report this with the run directory; the checkpoint was not written",
+        )
+
+
+def _measure(
+    run: RunDirectory, stitcher: Stitcher, target: Target, todo: Sequence[_Finished], progress: Progress
+) -> list[Measurement]:
+    names = {finished.network.hash: finished.name for finished in todo}
+    progress.say(f"measuring {', '.join(names.values())} and the reference by the protocol report")
+    measurements = {}
+    with (
+        MeasurementStore(run.device(target.profile.name) / "measurements.db") as store,
+        Session(open_device(target.profile), REPORT, store, anchor=stitcher.reference) as session,
+    ):
+        networks = {finished.network.hash: finished.network for finished in todo}
+        for network_hash, result in session.measure(networks.values()):
+            if not isinstance(result, Measurement):
+                raise DeviceError(
+                    f"{names[network_hash]} could not be measured: {result.reason}",
+                    "give the same command again when the device is ready; the finetuned network is kept",
+                )
+            measurements[network_hash] = result
+    return [measurements[finished.network.hash] for finished in todo]
+
+
+def _write(
+    run: RunDirectory,
+    reference: Reference,
+    stitcher: Stitcher,
+    search: SearchSettings,
+    target: Target,
+    command: str,
+    finished: _Finished,
+    measurement: Measurement,
+    reference_correct: Tensor | None,
+) -> None:
+    macs, params = stitcher.cost(finished.choices)
+    macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
+    summary = Summary(
+        pick=finished.rule,
+        device=target.profile.name,
+        data=reference.data.name,
+        choices=finished.choices,
+        latency_ms=measurement.latency_ms,
+        latency_reference_ms=statistics.median(measurement.anchor_ms),
+        latency_ratio=measurement.anchor_ratio,
+        accuracy_stitched=_accuracy(finished.stitched),
+        accuracy=_accuracy(finished.correct),
+        accuracy_reference=_accuracy(reference_correct),
+        accuracy_difference=None
+        if finished.correct is None or reference_correct is None
+        else paired_difference(finished.correct, reference_correct),
+        macs=macs,
+        macs_reference=macs_reference,
+        params=params,
+        params_reference=params_reference,
+        finetune_epochs=search.finetune_epochs,
+        command=command,
+    )
+    entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices, 1)]
+    write_checkpoint(
+        run.checkpoints / finished.name,
+        module=finished.module,
+        architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
+        network=finished.network,
+        measurement=measurement,
+        summary=summary,
+    )
+    finished.state_file.unlink(missing_ok=True)
+
+
+def _accuracy(correct: Tensor | None) -> Interval | None:
+    return None if correct is None else accuracy(correct)

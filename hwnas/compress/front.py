@@ -1,0 +1,174 @@
+"""One device's search: every network that NSGA-II asks for is measured there, whole."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.compress.progress import Progress
+from hwnas.compress.run import RunDirectory
+from hwnas.compress.search import Costs, Point, pareto_front, search
+from hwnas.compress.settings import LibrarySettings, Objective, SearchSettings
+from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.files import encode, write_json
+from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
+from hwnas.profiles.catalogue import load_profile, open_device
+from hwnas.profiles.protocols import describe, load_protocol
+from hwnas.profiles.session import Session, require_kind
+from hwnas.profiles.store import MeasurementStore
+
+FRONT_SCHEMA = "hwnas.front/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device profile and the protocol by which its search measures."""
+
+    profile: DeviceProfile
+    protocol: Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """What a search found.
+
+    Attributes:
+        points: every architecture that it asked for.
+        front: the Pareto-optimal ones, by rising cost.
+        reference_latency_ms: what a cost of 1 stands for; None where the objective is no latency.
+    """
+
+    device: str
+    objective: Objective
+    protocol: Protocol
+    fingerprint: Fingerprint | None
+    reference_latency_ms: float | None
+    points: tuple[Point, ...]
+    front: tuple[Point, ...]
+    rows: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in `front.json`."""
+        return {
+            "schema": FRONT_SCHEMA,
+            "device": self.device,
+            "objective": self.objective,
+            "protocol": encode(self.protocol),
+            "fingerprint": None if self.fingerprint is None else encode(self.fingerprint),
+            "reference_latency_ms": self.reference_latency_ms,
+            "evaluated": len(self.points),
+            "failed": [encode(point) for point in self.points if point.reason is not None],
+            "front": list(self.rows),
+        }
+
+
+def target_of(settings: SearchSettings) -> Target:
+    """The device and protocol that the settings name, checked before any work is done.
+
+    Raises:
+        InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
+    """
+    profile = load_profile(settings.device)
+    require_kind(open_device(profile), {"measured", "modelled"}, "a search")
+    return Target(profile=profile, protocol=load_protocol(settings.protocol))
+
+
+def search_device(
+    run: RunDirectory,
+    stitcher: Stitcher,
+    library: LibrarySettings,
+    settings: SearchSettings,
+    target: Target,
+    progress: Progress,
+) -> SearchOutcome:
+    """Search for one device, and write `front.json` and `search.json` into its folder.
+
+    What was measured before is remembered, so a search that was stopped, repeated with the same settings,
+    goes the same way again and measures only what is missing.
+
+    Raises:
+        HwnasError: no architecture could be measured.
+    """
+    folder = run.device(target.profile.name)
+    measured: list[Measurement] = []
+    fingerprint = None
+    with ExitStack() as stack:
+        if settings.objective == "latency":
+            store = stack.enter_context(MeasurementStore(folder / "measurements.db"))
+            session = stack.enter_context(
+                Session(open_device(target.profile), target.protocol, store, anchor=stitcher.reference)
+            )
+            fingerprint = session.fingerprint
+            progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
+            costs = _latencies(session, stitcher, measured)
+        else:
+            costs = _counts(stitcher, settings.objective)
+        points = search(
+            stitcher.choices,
+            lambda choices: stitcher.loss(choices, library.loss),
+            costs,
+            population=settings.population,
+            generations=settings.generations,
+            seed=library.seed,
+            progress=lambda generation, seen: progress.advance(
+                "search", generation, settings.generations, f"{seen} networks"
+            ),
+        )
+    anchors = [value for measurement in measured for value in measurement.anchor_ms]
+    reference_latency_ms = statistics.median(anchors) if anchors else None
+    front = pareto_front(points)
+    outcome = SearchOutcome(
+        device=target.profile.name,
+        objective=settings.objective,
+        protocol=target.protocol,
+        fingerprint=fingerprint,
+        reference_latency_ms=reference_latency_ms,
+        points=tuple(points),
+        front=tuple(front),
+        rows=tuple(_row(point, stitcher, reference_latency_ms) for point in front),
+    )
+    write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
+    write_json(folder / "front.json", outcome.to_json())
+    progress.say(f"search: {len(points)} networks, {len(front)} on the front")
+    return outcome
+
+
+def _latencies(session: Session, stitcher: Stitcher, measured: list[Measurement]) -> Costs:
+    def costs(batch: Sequence[Choices]) -> list[float | str]:
+        answers: list[float | str] = []
+        for _, result in session.measure(stitcher.network(choices) for choices in batch):
+            if isinstance(result, Measurement):
+                measured.append(result)
+                answers.append(result.anchor_ratio)
+            else:
+                answers.append(result.reason)
+        return answers
+
+    return costs
+
+
+def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
+    index = ("macs", "params").index(objective)
+    whole = stitcher.cost((0,) * stitcher.parts.block_count)[index]
+    return lambda batch: [stitcher.cost(choices)[index] / whole for choices in batch]
+
+
+def _row(point: Point, stitcher: Stitcher, reference_latency_ms: float | None) -> dict[str, Any]:
+    macs, params = stitcher.cost(point.choices)
+    names = [
+        stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
+        for n, choice in enumerate(point.choices, 1)
+    ]
+    cost = point.cost or 0.0
+    return {
+        "choices": list(point.choices),
+        "blocks": names,
+        "loss": point.loss,
+        "cost_ratio": cost,
+        "latency_ms": None if reference_latency_ms is None else cost * reference_latency_ms,
+        "macs": macs,
+        "params": params,
+    }

@@ -1,0 +1,184 @@
+"""The block library: trained weights, graph and held-out metrics of every candidate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hwnas.compress.distill import Distilled
+from hwnas.compress.metrics import BlockMetrics
+from hwnas.compress.space import Candidate
+from hwnas.database import Database
+from hwnas.errors import RunDirectoryError
+from hwnas.files import decode, encode, read_bytes, replacing, sha256, write_bytes
+
+State = Literal["pending", "done", "failed"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS candidates (
+    block INTEGER NOT NULL,
+    choice INTEGER NOT NULL,
+    spec TEXT NOT NULL,            -- JSON
+    macs INTEGER NOT NULL,
+    params INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'failed')),
+    reason TEXT,
+    nsr REAL, mse REAL, relative_l1 REAL,
+    end_slope REAL,
+    weights_sha256 TEXT, onnx_sha256 TEXT,
+    seconds REAL,
+    PRIMARY KEY (block, choice)
+);
+"""
+_COLUMNS = """block, choice, spec, macs, params, state, reason, nsr, mse, relative_l1, end_slope,
+    weights_sha256, onnx_sha256, seconds"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A candidate and what is known about it; files and metrics are there once it is `done`."""
+
+    candidate: Candidate
+    state: State
+    reason: str | None
+    metrics: BlockMetrics | None
+    end_slope: float | None
+    weights_sha256: str | None
+    onnx_sha256: str | None
+    seconds: float | None
+
+
+class Library:
+    """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.blocks = folder / "blocks"
+        self._database = Database(
+            folder / "library.db", tables=_TABLES, version=1, loss="its candidates are distilled again"
+        )
+        self.blocks.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def add(self, candidates: Sequence[Candidate]) -> None:
+        """Enter candidates as pending; known ones stay as they are."""
+        rows = [
+            (c.block, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
+            for c in candidates
+        ]
+        self._database.write(
+            """INSERT OR IGNORE INTO candidates (block, choice, spec, macs, params, state)
+            VALUES (?, ?, ?, ?, ?, 'pending')""",
+            *rows,
+        )
+
+    def entries(self) -> list[Entry]:
+        """Every candidate, by block and choice."""
+        query = f"SELECT {_COLUMNS} FROM candidates ORDER BY block, choice"  # noqa: S608
+        return [self._entry(row) for row in self._database.read(query)]
+
+    def pending(self) -> list[Candidate]:
+        """The candidates that are still to be distilled; a done one whose files are damaged is one."""
+        pending = []
+        for entry in self.entries():
+            if entry.state == "pending" or (entry.state == "done" and not self._intact(entry)):
+                pending.append(entry.candidate)
+        return pending
+
+    def finish(self, candidate: Candidate, result: Distilled, onnx: bytes) -> None:
+        """Store a trained candidate: its files first, then its row."""
+        from safetensors.torch import save_file
+
+        assert result.metrics is not None
+        weights = self._path(candidate, "safetensors")
+        with replacing(weights) as temporary:
+            save_file(result.state, temporary)
+        write_bytes(self._path(candidate, "onnx"), onnx)
+        metrics = result.metrics
+        self._database.write(
+            """UPDATE candidates SET state = 'done', reason = NULL, nsr = ?, mse = ?, relative_l1 = ?,
+            end_slope = ?, weights_sha256 = ?, onnx_sha256 = ?, seconds = ? WHERE block = ? AND choice = ?""",
+            (
+                metrics.nsr,
+                metrics.mse,
+                metrics.relative_l1,
+                result.end_slope,
+                sha256(weights.read_bytes()),
+                sha256(onnx),
+                result.seconds,
+                candidate.block,
+                candidate.choice,
+            ),
+        )
+
+    def fail(self, candidate: Candidate, reason: str) -> None:
+        """Mark a candidate as failed; it is left out of every search."""
+        self._database.write(
+            "UPDATE candidates SET state = 'failed', reason = ? WHERE block = ? AND choice = ?",
+            (reason, candidate.block, candidate.choice),
+        )
+
+    def load(self, entry: Entry, module: nn.Module) -> nn.Module:
+        """Load a done candidate's weights into its module, which is left in eval mode.
+
+        Raises:
+            RunDirectoryError: the file is missing or not the one that was written.
+        """
+        from safetensors.torch import load
+
+        state: dict[str, Tensor] = load(self._content(entry, "safetensors", entry.weights_sha256))
+        module.load_state_dict(state)
+        return module.eval()
+
+    def onnx(self, entry: Entry) -> bytes:
+        """A done candidate's ONNX model. Raises RunDirectoryError as `load` does."""
+        return self._content(entry, "onnx", entry.onnx_sha256)
+
+    def _path(self, candidate: Candidate, suffix: str) -> Path:
+        return self.blocks / f"{candidate.name}.{suffix}"
+
+    def _intact(self, entry: Entry) -> bool:
+        try:
+            self._content(entry, "safetensors", entry.weights_sha256)
+            self._content(entry, "onnx", entry.onnx_sha256)
+        except RunDirectoryError:
+            return False
+        return True
+
+    def _content(self, entry: Entry, suffix: str, digest: str | None) -> bytes:
+        path = self._path(entry.candidate, suffix)
+        content = read_bytes(path) if path.is_file() else b""
+        if sha256(content) != digest:
+            raise RunDirectoryError(
+                f"{path} is missing or damaged",
+                "give the same command again: the candidate is distilled anew",
+            )
+        return content
+
+    def _entry(self, row: tuple[object, ...]) -> Entry:
+        block, choice, spec, macs, params, state, reason, nsr, mse, l1, slope, weights, onnx, seconds = row
+        source = f"{self._database.path}, block {block}, choice {choice}"
+        plain = {
+            "candidate": {
+                "block": block,
+                "choice": choice,
+                "spec": json.loads(str(spec)),
+                "macs": macs,
+                "params": params,
+            },
+            "state": state,
+            "reason": reason,
+            "metrics": None if nsr is None else {"nsr": nsr, "mse": mse, "relative_l1": l1},
+            "end_slope": slope,
+            "weights_sha256": weights,
+            "onnx_sha256": onnx,
+            "seconds": seconds,
+        }
+        return decode(Entry, plain, source)

@@ -1,0 +1,59 @@
+"""Any network that a user can name, ready for a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InputError
+from hwnas.files import read_bytes
+from hwnas.network import Network, Part
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwnas.compress.architecture import ReferenceSpec
+
+
+def find_network(text: str) -> Network:
+    """A network from an ONNX file, a checkpoint directory, `module:function`, or a timm name.
+
+    Weights do not change latencies: a timm model has random ones, so nothing is downloaded.
+
+    Raises:
+        InputError: nothing of that name, or it cannot be read; with the nearest names.
+    """
+    path = Path(text)
+    if path.suffix == ".onnx":
+        return Network.from_onnx(path)
+    if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():
+        from hwnas.compress.checkpoint import load_module
+
+        graph = path / "model.onnx"
+        part = Part(path.resolve().name, onnx=lambda: read_bytes(graph), module=lambda: load_module(path))
+        return Network(part.name, [part])
+    from hwnas.compress.reference import build_reference, find_reference
+
+    spec = find_reference(text)
+    module = build_reference(spec)
+    return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
+
+
+def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
+    """(C, H, W) that a model is made for: a timm model's own, a function's attribute `input_shape`.
+
+    Raises:
+        InputError: a function whose module does not say.
+    """
+    if spec.architecture is not None:
+        return spec.architecture.input_shape
+    if spec.source == "timm":
+        channels, height, width = module.pretrained_cfg["input_size"]  # type: ignore[index]
+        return channels, height, width
+    shape = getattr(module, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 3:
+        raise InputError(
+            f"{spec.name} does not say what it takes",
+            "set module.input_shape = (channels, height, width) in the function",
+        )
+    return shape

@@ -1,0 +1,211 @@
+"""Cut a reference into stem + N blocks + head, at places where exactly one tensor passes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, fx, nn
+
+from hwnas.errors import InputError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """The parts of a reference, in order: `stem`, `block1` … `blockN`, `head`.
+
+    Attributes:
+        modules: the parts; each one maps one tensor to one tensor.
+        shapes: of each part's input, then of the last one's output; without the batch dimension.
+        cuts: the modules of the reference behind which the cuts stand.
+        max_abs_difference: between the composed parts and the whole, on a random batch.
+    """
+
+    modules: tuple[nn.Module, ...]
+    shapes: tuple[Shape, ...]
+    cuts: tuple[str, ...]
+    max_abs_difference: float
+
+    @property
+    def names(self) -> list[str]:
+        """The parts' names."""
+        return ["stem", *(f"block{n}" for n in range(1, self.block_count + 1)), "head"]
+
+    @property
+    def block_count(self) -> int:
+        """N, the number of blocks that can be replaced."""
+        return len(self.modules) - 2
+
+    @property
+    def blocks(self) -> tuple[nn.Module, ...]:
+        """The N blocks."""
+        return self.modules[1:-1]
+
+    def block_shapes(self, block: int) -> tuple[Shape, Shape]:
+        """Input and output shape of block 1 … N, without the batch dimension."""
+        return self.shapes[block], self.shapes[block + 1]
+
+
+def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None = None) -> Partition:
+    """Cut a model and verify that the composed parts compute what the whole does.
+
+    Args:
+        model: in eval mode; it is copied, not changed.
+        input_shape: (C, H, W).
+        cuts: names of the modules behind which to cut, in order; None finds the model's stages.
+
+    Raises:
+        InputError: an unknown name, a cut that more than one tensor crosses, or a model without stages.
+    """
+    cuts = tuple(cuts) if cuts is not None else stage_cuts(model)
+    if len(cuts) < 2:
+        raise InputError(
+            f"{len(cuts)} cut given; stem, blocks and head need at least two",
+            "name the last module of the stem and the last one of each block: --cut NAME,NAME",
+        )
+    modules = dict(model.named_modules())
+    for name in cuts:
+        if name not in modules:
+            near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
+            raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
+    parts = _split(deepcopy(model).eval(), cuts)
+    x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    shapes: list[Shape] = [tuple(input_shape)]
+    with torch.inference_mode():
+        expected, value = model.eval()(x), x
+        for part in parts:
+            value = part(value)
+            shapes.append(tuple(value.shape[1:]))
+    difference = float((value - expected).abs().max())
+    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):
+        raise InputError(
+            f"the composed parts differ from the whole network by {difference:.3g}",
+            "move the cuts: the model computes something outside of its modules",
+        )
+    return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
+
+
+def stage_cuts(model: nn.Module) -> tuple[str, ...]:
+    """Where a model is cut by default: behind each of its stages.
+
+    Stages are the children of `blocks`, `stages` or `features`, the modules `layer1` … or `s1` …, or the
+    children of a model that is itself a sequence. For a network of EfficientNet's form (a stem convolution
+    and seven stages) stage 0 belongs to the stem and the last two are one block.
+
+    Raises:
+        InputError: no such stages.
+    """
+    children = dict(model.named_children())
+    if isinstance(model, nn.Sequential):
+        return tuple(children)[:-1]
+    for container in ("blocks", "stages", "features"):
+        stages = children.get(container)
+        if isinstance(stages, nn.Sequential) and len(stages) > 1:
+            names = [f"{container}.{name}" for name, _ in stages.named_children()]
+            if "conv_stem" in children and len(names) == 7:
+                return (*names[:5], names[6])
+            before = list(children)[: list(children).index(container)]
+            return (before[-1], *names) if before else tuple(names)
+    for prefix in ("layer", "s"):
+        names = [name for name in children if name.removeprefix(prefix).isdigit() and name.startswith(prefix)]
+        if len(names) > 1:
+            before = list(children)[: list(children).index(names[0])]
+            return (*before[-1:], *names)
+    raise InputError(
+        f"{type(model).__name__} has no stages that can be found by name",
+        f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}",
+    )
+
+
+class _Tracer(fx.Tracer):
+    """Looks only into modules that contain a cut; everything else stays one call of the real module."""
+
+    def __init__(self, cuts: Sequence[str]) -> None:
+        super().__init__()
+        self.cuts = cuts
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(cut.startswith(f"{module_qualified_name}.") for cut in self.cuts)
+
+
+def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
+    # Optional arguments of forward() (attention masks) keep their defaults.
+    parameters = inspect.signature(model.forward).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    try:
+        graph = _Tracer(cuts).trace(model, concrete_args=defaults or None)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{type(model).__name__} cannot be traced: {reason}",
+            "wrap the model so that its forward() calls modules without branching on values",
+        ) from None
+    boundaries = [_output_node(graph, name) for name in cuts]
+    remaining = list(graph.nodes)
+    placeholder, output = remaining[0], remaining[-1]
+    parts: list[nn.Module] = []
+    entry = placeholder
+    for name, boundary in zip([*cuts, "the output"], [*boundaries, output.args[0]], strict=True):
+        needed = _needed_by(boundary, entry)
+        if entry is not placeholder and placeholder in needed:
+            raise InputError(f"a tensor goes around the cut before {name!r}", "move the cut behind the skip")
+        later = [node for node in remaining if node not in needed]
+        _check_crossing(name, boundary, needed, later)
+        parts.append(_submodule(model, graph, entry, boundary, needed))
+        remaining, entry = later, boundary
+    return parts
+
+
+def _output_node(graph: fx.Graph, name: str) -> fx.Node:
+    inside: list[fx.Node] = [
+        n for n in graph.nodes if n.target == name or name in n.meta.get("nn_module_stack", {})
+    ]
+    if not inside:
+        raise InputError(f"module {name!r} takes no part in the forward pass", "cut behind another module")
+    return inside[-1]
+
+
+def _needed_by(target: fx.Node, entry: fx.Node) -> set[fx.Node]:
+    """The nodes that compute `target` from `entry`, both included."""
+    needed, stack = {entry}, [target]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(node.all_input_nodes)
+    return needed
+
+
+def _check_crossing(name: str, boundary: fx.Node, needed: set[fx.Node], later: Sequence[fx.Node]) -> None:
+    for node in needed - {boundary}:
+        user = next((user for user in node.users if user in later), None)
+        if user is not None and node.op != "get_attr":
+            raise InputError(
+                f"the cut behind {name!r} is inside a skip: {node.target!s} also goes to {user.target!s}",
+                "move the cut behind the addition that ends the skip",
+            )
+
+
+def _submodule(
+    model: nn.Module, graph: fx.Graph, entry: fx.Node, boundary: fx.Node, needed: set[fx.Node]
+) -> fx.GraphModule:
+    piece = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {entry: piece.placeholder("x")}
+    for node in graph.nodes:
+        if node in needed and node is not entry:
+            copies[node] = piece.node_copy(node, lambda other: copies[other])
+    piece.output(copies[boundary])
+    return fx.GraphModule(model, piece)
+
+
+def compose(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Run parts one after the other."""
+    for part in parts:
+        x = part(x)
+    return x

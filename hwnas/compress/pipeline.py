@@ -1,0 +1,176 @@
+"""The whole way, step by step: each one finds what is already there and does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hwnas.compress import training
+from hwnas.compress.blocks import build_candidate
+from hwnas.compress.checkpoint import percent
+from hwnas.compress.data import Data, load_data
+from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
+from hwnas.compress.emit import emit_checkpoints
+from hwnas.compress.executor import run_local
+from hwnas.compress.front import search_device, target_of
+from hwnas.compress.library import Library
+from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
+from hwnas.compress.progress import Progress
+from hwnas.compress.run import RunDirectory
+from hwnas.compress.search import check_rule
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.space import Candidate, architecture_count, compression_space
+from hwnas.compress.statistics import accuracy
+from hwnas.compress.stitch import Stitcher
+from hwnas.errors import HwnasError, NetworkFormError
+from hwnas.files import encode, write_bytes
+from hwnas.network import export_onnx
+
+DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
+CALIBRATION_IMAGES = 64
+
+
+def compress(
+    settings: LibrarySettings, search: SearchSettings, out: Path, command: str, progress: Progress
+) -> dict[str, Any]:
+    """Compress a model for a device, going on from whatever the run directory already holds.
+
+    Args:
+        out: the run directory.
+        command: that the user gave, for the model cards.
+
+    Returns:
+        Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
+
+    Raises:
+        HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
+    """
+    for rule in search.picks:
+        check_rule(rule)
+    target = target_of(search)
+    training.tune_allocator()
+    torch.set_num_threads(settings.threads)
+    data = load_data(settings.data)
+    initial = initial_reference(settings, data)
+    hashes = {"data": data.hash, "model": initial.hash}
+    with RunDirectory.open(out, settings, hashes) as run:
+        reference = prepare_reference(initial, run, settings, data, progress)
+        correct = training.correct_answers(reference.module(), data)
+        known = None if correct is None else accuracy(correct)
+        progress.say(
+            f"reference: {settings.model}, accuracy {percent(known)}; {len(reference.parts.cuts) + 1} parts, "
+            f"composed they differ from the whole by {reference.parts.max_abs_difference:.1g} at most"
+        )
+        library = Library(run.library)
+        try:
+            candidates = compression_space(reference.parts, settings.per_block)
+            build_library(library, candidates, reference, settings, progress)
+            stitcher = Stitcher(reference.parts, run.reference / "parts", library, _calibration(data))
+            write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+            outcome = search_device(run, stitcher, settings, search, target, progress)
+            checkpoints = emit_checkpoints(
+                run, reference, stitcher, settings, search, target, outcome, command, progress
+            )
+        finally:
+            library.close()
+    return {
+        "run": str(out),
+        "reference": {
+            "model": settings.model,
+            "onnx": str(run.reference / "model.onnx"),
+            "accuracy": None if known is None else encode(known),
+        },
+        "space": {"candidates": len(candidates), "architectures": architecture_count(candidates)},
+        "front": outcome.to_json(),
+        "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
+    }
+
+
+def build_library(
+    library: Library,
+    candidates: Sequence[Candidate],
+    reference: Reference,
+    settings: LibrarySettings,
+    progress: Progress,
+) -> None:
+    """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
+
+    Raises:
+        HwnasError: every candidate of the library failed.
+    """
+    library.add(candidates)
+    pending = _exportable(library, library.pending(), reference, progress)
+    how = DistillSettings(
+        loss=settings.loss,
+        epochs=settings.epochs,
+        steps=settings.steps or None,
+        batch_size=settings.batch_size,
+        learning_rate=DISTILL_LEARNING_RATE,
+        seed=settings.seed,
+    )
+    slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
+    if slices:
+        _distill_slices(library, slices, reference, how, progress)
+    failed = [entry for entry in library.entries() if entry.state == "failed"]
+    for entry in failed:
+        progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}")
+    if len(failed) == len(candidates):
+        raise HwnasError(
+            f"every candidate failed, the first one because {failed[0].reason}",
+            "distil from another reference, or with another --loss, into a new --out PATH",
+        )
+    progress.say(f"library: {len(candidates) - len(failed)} of {len(candidates)} candidates")
+
+
+def _distill_slices(
+    library: Library,
+    slices: Sequence[Sequence[Candidate]],
+    reference: Reference,
+    how: DistillSettings,
+    progress: Progress,
+) -> None:
+    data, parts = reference.data, reference.parts
+    statistics = teacher_statistics(parts, data, how.batch_size)
+    steps = total_steps(data, how)
+    total = steps * sum(len(candidates) for candidates in slices)
+    done = 0
+
+    def run(candidates: Sequence[Candidate]) -> list[Distilled]:
+        def advance(step: int, loss: float) -> None:
+            progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
+
+        return distill(candidates, parts, data, statistics, how, advance)
+
+    for candidates, results in run_local(run, slices):
+        for candidate, result in zip(candidates, results, strict=True):
+            if result.reason is not None:
+                library.fail(candidate, result.reason)
+                continue
+            module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
+            module.load_state_dict(result.state)
+            shape = (1, *parts.shapes[candidate.block])
+            library.finish(candidate, result, export_onnx(module, shape))
+        done += steps * len(candidates)
+
+
+def _exportable(
+    library: Library, pending: Sequence[Candidate], reference: Reference, progress: Progress
+) -> list[Candidate]:
+    """The candidates whose graphs export; the others are marked as failed before anything is trained."""
+    exportable = []
+    for number, candidate in enumerate(pending, 1):
+        shapes = reference.parts.block_shapes(candidate.block)
+        try:
+            export_onnx(build_candidate(candidate.spec, *shapes), (1, *shapes[0]))
+            exportable.append(candidate)
+        except NetworkFormError as error:
+            library.fail(candidate, error.cause)
+        progress.advance("check exports", number, len(pending), candidate.name)
+    return exportable
+
+
+def _calibration(data: Data) -> Any:
+    return data.normalize(data.train.pixels[:CALIBRATION_IMAGES]).contiguous().numpy()

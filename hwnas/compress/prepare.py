@@ -1,0 +1,187 @@
+"""From a model's name and its data to a trained reference, cut into parts and stored in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hwnas.compress import training
+from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, assemble
+from hwnas.compress.blocks import CandidateSpec
+from hwnas.compress.checkpoint import load_module, save_module
+from hwnas.compress.data import Data
+from hwnas.compress.partition import Partition, partition
+from hwnas.compress.progress import Progress
+from hwnas.compress.reference import (
+    build_reference,
+    find_reference,
+    load_pretrained,
+    load_weights,
+    published_classes,
+)
+from hwnas.compress.run import RunDirectory
+from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.statistics import accuracy
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import encode, read_bytes, read_json, sha256, write_json
+
+TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The trained network to be compressed, in eval mode, cut into parts."""
+
+    spec: ReferenceSpec
+    parts: Partition
+    data: Data
+
+    def module(self) -> nn.Sequential:
+        """The whole reference, its parts by name, sharing their weights."""
+        return assemble(self.parts, list(self.parts.blocks))
+
+    def architecture(self, blocks: Sequence[CandidateSpec | None]) -> ArchitectureSpec:
+        """What `architecture.json` says of this reference with some blocks replaced."""
+        return ArchitectureSpec(
+            reference=self.spec,
+            cuts=self.parts.cuts,
+            input_shape=self.data.image_shape,
+            blocks=tuple(blocks),
+            mean=self.data.mean,
+            std=self.data.std,
+            class_names=self.data.class_names,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initial:
+    """A model before anything was trained here.
+
+    Attributes:
+        to_train: it has no weights for the data yet.
+    """
+
+    spec: ReferenceSpec
+    module: nn.Module
+    to_train: bool
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the names and values of all tensors."""
+        state = self.module.state_dict()
+        parts = [sha256(key.encode() + state[key].numpy().tobytes()) for key in sorted(state)]
+        return sha256("".join(parts).encode())
+
+
+def initial_reference(settings: LibrarySettings, data: Data) -> Initial:
+    """Find the model and the weights that the settings name.
+
+    Raises:
+        InputError: what is missing, or does not fit the data.
+    """
+    classes = len(data.class_names) or None
+    spec = find_reference(settings.model, classes)
+    torch.manual_seed(settings.seed)
+    weights = settings.weights
+    if weights == "auto":
+        published = published_classes(spec)
+        weights = "pretrained" if published and published == (classes or published) else "none"
+        weights = weights if spec.source == "timm" else "given"
+    if weights == "pretrained":
+        module, to_train = (
+            load_pretrained(spec),
+            published_classes(spec) != (classes or published_classes(spec)),
+        )
+    elif weights == "given" and spec.source == "checkpoint":
+        module, to_train = load_module(settings.model), False
+    else:
+        module, to_train = build_reference(spec), weights == "none"
+    if weights not in ("pretrained", "given", "none"):
+        load_weights(module, Path(weights))
+    _check_output(module, data, settings.model)
+    if to_train and not classes:
+        raise InputError(
+            f"{settings.model} has no weights, and {data.name} has no labels to train it with",
+            "give its weights: --weights FILE",
+        )
+    return Initial(spec=spec, module=module, to_train=to_train)
+
+
+def prepare_reference(
+    initial: Initial, run: RunDirectory, settings: LibrarySettings, data: Data, progress: Progress
+) -> Reference:
+    """Train the reference where it needs it, cut it, verify the cuts, and store it; once for a run.
+
+    Raises:
+        InputError: it cannot be cut as asked.
+        RunDirectoryError: the stored reference is damaged.
+    """
+    cuts = settings.cuts or None
+    parts = partition(initial.module, data.image_shape, cuts)
+    reference = Reference(spec=initial.spec, parts=parts, data=data)
+    weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
+    if record.is_file():
+        if sha256(read_bytes(weights)) != read_json(record).get("weights_sha256"):
+            raise RunDirectoryError(
+                f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
+            )
+        load_weights(reference.module(), weights)
+        return reference
+    state_file = run.reference / "training.safetensors"
+    module = reference.module()
+    if initial.to_train:
+        progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
+        training.fit(
+            module,
+            data,
+            training.label_loss,
+            epochs=settings.train_epochs,
+            batch_size=settings.batch_size,
+            learning_rate=TRAIN_LEARNING_RATE,
+            seed=settings.seed,
+            state_file=state_file,
+            progress=lambda done, loss: progress.advance(
+                "train reference", done, settings.train_epochs, f"loss {loss:.3f}"
+            ),
+        )
+    save_module(module, weights)
+    blocks: list[CandidateSpec | None] = [None] * parts.block_count
+    reference.architecture(blocks).save(run.reference / "architecture.json")
+    correct = training.correct_answers(module, data)
+    write_json(
+        record,
+        {
+            "schema": "hwnas.reference/1",
+            "weights_sha256": sha256(read_bytes(weights)),
+            "trained_epochs": settings.train_epochs if initial.to_train else 0,
+            "accuracy": None if correct is None else encode(accuracy(correct)),
+            "parts": parts.names,
+            "cuts": list(parts.cuts),
+            "partition_max_abs_difference": parts.max_abs_difference,
+        },
+    )
+    state_file.unlink(missing_ok=True)
+    return reference
+
+
+def _check_output(module: nn.Module, data: Data, model: str) -> None:
+    with torch.inference_mode():
+        try:
+            output = module.eval()(data.normalize(data.train.pixels[:2]))
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{model} cannot take images of shape {data.image_shape}: {reason}",
+                "choose a model for this input size",
+            ) from None
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        raise InputError(f"{model} does not give logits (B, K)", "wrap it in a function that returns logits")
+    if data.class_names and output.shape[1] != len(data.class_names):
+        raise InputError(
+            f"{model} tells {output.shape[1]} classes apart, {data.name} has {len(data.class_names)}",
+            "give weights that were trained on these classes, or --weights none to train it",
+        )

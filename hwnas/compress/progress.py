@@ -1,0 +1,13 @@
+"""How long-running steps say where they are."""
+
+from __future__ import annotations
+
+
+class Progress:
+    """Receives what happens; this one shows nothing. The command line shows it on stderr."""
+
+    def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
+        """`done` of `total` units of a step are through; `remark` is short (a loss, a candidate)."""
+
+    def say(self, text: str) -> None:
+        """One line that stays."""

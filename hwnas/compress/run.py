@@ -1,0 +1,128 @@
+"""The run directory: everything a run knows, and all that resuming needs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from hwnas import __version__
+from hwnas.compress.settings import LibrarySettings
+from hwnas.errors import RunDirectoryError
+from hwnas.files import check_schema, encode, read_toml, write_toml
+
+SCHEMA = "hwnas.run/1"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside of a run directory, which one process at a time may write to."""
+
+    path: Path
+    lock: int
+
+    @staticmethod
+    def open(path: Path, settings: LibrarySettings, hashes: dict[str, str]) -> RunDirectory:
+        """Make a run directory, or go on in one that was made with the very same settings.
+
+        Args:
+            hashes: content hashes that the library depends on, by what they are of.
+
+        Raises:
+            RunDirectoryError: it holds something else, belongs to other settings, versions or contents, or
+                another process works in it.
+        """
+        record = {
+            "schema": SCHEMA,
+            "settings": encode(settings) | {"cuts": list(settings.cuts)},
+            "versions": _versions(),
+            "hashes": hashes,
+        }
+        file = path / "run.toml"
+        if not file.exists() and path.exists() and any(path.iterdir()) and not (path / ".lock").exists():
+            raise RunDirectoryError(
+                f"{path} is not empty and not a run directory", "choose another with --out PATH"
+            )
+        try:
+            (path / "reference").mkdir(parents=True, exist_ok=True)
+            lock = _lock(path)
+            if not file.exists():
+                write_toml(file, record)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write to {path}: {error.strerror}", "choose another place with --out PATH"
+            ) from None
+        try:
+            _compare(file, check_schema(read_toml(file), SCHEMA, file), record)
+        except BaseException:
+            os.close(lock)
+            raise
+        return RunDirectory(path, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.lock)
+
+    @property
+    def reference(self) -> Path:
+        """What is compressed: weights, graph, architecture."""
+        return self.path / "reference"
+
+    @property
+    def library(self) -> Path:
+        """The block library."""
+        return self.path / "library"
+
+    def device(self, name: str) -> Path:
+        """What is known about one device; made when it is asked for."""
+        folder = self.path / "devices" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Emitted networks; made when it is asked for."""
+        folder = self.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _versions() -> dict[str, str]:
+    return {"hwnas": __version__, **{name: metadata.version(name) for name in ("torch", "timm", "onnx")}}
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunDirectoryError(
+            f"another hwnas process works in {path}", "wait for it, or choose another place with --out PATH"
+        ) from None
+    return descriptor
+
+
+def _compare(file: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for section in ("settings", "versions", "hashes"):
+        for key, value in wanted[section].items():
+            was = found.get(section, {}).get(key)
+            if was != value:
+                raise RunDirectoryError(
+                    f"{file.parent} was made with {key} = {was!r}, now it is {value!r}",
+                    "choose another place with --out PATH, or give what it was made with",
+                )
+
+
+def recorded_threads(path: Path) -> int | None:
+    """The number of threads that a run directory was made with; None where there is no run yet."""
+    file = path / "run.toml"
+    if not file.is_file():
+        return None
+    threads = read_toml(file).get("settings", {}).get("threads")
+    return threads if isinstance(threads, int) else None

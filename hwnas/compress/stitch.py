@@ -1,0 +1,120 @@
+"""Whole networks from the parts of the reference and the library; each part is exported once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from hwnas.compress.architecture import build_block
+from hwnas.compress.blocks import count
+from hwnas.compress.library import Entry, Library
+from hwnas.compress.partition import Partition
+from hwnas.files import read_bytes, write_bytes
+from hwnas.network import Network, Part, export_onnx
+
+Choices = tuple[int, ...]
+
+
+class Stitcher:
+    """Makes the network of any architecture. Parts are shared, so each is read and exported once.
+
+    Args:
+        parts: the reference's.
+        exports: folder in which the ONNX models of the reference's own parts are kept.
+        library: of the candidates; only those that are done can be chosen.
+        calibration: images (N, C, H, W), normalised, for devices that run int8.
+    """
+
+    def __init__(
+        self, parts: Partition, exports: Path, library: Library, calibration: np.ndarray | None = None
+    ) -> None:
+        self.parts = parts
+        self.library = library
+        self.calibration = calibration
+        exports.mkdir(parents=True, exist_ok=True)
+        self._own = [
+            Part(name, onnx=partial(_exported, exports, name, module, shape), module=_copier(module))
+            for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
+        ]
+        self._own_cost = [
+            count(module, shape) for module, shape in zip(parts.modules, parts.shapes[:-1], strict=True)
+        ]
+        self.entries = {
+            (entry.candidate.block, entry.candidate.choice): entry
+            for entry in library.entries()
+            if entry.state == "done"
+        }
+        self._replacements = {key: self._replacement(entry) for key, entry in self.entries.items()}
+
+    @property
+    def choices(self) -> list[list[int]]:
+        """What can be chosen for each block; 0, the reference's own block, comes first."""
+        return [
+            [0, *sorted(choice for block, choice in self.entries if block == n)]
+            for n in range(1, self.parts.block_count + 1)
+        ]
+
+    @property
+    def reference(self) -> Network:
+        """The reference itself."""
+        return self.network((0,) * self.parts.block_count)
+
+    def network(self, choices: Choices) -> Network:
+        """The network of an architecture."""
+        blocks = [
+            self._replacements[n, choice] if choice else self._own[n] for n, choice in enumerate(choices, 1)
+        ]
+        name = "-".join(str(choice) for choice in choices)
+        return Network(name, [self._own[0], *blocks, self._own[-1]], self.calibration)
+
+    def module(self, choices: Choices) -> nn.Sequential:
+        """A new torch module of an architecture, with the library's weights, in eval mode."""
+        return self.network(choices).module()
+
+    def loss(self, choices: Choices, metric: str) -> float:
+        """Σ of the chosen blocks' held-out losses (DONNAv2); the reference's own blocks have none."""
+        chosen = [self.entries[n, choice].metrics for n, choice in enumerate(choices, 1) if choice]
+        return float(sum(getattr(metrics, metric) for metrics in chosen))
+
+    def cost(self, choices: Choices) -> tuple[int, int]:
+        """MACs and parameters of an architecture."""
+        macs = [self._own_cost[0][0], self._own_cost[-1][0]]
+        params = [self._own_cost[0][1], self._own_cost[-1][1]]
+        for n, choice in enumerate(choices, 1):
+            entry = self.entries.get((n, choice))
+            macs.append(entry.candidate.macs if entry else self._own_cost[n][0])
+            params.append(entry.candidate.params if entry else self._own_cost[n][1])
+        return sum(macs), sum(params)
+
+    def _replacement(self, entry: Entry) -> Part:
+        candidate = entry.candidate
+
+        def module() -> nn.Module:
+            return self.library.load(entry, build_block(self.parts, candidate.block, candidate.spec))
+
+        return Part(self.parts.names[candidate.block], onnx=partial(self.library.onnx, entry), module=module)
+
+
+def network_of(module: nn.Sequential, parts: Partition, name: str) -> Network:
+    """The network of a module that was assembled from parts and then trained."""
+    pieces = [
+        Part(part, onnx=partial(export_onnx, child, (1, *shape)), module=_copier(child))
+        for (part, child), shape in zip(module.named_children(), parts.shapes[:-1], strict=True)
+    ]
+    return Network(name, pieces)
+
+
+def _copier(module: nn.Module) -> Callable[[], nn.Module]:
+    return lambda: deepcopy(module).eval()
+
+
+def _exported(folder: Path, name: str, module: nn.Module, shape: Sequence[int]) -> bytes:
+    path = folder / f"{name}.onnx"
+    if not path.is_file():
+        write_bytes(path, export_onnx(module, (1, *shape)))
+    return read_bytes(path)

@@ -1,0 +1,172 @@
+"""Whole networks: training a reference, finetuning a stitched network, recalibrating, evaluating."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.compress.data import Data
+from hwnas.errors import HwnasError
+from hwnas.files import replacing
+
+WARMUP_SHARE = 0.2
+RECALIBRATION_IMAGES = 512
+
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""logits (B, K), images (B, C, H, W), labels (B,) or None → the loss of the batch."""
+
+
+def learning_rate_factor(step: int, total: int) -> float:
+    """Linear warm-up over the first fifth, then a half cosine down to zero."""
+    warmup = max(1.0, WARMUP_SHARE * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total - warmup))))
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    loss: LossFunction,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    state_file: Path,
+    progress: Callable[[int, float], None],
+) -> None:
+    """Train a network with AdamW on augmented images, in place; it is left in eval mode.
+
+    After each epoch everything that going on needs is in `state_file`; a call that finds one goes on from
+    there, with the same result. The caller removes it once it has stored the network.
+
+    Raises:
+        HwnasError: the loss became NaN or infinite.
+    """
+    model.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
+    total = epochs * data.steps_per_epoch(batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total))
+    first_epoch = _restore(state_file, model, optimizer, scheduler, data.steps_per_epoch(batch_size))
+    for epoch in range(first_epoch, epochs):
+        torch.manual_seed(seed * 100_003 + epoch)
+        for x, labels in data.train_batches(batch_size, seed, epoch, augment=True):
+            value = loss(model(x), x, labels)
+            current = float(value.detach())
+            if not math.isfinite(current):
+                raise HwnasError(
+                    f"the loss became {current} in epoch {epoch + 1}",
+                    "give trained weights with --weights FILE, or another --seed; the state before is kept",
+                )
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+        _save(state_file, model, optimizer, epoch + 1)
+        progress(epoch + 1, current)
+    model.eval()
+
+
+def label_loss(logits: Tensor, _: Tensor, labels: Tensor | None) -> Tensor:
+    """Cross-entropy with label smoothing 0.1."""
+    assert labels is not None
+    return functional.cross_entropy(logits, labels, label_smoothing=0.1)
+
+
+def distillation_loss(teacher: nn.Module) -> LossFunction:
+    """End-to-end distillation (EKD): cross-entropy with the teacher's probabilities, and with the labels."""
+
+    def loss(logits: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            target = teacher(x).softmax(1)
+        value = functional.cross_entropy(logits, target)
+        return value if labels is None else value + functional.cross_entropy(logits, labels)
+
+    return loss
+
+
+def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
+    """Take the statistics of batch normalisation anew from a few hundred training images.
+
+    A stitched block sees other inputs than those that it was distilled with.
+    """
+    batches = []
+    for x, _ in data.train_batches(batch_size, 0, 0, augment=False):
+        batches.append(x)
+        if len(batches) * batch_size >= RECALIBRATION_IMAGES:
+            break
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.eval()
+
+
+@torch.no_grad()
+def correct_answers(model: nn.Module, data: Data, batch_size: int = 256) -> Tensor | None:
+    """Which images of the test part a network classifies rightly, (N,) bool; None without labels."""
+    model.eval().to(memory_format=torch.channels_last)
+    answers = [
+        model(x).argmax(1) == labels
+        for x, labels in data.batches(data.test, batch_size)
+        if labels is not None
+    ]
+    return torch.cat(answers) if answers else None
+
+
+def tune_allocator() -> None:
+    """Keep large tensors' memory mapped between steps (glibc); page faults cost a fifth of training time.
+
+    `mallopt` is process-wide, harmless elsewhere, and absent outside of glibc.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            m_trim_threshold, m_mmap_max = -1, -4
+            mallopt(m_mmap_max, 0)
+            mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+    tensors["epochs_done"] = torch.tensor(epochs_done)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _restore(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LambdaLR,
+    steps_per_epoch: int,
+) -> int:
+    if not path.exists():
+        return 0
+    from safetensors.torch import load_file
+
+    tensors = load_file(path)
+    epochs_done = int(tensors.pop("epochs_done"))
+    state: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+        else:
+            weights[key.removeprefix("model.")] = value
+    model.load_state_dict(weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.last_epoch = epochs_done * steps_per_epoch - 1
+    scheduler.step()
+    return epochs_done
