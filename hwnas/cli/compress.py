@@ -1,0 +1,186 @@
+"""`hwnas compress`"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+
+EXAMPLE = """Examples:
+
+`hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
+
+`hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
+"""
+
+
+class LossName(StrEnum):
+    """Block losses."""
+
+    nsr = "nsr"
+    mse = "mse"
+
+
+class ObjectiveName(StrEnum):
+    """Costs that a search can lower."""
+
+    latency = "latency"
+    macs = "macs"
+    params = "params"
+
+
+def compress(
+    model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
+    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
+    data: Annotated[str, typer.Option(help="Data set to distil with: digits.")],
+    out: Annotated[Optional[Path], typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,  # noqa: UP045
+    preset: Annotated[
+        str, typer.Option(help="Defaults of the options below: quick, standard, paper.")
+    ] = "standard",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="A .safetensors or .pth file, `pretrained` (from the hub), or `none` (train on the data). "
+            "`auto` takes published weights where their classes are those of the data."
+        ),
+    ] = "auto",
+    cut: Annotated[
+        str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")
+    ] = "",
+    loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
+    candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
+    train_epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Epochs of a reference that has no weights for the data."),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs of distillation.")] = None,  # noqa: UP045
+    steps: Annotated[
+        int, typer.Option(min=0, help="Stop distilling after this many batches; 0: no limit.")
+    ] = 0,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a batch.")] = 64,
+    slice_size: Annotated[
+        int, typer.Option(min=1, help="Candidates distilled side by side; a kill loses one slice at most.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads of training; 0: those of the run, or all cores.")
+    ] = 0,
+    objective: Annotated[
+        ObjectiveName, typer.Option(help="Cost to lower beside the loss.")
+    ] = ObjectiveName.latency,
+    protocol: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="How the search measures: quick, search, report, or a .toml file."),
+    ] = None,
+    population: Annotated[Optional[int], typer.Option(min=2, help="Of NSGA-II.")] = None,  # noqa: UP045
+    generations: Annotated[Optional[int], typer.Option(min=1, help="Of NSGA-II.")] = None,  # noqa: UP045
+    pick: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="knee, speedup=X or latency-ms=X; may be repeated.", show_default="knee"),
+    ] = None,
+    speedup: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(help="Pick the best network that is X times as fast as the reference."),
+    ] = None,
+    latency_ms: Annotated[
+        Optional[list[float]], typer.Option(help="Pick the best network that takes X ms at most.")  # noqa: UP045
+    ] = None,
+    finetune_epochs: Annotated[
+        Optional[int], typer.Option(min=1, help="Epochs of each picked network.")  # noqa: UP045
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compress a network for a device: distil a block library, search it by measuring, finetune the picks.
+
+    A run that was stopped goes on when the same command is given again.
+    """
+    from hwnas.compress.pipeline import compress as run_compress
+    from hwnas.compress.run import recorded_threads
+    from hwnas.compress.settings import LibrarySettings, SearchSettings
+    from hwnas.compress.settings import preset as load_preset
+    from hwnas.devices.machine import usable_cores
+
+    values = load_preset(preset)
+    path = out or Path("runs") / Path(model.replace(":", "-")).name
+    rules = [*(pick or []), *(f"speedup={x:g}" for x in speedup or [])]
+    rules += [f"latency-ms={x:g}" for x in latency_ms or []]
+    library = LibrarySettings(
+        model=model,
+        weights=weights,
+        data=data,
+        cuts=tuple(name.strip() for name in cut.split(",") if name.strip()),
+        space="compression",
+        per_block=candidates or values["per_block"],
+        loss=loss.value,
+        train_epochs=train_epochs or values["train_epochs"],
+        epochs=epochs or values["epochs"],
+        steps=steps,
+        batch_size=batch_size,
+        slice_size=slice_size,
+        seed=seed,
+        threads=threads or recorded_threads(path) or usable_cores(),
+    )
+    search = SearchSettings(
+        device=device,
+        objective=objective.value,
+        protocol=protocol or values["protocol"],
+        population=population or values["population"],
+        generations=generations or values["generations"],
+        finetune_epochs=finetune_epochs or values["finetune_epochs"],
+        picks=tuple(rules) or ("knee",),
+    )
+    command = shlex.join(["hwnas", *sys.argv[1:]])
+    with TerminalProgress() as progress:
+        result = run_compress(library, search, path, command, progress)
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from hwnas.compress.checkpoint import percent, points
+    from hwnas.compress.statistics import Interval
+
+    front = result["front"]
+    rows = front["front"]
+    latency = front["objective"] == "latency"
+    title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
+    table = Table(title=title, title_justify="left")
+    for column in ("choices", "loss", f"{front['objective']} / reference", "latency ms", "MMACs", "k params"):
+        table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
+    picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
+    for row in rows:
+        rule = picked.get(tuple(row["choices"]))
+        table.add_row(
+            "-".join(str(choice) for choice in row["choices"]) + (f"  ← {rule}" if rule else ""),
+            f"{row['loss']:.4f}",
+            f"{row['cost_ratio']:.3f}",
+            f"{row['latency_ms']:.3f}" if latency else "–",
+            f"{row['macs'] / 1e6:.2f}",
+            f"{row['params'] / 1e3:.0f}",
+            style="bold" if rule else None,
+        )
+    print_table(table)
+    for checkpoint in result["checkpoints"]:
+        intervals = {
+            key: Interval(**checkpoint[key]) if checkpoint[key] else None
+            for key in ("accuracy", "accuracy_reference", "accuracy_difference")
+        }
+        typer.echo(
+            f"\n{checkpoint['path']}\n"
+            f"  latency   {checkpoint['latency_reference_ms']:.3f} → {checkpoint['latency_ms']:.3f} ms, "
+            f"{checkpoint['latency_ratio']:.3f} of the reference (protocol report)\n"
+            f"  accuracy  {percent(intervals['accuracy_reference'])} → {percent(intervals['accuracy'])}\n"
+            f"            {points(intervals['accuracy_difference'])} on the same images\n"
+            f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
+            f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
+        )

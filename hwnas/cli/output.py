@@ -1,0 +1,90 @@
+"""Data goes to stdout, messages and progress to stderr; pipes get neither colours nor bars."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.compress.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+QUIET_INTERVAL_S = 10.0
+
+
+def messages() -> Console:
+    """The console for messages."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def print_json(data: Any) -> None:
+    """Print plain data as JSON on stdout."""
+    typer.echo(json.dumps(data, indent=2, allow_nan=False))
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout; in a pipe it is as wide as it needs to be."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 160))
+    console.print(table)
+
+
+class TerminalProgress(Progress):
+    """Bars with the time left on a terminal; a line every ten seconds in a log."""
+
+    def __init__(self) -> None:
+        self.console = messages()
+        self._bars: Bars | None = None
+        self._tasks: dict[str, Any] = {}
+        self._last_line_s = 0.0
+
+    def __enter__(self) -> TerminalProgress:
+        if self.console.is_terminal:
+            from rich import progress
+
+            self._bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
+                progress.TextColumn("left"),
+                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[remark]}"),
+                console=self.console,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
+        now_s = time.monotonic()
+        if self._bars is not None:
+            if step not in self._tasks:
+                self._tasks[step] = self._bars.add_task(step, total=total, remark=remark)
+            self._bars.update(self._tasks[step], completed=done, total=total, remark=remark)
+            return
+        first_s, first_done = self._tasks.setdefault(step, (now_s, done))
+        if done == total or now_s - self._last_line_s >= QUIET_INTERVAL_S:
+            self._last_line_s = now_s
+            rate = (now_s - first_s) / (done - first_done) if done > first_done else 0.0
+            left = f", about {rate * (total - done):.0f} s left" if rate and done < total else ""
+            self.say(f"{step}: {done}/{total}{left}{f' ({remark})' if remark else ''}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

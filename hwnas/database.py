@@ -1,0 +1,91 @@
+"""SQLite files of a run: write-ahead log, synced at every commit, errors explained."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from hwnas.errors import RunDirectoryError
+
+
+class Database:
+    """One SQLite file; what `write` has returned from is on disk.
+
+    Args:
+        tables: SQL that makes what is not there yet.
+        version: of the format; a file of a newer one is refused.
+        loss: what moving a damaged file away costs the user, as the end of a sentence.
+
+    Raises:
+        RunDirectoryError: from any method: damaged, not writable, or of a newer version.
+    """
+
+    def __init__(self, path: Path, *, tables: str, version: int, loss: str) -> None:
+        self.path = path
+        self.loss = loss
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=30)
+        # Damaged text must reach the checks of its own row, not fail the reading of all rows.
+        self._connection.text_factory = lambda text: text.decode(errors="replace")
+        try:
+            self._create(tables, version)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._explained():
+            return self._connection.execute(sql, values).fetchall()
+
+    def write(self, sql: str, *rows: Sequence[Any]) -> None:
+        """Execute a statement for each row of values, in one transaction."""
+        with self._explained(), self._connection:
+            self._connection.executemany(sql, rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _create(self, tables: str, version: int) -> None:
+        with self._explained():
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+        found = self.read("PRAGMA user_version")[0][0]
+        if found > version:
+            raise RunDirectoryError(
+                f"{self.path} has format {found}, of a newer version of hwnas; this one reads {version}",
+                "pip install --upgrade hwnas",
+            )
+        with self._explained():
+            self._connection.executescript(tables)
+            self._connection.execute(f"PRAGMA user_version = {version}")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say what a failure of SQLite or the file system means for the user."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise RunDirectoryError(
+                f"cannot use {self.path}: {error}",
+                "check free space and permissions, and that no other hwnas process uses this run directory",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise RunDirectoryError(
+                f"{self.path} is damaged or not a database of hwnas: {error}",
+                f"move {self.path} away and give the same command again; {self.loss}",
+            ) from error

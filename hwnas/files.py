@@ -1,0 +1,154 @@
+"""Reading and writing files: validated on the way in, complete or absent on the way out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hwnas.errors import InputError
+
+T = TypeVar("T")
+
+
+def hwnas_home() -> Path:
+    """Where the user's locks and history live: `$HWNAS_HOME`, or the platform's place for user data."""
+    import platformdirs
+
+    return Path(os.environ.get("HWNAS_HOME") or platformdirs.user_data_dir("hwnas", appauthor=False))
+
+
+def hwnas_config() -> Path:
+    """Where the user's own device profiles live: `$HWNAS_CONFIG`, or the platform's place for settings."""
+    import platformdirs
+
+    return Path(os.environ.get("HWNAS_CONFIG") or platformdirs.user_config_dir("hwnas", appauthor=False))
+
+
+def decode(cls: type[T], data: Any, source: str | os.PathLike[str]) -> T:
+    """Validate plain data (of JSON or TOML) as the dataclass `cls`: types strict, unknown keys refused.
+
+    Raises:
+        InputError: names the source and the offending key.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = ".".join(str(step) for step in first["loc"]) or "the whole document"
+        raise InputError(f"{source}: {key}: {first['msg']}", f"correct {key} in {source}") from None
+    except TypeError as error:
+        raise InputError(f"{source}: not plain data: {error}", f"correct {source}") from None
+
+
+def encode(value: Any) -> Any:
+    """A dataclass as plain data that `decode` reads back."""
+    return dataclasses.asdict(value)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises InputError where it cannot be read or parsed."""
+    try:
+        return tomllib.loads(read_bytes(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}", f"correct {path}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file. Raises InputError where it cannot be read or parsed."""
+    try:
+        return json.loads(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}", f"restore {path} or make it again") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises InputError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
+        ) from None
+
+
+def check_schema(data: Any, expected: str, source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Strip and check the `schema` key of a versioned document, such as `hwnas.measurement/1`.
+
+    Raises:
+        InputError: another kind of document, or a newer version of this one.
+    """
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != expected:
+        raise InputError(
+            f"{source}: schema is {found!r}, this version of hwnas reads {expected!r}",
+            "use the hwnas version that wrote it, or make it again",
+        )
+    return {key: value for key, value in data.items() if key != "schema"}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well it is synced and renamed to `path`."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that after a crash it is the old one or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_toml(path: Path, data: dict[str, Any]) -> None:
+    """Write plain data as TOML, whole or not at all."""
+    import tomli_w
+
+    write_bytes(path, tomli_w.dumps(data).encode())
+
+
+def sha256(content: bytes) -> str:
+    """The hexadecimal SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_plain(data: Any) -> str:
+    """The hexadecimal SHA-256 of plain data in canonical JSON."""
+    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask

@@ -1,0 +1,239 @@
+"""The values that rooms exchange: what was measured, how, where, and under which conditions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, encode, sha256_of_plain
+
+Kind = Literal["measured", "modelled", "functional"]
+Precision = Literal["fp32", "fp16", "int8"]
+Option = str | int | float | bool
+
+MEASUREMENT_SCHEMA = "hwnas.measurement/1"
+STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceProfile:
+    """How to reach a device and how to run on it.
+
+    Attributes:
+        name: what the user types after `--device`.
+        device: the entry point in the group `hwnas.devices` that drives it.
+        description: one line for `hwnas devices`.
+        precision: the form in which networks are run.
+        power_mode: the power mode to ask for; `default` leaves it alone.
+        options: settings of the device class, each validated by it.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    device: str
+    description: str
+    precision: Precision = "fp32"
+    power_mode: str = "default"
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """The stable identity that a latency belongs to. Latencies of two fingerprints are never mixed."""
+
+    __pydantic_config__ = STRICT
+    chip: str
+    os_build: str
+    driver: str
+    runtime: str
+    precision: Precision
+    power_mode: str
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits that stand for this fingerprint."""
+        return sha256_of_plain(encode(self))[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What changes from run to run and is recorded beside a measurement; None is unknown.
+
+    Attributes:
+        clocks_mhz: current frequency by clock domain.
+        temperatures_c: degrees Celsius by sensor.
+        throttled: whether the device holds its clocks back at this moment.
+        load: runnable processes on the device, averaged over its last minute.
+    """
+
+    __pydantic_config__ = STRICT
+    clocks_mhz: Mapping[str, float] = field(default_factory=dict)
+    temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    throttled: bool | None = None
+    load: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a latency is taken. Times and counts hold for one network.
+
+    Attributes:
+        warmup_s: runs that are kept apart go on at least this long before the first repeat.
+        min_runs: each repeat takes at least this many samples,
+        min_s: and at least this long.
+        repeats: how many repeats, interleaved with the other networks of the session.
+        max_repeats: repeats go on up to here while the latest `repeats` of them are not yet `settled`.
+        max_spread: (largest − smallest) / median of the repeats' medians that counts as settled.
+        cooldown_s: pause before each round of repeats.
+        statistic: how a repeat's samples, and then the repeats, become one figure.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    warmup_s: float
+    min_runs: int
+    min_s: float
+    repeats: int
+    max_repeats: int
+    max_spread: float
+    cooldown_s: float = 0.0
+    statistic: Literal["median"] = "median"
+
+    def __post_init__(self) -> None:
+        least = {"warmup_s": 0, "min_runs": 1, "min_s": 0, "repeats": 1, "max_repeats": self.repeats}
+        for key, smallest in {**least, "max_spread": 0, "cooldown_s": 0}.items():
+            value = getattr(self, key)
+            if not (math.isfinite(value) and value >= smallest):
+                raise InputError(
+                    f"protocol {self.name}: {key} is {value}, it must be at least {smallest}",
+                    f"correct {key}",
+                )
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits that stand for this protocol."""
+        return sha256_of_plain(encode(self))[:16]
+
+    def settled(self, medians_ms: Sequence[float]) -> bool:
+        """Whether these repeats are enough: all are taken, or the latest `repeats` of them agree.
+
+        Only the latest count: the spread of all of them could never shrink again after one outlier.
+        """
+        if len(medians_ms) < self.repeats:
+            return False
+        return len(medians_ms) >= self.max_repeats or spread(medians_ms[-self.repeats :]) <= self.max_spread
+
+
+def spread(medians_ms: Sequence[float]) -> float:
+    """(largest − smallest) / median."""
+    return (max(medians_ms) - min(medians_ms)) / statistics.median(medians_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Everything known about how one network ran on one device.
+
+    Attributes:
+        network_hash: content hash of the network.
+        kind: `measured`, `modelled` (a simulator) or `functional` (an emulator: times mean nothing).
+        repeats_ms: raw latency samples in milliseconds, one tuple a repeat.
+        warmup_ms: the samples of the warm-up, kept apart.
+        anchor_ms: latency of the session's anchor (the reference network) at the time of each repeat,
+            interpolated between its medians before and after; empty where the session had no anchor.
+        metrics: further figures, the unit in the name (`energy_mj`, `peak_memory_bytes`).
+        placement: execution unit → operator type → number of nodes that ran there.
+        conditions: before the first and after the last repeat.
+        started_at: UTC, ISO 8601.
+    """
+
+    __pydantic_config__ = STRICT
+    network_hash: str
+    kind: Kind
+    repeats_ms: tuple[tuple[float, ...], ...]
+    warmup_ms: tuple[float, ...]
+    anchor_ms: tuple[float, ...]
+    metrics: Mapping[str, float]
+    placement: Mapping[str, Mapping[str, int]]
+    protocol: Protocol
+    fingerprint: Fingerprint
+    conditions: tuple[Conditions, Conditions]
+    started_at: str
+
+    def __post_init__(self) -> None:
+        samples_ms = [*itertools.chain.from_iterable(self.repeats_ms), *self.anchor_ms]
+        if not self.repeats_ms or not all(self.repeats_ms):
+            raise InputError("a measurement without samples", "measure the network again")
+        if not all(math.isfinite(sample) and sample > 0 for sample in samples_ms):
+            raise InputError(
+                "a measurement with a latency that is not above zero", "measure the network again"
+            )
+        if self.anchor_ms and len(self.anchor_ms) != len(self.repeats_ms):
+            raise InputError("a measurement whose anchor misses a repeat", "measure the network again")
+
+    @property
+    def medians_ms(self) -> tuple[float, ...]:
+        """The median of each repeat."""
+        return tuple(statistics.median(samples) for samples in self.repeats_ms)
+
+    @property
+    def latency_ms(self) -> float:
+        """The median of the repeats' medians."""
+        return statistics.median(self.medians_ms)
+
+    @property
+    def spread(self) -> float:
+        """(largest − smallest) / median of the repeats' medians."""
+        return spread(self.medians_ms)
+
+    @property
+    def anchor_ratio(self) -> float:
+        """Latency in units of the anchor: the median over repeats of each repeat's own ratio.
+
+        A drift of the device's speed moves both, so ratios of different rounds may be compared.
+
+        Raises:
+            InputError: the session had no anchor.
+        """
+        if not self.anchor_ms:
+            raise InputError(
+                "a measurement without an anchor has no ratio", "measure it in a session with one"
+            )
+        return statistics.median(m / a for m, a in zip(self.medians_ms, self.anchor_ms, strict=True))
+
+    def percentile_ms(self, percent: int) -> float:
+        """A percentile (1 to 99) of all samples of all repeats."""
+        pooled = [sample for samples in self.repeats_ms for sample in samples]
+        if len(pooled) == 1:
+            return pooled[0]
+        return statistics.quantiles(pooled, n=100, method="inclusive")[percent - 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with the schema's name and version, as stored."""
+        return {"schema": MEASUREMENT_SCHEMA, **encode(self)}
+
+    @staticmethod
+    def from_json(data: Any, source: str) -> Measurement:
+        """Read `to_json` back. Raises InputError naming the offending key."""
+        return decode(Measurement, check_schema(data, MEASUREMENT_SCHEMA, source), source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasurementFailure:
+    """A network that a device could not run or time: a result with its reason, not an exception.
+
+    Attributes:
+        transient: the reason lies in the device's state, not in the network; a session tries it again.
+    """
+
+    __pydantic_config__ = STRICT
+    network_hash: str
+    reason: str
+    transient: bool = False
+
+
+MeasurementResult = Measurement | MeasurementFailure

@@ -1,0 +1,305 @@
+"""Network: an ordered tuple of parts, each a content hash, a torch module and an ONNX graph, all lazy.
+
+A stitched graph is never exported: the parts' protobufs are joined. A protobuf message is the merge of its
+concatenated serialisations, so joining graphs whose names are already disjoint is joining bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InputError, NetworkFormError
+from hwnas.files import read_bytes, sha256
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from torch import nn
+
+    from hwnas.measurement import Precision
+
+OPSET = 17
+INPUT_NAME, OUTPUT_NAME = "input", "output"
+
+
+class Part:
+    """One piece of a network.
+
+    Args:
+        name: its place in the network (`stem`, `block1`, `head`).
+        onnx: gives the part's ONNX model (one float input, one output, static shapes) serialised.
+        module: gives a new torch module in eval mode; None where there is only a graph.
+    """
+
+    def __init__(
+        self, name: str, *, onnx: Callable[[], bytes], module: Callable[[], nn.Module] | None = None
+    ) -> None:
+        self.name = name
+        self._onnx = onnx
+        self._module = module
+        self._fragments: dict[int, _Fragment] = {}
+
+    @cached_property
+    def onnx(self) -> bytes:
+        """The part's own ONNX model, serialised."""
+        return self._onnx()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the part's ONNX model: structure and weights."""
+        return sha256(self.onnx)
+
+    def module(self) -> nn.Module:
+        """A new torch module in eval mode.
+
+        Raises:
+            NetworkFormError: the part came from an ONNX file.
+        """
+        if self._module is None:
+            raise NetworkFormError(
+                f"part {self.name!r} has an ONNX graph but no torch module",
+                "give the network as a timm name, module:function or checkpoint",
+            )
+        return self._module()
+
+    def fragment(self, position: int) -> _Fragment:
+        """The part's graph, its names made unique to `position`, ready to be joined; kept for reuse."""
+        if position not in self._fragments:
+            self._fragments[position] = _make_fragment(self.onnx, position)
+        return self._fragments[position]
+
+
+class Network:
+    """A network that can be handed to any device.
+
+    Args:
+        name: for people: the model's name, or the architecture's.
+        parts: in the order of execution; each one's output is the next one's input.
+        calibration: images (N, C, H, W), float32, normalised, from which int8 ranges are taken.
+    """
+
+    def __init__(self, name: str, parts: Sequence[Part], calibration: np.ndarray | None = None) -> None:
+        self.name = name
+        self.parts = tuple(parts)
+        self.calibration = calibration
+        self._onnx: dict[Precision, bytes] = {}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the parts' hashes."""
+        return sha256("".join(part.hash for part in self.parts).encode())
+
+    def module(self) -> nn.Sequential:
+        """The network as a new torch module in eval mode, its parts by name.
+
+        Raises:
+            NetworkFormError: a part has no torch module.
+        """
+        from collections import OrderedDict
+
+        from torch import nn
+
+        return nn.Sequential(OrderedDict((part.name, part.module()) for part in self.parts)).eval()
+
+    def onnx(self, precision: Precision = "fp32") -> bytes:
+        """The whole graph, serialised; fp16 keeps float32 inputs and outputs, int8 is static QDQ.
+
+        Raises:
+            NetworkFormError: int8 was asked for without calibration images, or a conversion failed.
+        """
+        if precision not in self._onnx:
+            self._onnx[precision] = self._convert(precision)
+        return self._onnx[precision]
+
+    def _convert(self, precision: Precision) -> bytes:
+        from hwnas import precision as conversion
+
+        if precision == "fp32":
+            return self.parts[0].onnx if len(self.parts) == 1 else stitch(self.parts)
+        if precision == "fp16":
+            return conversion.to_fp16(self.onnx())
+        if self.calibration is None:
+            raise NetworkFormError(
+                f"{self.name}: int8 needs calibration images",
+                "give the data, for example --data digits",
+            )
+        return conversion.to_int8(self.onnx(), self.calibration)
+
+    @staticmethod
+    def from_module(name: str, module: nn.Module, input_shape: Sequence[int]) -> Network:
+        """A network of one part, exported when its graph is first asked for.
+
+        Args:
+            input_shape: (B, C, H, W).
+        """
+        from copy import deepcopy
+
+        module = module.eval()
+        part = Part(
+            name, onnx=lambda: export_onnx(module, input_shape), module=lambda: deepcopy(module).eval()
+        )
+        return Network(name, [part])
+
+    @staticmethod
+    def from_onnx(path: Path) -> Network:
+        """A network of one part without a torch module, read from an ONNX file.
+
+        A batch dimension that is left open becomes 1.
+
+        Raises:
+            InputError: unreadable, not a valid ONNX model, an open dimension that is not the batch,
+                or external data outside of the file's own folder.
+        """
+        content = _read_onnx(path)
+        return Network(path.stem, [Part(path.stem, onnx=lambda: content)])
+
+
+class _Fragment:
+    """Serialised pieces of a part's graph: everything but its input and output, and these two."""
+
+    def __init__(self, body: bytes, input_info: bytes, output_info: bytes, opsets: Mapping[str, int]) -> None:
+        self.body = body
+        self.input_info = input_info
+        self.output_info = output_info
+        self.opsets = opsets
+
+
+def stitch(parts: Sequence[Part]) -> bytes:
+    """Join the parts' graphs into one ONNX model, without exporting or parsing anything again."""
+    import onnx
+
+    fragments = [part.fragment(position) for position, part in enumerate(parts)]
+    opsets = {domain: version for fragment in fragments for domain, version in fragment.opsets.items()}
+    model = onnx.ModelProto(ir_version=8, producer_name="hwnas")
+    for domain, version in sorted(opsets.items()):
+        model.opset_import.add(domain=domain, version=version)
+    ends = onnx.GraphProto(name="hwnas")
+    last = f"{OUTPUT_NAME}.{len(parts) - 1}"
+    ends.node.add(op_type="Identity", input=[last], output=[OUTPUT_NAME])
+    ends.input.add().ParseFromString(fragments[0].input_info)
+    ends.output.add().ParseFromString(fragments[-1].output_info)
+    ends.input[0].name, ends.output[0].name = INPUT_NAME, OUTPUT_NAME
+    graph = b"".join([*(fragment.body for fragment in fragments), ends.SerializeToString()])
+    return bytes(model.SerializeToString()) + _field(_GRAPH_FIELD, graph)
+
+
+def export_onnx(module: nn.Module, input_shape: Sequence[int]) -> bytes:
+    """Export a torch module in eval mode with static shapes; batch normalisation is folded into weights.
+
+    The TorchScript exporter is used: it takes a tenth of the time of the dynamo exporter.
+
+    Raises:
+        NetworkFormError: the module cannot be exported; the cause is the exporter's first line.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                module.eval(),
+                (torch.zeros(*input_shape),),
+                buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes into files as well
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NetworkFormError(
+                f"{type(module).__name__} cannot be exported to ONNX: {reason}",
+                "replace the operation that the exporter names",
+            ) from error
+    return buffer.getvalue()
+
+
+_GRAPH_FIELD = 7  # ModelProto.graph
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field: tag, varint length, payload."""
+    length, varint = len(payload), bytearray()
+    while length > 0x7F:
+        varint.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2, *varint, length]) + payload
+
+
+def _make_fragment(content: bytes, position: int) -> _Fragment:
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise NetworkFormError(
+            f"a part to be stitched has {len(inputs)} inputs and {len(graph.output)} outputs, not one each",
+            "cut the network where one tensor passes",
+        )
+    names = {inputs[0].name: f"{OUTPUT_NAME}.{position - 1}" if position else INPUT_NAME}
+    names[graph.output[0].name] = f"{OUTPUT_NAME}.{position}"
+    body = onnx.GraphProto()
+    body.node.extend(graph.node)
+    body.initializer.extend(graph.initializer)
+    body.value_info.extend(graph.value_info)
+    _rename(body, names, f"{position}/")
+    return _Fragment(
+        body.SerializeToString(),
+        inputs[0].SerializeToString(),
+        graph.output[0].SerializeToString(),
+        {opset.domain: opset.version for opset in model.opset_import},
+    )
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str], prefix: str) -> None:
+    """Rename every value and node of a graph, subgraphs included; an empty name is an absent input."""
+
+    def new(name: str) -> str:
+        return names.get(name, prefix + name) if name else name
+
+    for value in (*graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        value.name = new(value.name)
+    for node in graph.node:
+        node.name = prefix + node.name
+        node.input[:] = [new(name) for name in node.input]
+        node.output[:] = [new(name) for name in node.output]
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                _rename(subgraph, names, prefix)
+
+
+def _read_onnx(path: Path) -> bytes:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    content = read_bytes(path)
+    fix = "export the model again, or give another file"
+    try:
+        model = onnx.load_model_from_string(content)
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a usable ONNX model: {reason}", fix) from None
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if value.name in weights or dimension.dim_value > 0:
+                continue
+            if axis:
+                raise InputError(
+                    f"{path}: axis {axis} of input {value.name!r} has no fixed size",
+                    "export the model with a fixed input size",
+                )
+            dimension.dim_value = 1
+    return bytes(model.SerializeToString())
