@@ -14,15 +14,16 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(path: str | os.PathLike[str]) -> nn.Module:
+def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
     """Read an emitted checkpoint directory back as a torch module in eval mode.
 
     Args:
         path: the checkpoint directory, holding `architecture.json` and `model.safetensors`.
+        allow_code: import and call the `module:function` that a checkpoint of one's own network names.
 
     Raises:
-        InputError: a file is missing, damaged, or names code that cannot be imported.
+        InputError: a file is missing, damaged, or names code that is not allowed or cannot be imported.
     """
     from hwnas.compress.checkpoint import load_module
 
-    return load_module(path)
+    return load_module(path, allow_code=allow_code)

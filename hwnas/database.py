@@ -72,7 +72,8 @@ class Database:
             )
         with self._explained():
             self._connection.executescript(tables)
-            self._connection.execute(f"PRAGMA user_version = {version}")
+            if found < version:  # a database that is only read is not written to
+                self._connection.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -23,6 +23,11 @@ class HwnasError(Exception):
         return type(self), (self.cause, self.fix)
 
 
+def first_line(error: BaseException) -> str:
+    """What somebody else's exception says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class InputError(HwnasError):
     """What the user gave (a name, a file, an option) cannot be used."""
 

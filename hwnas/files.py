@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RunDirectoryError
+
+LEFTOVER = ".part"
+"""How the names of unfinished files and folders end; only a killed process leaves one behind."""
 
 T = TypeVar("T")
 
@@ -98,18 +101,29 @@ def check_schema(data: Any, expected: str, source: str | os.PathLike[str]) -> di
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well it is synced and renamed to `path`."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    """Give a temporary path beside `path`; when the block ends well it is synced and renamed to `path`.
+
+    Raises:
+        RunDirectoryError: the disk is full, or the place cannot be written to.
+    """
+    temporary = None
     try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write {path}: {error.strerror}",
+            "check free space and permissions, then give the same command again: what was stored is kept",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -135,6 +135,16 @@ def spread(medians_ms: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with its 95 % interval."""
+
+    __pydantic_config__ = STRICT
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """Everything known about how one network ran on one device.
 
@@ -191,8 +201,8 @@ class Measurement:
         return spread(self.medians_ms)
 
     @property
-    def anchor_ratio(self) -> float:
-        """Latency in units of the anchor: the median over repeats of each repeat's own ratio.
+    def anchor_ratios(self) -> tuple[float, ...]:
+        """Latency in units of the anchor, repeat by repeat.
 
         A drift of the device's speed moves both, so ratios of different rounds may be compared.
 
@@ -203,7 +213,12 @@ class Measurement:
             raise InputError(
                 "a measurement without an anchor has no ratio", "measure it in a session with one"
             )
-        return statistics.median(m / a for m, a in zip(self.medians_ms, self.anchor_ms, strict=True))
+        return tuple(own / anchor for own, anchor in zip(self.medians_ms, self.anchor_ms, strict=True))
+
+    @property
+    def anchor_ratio(self) -> float:
+        """The median of `anchor_ratios`. Raises InputError as that does."""
+        return statistics.median(self.anchor_ratios)
 
     def percentile_ms(self, percent: int) -> float:
         """A percentile (1 to 99) of all samples of all repeats."""

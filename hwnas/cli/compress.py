@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json, print_table
 
 EXAMPLE = """Examples:
 
@@ -67,7 +67,7 @@ def compress(
     slice_size: Annotated[
         int, typer.Option(min=1, help="Candidates distilled side by side; a kill loses one slice at most.")
     ] = 10,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of training; 0: those of the run, or all cores.")
     ] = 0,
@@ -94,6 +94,7 @@ def compress(
     finetune_epochs: Annotated[
         Optional[int], typer.Option(min=1, help="Epochs of each picked network.")  # noqa: UP045
     ] = None,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Compress a network for a device: distil a block library, search it by measuring, finetune the picks.
@@ -137,7 +138,7 @@ def compress(
     )
     command = shlex.join(["hwnas", *sys.argv[1:]])
     with TerminalProgress() as progress:
-        result = run_compress(library, search, path, command, progress)
+        result = run_compress(library, search, path, command, progress, allow_code=allow_code)
     if as_json:
         print_json(result)
     else:
@@ -147,8 +148,8 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import percent, points
-    from hwnas.compress.statistics import Interval
+    from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
+    from hwnas.measurement import Interval
 
     front = result["front"]
     rows = front["front"]
@@ -171,16 +172,16 @@ def _show(result: dict[str, Any]) -> None:
         )
     print_table(table)
     for checkpoint in result["checkpoints"]:
-        intervals = {
-            key: Interval(**checkpoint[key]) if checkpoint[key] else None
-            for key in ("accuracy", "accuracy_reference", "accuracy_difference")
+        summary = {
+            key: Interval(**value) if isinstance(value, dict) else value for key, value in checkpoint.items()
         }
         typer.echo(
-            f"\n{checkpoint['path']}\n"
-            f"  latency   {checkpoint['latency_reference_ms']:.3f} → {checkpoint['latency_ms']:.3f} ms, "
-            f"{checkpoint['latency_ratio']:.3f} of the reference (protocol report)\n"
-            f"  accuracy  {percent(intervals['accuracy_reference'])} → {percent(intervals['accuracy'])}\n"
-            f"            {points(intervals['accuracy_difference'])} on the same images\n"
+            f"\n{checkpoint['path']}   (95 % intervals in brackets)\n"
+            f"  latency   {milliseconds(summary['latency_reference_ms'])} → "
+            f"{milliseconds(summary['latency_ms'])}, protocol report\n"
+            f"            {ratio(summary['latency_ratio'])} of the reference\n"
+            f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
+            f"            {points(summary['accuracy_difference'])} on the same images\n"
             f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
             f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
         )

@@ -9,6 +9,7 @@ EXAMPLE = "Example: `hwnas devices --json`"
 
 def devices(as_json: Json = False) -> None:
     """List the device profiles: those that come with hwnas, and your own."""
+    from rich.markup import escape
     from rich.table import Table
 
     from hwnas.devices.registry import broken_devices
@@ -38,7 +39,7 @@ def devices(as_json: Json = False) -> None:
         table.add_column(column, no_wrap=column == "device")
     for name, profile, kind, reason in rows:
         if profile is None:
-            table.add_row(name, "–", "–", f"cannot be used: {reason}")
+            table.add_row(name, "–", "–", escape(f"cannot be used: {reason}"))
         else:
-            table.add_row(name, kind, profile["precision"], profile["description"])
+            table.add_row(name, kind, profile["precision"], escape(profile["description"]))
     print_table(table)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+import typer.core
 
 from hwnas import __version__
 from hwnas.cli import compress, devices, profile, space
@@ -14,7 +16,20 @@ from hwnas.errors import HwnasError
 
 INTERRUPTED = 130
 
+
+class _Commands(typer.core.TyperGroup):
+    """Tells what an interrupt means before typer turns it into an exit code of its own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            messages().print("interrupted; the same command goes on from here")
+            sys.exit(INTERRUPTED)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="hwnas",
     help="Measure whole networks on real devices, and compress them for those devices.",
     no_args_is_help=True,
@@ -45,18 +60,27 @@ def root(
 
 def main() -> None:
     """Run the command line. Failures that a user meets end with their fix and exit code 2."""
+    # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
+    # slower on a machine that does anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except HwnasError as error:
-        console = messages()
-        console.print("[bold red]error:[/]", end=" ")
-        console.print(error.cause, markup=False, highlight=False, soft_wrap=True)
-        console.print("  [bold]fix:[/]", end=" ")
-        console.print(error.fix, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        messages().print("interrupted; the same command goes on from here")
-        sys.exit(INTERRUPTED)
+        _fail(error.cause, error.fix)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        _fail(
+            f"the operating system refuses: {error}",
+            "check free space and permissions, then give the same command again: what was stored is kept",
+        )
+
+
+def _fail(cause: str, fix: str) -> NoReturn:
+    console = messages()
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(cause, markup=False, highlight=False, soft_wrap=True)
+    console.print("  [bold]fix:[/]", end=" ")
+    console.print(fix, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let a checkpoint import and call the module:function it names.")
+]
+
 QUIET_INTERVAL_S = 10.0
 
 

@@ -68,11 +68,12 @@ def _measured(result: MeasurementResult) -> bool:
 def _plain(model: str, result: MeasurementResult) -> dict[str, Any]:
     from hwnas.files import encode
     from hwnas.measurement import Measurement
+    from hwnas.profiles.statistics import median_interval
 
     if not isinstance(result, Measurement):
         return {"model": model, "failure": encode(result)}
     summary = {
-        "latency_ms": result.latency_ms,
+        "latency_ms": encode(median_interval(result.medians_ms)),
         "p90_ms": result.percentile_ms(90),
         "p99_ms": result.percentile_ms(99),
         "spread": result.spread,
@@ -81,21 +82,34 @@ def _plain(model: str, result: MeasurementResult) -> dict[str, Any]:
 
 
 def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from hwnas.measurement import Measurement
+    from hwnas.profiles.statistics import median_interval
 
     table = Table()
     table.add_column("network", no_wrap=True)
-    for column in ("median ms", "p90 ms", "p99 ms", "spread of repeats", "runs", "kind", "nodes"):
+    for column in (
+        "median ms",
+        "95 % interval",
+        "p90 ms",
+        "p99 ms",
+        "spread of repeats",
+        "runs",
+        "kind",
+        "nodes",
+    ):
         table.add_column(column, justify="right")
     for model, result in rows:
         if isinstance(result, Measurement):
             runs = sum(len(samples) for samples in result.repeats_ms)
             nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in result.placement.items()]
+            interval = median_interval(result.medians_ms)
             table.add_row(
-                model,
-                f"{result.latency_ms:.3f}",
+                escape(model),
+                f"{interval.value:.3f}",
+                f"{interval.low:.3f} … {interval.high:.3f}",
                 f"{result.percentile_ms(90):.3f}",
                 f"{result.percentile_ms(99):.3f}",
                 f"{result.spread:.1%}",
@@ -104,5 +118,5 @@ def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
                 ", ".join(nodes) or "–",
             )
         else:
-            table.add_row(model, "failed")
+            table.add_row(escape(model), "failed")
     print_table(table)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import AllowCode, Json, print_json, print_table
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224`"
 
@@ -18,6 +18,7 @@ def space(
         str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")
     ] = "",
     image_size: Annotated[int, typer.Option(min=0, help="Rows and columns; 0: the model's own.")] = 0,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Show the candidates of each block of a network, with MACs and parameters, and the size of the space."""
@@ -30,7 +31,7 @@ def space(
     from hwnas.compress.space import architecture_count, compression_space
 
     spec = find_reference(model)
-    module = build_reference(spec)
+    module = build_reference(spec, allow_code=allow_code or spec.source == "function")
     shape = input_shape(spec, module)
     if image_size:
         shape = (shape[0], image_size, image_size)

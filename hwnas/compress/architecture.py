@@ -11,6 +11,7 @@ from torch import nn
 
 from hwnas.compress.blocks import CandidateSpec, build_candidate
 from hwnas.compress.partition import Partition, partition
+from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
 
@@ -66,11 +67,24 @@ class ArchitectureSpec:
         return decode(ArchitectureSpec, check_schema(read_json(path), SCHEMA, path), path)
 
 
-def build_module(spec: ArchitectureSpec) -> nn.Sequential:
-    """The network with fresh weights, parts by name (`stem`, `block1` …, `head`), in eval mode."""
+def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> nn.Sequential:
+    """The network with fresh weights, parts by name (`stem`, `block1` …, `head`), in eval mode.
+
+    Args:
+        allow_code: import and call the `module:function` that the reference may name.
+
+    Raises:
+        InputError: the reference names code that is not allowed, or cannot be built.
+    """
     from hwnas.compress.reference import build_reference
 
-    parts = partition(build_reference(spec.reference), spec.input_shape, spec.cuts)
+    reference = build_reference(spec.reference, allow_code=allow_code)
+    parts = partition(reference, spec.input_shape, spec.cuts)
+    if len(spec.blocks) != parts.block_count:
+        raise InputError(
+            f"blocks: the architecture names {len(spec.blocks)}, its cuts make {parts.block_count}",
+            "restore architecture.json as it was emitted",
+        )
     return assemble(parts, [build_block(parts, n, block) for n, block in enumerate(spec.blocks, 1)])
 
 

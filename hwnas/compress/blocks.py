@@ -42,6 +42,15 @@ class CandidateSpec:
     layer: Literal["depthwise", "grouped"]
     width: float
 
+    def __post_init__(self) -> None:
+        """Refuse what no network has; a file may say anything."""
+        if self.kernel % 2 == 0 or not 1 <= self.kernel <= 31:
+            raise ValueError(f"kernel is {self.kernel}, it must be odd and from 1 to 31")
+        if not 1 <= self.expand <= 16 or not 1 <= self.depth <= 64:
+            raise ValueError(f"expand is {self.expand} (1 to 16), depth is {self.depth} (1 to 64)")
+        if not 0 < self.width <= 4:
+            raise ValueError(f"width is {self.width}, it must be above 0 and at most 4")
+
     @property
     def name(self) -> str:
         """Short, unique and readable: `k5-e3-d2-swish-se-depthwise-w0.5`."""

@@ -8,13 +8,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, build_module
-from hwnas.compress.statistics import Interval
 from hwnas.errors import InputError
-from hwnas.files import check_schema, decode, encode, read_json, replacing, write_bytes, write_json
-from hwnas.measurement import STRICT, Measurement
+from hwnas.files import LEFTOVER, check_schema, decode, encode, read_json, write_bytes, write_json
+from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
 
 FILES = ("model.safetensors", "architecture.json", "model.onnx", "measurement.json", "README.md")
@@ -28,6 +28,7 @@ class Summary:
     Attributes:
         pick: the rule by which the architecture was picked from the front.
         choices: of each block; 0 is the reference's own.
+        latency_ms, latency_reference_ms: medians, with intervals over the repeats.
         latency_ratio: to the reference, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
@@ -41,9 +42,9 @@ class Summary:
     device: str
     data: str
     choices: tuple[int, ...]
-    latency_ms: float
-    latency_reference_ms: float
-    latency_ratio: float
+    latency_ms: Interval
+    latency_reference_ms: Interval
+    latency_ratio: Interval
     accuracy_stitched: Interval | None
     accuracy: Interval | None
     accuracy_reference: Interval | None
@@ -66,7 +67,7 @@ def write_checkpoint(
     summary: Summary,
 ) -> None:
     """Write a checkpoint directory: it appears with all of its files, or not at all."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent))
     try:
         save_module(module, folder / "model.safetensors")
         architecture.save(folder / "architecture.json")
@@ -92,13 +93,16 @@ def read_summary(path: Path) -> Summary:
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's state dict as safetensors."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with replacing(path) as temporary:
-        save_file({key: value.contiguous() for key, value in module.state_dict().items()}, temporary)
+    # Copies: a module that stands in two places has one tensor under two names, which the format refuses.
+    copies = {
+        key: value.clone(memory_format=torch.contiguous_format) for key, value in module.state_dict().items()
+    }
+    write_bytes(path, save(copies))
 
 
-def load_module(path: str | os.PathLike[str]) -> nn.Module:
+def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
     """See `hwnas.load`."""
     from hwnas.compress.reference import load_weights
 
@@ -108,7 +112,7 @@ def load_module(path: str | os.PathLike[str]) -> nn.Module:
             f"{folder} is not a checkpoint: it has no architecture.json",
             "give a directory such as runs/demo/checkpoints/cpu-knee",
         )
-    module = build_module(ArchitectureSpec.read(folder / "architecture.json"))
+    module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
     load_weights(module, folder / "model.safetensors")
     return module.eval()
 
@@ -123,7 +127,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     )
     shape = ", ".join(str(size) for size in architecture.input_shape)
     rows = [
-        ("latency, median", f"{summary.latency_reference_ms:.3f} ms", f"{summary.latency_ms:.3f} ms"),
+        ("latency, median", milliseconds(summary.latency_reference_ms), milliseconds(summary.latency_ms)),
         ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
         ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
         ("accuracy", percent(summary.accuracy_reference), percent(summary.accuracy)),
@@ -137,10 +141,12 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
 |---|---|---|
 {table}
 
-- Latency: {summary.latency_ratio:.3f} of the reference's, the two interleaved in one session; spread of the
-  repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, each at least \
-{protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
-- Accuracy on the test part of `{summary.data}`, 95 % intervals in brackets. Difference to the reference on
+In brackets: 95 % intervals.
+
+- Latency: {ratio(summary.latency_ratio)} of the reference's, the two interleaved in one session; spread of
+  the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, each at \
+least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
+- Accuracy on the test part of `{summary.data}`. Difference to the reference on
   the same images: {points(summary.accuracy_difference)}.
 - Before finetuning: {percent(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
@@ -169,6 +175,16 @@ Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.me
 
 Made by: `{summary.command}`
 """
+
+
+def milliseconds(interval: Interval) -> str:
+    """`1.234 ms [1.230, 1.241]`."""
+    return f"{interval.value:.3f} ms [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def ratio(interval: Interval) -> str:
+    """`0.497 [0.490, 0.503]`."""
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def percent(interval: Interval | None) -> str:

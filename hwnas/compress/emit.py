@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,15 @@ from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.statistics import Interval, accuracy, paired_difference
+from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError
-from hwnas.measurement import Measurement
+from hwnas.measurement import Interval, Measurement
 from hwnas.network import Network
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT
 from hwnas.profiles.session import Session
+from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
 FINETUNE_LEARNING_RATE = 2e-3  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -200,9 +200,9 @@ def _write(
         device=target.profile.name,
         data=reference.data.name,
         choices=finished.choices,
-        latency_ms=measurement.latency_ms,
-        latency_reference_ms=statistics.median(measurement.anchor_ms),
-        latency_ratio=measurement.anchor_ratio,
+        latency_ms=median_interval(measurement.medians_ms),
+        latency_reference_ms=median_interval(measurement.anchor_ms),
+        latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=_accuracy(finished.stitched),
         accuracy=_accuracy(finished.correct),
         accuracy_reference=_accuracy(reference_correct),

@@ -119,6 +119,7 @@ def search_device(
         )
     anchors = [value for measurement in measured for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None
+    write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
     front = pareto_front(points)
     outcome = SearchOutcome(
         device=target.profile.name,
@@ -130,7 +131,6 @@ def search_device(
         front=tuple(front),
         rows=tuple(_row(point, stitcher, reference_latency_ms) for point in front),
     )
-    write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
     write_json(folder / "front.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
     return outcome

@@ -15,7 +15,7 @@ from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.space import Candidate
 from hwnas.database import Database
 from hwnas.errors import RunDirectoryError
-from hwnas.files import decode, encode, read_bytes, replacing, sha256, write_bytes
+from hwnas.files import decode, encode, read_bytes, sha256, write_bytes
 
 State = Literal["pending", "done", "failed"]
 
@@ -94,12 +94,11 @@ class Library:
 
     def finish(self, candidate: Candidate, result: Distilled, onnx: bytes) -> None:
         """Store a trained candidate: its files first, then its row."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         assert result.metrics is not None
-        weights = self._path(candidate, "safetensors")
-        with replacing(weights) as temporary:
-            save_file(result.state, temporary)
+        weights = save(result.state)
+        write_bytes(self._path(candidate, "safetensors"), weights)
         write_bytes(self._path(candidate, "onnx"), onnx)
         metrics = result.metrics
         self._database.write(
@@ -110,7 +109,7 @@ class Library:
                 metrics.mse,
                 metrics.relative_l1,
                 result.end_slope,
-                sha256(weights.read_bytes()),
+                sha256(weights),
                 sha256(onnx),
                 result.seconds,
                 candidate.block,
@@ -169,7 +168,7 @@ class Library:
             "candidate": {
                 "block": block,
                 "choice": choice,
-                "spec": json.loads(str(spec)),
+                "spec": _plain(str(spec)),
                 "macs": macs,
                 "params": params,
             },
@@ -182,3 +181,11 @@ class Library:
             "seconds": seconds,
         }
         return decode(Entry, plain, source)
+
+
+def _plain(text: str) -> object:
+    """JSON text as plain data; damaged text stays text, which `decode` refuses with the row's place."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

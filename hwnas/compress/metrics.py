@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 DEAD_CHANNEL = 1e-3
+TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,14 @@ class StatisticsAccumulator:
         self.squares = self.squares + rows.square().sum(0)
 
     def result(self) -> ChannelStatistics:
-        """float32; the variance of dead channels is lifted to a thousandth of the mean variance."""
+        """float32; the variance of dead channels is lifted to a thousandth of the mean variance.
+
+        It is never 0, not even where nothing varies at all: losses are divided by it.
+        """
         assert isinstance(self.total, Tensor) and isinstance(self.squares, Tensor)
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(0.0)
-        variance = variance.clamp_min(DEAD_CHANNEL * float(variance.mean()))
+        variance = variance.clamp_min(max(DEAD_CHANNEL * float(variance.mean()), TINY))
         return ChannelStatistics(mean=mean.float(), variance=variance.float())
 
 

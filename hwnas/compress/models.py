@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import InputError
-from hwnas.files import read_bytes
 from hwnas.network import Network, Part
 
 if TYPE_CHECKING:
@@ -29,13 +28,13 @@ def find_network(text: str) -> Network:
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():
         from hwnas.compress.checkpoint import load_module
 
-        graph = path / "model.onnx"
-        part = Part(path.resolve().name, onnx=lambda: read_bytes(graph), module=lambda: load_module(path))
+        graph = Network.from_onnx(path / "model.onnx").onnx()
+        part = Part(path.resolve().name, onnx=lambda: graph, module=lambda: load_module(path))
         return Network(part.name, [part])
     from hwnas.compress.reference import build_reference, find_reference
 
     spec = find_reference(text)
-    module = build_reference(spec)
+    module = build_reference(spec, allow_code=spec.source == "function")
     return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
 
 

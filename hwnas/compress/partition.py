@@ -11,7 +11,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, fx, nn
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 
 Shape = tuple[int, ...]
 
@@ -61,7 +61,8 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
         cuts: names of the modules behind which to cut, in order; None finds the model's stages.
 
     Raises:
-        InputError: an unknown name, a cut that more than one tensor crosses, or a model without stages.
+        InputError: an unknown name, cuts out of order, a cut that more than one tensor crosses, a model
+            without stages, or one that cannot take such images.
     """
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model)
     if len(cuts) < 2:
@@ -69,16 +70,17 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
             f"{len(cuts)} cut given; stem, blocks and head need at least two",
             "name the last module of the stem and the last one of each block: --cut NAME,NAME",
         )
-    modules = dict(model.named_modules())
+    modules = dict(list(model.named_modules())[1:])
     for name in cuts:
         if name not in modules:
             near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
             raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
-    parts = _split(deepcopy(model).eval(), cuts)
     x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    expected = _forward(model.eval(), x)
+    parts = _split(deepcopy(model).eval(), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     with torch.inference_mode():
-        expected, value = model.eval()(x), x
+        value = x
         for part in parts:
             value = part(value)
             shapes.append(tuple(value.shape[1:]))
@@ -89,6 +91,23 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
             "move the cuts: the model computes something outside of its modules",
         )
     return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
+
+
+def _forward(model: nn.Module, x: Tensor) -> Tensor:
+    try:
+        with torch.inference_mode():
+            output = model(x)
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} cannot take images of shape {tuple(x.shape[1:])}: {first_line(error)}",
+            "choose a model for this input size",
+        ) from None
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"{type(model).__name__} gives a {type(output).__name__}, not one tensor",
+            "wrap it in a function that returns the logits",
+        )
+    return output
 
 
 def stage_cuts(model: nn.Module) -> tuple[str, ...]:
@@ -141,13 +160,13 @@ def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
     try:
         graph = _Tracer(cuts).trace(model, concrete_args=defaults or None)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{type(model).__name__} cannot be traced: {reason}",
+            f"{type(model).__name__} cannot be traced: {first_line(error)}",
             "wrap the model so that its forward() calls modules without branching on values",
         ) from None
     boundaries = [_output_node(graph, name) for name in cuts]
     remaining = list(graph.nodes)
+    _check_order(cuts, [remaining.index(boundary) for boundary in boundaries])
     placeholder, output = remaining[0], remaining[-1]
     parts: list[nn.Module] = []
     entry = placeholder
@@ -169,6 +188,15 @@ def _output_node(graph: fx.Graph, name: str) -> fx.Node:
     if not inside:
         raise InputError(f"module {name!r} takes no part in the forward pass", "cut behind another module")
     return inside[-1]
+
+
+def _check_order(cuts: Sequence[str], positions: Sequence[int]) -> None:
+    for index in range(1, len(cuts)):
+        if positions[index] <= positions[index - 1]:
+            raise InputError(
+                f"the cut behind {cuts[index]!r} does not come after the one behind {cuts[index - 1]!r}",
+                "name each cut once, in the order of execution",
+            )
 
 
 def _needed_by(target: fx.Node, entry: fx.Node) -> set[fx.Node]:

@@ -17,6 +17,7 @@ from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.library import Library
+from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
@@ -34,13 +35,20 @@ CALIBRATION_IMAGES = 64
 
 
 def compress(
-    settings: LibrarySettings, search: SearchSettings, out: Path, command: str, progress: Progress
+    settings: LibrarySettings,
+    search: SearchSettings,
+    out: Path,
+    command: str,
+    progress: Progress,
+    *,
+    allow_code: bool = False,
 ) -> dict[str, Any]:
     """Compress a model for a device, going on from whatever the run directory already holds.
 
     Args:
         out: the run directory.
         command: that the user gave, for the model cards.
+        allow_code: let a checkpoint import the `module:function` that it names.
 
     Returns:
         Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
@@ -49,15 +57,17 @@ def compress(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     for rule in search.picks:
-        check_rule(rule)
+        check_rule(rule, search.objective)
     target = target_of(search)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     data = load_data(settings.data)
-    initial = initial_reference(settings, data)
+    initial = initial_reference(settings, data, allow_code=allow_code)
+    parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    candidates = compression_space(parts, settings.per_block)
     hashes = {"data": data.hash, "model": initial.hash}
     with RunDirectory.open(out, settings, hashes) as run:
-        reference = prepare_reference(initial, run, settings, data, progress)
+        reference = prepare_reference(initial, parts, run, settings, data, progress)
         correct = training.correct_answers(reference.module(), data)
         known = None if correct is None else accuracy(correct)
         progress.say(
@@ -66,7 +76,6 @@ def compress(
         )
         library = Library(run.library)
         try:
-            candidates = compression_space(reference.parts, settings.per_block)
             build_library(library, candidates, reference, settings, progress)
             stitcher = Stitcher(reference.parts, run.reference / "parts", library, _calibration(data))
             write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())

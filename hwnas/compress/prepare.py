@@ -14,7 +14,7 @@ from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, assembl
 from hwnas.compress.blocks import CandidateSpec
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
-from hwnas.compress.partition import Partition, partition
+from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
     build_reference,
@@ -77,8 +77,11 @@ class Initial:
         return sha256("".join(parts).encode())
 
 
-def initial_reference(settings: LibrarySettings, data: Data) -> Initial:
+def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool) -> Initial:
     """Find the model and the weights that the settings name.
+
+    Args:
+        allow_code: let a checkpoint import the `module:function` that it names.
 
     Raises:
         InputError: what is missing, or does not fit the data.
@@ -97,9 +100,11 @@ def initial_reference(settings: LibrarySettings, data: Data) -> Initial:
             published_classes(spec) != (classes or published_classes(spec)),
         )
     elif weights == "given" and spec.source == "checkpoint":
-        module, to_train = load_module(settings.model), False
+        module, to_train = load_module(settings.model, allow_code=allow_code), False
     else:
-        module, to_train = build_reference(spec), weights == "none"
+        named_by_user = spec.source == "function"
+        module = build_reference(spec, allow_code=allow_code or named_by_user)
+        to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights))
     _check_output(module, data, settings.model)
@@ -112,16 +117,21 @@ def initial_reference(settings: LibrarySettings, data: Data) -> Initial:
 
 
 def prepare_reference(
-    initial: Initial, run: RunDirectory, settings: LibrarySettings, data: Data, progress: Progress
+    initial: Initial,
+    parts: Partition,
+    run: RunDirectory,
+    settings: LibrarySettings,
+    data: Data,
+    progress: Progress,
 ) -> Reference:
-    """Train the reference where it needs it, cut it, verify the cuts, and store it; once for a run.
+    """Train the reference where it needs it and store it; once for a run.
+
+    Args:
+        parts: of the initial module; they hold the reference's weights afterwards.
 
     Raises:
-        InputError: it cannot be cut as asked.
         RunDirectoryError: the stored reference is damaged.
     """
-    cuts = settings.cuts or None
-    parts = partition(initial.module, data.image_shape, cuts)
     reference = Reference(spec=initial.spec, parts=parts, data=data)
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
     if record.is_file():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 
 
 def find_reference(text: str, classes: int | None = None) -> ReferenceSpec:
@@ -42,22 +42,45 @@ def find_reference(text: str, classes: int | None = None) -> ReferenceSpec:
     )
 
 
-def build_reference(spec: ReferenceSpec) -> nn.Module:
+def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
     """The reference's module with fresh weights (a function's: with those it gives), in eval mode.
 
+    Args:
+        allow_code: import and call the function that the spec names; True where the user named it, not
+            where a file did.
+
     Raises:
-        InputError: the function cannot be imported or does not give a module.
+        InputError: the function is not allowed, cannot be imported, fails, or does not give a module.
     """
     if spec.source == "checkpoint":
         assert spec.architecture is not None
-        return build_module(spec.architecture)
+        return build_module(spec.architecture, allow_code=allow_code)
     if spec.source == "timm":
         import timm
 
         options = {} if spec.classes is None else {"num_classes": spec.classes}
-        model: nn.Module = timm.create_model(spec.name, **options)
+        try:
+            model: nn.Module = timm.create_model(spec.name, **options)
+        except Exception as error:
+            raise InputError(
+                f"timm cannot build {spec.name!r}: {first_line(error)}",
+                "pip install --upgrade timm, or name another model",
+            ) from error
         return model.eval()
-    module = _function(spec.name)()
+    if not allow_code:
+        raise InputError(
+            f"the checkpoint builds its network by importing {spec.name} and calling it",
+            "where you trust that code: hwnas.load(PATH, allow_code=True), or --allow-code",
+        )
+    try:
+        module = _function(spec.name)()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{spec.name} failed: {type(error).__name__}: {first_line(error)}",
+            "name a function that builds the network without arguments",
+        ) from error
     if not isinstance(module, nn.Module):
         raise InputError(
             f"{spec.name} gave a {type(module).__name__}, not a torch.nn.Module",
@@ -91,8 +114,9 @@ def load_pretrained(spec: ReferenceSpec) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(spec.name, pretrained=True, **options)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"cannot get the pretrained weights of {spec.name}: {reason}", fix) from None
+        raise InputError(
+            f"cannot get the pretrained weights of {spec.name}: {first_line(error)}", fix
+        ) from None
     return model.eval()
 
 
@@ -124,7 +148,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a file; nothing is unpickled but tensors. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"there is no weights file {path}", "check the path given by --weights")
+        raise InputError(f"there is no weights file {path}", "check the path")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -132,9 +156,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"cannot read weights from {path}: {reason}",
+            f"cannot read weights from {path}: {first_line(error)}",
             "save them with safetensors.torch.save_file(model.state_dict(), FILE)",
         ) from None
     if isinstance(state, dict):
@@ -151,11 +174,13 @@ def _function(name: str) -> Callable[[], object]:
         sys.path.insert(0, folder)
     try:
         function: Callable[[], object] = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the user's module does while it is imported
+        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
         raise InputError(
-            f"cannot import {name}: {error}",
-            f"run hwnas where {module_name}.py lies, or install the package that holds it",
-        ) from None
+            f"cannot import {name}: {kind}{first_line(error)}",
+            f"run hwnas where {module_name}.py lies, or install the package that holds it; "
+            f"`python -c 'import {module_name}'` shows what is wrong in it",
+        ) from error
     if not callable(function) or inspect.ismodule(function):
         raise InputError(f"{name} is not a function", "name a function without required arguments")
     return function

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Self
 from hwnas import __version__
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
-from hwnas.files import check_schema, encode, read_toml, write_toml
+from hwnas.files import LEFTOVER, check_schema, encode, read_toml, write_toml
 
 SCHEMA = "hwnas.run/1"
 
@@ -42,25 +43,28 @@ class RunDirectory:
             "hashes": hashes,
         }
         file = path / "run.toml"
-        if not file.exists() and path.exists() and any(path.iterdir()) and not (path / ".lock").exists():
-            raise RunDirectoryError(
-                f"{path} is not empty and not a run directory", "choose another with --out PATH"
-            )
         try:
-            (path / "reference").mkdir(parents=True, exist_ok=True)
+            if not file.exists() and path.exists() and any(_is_foreign(item) for item in path.iterdir()):
+                raise RunDirectoryError(
+                    f"{path} is not empty and not a run directory", "choose another with --out PATH"
+                )
+            path.mkdir(parents=True, exist_ok=True)
             lock = _lock(path)
-            if not file.exists():
-                write_toml(file, record)
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write to {path}: {error.strerror}", "choose another place with --out PATH"
             ) from None
         try:
+            if not file.exists():
+                write_toml(file, record)
             _compare(file, check_schema(read_toml(file), SCHEMA, file), record)
+            run = RunDirectory(path, lock)
+            run.reference.mkdir(exist_ok=True)
+            _clean(path)
         except BaseException:
             os.close(lock)
             raise
-        return RunDirectory(path, lock)
+        return run
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +94,20 @@ class RunDirectory:
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def _is_foreign(item: Path) -> bool:
+    """Whether something is not what a run leaves behind that was killed before `run.toml` was written."""
+    return item.name != ".lock" and not (item.name.startswith(".run.toml.") and item.name.endswith(LEFTOVER))
+
+
+def _clean(path: Path) -> None:
+    """Remove what a killed process had not finished; the lock is held, so nobody is writing."""
+    for item in list(path.rglob(f".*{LEFTOVER}")):
+        if item.is_dir():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +95,13 @@ def pareto_front(points: Iterable[Point]) -> list[Point]:
     Raises:
         HwnasError: every point failed.
     """
+    points = list(points)
     measured = [(point, point.cost) for point in points if point.cost is not None]
     if not measured:
+        reason = next((point.reason for point in points), "nothing was asked for")
         raise HwnasError(
-            "no architecture could be measured on the device",
-            "see the reasons in front.json; `hwnas profile MODEL --device NAME` tries a single network",
+            f"no architecture could be measured on the device: {reason}",
+            "all reasons are in search.json; `hwnas profile MODEL --device NAME` tries a single network",
         )
     values = np.array([[point.loss, cost] for point, cost in measured])
     front = NonDominatedSorting().do(values, only_non_dominated_front=True)
@@ -117,31 +120,30 @@ def pick(front: Sequence[Point], rule: str, reference_latency_ms: float | None) 
     Raises:
         InputError: an unknown rule, or no point of the front reaches it.
     """
-    limit = check_rule(rule)
+    limit = check_rule(rule, "latency" if reference_latency_ms else "another")
     if limit is None:
         values = np.array([[point.loss, point.cost] for point in front], dtype=float)
         low, span = values.min(0), np.ptp(values, axis=0)
         scaled = (values - low) / np.where(span > 0, span, 1.0)
         return front[int(scaled.sum(1).argmin())]
-    if rule.startswith("latency-ms"):
-        if reference_latency_ms is None:
-            raise InputError("--latency-ms needs the objective latency", "use --speedup X or --pick knee")
+    if rule.startswith("latency-ms") and reference_latency_ms:
         limit /= reference_latency_ms
     reached = [point for point in front if point.cost is not None and point.cost <= limit]
     if not reached:
         fastest = min(point.cost for point in front if point.cost is not None)
         raise InputError(
             f"no architecture of the front reaches {rule}; the fastest takes {fastest:.3f} of the reference",
-            f"ask for less, such as --speedup {1 / fastest:.2f}, or search longer (--generations)",
+            f"ask for less, such as --speedup {math.floor(100 / fastest) / 100:g}, "
+            "or search longer (--generations)",
         )
     return min(reached, key=lambda point: point.loss)
 
 
-def check_rule(rule: str) -> float | None:
+def check_rule(rule: str, objective: str = "latency") -> float | None:
     """The bound that a pick sets: None for `knee`, 1/X for `speedup=X`, X for `latency-ms=X`.
 
     Raises:
-        InputError: none of these, or X is not a positive number.
+        InputError: none of these, X is not a positive number, or the objective is no latency.
     """
     kind, _, text = rule.partition("=")
     if rule == "knee":
@@ -154,6 +156,8 @@ def check_rule(rule: str) -> float | None:
         raise InputError(
             f"unknown pick {rule!r}", "use --pick knee, --speedup X or --latency-ms X with a positive X"
         )
+    if kind == "latency-ms" and objective != "latency":
+        raise InputError("--latency-ms needs the objective latency", "use --speedup X or --pick knee")
     return 1 / value if kind == "speedup" else value
 
 

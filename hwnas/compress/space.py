@@ -40,11 +40,16 @@ def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) 
     equally many of each activation and layer type, evenly spaced in MACs.
 
     Raises:
-        InputError: a block has no smaller candidate.
+        InputError: a block has no smaller candidate, or is not between image maps.
     """
     candidates = []
     for block, module in enumerate(parts.blocks, 1):
         shapes = parts.block_shapes(block)
+        if any(len(shape) != 3 for shape in shapes):
+            raise InputError(
+                f"block {block} ({shapes[0]} → {shapes[1]}) does not turn a map (C, H, W) into one",
+                "'compression' replaces convolutional blocks; cut where maps pass: --cut NAME,NAME",
+            )
         limits = count(module, shapes[0])
         smaller = _smaller(shapes, limits)
         if not smaller:
@@ -87,7 +92,7 @@ def _smaller(shapes: tuple[Sequence[int], Sequence[int]], limits: tuple[int, int
         )
         try:
             macs, params = cost(spec, *shapes)
-        except (InputError, ValueError):  # too shallow for the block's stride, or not an image map
+        except InputError:  # too shallow for the block's stride
             continue
         if macs < limits[0] and params < limits[1]:
             found.append((macs, params, spec))

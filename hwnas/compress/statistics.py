@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import binomtest
 from torch import Tensor
 
-from hwnas.measurement import STRICT
+from hwnas.measurement import Interval
 
 RESAMPLES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A figure with its 95 % interval."""
-
-    __pydantic_config__ = STRICT
-    value: float
-    low: float
-    high: float
 
 
 def accuracy(correct: Tensor) -> Interval:

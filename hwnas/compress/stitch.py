@@ -14,7 +14,7 @@ from hwnas.compress.architecture import build_block
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.partition import Partition
-from hwnas.files import read_bytes, write_bytes
+from hwnas.files import read_bytes, sha256, write_bytes
 from hwnas.network import Network, Part, export_onnx
 
 Choices = tuple[int, ...]
@@ -114,7 +114,12 @@ def _copier(module: nn.Module) -> Callable[[], nn.Module]:
 
 
 def _exported(folder: Path, name: str, module: nn.Module, shape: Sequence[int]) -> bytes:
-    path = folder / f"{name}.onnx"
-    if not path.is_file():
-        write_bytes(path, export_onnx(module, (1, *shape)))
-    return read_bytes(path)
+    path, digest = folder / f"{name}.onnx", folder / f"{name}.sha256"
+    if path.is_file() and digest.is_file():
+        content = read_bytes(path)
+        if sha256(content).encode() == read_bytes(digest):
+            return content
+    content = export_onnx(module, (1, *shape))
+    write_bytes(path, content)
+    write_bytes(digest, sha256(content).encode())
+    return content

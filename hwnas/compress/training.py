@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.compress.data import Data
-from hwnas.errors import HwnasError
-from hwnas.files import replacing
+from hwnas.errors import HwnasError, RunDirectoryError, first_line
+from hwnas.files import write_bytes
 
 WARMUP_SHARE = 0.2
 RECALIBRATION_IMAGES = 512
@@ -50,12 +50,16 @@ def fit(
 
     Raises:
         HwnasError: the loss became NaN or infinite.
+        RunDirectoryError: `state_file` is damaged.
     """
     model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
-    total = epochs * data.steps_per_epoch(batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, total))
-    first_epoch = _restore(state_file, model, optimizer, scheduler, data.steps_per_epoch(batch_size))
+    optimizer.param_groups[0]["initial_lr"] = learning_rate
+    first_epoch = _restore(state_file, model, optimizer)
+    steps = data.steps_per_epoch(batch_size)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, epochs * steps), last_epoch=first_epoch * steps - 1
+    )
     for epoch in range(first_epoch, epochs):
         torch.manual_seed(seed * 100_003 + epoch)
         for x, labels in data.train_batches(batch_size, seed, epoch, augment=True):
@@ -133,40 +137,42 @@ def tune_allocator() -> None:
 
 
 def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs_done: int) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    tensors = {f"model.{key}": value.contiguous() for key, value in model.state_dict().items()}
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors["epochs_done"] = torch.tensor(epochs_done)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
+    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    write_bytes(path, save(copies))
 
 
-def _restore(
-    path: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LambdaLR,
-    steps_per_epoch: int,
-) -> int:
+def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bring back what `_save` wrote, if it did; the epochs that are done."""
     if not path.exists():
         return 0
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except Exception as error:
+        raise RunDirectoryError(
+            f"{path} is damaged: {first_line(error)}", f"remove {path}: its training starts anew"
+        ) from error
     epochs_done = int(tensors.pop("epochs_done"))
     state: dict[int, dict[str, Tensor]] = {}
     weights = {}
+    parameters = list(model.parameters())
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
+            # The fused optimizer walks parameter and state side by side in memory: their layouts must agree.
+            parameter = parameters[int(index)]
+            alike = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            state.setdefault(int(index), {})[name] = alike
         else:
             weights[key.removeprefix("model.")] = value
     model.load_state_dict(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    scheduler.last_epoch = epochs_done * steps_per_epoch - 1
-    scheduler.step()
     return epochs_done

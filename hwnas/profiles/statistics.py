@@ -1,0 +1,22 @@
+"""Intervals for latencies. Repeats are independent of each other, the samples within one are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hwnas.measurement import Interval
+
+RESAMPLES = 10_000
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """Median with its 95 % percentile-bootstrap interval over values that are independent of each other.
+
+    With fewer than six values the interval is their whole range; one value is its own interval.
+    """
+    import numpy as np
+
+    repeats = np.asarray(values, dtype=float)
+    resampled = np.random.default_rng(0).choice(repeats, (RESAMPLES, len(repeats)))
+    low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5], method="nearest")
+    return Interval(value=float(np.median(repeats)), low=float(low), high=float(high))

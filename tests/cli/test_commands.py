@@ -1,0 +1,351 @@
+"""The command line: in this process where the text matters, in fresh ones where the process does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+from workplace import tinynet
+
+from hwnas import __version__
+from hwnas.cli import main as command_line
+from hwnas.network import Network
+
+COMMANDS = ("compress", "profile", "devices", "space")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One thread, whatever a run before this one has set."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+class Run:
+    """What one call of `hwnas` did."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.argv", ["hwnas", *arguments])
+            patch.setenv("COLUMNS", "200")
+            try:
+                command_line.main()
+                self.code = 0
+            except SystemExit as end:
+                assert isinstance(end.code, int)
+                self.code = end.code
+        self.out, self.err = capsys.readouterr()
+
+
+Hwnas = Callable[..., Run]
+
+
+@pytest.fixture
+def hwnas(capsys: pytest.CaptureFixture[str]) -> Hwnas:
+    return lambda *arguments: Run(capsys, arguments)
+
+
+def refused(done: Run, cause: str, fix: str = "") -> None:
+    """One message with its cause and its fix, exit code 2, nothing on stdout."""
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.count("error: ") == 1
+    assert "Traceback" not in done.err
+    _, _, message = done.err.partition("error: ")
+    told, _, advice = message.partition("\n  fix: ")
+    assert cause in told
+    assert advice.strip()
+    assert fix in advice
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example(hwnas: Hwnas, command: str) -> None:
+    done = hwnas(command, "--help")
+    assert done.code == 0
+    assert "Example" in done.out
+    assert f"hwnas {command}" in done.out.split("Example", 1)[1]
+    assert "--json" in done.out
+
+
+def test_the_help_names_every_command(hwnas: Hwnas) -> None:
+    done = hwnas("--help")
+    assert done.code == 0
+    assert all(command in done.out for command in COMMANDS)
+    assert "hwnas compress" in done.out.split("Example", 1)[1]
+
+
+def test_the_version(hwnas: Hwnas) -> None:
+    assert hwnas("--version").out.strip() == __version__
+
+
+def test_devices(hwnas: Hwnas, workplace: Path) -> None:
+    text = hwnas("devices")
+    assert text.code == 0
+    assert "cpu" in text.out
+    found = {device["name"]: device for device in json.loads(hwnas("devices", "--json").out)}
+    assert found["cpu"]["kind"] == "measured"
+    assert found["cpu"]["error"] == ""
+    assert found["cpu-int8"]["profile"]["precision"] == "int8"
+
+
+def test_a_profile_of_ones_own_and_a_broken_one_are_listed(hwnas: Hwnas, workplace: Path) -> None:
+    folder = workplace / "config" / "devices"
+    folder.mkdir(parents=True)
+    (folder / "mine.toml").write_text(
+        'name = "mine"\ndevice = "modelled"\ndescription = "with [/markup] in it"\n'
+    )
+    (folder / "broken.toml").write_text('name = "broken"\ndevice = "[/nothing]"\ndescription = "x"\n')
+    done = hwnas("devices")
+    assert done.code == 0
+    assert "with [/markup] in it" in done.out
+    assert "[/nothing]" in done.out
+    found = {device["name"]: device for device in json.loads(hwnas("devices", "--json").out)}
+    assert found["mine"]["kind"] == "modelled"
+    assert "no device class" in found["broken"]["error"]
+
+
+def test_the_space_of_b0(hwnas: Hwnas) -> None:
+    done = hwnas("space", "efficientnet_b0", "--image-size", "32", "--json")
+    found = json.loads(done.out)
+    assert found["candidates"] == 135
+    assert found["architectures"] == 28**5
+    assert found["cuts"] == ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6"]
+    for block in found["blocks"]:
+        assert len(block["candidates"]) == 27
+        assert all(c["macs"] < block["macs"] and c["params"] < block["params"] for c in block["candidates"])
+
+
+def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
+    found = json.loads(hwnas("space", "tinynet:make", "--candidates", "4", "--json").out)
+    done = hwnas("space", "tinynet:make", "--candidates", "4")
+    assert done.code == 0
+    for block in found["blocks"]:
+        assert len(block["candidates"]) == 4
+        for candidate in block["candidates"]:
+            (line,) = (
+                text
+                for text in done.out.splitlines()
+                if f" {candidate['name']} " in text
+                and f" {block['block']} " in text.split(candidate["name"])[0]
+            )
+            assert f"{candidate['macs']:,}" in line
+            assert f"{candidate['params']:,}" in line
+    assert "8 candidates, 25 architectures" in done.out
+    by_hand = json.loads(hwnas("space", "tinynet:make", "--cut", "stem, stages.1", "--json").out)
+    assert len(by_hand["blocks"]) == 1
+
+
+def test_networks_of_every_kind_are_profiled_in_one_session(hwnas: Hwnas, workplace: Path) -> None:
+    (workplace / "file.onnx").write_bytes(
+        Network.from_module("seeded", tinynet.seeded(), (1, 3, 32, 32)).onnx()
+    )
+    names = ["file.onnx", "tinynet:seeded", "tinynet:seven", "mobilenetv3_small_050"]
+    done = hwnas("profile", *names, "--device", "modelled.toml", "--json")
+    assert done.code == 0, done.err
+    rows = json.loads(done.out)
+    assert [row["model"] for row in rows] == names
+    latencies = {row["model"]: row["summary"]["latency_ms"]["value"] for row in rows}
+    assert latencies["file.onnx"] == latencies["tinynet:seeded"] != latencies["tinynet:seven"]
+    assert latencies["mobilenetv3_small_050"] > 50 * latencies["file.onnx"]
+    table = hwnas("profile", *names, "--device", "modelled.toml")
+    assert all(name in table.out for name in names)
+    assert f"{latencies['tinynet:seven']:.3f}" in table.out
+    history = workplace / "home" / "history.db"
+    assert history.is_file()
+
+
+def test_a_network_is_measured_on_this_machine(hwnas: Hwnas, workplace: Path) -> None:
+    done = hwnas("profile", "tinynet:make", "--device", "cpu", "--protocol", "quick", "--json")
+    (row,) = json.loads(done.out)
+    assert row["measurement"]["kind"] == "measured"
+    assert 0 < row["summary"]["latency_ms"]["value"] < 1000
+    assert sum(len(repeat) for repeat in row["measurement"]["repeats_ms"]) >= 30
+
+
+def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwnas, workplace: Path) -> None:
+    sizes = {}
+    for name in ("make", "seven", "seeded"):
+        sizes[name] = len(Network.from_module(name, getattr(tinynet, name)(), (1, 3, 32, 32)).onnx())
+    refuses = sizes["seven"] % 5
+    taken = next(name for name in ("make", "seeded") if sizes[name] % 5 != refuses)
+    (workplace / "other.toml").write_text(
+        f'name = "other"\ndevice = "modelled"\ndescription = "x"\n[options]\nrefuses = {refuses}\n'
+    )
+    done = hwnas("profile", "tinynet:seven", f"tinynet:{taken}", "--device", "other.toml", "--json")
+    assert done.code == 2
+    assert "1 of 2 networks could not be measured: it does not like the size" in done.err
+    bad, good = json.loads(done.out)
+    assert "does not like" in bad["failure"]["reason"]
+    assert good["summary"]["latency_ms"]["value"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause", "fix"),
+    [
+        (
+            ("profile", "efficientnetb0", "--device", "cpu"),
+            "unknown model 'efficientnetb0'",
+            "efficientnet_b0",
+        ),
+        (("profile", "tinynet:none", "--device", "cpu"), "has no attribute 'none'", "tinynet"),
+        (("profile", "absent.onnx", "--device", "cpu"), "cannot read absent.onnx", "path"),
+        (("profile", "corrupt.onnx", "--device", "cpu"), "corrupt.onnx is not a usable ONNX model", ""),
+        (("profile", "tinynet:make", "--device", "cpuu"), "no device profile 'cpuu'", "hwnas devices"),
+        (("profile", "tinynet:make", "--device", "cpu", "--protocol", "x"), "no protocol 'x'", "quick"),
+        (("profile", "tinynet:make", "--device", "absent.toml"), "absent.toml", ""),
+        (("space", "efficientnetb0"), "unknown model", "efficientnet_b0"),
+        (("space", "tinynet:make", "--cut", "stem,stagess.0"), "no module 'stagess.0'", "stages.0"),
+        (("space", "tinynet:make", "--cut", "stem,stages.0.1.body"), "inside a skip", "addition"),
+        (("space", "tinynet:make", "--cut", ",stem"), "", ""),
+        (("space", "tinynet:make", "--cut", "stages.1,stages.0"), "does not come after", "order"),
+        (("space", "tinynet:make", "--image-size", "1"), "cannot take images of shape (3, 1, 1)", ""),
+        (("space", "vit_tiny_patch16_224", "--image-size", "224"), "does not turn a map", "--cut"),
+        (("space", "no_module:make"), "No module named 'no_module'", ""),
+    ],
+)
+def test_mistakes_are_told(
+    hwnas: Hwnas, workplace: Path, arguments: tuple[str, ...], cause: str, fix: str
+) -> None:
+    (workplace / "corrupt.onnx").write_bytes(b"nonsense")
+    refused(hwnas(*arguments), cause, fix)
+
+
+@pytest.mark.parametrize(
+    ("given", "cause", "fix"),
+    [
+        ({"device": "cpuu"}, "no device profile 'cpuu'", "hwnas devices"),
+        ({"device": "functional.toml"}, "those of functional are functional", "another device"),
+        ({"data": "digit"}, "unknown data 'digit'", "did you mean digits"),
+        ({"preset": "quik"}, "unknown preset 'quik'", "did you mean quick"),
+        ({"pick": "fastest"}, "unknown pick 'fastest'", "--pick knee"),
+        ({"speedup": "-2"}, "unknown pick", "positive"),
+        ({"latency_ms": "0"}, "unknown pick", "positive"),
+        ({"latency_ms": "3", "objective": "macs"}, "needs the objective latency", "--speedup"),
+        ({"protocol": "quik"}, "no protocol 'quik'", "quick"),
+        ({"cut": "stem,stages.9"}, "no module 'stages.9'", "stages.1"),
+        ({"cut": "stem"}, "1 cut given", "--cut NAME,NAME"),
+        ({"weights": "corrupt.safetensors"}, "cannot read weights from corrupt.safetensors", "safetensors"),
+        ({"weights": "absent.safetensors"}, "no weights file absent.safetensors", "path"),
+        ({"weights": "seven.safetensors"}, "(7, 16) instead of (10, 16)", "classes"),
+        ({"weights": "pretrained"}, "is not a timm model", "--weights FILE"),
+        ({"out": "."}, "not empty and not a run directory", "--out"),
+        ({"out": "killer.py"}, "killer.py", "--out"),
+    ],
+)
+def test_mistakes_of_a_compression_are_told_and_nothing_is_begun(
+    hwnas: Hwnas, workplace: Path, given: dict[str, object], cause: str, fix: str
+) -> None:
+    options = dict(given)
+    (workplace / "corrupt.safetensors").write_bytes(b"nonsense")
+    save_file(tinynet.seven().state_dict(), workplace / "seven.safetensors")
+    before = sorted(path.name for path in workplace.iterdir())
+    refused(hwnas(*tiny.compress_arguments(str(options.pop("out", "out")), "--json", **options)), cause, fix)
+    assert [name for name in before if not (workplace / name).exists()] == []
+    assert not (workplace / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": -1},
+        {"seed": 2**40},
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"loss": "l1"},
+        {"objective": "energy"},
+        {"population": 1},
+        {"threads": -1},
+    ],
+)
+def test_options_out_of_range_are_told(hwnas: Hwnas, workplace: Path, options: dict[str, object]) -> None:
+    done = hwnas(*tiny.compress_arguments("out", **options))
+    assert done.code == 2
+    assert done.out == ""
+    assert f"--{next(iter(options)).replace('_', '-')}" in done.err
+    assert "Traceback" not in done.err
+    assert not (workplace / "out").exists()
+
+
+def test_a_whole_compression_and_what_comes_after_it(hwnas: Hwnas, workplace: Path) -> None:
+    done = hwnas(*tiny.compress_arguments("out", "--json", steps=1, train_epochs=1, finetune_epochs=1))
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
+    assert "train reference: 1/1" in done.err
+    text = hwnas(*tiny.compress_arguments("out", steps=1, train_epochs=1, finetune_epochs=1))
+    assert "out/checkpoints/steady-knee" in text.out
+    assert "← knee" in text.out
+    for row in result["front"]["front"]:
+        assert "-".join(map(str, row["choices"])) in text.out
+    other = hwnas(*tiny.compress_arguments("out", "--json", steps=2, train_epochs=1, finetune_epochs=1))
+    refused(other, "was made with steps = 1, now it is 2", "--out")
+    measured = hwnas(
+        "profile", "out/checkpoints/steady-knee", "out/reference", "--device", "steady.toml", "--json"
+    )
+    latencies = [row["summary"]["latency_ms"]["value"] for row in json.loads(measured.out)]
+    assert latencies == [
+        pytest.approx(result["checkpoints"][0][key]["value"], rel=0.02)
+        for key in ("latency_ms", "latency_reference_ms")
+    ]
+    damaged = workplace / "damaged"
+    shutil.copytree(workplace / "out/checkpoints/steady-knee", damaged)
+    (damaged / "model.onnx").write_bytes(b"nonsense")
+    refused(hwnas("profile", "damaged", "--device", "cpu"), "damaged/model.onnx is not a usable ONNX model")
+    (damaged / "architecture.json").write_text('{"schema": "hwnas.architecture/1", "cuts": 3}')
+    refused(hwnas("space", "damaged"), "damaged/architecture.json: ")
+
+
+def test_without_a_network_the_hub_is_told_at_once(workplace: Path) -> None:
+    options = tiny.compress_arguments("out", weights="pretrained")
+    options[1] = "mobilenetv3_small_050"
+    done = tiny.run_hwnas(workplace, *options, HF_HOME=str(workplace / "hub"))
+    assert done.returncode == 2
+    assert "error: cannot get the pretrained weights of mobilenetv3_small_050" in done.stderr
+    assert "fix: give a file: --weights FILE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (workplace / "out").exists()
+
+
+def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(workplace: Path) -> None:
+    arguments = tiny.compress_arguments("out", "--json", finetune_epochs=1)
+    done = tiny.run_python(workplace, ["killer.py", "distill", "2", *arguments], KILLER_SIGNAL="2")
+    assert done.returncode == 130
+    assert done.stdout == ""
+    assert "the same command goes on" in done.stderr
+    assert "Traceback" not in done.stderr
+    again = tiny.run_hwnas(workplace, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "train reference" not in again.stderr
+    json.loads(again.stdout)
+
+
+def test_a_full_disk_is_told(workplace: Path) -> None:
+    code = """
+import resource, sys
+from hwnas.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+sys.argv = ["hwnas", *sys.argv[1:]]
+main()
+"""
+    done = tiny.run_python(workplace, ["-c", code, *tiny.compress_arguments("out")])
+    assert done.returncode == 2, done.stderr
+    assert "error: cannot write" in done.stderr
+    assert "free space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tiny.run_hwnas(workplace, *tiny.compress_arguments("out")).returncode == 0

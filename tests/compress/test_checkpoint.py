@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from workplace import tinynet
+
+import hwnas
+from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.blocks import CandidateSpec
+from hwnas.compress.checkpoint import load_module, percent, points, save_module
+from hwnas.errors import InputError
+from hwnas.measurement import Interval
+
+BLOCK = CandidateSpec(kernel=5, expand=3, depth=2, activation="swish", se=True, layer="grouped", width=0.5)
+SPEC = ArchitectureSpec(
+    reference=ReferenceSpec(source="timm", name="mobilenetv2_035", classes=10),
+    cuts=("blocks.0", "blocks.2", "blocks.4", "blocks.6"),
+    input_shape=(3, 32, 32),
+    blocks=(None, BLOCK, None),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    class_names=tuple("0123456789"),
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    SPEC.save(tmp_path / "architecture.json")
+    save_module(build_module(SPEC, allow_code=False), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def change(folder: Path, *keys: str | int, value: Any) -> None:
+    """Set a key of architecture.json; None removes it."""
+    file = folder / "architecture.json"
+    plain = inner = json.loads(file.read_text())
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is None:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    file.write_text(json.dumps(plain))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as error:
+        load_module(folder)
+    assert error.value.fix
+    return error.value.cause
+
+
+def test_an_architecture_comes_back(checkpoint: Path) -> None:
+    assert ArchitectureSpec.read(checkpoint / "architecture.json") == SPEC
+
+
+def test_a_module_comes_back_whatever_random_numbers_were_drawn(checkpoint: Path) -> None:
+    first = hwnas.load(checkpoint)
+    torch.manual_seed(1234)
+    second = hwnas.load(str(checkpoint))
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(first(x), second(x))
+    assert [name for name, _ in first.named_children()] == ["stem", "block1", "block2", "block3", "head"]
+    assert not first.training
+    state = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(value, state[key]) for key, value in first.state_dict().items())
+
+
+def test_a_loaded_module_can_be_trained(checkpoint: Path) -> None:
+    module = hwnas.load(checkpoint).train()
+    module(torch.randn(4, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "names"),
+    [
+        (("input_shape",), None, "input_shape"),
+        (("cuts",), 3, "cuts"),
+        (("blocks", 1, "kernel"), "five", "blocks.1.kernel"),
+        (("blocks", 1, "layer"), "dense", "blocks.1.layer"),
+        (("blocks", 1, "colour"), "red", "blocks.1.colour"),
+        (("reference", "source"), "mail", "reference.source"),
+        (("reference", "classes"), 10.5, "reference.classes"),
+        (("schema",), "hwnas.architecture/9", "schema"),
+        (("reference", "name"), "mobilenetv9", "mobilenetv9"),
+        (("cuts", 1), "blocks.9", "blocks.9"),
+        (("input_shape",), [3, 32], "input_shape"),
+    ],
+)
+def test_a_damaged_architecture_is_told_with_its_key(
+    checkpoint: Path, keys: tuple[str | int, ...], value: Any, names: str
+) -> None:
+    change(checkpoint, *keys, value=value)
+    assert names in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("blocks", [[], [None, None], [None, None, None, None]])
+def test_blocks_that_are_not_those_of_the_cuts_are_told(checkpoint: Path, blocks: list[None]) -> None:
+    change(checkpoint, "blocks", value=blocks)
+    assert "block" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"schema": "hwnas.architecture/1"}', "[]", "\ufffd"])
+def test_an_architecture_that_is_none_is_told(checkpoint: Path, content: str) -> None:
+    (checkpoint / "architecture.json").write_text(content)
+    assert "architecture.json" in refusal(checkpoint)
+
+
+def test_weights_that_do_not_fit_are_told(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    state = load_file(file)
+    key = "block2.0.expand.0.weight"
+    save_file({**state, key: state[key][:-1]}, file)
+    assert key in refusal(checkpoint)
+    save_file({name: value for name, value in state.items() if name != key}, file)
+    assert f"{key} is missing" in refusal(checkpoint)
+    save_file(state, file)
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "model.safetensors" in refusal(checkpoint)
+    file.unlink()
+    assert "model.safetensors" in refusal(checkpoint)
+
+
+def test_a_directory_that_is_no_checkpoint_is_told(tmp_path: Path) -> None:
+    assert "is not a checkpoint" in refusal(tmp_path)
+    assert "is not a checkpoint" in refusal(tmp_path / "absent")
+
+
+def test_a_layer_in_two_places_is_stored(tmp_path: Path) -> None:
+    model = tinynet.Tiny()
+    twice = model.stages.get_submodule("1")
+    twice.register_module("1", twice.get_submodule("0"))
+    save_module(model, tmp_path / "w.safetensors")
+    state = load_file(tmp_path / "w.safetensors")
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_memory_layout_does_not_reach_the_file(tmp_path: Path) -> None:
+    model = tinynet.seeded()
+    save_module(model, tmp_path / "a.safetensors")
+    last: nn.Module = model.to(memory_format=torch.channels_last)
+    save_module(last, tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_figures_are_written_for_people() -> None:
+    assert percent(Interval(value=0.972, low=0.95, high=0.985)) == "97.2 % [95.0, 98.5]"
+    assert points(Interval(value=-0.003, low=-0.011, high=0.006)) == "-0.3 points [-1.1, +0.6]"
+    assert "not known" in percent(None)
+    assert "not known" in points(None)

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwnas.compress.blocks import build_candidate
+from hwnas.compress.data import Data, Images, load_data
+from hwnas.compress.distill import (
+    Distilled,
+    DistillSettings,
+    Loss,
+    distill,
+    initial_module,
+    teacher_features,
+    teacher_statistics,
+    total_steps,
+)
+from hwnas.compress.metrics import ChannelStatistics
+from hwnas.compress.partition import Partition
+from hwnas.compress.space import Candidate, compression_space
+
+HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_rate=1e-2, seed=0)
+
+
+@pytest.fixture
+def candidates(parts: Partition) -> list[Candidate]:
+    """Three of each block, squeeze-and-excitation and grouped layers among them."""
+    return compression_space(parts, 3)
+
+
+@pytest.fixture
+def statistics(parts: Partition, data: Data) -> list[ChannelStatistics]:
+    return teacher_statistics(parts, data, 16)
+
+
+def same(a: Distilled, b: Distilled) -> bool:
+    """Bitwise, the time apart."""
+    return (
+        a.metrics == b.metrics
+        and a.end_slope == b.end_slope
+        and a.reason == b.reason
+        and a.state.keys() == b.state.keys()
+        and all(torch.equal(value, b.state[key]) for key, value in a.state.items())
+    )
+
+
+def test_a_candidate_does_not_know_its_neighbours(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    together = distill(candidates, parts, data, statistics, HOW)
+    backwards = distill(candidates[::-1], parts, data, statistics, HOW)[::-1]
+    pairs = [candidates[i : i + 2] for i in (0, 2, 4)]
+    sliced = [result for pair in pairs for result in distill(pair, parts, data, statistics, HOW)]
+    torch.manual_seed(77)
+    torch.randn(1000)
+    alone = [distill([candidate], parts, data, statistics, HOW)[0] for candidate in candidates]
+    for others in (backwards, sliced, alone):
+        assert all(same(a, b) for a, b in zip(together, others, strict=True))
+    assert not same(together[0], together[1])
+    assert all(result.metrics is not None for result in together)
+
+
+def test_another_seed_is_another_result(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    one, other = (
+        distill(candidates[:1], parts, data, statistics, replace(HOW, seed=seed))[0] for seed in (0, 1)
+    )
+    assert not same(one, other)
+
+
+def test_global_random_numbers_are_left_alone(
+    candidates: list[Candidate], parts: Partition, statistics: list[ChannelStatistics]
+) -> None:
+    before = torch.get_rng_state()
+    initial_module(candidates[0], parts, statistics[0], 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("loss", ["nsr", "mse"])
+def test_training_lowers_the_loss_that_it_trains_with(
+    loss: Loss, candidates: list[Candidate], parts: Partition
+) -> None:
+    digits = load_data("digits")
+    train, val = (
+        Images(pixels=images.pixels[:count], labels=None)
+        for images, count in ((digits.train, 256), (digits.val, 64))
+    )
+    data = replace(digits, train=train, val=val)
+    statistics = teacher_statistics(parts, data, 64)
+    how = replace(HOW, loss=loss)
+    short = distill(candidates, parts, data, statistics, replace(how, steps=1))
+    long = distill(candidates, parts, data, statistics, replace(how, epochs=6))
+    for before, after in zip(short, long, strict=True):
+        assert before.metrics is not None
+        assert after.metrics is not None
+        assert getattr(after.metrics, loss) < 0.7 * getattr(before.metrics, loss)
+
+
+def test_the_held_out_metrics_are_those_of_the_stored_weights(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    for candidate, result in zip(candidates, distill(candidates, parts, data, statistics, HOW), strict=True):
+        module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
+        module.load_state_dict(result.state)
+        features = teacher_features(parts, data.normalize(data.val.pixels))
+        with torch.no_grad():
+            y_hat = module.eval()(features[candidate.block - 1]).double().numpy()
+        y = features[candidate.block].double().numpy()
+        train = teacher_features(parts, data.normalize(data.train.pixels))[candidate.block]
+        variance = train.double().numpy().var((0, 2, 3))
+        variance = np.maximum(variance, 1e-3 * variance.mean())
+        metrics = result.metrics
+        assert metrics is not None
+        assert metrics.nsr == pytest.approx((((y - y_hat) ** 2).mean((0, 2, 3)) / variance).mean(), rel=1e-4)
+        assert metrics.mse == pytest.approx(((y - y_hat) ** 2).mean(), rel=1e-4)
+        assert metrics.relative_l1 == pytest.approx(np.abs(y - y_hat).mean() / y.std(), rel=1e-4)
+
+
+def test_the_teacher_is_left_as_it_was(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in parts.modules]
+    distill(candidates, parts, data, statistics, HOW)
+    for part, state in zip(parts.modules, before, strict=True):
+        assert not part.training
+        assert all(torch.equal(value, state[key]) for key, value in part.state_dict().items())
+        assert all(parameter.grad is None for parameter in part.parameters())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"), [(2, None, 8), (2, 3, 3), (2, 5, 5), (1, 100, 4), (3, 1, 1)]
+)
+def test_the_steps_have_a_limit(
+    epochs: int,
+    steps: int | None,
+    expected: int,
+    candidates: list[Candidate],
+    parts: Partition,
+    data: Data,
+    statistics: list[ChannelStatistics],
+) -> None:
+    how = replace(HOW, epochs=epochs, steps=steps)
+    seen: list[int] = []
+    distill(candidates[:1], parts, data, statistics, how, lambda step, loss: seen.append(step))
+    assert total_steps(data, how) == expected
+    assert seen == list(range(1, expected + 1))
+
+
+def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
+    monkeypatch: pytest.MonkeyPatch,
+    candidates: list[Candidate],
+    parts: Partition,
+    data: Data,
+    statistics: list[ChannelStatistics],
+) -> None:
+    healthy = distill(candidates, parts, data, statistics, HOW)
+    room: Any = importlib.import_module("hwnas.compress.distill")
+    real = room.build_candidate
+
+    def poisoned(spec: object, *shapes: object) -> nn.Module:
+        module: nn.Module = real(spec, *shapes)
+        if spec == candidates[1].spec:
+            with torch.no_grad():
+                next(module.parameters()).view(-1)[0] = math.nan
+        return module
+
+    monkeypatch.setattr(room, "build_candidate", poisoned)
+    remarks: list[float] = []
+    results = distill(candidates, parts, data, statistics, HOW, lambda _, loss: remarks.append(loss))
+    failed = results[1]
+    assert failed.reason == "loss became nan at step 1"
+    assert (failed.metrics, failed.state, failed.end_slope) == (None, {}, None)
+    assert len(results) == len(candidates) == 6
+    for index in (0, 2, 3, 4, 5):
+        assert same(results[index], healthy[index])
+    assert all(math.isfinite(loss) for loss in remarks)
+
+
+def test_an_absurd_learning_rate_fails_everything_without_an_exception(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    how = replace(HOW, learning_rate=1e38)
+    results = distill(candidates[:2], parts, data, statistics, how)
+    for result in results:
+        assert result.reason is not None
+        assert "nan" in result.reason or "inf" in result.reason or "finite" in result.reason
+        assert result.metrics is None
+
+
+def test_data_without_labels_serve_as_well(
+    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+) -> None:
+    blind = replace(
+        data, **{name: replace(getattr(data, name), labels=None) for name in ("train", "val", "test")}
+    )
+    seeing = distill(candidates[:1], parts, data, statistics, HOW)[0]
+    assert same(distill(candidates[:1], parts, blind, statistics, HOW)[0], seeing)

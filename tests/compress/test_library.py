@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hwnas.compress.architecture import build_block
+from hwnas.compress.distill import Distilled
+from hwnas.compress.library import Entry, Library
+from hwnas.compress.metrics import BlockMetrics
+from hwnas.compress.partition import Partition
+from hwnas.compress.space import Candidate, compression_space
+from hwnas.database import Database
+from hwnas.errors import HwnasError, InputError, RunDirectoryError
+
+METRICS = BlockMetrics(nsr=0.125, mse=3.5, relative_l1=1e-9)
+
+
+def distilled(seed: int = 0) -> Distilled:
+    generator = torch.Generator().manual_seed(seed)
+    state = {"a": torch.randn(3, 2, generator=generator), "steps": torch.tensor(7)}
+    return Distilled(state=state, metrics=METRICS, end_slope=-0.5, seconds=1.25)
+
+
+@pytest.fixture
+def candidates(parts: Partition) -> list[Candidate]:
+    return compression_space(parts, 2)
+
+
+def entry(library: Library, block: int, choice: int) -> Entry:
+    return next(e for e in library.entries() if (e.candidate.block, e.candidate.choice) == (block, choice))
+
+
+def change(library: Library, sql: str) -> None:
+    library.close()
+    with sqlite3.connect(library.blocks.parent / "library.db") as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(sql)
+    connection.close()
+
+
+def test_what_was_stored_comes_back_in_another_process_object(
+    tmp_path: Path, candidates: list[Candidate]
+) -> None:
+    library = Library(tmp_path)
+    library.add(candidates)
+    assert [e.candidate for e in library.entries()] == library.pending() == candidates
+    library.finish(candidates[1], distilled(), b"a graph")
+    library.fail(candidates[2], "loss became nan at step 3")
+    library.close()
+    again = Library(tmp_path)
+    again.add(candidates)
+    assert again.pending() == [candidates[0], candidates[3]]
+    states = [(e.state, e.reason, e.metrics, e.end_slope, e.seconds) for e in again.entries()]
+    untouched = ("pending", None, None, None, None)
+    failed = ("failed", "loss became nan at step 3", None, None, None)
+    assert states == [untouched, ("done", None, METRICS, -0.5, 1.25), failed, untouched]
+    done = again.entries()[1]
+    module = nn.Module()
+    module.register_buffer("a", torch.zeros(3, 2))
+    module.register_buffer("steps", torch.tensor(0))
+    again.load(done, module)
+    assert all(torch.equal(module.state_dict()[key], value) for key, value in distilled().state.items())
+    assert not module.training
+    assert again.onnx(done) == b"a graph"
+    again.close()
+
+
+def test_a_trained_candidate_computes_the_same_after_loading(library: Library, parts: Partition) -> None:
+    import onnxruntime as ort
+
+    for done in (e for e in library.entries() if e.state == "done"):
+        module = library.load(done, build_block(parts, done.candidate.block, done.candidate.spec))
+        x = torch.randn(1, *parts.shapes[done.candidate.block])
+        session = ort.InferenceSession(library.onnx(done), providers=["CPUExecutionProvider"])
+        with torch.no_grad():
+            expected = module(x)
+        torch.testing.assert_close(
+            torch.from_numpy(session.run(None, {"input": x.numpy()})[0]), expected, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "onnx"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
+def test_a_candidate_with_a_damaged_file_is_pending_again(library: Library, suffix: str, damage: str) -> None:
+    assert library.pending() == []
+    damaged = entry(library, 2, 1)
+    path = library.blocks / f"{damaged.candidate.name}.{suffix}"
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-10] if damage == "truncated" else content[:-1] + b"\x55")
+    assert library.pending() == [damaged.candidate]
+    with pytest.raises(RunDirectoryError, match=rf"{path.name} is missing or damaged"):
+        if suffix == "onnx":
+            library.onnx(damaged)
+        else:
+            library.load(damaged, nn.Identity())
+
+
+def test_the_files_are_on_disk_before_the_row(
+    tmp_path: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library(tmp_path)
+    library.add(candidates)
+    real, seen = Database.write, []
+
+    def killed(self: Database, sql: str, *rows: object) -> None:
+        seen.extend(sorted(path.name for path in library.blocks.iterdir()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Database, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        library.finish(candidates[0], distilled(), b"a graph")
+    assert seen == [f"{candidates[0].name}.onnx", f"{candidates[0].name}.safetensors"]
+    assert library.pending() == candidates
+    monkeypatch.setattr(Database, "write", real)
+    library.finish(candidates[0], distilled(1), b"another")
+    assert library.pending() == candidates[1:]
+    assert library.onnx(library.entries()[0]) == b"another"
+    library.close()
+
+
+def test_the_same_result_gives_the_same_files(tmp_path: Path, candidates: list[Candidate]) -> None:
+    digests = []
+    for name in ("a", "b"):
+        library = Library(tmp_path / name)
+        library.add(candidates)
+        library.finish(candidates[0], distilled(), b"a graph")
+        digests.append(library.entries()[0].weights_sha256)
+        library.close()
+    assert digests[0] == digests[1] is not None
+
+
+def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "library.db").write_bytes(b"this is not a database, " * 100)
+    with pytest.raises(RunDirectoryError, match=r"library\.db is damaged") as error:
+        Library(tmp_path)
+    assert "distilled again" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("sql", "key"),
+    [
+        ("UPDATE candidates SET spec = '{\"kernel\": 3' WHERE block = 2 AND choice = 1", "spec"),
+        ("UPDATE candidates SET spec = replace(spec, 'kernel', 'colonel') WHERE block = 2", "colonel|kernel"),
+        ("UPDATE candidates SET state = 'doing' WHERE block = 2 AND choice = 1", "state"),
+        ("UPDATE candidates SET nsr = 'much' WHERE block = 2 AND choice = 1", "nsr"),
+    ],
+)
+def test_a_damaged_row_is_told_with_its_place(library: Library, sql: str, key: str) -> None:
+    change(library, sql)
+    again = Library(library.blocks.parent)
+    with pytest.raises(InputError, match=rf"library\.db, block 2, choice 1.*({key})"):
+        again.entries()
+    again.close()
+
+
+def test_a_newer_library_is_refused(library: Library) -> None:
+    change(library, "PRAGMA user_version = 99")
+    with pytest.raises(RunDirectoryError, match="format 99"):
+        Library(library.blocks.parent)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import torch
+from hwnas.compress.distill import Distilled
+from hwnas.compress.library import Library
+from hwnas.compress.metrics import BlockMetrics
+from hwnas.errors import HwnasError
+
+library = Library(Path(sys.argv[1]))
+candidate = library.pending()[0]
+metrics = BlockMetrics(nsr=1.0, mse=1.0, relative_l1=1.0)
+result = Distilled(state={"a": torch.zeros(10**6)}, metrics=metrics, end_slope=0.0, seconds=0.0)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+try:
+    library.finish(candidate, result, b"a graph")
+except HwnasError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_told_and_loses_nothing(
+    tmp_path: Path, candidates: list[Candidate]
+) -> None:
+    assert resource.RLIMIT_FSIZE
+    library = Library(tmp_path)
+    library.add(candidates)
+    library.close()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stderr == ""
+    assert "cannot write" in done.stdout
+    assert "free space" in done.stdout
+    again = Library(tmp_path)
+    assert again.pending() == candidates
+    assert list(again.blocks.iterdir()) == []
+    again.close()
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path, candidates: list[Candidate]) -> None:
+    library = Library(tmp_path)
+    library.add(candidates)
+    library.blocks.rmdir()
+    with pytest.raises(HwnasError, match="cannot write"):
+        library.finish(candidates[0], distilled(), b"a graph")
+    assert library.pending() == candidates
+    library.close()

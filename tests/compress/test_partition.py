@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+from workplace.tinynet import Tiny
+
+from hwnas.compress.partition import Partition, compose, partition, stage_cuts
+from hwnas.errors import InputError
+
+FAMILIES = {
+    "efficientnet_b0": 5,
+    "resnet18": 4,
+    "mobilenetv3_large_100": 5,
+    "convnext_atto": 4,
+    "regnety_004": 4,
+    "mnasnet_100": 5,
+    "tf_efficientnet_lite0": 5,
+    "repvgg_a0": 4,
+    "ghostnet_100": 10,
+}
+
+
+def agree(parts: Partition, model: nn.Module, size: int) -> float:
+    """Largest difference of the composed parts from the whole, on images that partition() never saw."""
+    x = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        return float((compose(parts.modules, x) - model(x)).abs().max())
+
+
+@pytest.mark.parametrize(("name", "blocks"), FAMILIES.items())
+def test_families_are_cut_by_their_stages(name: str, blocks: int) -> None:
+    model = timm.create_model(name, num_classes=7).eval()
+    parts = partition(model, (3, 64, 64))
+    assert parts.block_count == blocks
+    assert parts.names == ["stem", *(f"block{n}" for n in range(1, blocks + 1)), "head"]
+    assert agree(parts, model, 64) <= 1e-5
+    assert parts.max_abs_difference <= 1e-5
+    assert parts.shapes[0] == (3, 64, 64)
+    assert parts.shapes[-1] == (7,)
+    assert sum(p.numel() for part in parts.modules for p in part.parameters()) == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+@pytest.mark.parametrize(("size", "maps"), [(224, (112, 56, 28, 14, 14, 7)), (32, (16, 8, 4, 2, 2, 1))])
+def test_efficientnet_b0_is_cut_as_the_method_says(size: int, maps: tuple[int, ...]) -> None:
+    parts = partition(timm.create_model("efficientnet_b0").eval(), (3, size, size))
+    assert parts.cuts == ("blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6")
+    channels = (16, 24, 40, 80, 112, 320)
+    assert parts.shapes[1:-1] == tuple((c, m, m) for c, m in zip(channels, maps, strict=True))
+    assert parts.shapes[-1] == (1000,)
+    assert parts.block_shapes(5) == (parts.shapes[5], parts.shapes[6])
+
+
+def test_cuts_by_hand(model: nn.Module) -> None:
+    parts = partition(model, (3, 32, 32), ["stem.0", "stages.0.0", "stages.1.0"])
+    assert parts.cuts == ("stem.0", "stages.0.0", "stages.1.0")
+    assert parts.shapes == ((3, 32, 32), (3, 16, 16), (16, 4, 4), (16, 4, 4), (10,))
+    assert agree(parts, model, 32) == 0
+
+
+def test_a_sequence_is_cut_behind_its_children() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten()).eval()
+    assert stage_cuts(model) == ("0", "1")
+    assert partition(model, (3, 2, 2)).block_count == 1
+
+
+def test_the_model_is_not_changed(model: nn.Module) -> None:
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    parts = partition(model, (3, 32, 32))
+    with torch.no_grad():
+        for part in parts.modules:
+            for parameter in part.parameters():
+                parameter.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_parts_train_like_the_whole(model: nn.Module) -> None:
+    parts = partition(model, (3, 32, 32))
+    x = torch.randn(8, 3, 32, 32)
+    for module in (model, *parts.modules):
+        module.train()
+    expected = model(x)
+    expected.sum().backward()
+    composed = compose(parts.modules, x)
+    composed.sum().backward()  # type: ignore[no-untyped-call]
+    assert torch.equal(composed, expected)
+    whole = model.state_dict()
+    moved = 0
+    for part in parts.modules:
+        for key, value in part.state_dict().items():
+            assert torch.equal(value, whole[key]), key
+            moved += key.endswith("num_batches_tracked") and int(value) == 31
+        for name, parameter in part.named_parameters():
+            assert parameter.grad is not None
+            torch.testing.assert_close(parameter.grad, model.get_parameter(name).grad)
+    assert moved == 5  # thirty batches when the network was made, one here, in each of five normalisations
+
+
+def refusal(model: nn.Module, *cuts: str, size: int = 32) -> InputError:
+    with pytest.raises(InputError) as caught:
+        partition(model, (3, size, size), cuts or None)
+    assert caught.value.fix
+    return caught.value
+
+
+def test_an_unknown_name_is_told_with_near_ones(model: nn.Module) -> None:
+    error = refusal(model, "stem", "stages.7")
+    assert "'stages.7'" in error.cause
+    assert "stages.1" in error.fix
+    assert "stem" in refusal(model, "", "stem").fix
+
+
+@pytest.mark.parametrize("cut", ["stages.0.1.body", "stages.1.0.body.0"])
+def test_a_cut_inside_of_a_skip_is_refused(model: nn.Module, cut: str) -> None:
+    error = refusal(model, "stem", cut)
+    assert f"{cut!r} is inside a skip" in error.cause
+    assert "addition" in error.fix
+
+
+def test_a_tensor_around_two_cuts_is_refused() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.c(self.b(self.a(x))).add(x).mean((2, 3))
+            return y
+
+    assert "skip" in refusal(Around(), "a", "b").cause
+
+
+@pytest.mark.parametrize("cuts", [("stages.0", "stem"), ("stem", "stem"), ("stages.0", "stages.0.0")])
+def test_cuts_out_of_order_are_refused(model: nn.Module, cuts: tuple[str, ...]) -> None:
+    error = refusal(model, *cuts)
+    assert f"behind {cuts[1]!r} does not come after the one behind {cuts[0]!r}" in error.cause
+    assert "order" in error.fix
+
+
+def test_one_cut_is_too_few(model: nn.Module) -> None:
+    assert "at least two" in refusal(model, "stem").cause
+
+
+def test_a_model_without_stages_is_told() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.second(self.first(x)).mean((2, 3))
+            return y
+
+    error = refusal(Flat())
+    assert "no stages" in error.cause
+    assert "first, second" in error.fix
+    assert partition(Flat().eval(), (3, 4, 4), ["first", "second"]).block_count == 1
+
+
+def test_a_model_that_branches_on_values_is_told() -> None:
+    class Branching(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            if x.sum() > 0:
+                x = x + 1
+            y: Tensor = self.head(self.stages(x))
+            return y
+
+    assert "cannot be traced" in refusal(Branching()).cause
+
+
+def test_a_module_that_takes_no_part_is_told() -> None:
+    class Idle(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Conv2d(3, 3, 1)
+
+    assert "'idle' takes no part" in refusal(Idle(), "stem", "idle").cause
+
+
+def test_a_model_with_two_outputs_is_told() -> None:
+    class Pair(Tiny):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            y = super().forward(x)
+            return y, y
+
+    assert "gives a tuple, not one tensor" in refusal(Pair()).cause
+
+
+def test_images_that_do_not_fit_are_told(model: nn.Module) -> None:
+    assert "cannot take images of shape (3, 1, 1)" in refusal(model, size=1).cause
+
+
+def test_optional_arguments_keep_their_defaults() -> None:
+    class Masked(Tiny):
+        def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+            if mask is not None:
+                x = x * mask
+            return super().forward(x)
+
+    model = Masked().eval()
+    assert agree(partition(model, (3, 32, 32)), model, 32) == 0

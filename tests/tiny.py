@@ -1,0 +1,143 @@
+"""A workplace for whole runs that take seconds: a tiny network of one's own and a device that never errs.
+
+The device is a real plugin (a module and its entry point), so that subprocesses find it as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from hwnas.compress.data import Data, Images
+
+MODEL = "tinynet:make"
+DEVICE = "steady.toml"
+
+
+def furnish(folder: Path) -> None:
+    """Write the network, the device plugin, its profiles and the killer into a folder."""
+    for file in Path(__file__).with_name("workplace").glob("*.py"):
+        shutil.copy(file, folder)
+    info = folder / "steady_device-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady-device\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
+        "functional = steady_device:Functional\n"
+    )
+    for device in ("modelled", "functional"):
+        (folder / f"{device}.toml").write_text(
+            f'name = "{device}"\ndevice = "{device}"\ndescription = "a plugin"\n'
+        )
+    (folder / "steady.toml").write_text('name = "steady"\ndevice = "modelled"\ndescription = "a plugin"\n')
+    (folder / "picky.toml").write_text(
+        'name = "picky"\ndevice = "modelled"\ndescription = "a plugin"\n[options]\nrefuses = 2\n'
+    )
+
+
+def compress_arguments(out: str, *more: str, **changed: object) -> list[str]:
+    """The arguments of a `hwnas compress` of the tiny network that takes seconds."""
+    options: dict[str, object] = {
+        "device": DEVICE,
+        "data": "digits",
+        "preset": "quick",
+        "weights": "none",
+        "candidates": 3,
+        "train-epochs": 2,
+        "epochs": 1,
+        "steps": 4,
+        "batch-size": 256,
+        "slice-size": 2,
+        "threads": 1,
+        "population": 6,
+        "generations": 3,
+        "finetune-epochs": 2,
+        "out": out,
+    }
+    options |= {key.replace("_", "-"): value for key, value in changed.items()}
+    return ["compress", MODEL, *(f"--{key}={value}" for key, value in options.items()), *more]
+
+
+def run_python(
+    folder: Path, arguments: Sequence[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A fresh process in a furnished folder, with places of its own and without network."""
+    places = {
+        "PYTHONPATH": str(folder),
+        "HWNAS_HOME": str(folder / "home"),
+        "HWNAS_CONFIG": str(folder / "config"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=os.environ | places | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def run_hwnas(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a fresh process."""
+    return run_python(folder, ["-m", "hwnas", *arguments], **environment)
+
+
+def make_data(train: int = 72, val: int = 20, test: int = 20, labels: bool = True) -> Data:
+    generator = torch.Generator().manual_seed(1)
+
+    def images(count: int) -> Images:
+        pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        classes = torch.randint(0, 10, (count,), generator=generator)
+        return Images(pixels=pixels, labels=classes if labels else None)
+
+    return Data(
+        name="noise",
+        class_names=tuple("0123456789") if labels else (),
+        train=images(train),
+        val=images(val),
+        test=images(test),
+        mean=(0.5, 0.4, 0.6),
+        std=(0.3, 0.2, 0.25),
+        shift_px=2,
+        flip=True,
+    )
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file with its content and time of change, SQLite's auxiliary files apart."""
+    files = (
+        path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm"))
+    )
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def snapshot(run: Path) -> dict[str, str]:
+    """Hashes of what must not depend on whether a run was killed: files, and the library's rows."""
+    patterns = (
+        "reference/*.safetensors",
+        "reference/*.onnx",
+        "reference/*.json",
+        "reference/parts/*.onnx",
+        "library/blocks/*",
+        "devices/*/*.json",
+        "checkpoints/*/model.*",
+        "checkpoints/*/architecture.json",
+    )
+    files = (path for pattern in patterns for path in run.glob(pattern))
+    found = {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    with contextlib.closing(sqlite3.connect(run / "library" / "library.db")) as connection:
+        connection.row_factory = sqlite3.Row
+        for row in connection.execute("SELECT * FROM candidates"):
+            known = {key: row[key] for key in row.keys() if key != "seconds"}  # noqa: SIM118
+            found[f"row {row['block']} {row['choice']}"] = repr(known)
+    return found
