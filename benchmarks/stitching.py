@@ -46,7 +46,7 @@ def main() -> None:
             content = export_onnx(module, (1, *parts.shapes[candidate.block]))
             done = Distilled(state=module.state_dict(), metrics=metrics, end_slope=0.0, seconds=0.0)
             library.finish(candidate, done, content)
-        stitcher = Stitcher(parts, Path(folder, "parts"), library)
+        stitcher = Stitcher(parts, library)
         generator = random.Random(0)
         everything = [(choice,) * 5 for choice in range(7)]
         chosen = [tuple(generator.choice(block) for block in stitcher.choices) for _ in range(50)]

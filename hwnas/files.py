@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -142,6 +143,11 @@ def write_toml(path: Path, data: dict[str, Any]) -> None:
     import tomli_w
 
     write_bytes(path, tomli_w.dumps(data).encode())
+
+
+def safe_name(text: str) -> str:
+    """Any text as the name of one file or folder: readable, and never a path of its own."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:80] or "_"
 
 
 def sha256(content: bytes) -> str:

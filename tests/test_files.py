@@ -123,3 +123,11 @@ def test_the_users_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("HWNAS_HOME")
     monkeypatch.setenv("HWNAS_CONFIG", "")
     assert files.hwnas_home().name == files.hwnas_config().name == "hwnas"
+
+
+@given(st.text(max_size=300))
+def test_a_safe_name_is_one_name_of_a_file(text: str) -> None:
+    name = files.safe_name(text)
+    assert 0 < len(name) <= 80
+    assert Path(name).name == name
+    assert name not in (".", "..")

@@ -178,7 +178,7 @@ def _show(result: dict[str, Any]) -> None:
         typer.echo(
             f"\n{checkpoint['path']}   (95 % intervals in brackets)\n"
             f"  latency   {milliseconds(summary['latency_reference_ms'])} → "
-            f"{milliseconds(summary['latency_ms'])}, protocol report\n"
+            f"{milliseconds(summary['latency_ms'])}, protocol {summary['protocol']}\n"
             f"            {ratio(summary['latency_ratio'])} of the reference\n"
             f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
             f"            {points(summary['accuracy_difference'])} on the same images\n"

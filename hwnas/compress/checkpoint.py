@@ -13,11 +13,21 @@ from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, build_module
 from hwnas.errors import InputError
-from hwnas.files import LEFTOVER, check_schema, decode, encode, read_json, write_bytes, write_json
+from hwnas.files import (
+    LEFTOVER,
+    check_schema,
+    decode,
+    encode,
+    read_bytes,
+    read_json,
+    sha256,
+    write_bytes,
+    write_json,
+)
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
 
-FILES = ("model.safetensors", "architecture.json", "model.onnx", "measurement.json", "README.md")
+HASHED = ("model.safetensors", "architecture.json", "model.onnx")
 SUMMARY_SCHEMA = "hwnas.checkpoint/1"
 
 
@@ -34,6 +44,7 @@ class Summary:
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
+        protocol: by which the latencies were taken.
         command: that made it.
     """
 
@@ -54,6 +65,7 @@ class Summary:
     params: int
     params_reference: int
     finetune_epochs: int
+    protocol: str
     command: str
 
 
@@ -74,7 +86,12 @@ def write_checkpoint(
         write_bytes(folder / "model.onnx", network.onnx())
         write_json(
             folder / "measurement.json",
-            {"schema": SUMMARY_SCHEMA, "summary": encode(summary), "measurement": measurement.to_json()},
+            {
+                "schema": SUMMARY_SCHEMA,
+                "summary": encode(summary),
+                "sha256": {name: sha256(read_bytes(folder / name)) for name in HASHED},
+                "measurement": measurement.to_json(),
+            },
         )
         write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())
         folder.chmod(0o755)
@@ -89,6 +106,16 @@ def read_summary(path: Path) -> Summary:
     """The summary in a checkpoint's `measurement.json`. Raises InputError naming what is wrong."""
     file = path / "measurement.json"
     return decode(Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), file)
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint's files are the ones that were written."""
+    try:
+        hashes = read_json(path / "measurement.json")["sha256"]
+        read_summary(path)
+        return all(sha256(read_bytes(path / name)) == hashes[name] for name in HASHED)
+    except (InputError, KeyError, TypeError):
+        return False
 
 
 def save_module(module: nn.Module, path: Path) -> None:

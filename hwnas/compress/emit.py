@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress import training
-from hwnas.compress.checkpoint import FILES, Summary, read_summary, write_checkpoint
+from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.front import SearchOutcome, Target
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress
@@ -21,10 +21,11 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError
+from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement
 from hwnas.network import Network
 from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import REPORT
+from hwnas.profiles.protocols import REPORT, describe
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
@@ -91,11 +92,11 @@ def emit_checkpoints(
 
 def checkpoint_name(device: str, rule: str) -> str:
     """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`."""
-    return f"{device}-{rule.replace('=', '-')}"
+    return safe_name(f"{device}-{rule.replace('=', '-')}")
 
 
 def _is_written(path: Path, choices: Choices, search: SearchSettings) -> bool:
-    if not all((path / name).is_file() for name in FILES):
+    if not is_intact(path):
         return False
     summary = read_summary(path)
     return summary.choices == choices and summary.finetune_epochs == search.finetune_epochs
@@ -165,12 +166,12 @@ def _measure(
     run: RunDirectory, stitcher: Stitcher, target: Target, todo: Sequence[_Finished], progress: Progress
 ) -> list[Measurement]:
     names = {finished.network.hash: finished.name for finished in todo}
-    progress.say(f"measuring {', '.join(names.values())} and the reference by the protocol report")
     measurements = {}
     with (
         MeasurementStore(run.device(target.profile.name) / "measurements.db") as store,
         Session(open_device(target.profile), REPORT, store, anchor=stitcher.reference) as session,
     ):
+        progress.say(f"measuring {', '.join(names.values())} and the reference, {describe(session.protocol)}")
         networks = {finished.network.hash: finished.network for finished in todo}
         for network_hash, result in session.measure(networks.values()):
             if not isinstance(result, Measurement):
@@ -214,6 +215,7 @@ def _write(
         params=params,
         params_reference=params_reference,
         finetune_epochs=search.finetune_epochs,
+        protocol=measurement.protocol.name,
         command=command,
     )
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices, 1)]

@@ -77,7 +77,7 @@ def compress(
         library = Library(run.library)
         try:
             build_library(library, candidates, reference, settings, progress)
-            stitcher = Stitcher(reference.parts, run.reference / "parts", library, _calibration(data))
+            stitcher = Stitcher(reference.parts, library, _calibration(data))
             write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
             outcome = search_device(run, stitcher, settings, search, target, progress)
             checkpoints = emit_checkpoints(

@@ -13,7 +13,7 @@ from typing import Any, Self
 from hwnas import __version__
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
-from hwnas.files import LEFTOVER, check_schema, encode, read_toml, write_toml
+from hwnas.files import LEFTOVER, check_schema, encode, read_toml, safe_name, write_toml
 
 SCHEMA = "hwnas.run/1"
 
@@ -84,7 +84,7 @@ class RunDirectory:
 
     def device(self, name: str) -> Path:
         """What is known about one device; made when it is asked for."""
-        folder = self.path / "devices" / name
+        folder = self.path / "devices" / safe_name(name)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 

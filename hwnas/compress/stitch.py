@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -14,7 +13,6 @@ from hwnas.compress.architecture import build_block
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.partition import Partition
-from hwnas.files import read_bytes, sha256, write_bytes
 from hwnas.network import Network, Part, export_onnx
 
 Choices = tuple[int, ...]
@@ -25,20 +23,16 @@ class Stitcher:
 
     Args:
         parts: the reference's.
-        exports: folder in which the ONNX models of the reference's own parts are kept.
         library: of the candidates; only those that are done can be chosen.
         calibration: images (N, C, H, W), normalised, for devices that run int8.
     """
 
-    def __init__(
-        self, parts: Partition, exports: Path, library: Library, calibration: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, parts: Partition, library: Library, calibration: np.ndarray | None = None) -> None:
         self.parts = parts
         self.library = library
         self.calibration = calibration
-        exports.mkdir(parents=True, exist_ok=True)
         self._own = [
-            Part(name, onnx=partial(_exported, exports, name, module, shape), module=_copier(module))
+            _part(name, module, shape)
             for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
         ]
         self._own_cost = [
@@ -103,23 +97,12 @@ class Stitcher:
 def network_of(module: nn.Sequential, parts: Partition, name: str) -> Network:
     """The network of a module that was assembled from parts and then trained."""
     pieces = [
-        Part(part, onnx=partial(export_onnx, child, (1, *shape)), module=_copier(child))
+        _part(part, child, shape)
         for (part, child), shape in zip(module.named_children(), parts.shapes[:-1], strict=True)
     ]
     return Network(name, pieces)
 
 
-def _copier(module: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: deepcopy(module).eval()
-
-
-def _exported(folder: Path, name: str, module: nn.Module, shape: Sequence[int]) -> bytes:
-    path, digest = folder / f"{name}.onnx", folder / f"{name}.sha256"
-    if path.is_file() and digest.is_file():
-        content = read_bytes(path)
-        if sha256(content).encode() == read_bytes(digest):
-            return content
-    content = export_onnx(module, (1, *shape))
-    write_bytes(path, content)
-    write_bytes(digest, sha256(content).encode())
-    return content
+def _part(name: str, module: nn.Module, shape: Sequence[int]) -> Part:
+    """A part of a trained module, exported when its graph is first asked for. shape: (C, H, W) or (T, C)."""
+    return Part(name, onnx=partial(export_onnx, module, (1, *shape)), module=lambda: deepcopy(module).eval())

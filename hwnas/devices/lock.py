@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sys
 import time
 from pathlib import Path
 
 from hwnas.errors import DeviceError
-from hwnas.files import hwnas_home, sha256
+from hwnas.files import hwnas_home, safe_name, sha256
 
 POLL_S = 0.1
 
@@ -25,8 +24,8 @@ class DeviceLock:
     def __init__(self, name: str) -> None:
         self.name = name
         # The hash keeps names apart that look the same once their special characters are gone.
-        readable = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:60]
-        self.path: Path = hwnas_home() / "locks" / f"{readable}-{sha256(name.encode())[:8]}.lock"
+        file = f"{safe_name(name)}-{sha256(name.encode())[:8]}.lock"
+        self.path: Path = hwnas_home() / "locks" / file
         self._descriptor: int | None = None
 
     def acquire(self, timeout_s: float = 60.0) -> None:

@@ -18,7 +18,7 @@ import torch
 from tiny import compress_arguments, furnish, run_hwnas, run_python, snapshot, tree
 from torch import nn
 
-from hwnas.compress.checkpoint import FILES
+from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.pipeline import compress
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -104,7 +104,13 @@ def test_a_whole_run_leaves_everything_that_was_promised(finished: dict[str, Any
     assert finished["space"] == {"candidates": 6, "architectures": 16}
     (checkpoint,) = finished["checkpoints"]
     assert Path(checkpoint["path"]) == Path("whole/checkpoints/steady-knee")
-    assert sorted(p.name for p in (whole / "checkpoints/steady-knee").iterdir()) == sorted(FILES)
+    assert sorted(p.name for p in (whole / "checkpoints/steady-knee").iterdir()) == [
+        "README.md",
+        "architecture.json",
+        "measurement.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
     for name in ("run.toml", "reference/model.onnx", "reference/model.safetensors", "library/library.db"):
         assert (whole / name).is_file()
     front = json.loads((whole / "devices/steady/front.json").read_text())
@@ -175,7 +181,7 @@ def test_a_run_that_is_killed_at_every_step_ends_with_the_same(finished: dict[st
     done = run_hwnas(place, *arguments)
     assert done.returncode == 0, done.stderr
     assert snapshot(place / "killed") == snapshot(place / "whole")
-    assert len(snapshot(place / "whole")) >= 6 + 12 + 3 + 4 + 2 + 3
+    assert len(snapshot(place / "whole")) >= 3 + 12 + 3 + 4 + 2 + 3
     result = json.loads(done.stdout)
     assert result["front"] == finished["front"]
     keys = ("choices", "latency_ms", "accuracy", "accuracy_difference", "accuracy_stitched", "params")
@@ -471,3 +477,14 @@ def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
     assert module(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
     with pytest.raises(InputError, match="tinynet:make"):
         load(checkpoint["path"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "measurement.json"])
+def test_a_damaged_checkpoint_is_made_again(copy: Path, workplace: Path, name: str) -> None:
+    file = copy / "checkpoints/steady-knee" / name
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    done = run_hwnas(workplace, *compress_arguments("whole"))
+    assert done.returncode == 0, done.stderr
+    assert "finetune" in done.stderr
+    assert is_intact(file.parent)
