@@ -1,0 +1,179 @@
+"""The simulator against the public DeFiNES reference cases, every case in its own row.
+
+    python benchmarks/simulator_fidelity.py [--reference ../shared/reference/simulator/defines.json]
+
+First the detailed model (evaluate), which is what the goals are for: MACs exact, DRAM bytes and latency
+within 10 %, energy within 15 %, Kendall tau of the schedules' ranking at least 0.95. A row that misses one
+says so. Then the closed form that the scheduler optimises, on the schedules it can state.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from hwnas.devices.simulator import (
+    Mapper,
+    Network,
+    Scheduler,
+    evaluate_reference,
+    load_reference,
+    reference_accelerator,
+    reference_network,
+)
+from hwnas.devices.simulator import closed_form as cf
+from hwnas.devices.simulator.axes import full_sizes
+from hwnas.devices.simulator.schedule import MODE_CODES
+from hwnas.devices.simulator.stacks import cut_stacks
+from hwnas.devices.simulator.table import concatenate
+
+DEFAULT = Path(__file__).parents[1] / ".." / "shared" / "reference" / "simulator" / "defines.json"
+GOALS = {"macs": 0.0, "dram": 0.10, "latency": 0.10, "energy": 0.15}
+METRICS = ("macs", "dram", "latency", "energy")
+Figures = dict[str, float]
+
+
+def expected(case: dict[str, Any]) -> Figures:
+    """A case's figures under the names used here."""
+    return {
+        "macs": case["macs"],
+        "dram": case["dram_bytes"],
+        "latency": case["latency_cycles"],
+        "energy": case["energy_uJ"],
+    }
+
+
+def detailed(reference: dict[str, Any], cases: Sequence[dict[str, Any]]) -> list[Figures]:
+    """Figures of every case from the detailed model."""
+    mappers = {
+        a: Mapper(reference_accelerator(a, reference["accelerators"][a])) for a in {c["arch"] for c in cases}
+    }
+    found = []
+    for case in cases:
+        mapper = mappers[case["arch"]]
+        r = evaluate_reference(
+            mapper.accelerator,
+            reference["workloads"][case["workload"]]["layer_list"],
+            mode=case["mode"],
+            tile=case["tile"],
+            stack_cuts=case["stack_cuts"],
+            mapper=mapper,
+        )
+        found.append(
+            {"macs": r.macs, "dram": r.dram_bytes, "latency": r.latency_cycles, "energy": r.energy_mj * 1e3}
+        )
+    return found
+
+
+def grown(network: Network) -> Network:
+    """A reference workload as a padded network whose maps are so large that nothing is clipped."""
+    rows, cols = full_sizes(network, "y"), full_sizes(network, "x")
+    layers = tuple(
+        replace(layer, oy=rows[i], ox=cols[i], whole_input=layer.kind == "pool" and rows[i] == cols[i] == 1)
+        for i, layer in enumerate(network.layers)
+    )
+    return replace(network, layers=layers, padded=True, input_rows=rows[-1], input_cols=cols[-1])
+
+
+def closed(reference: dict[str, Any], cases: Sequence[dict[str, Any]]) -> list[Figures | None]:
+    """Figures of every case from the closed form; None where a stack does not fit on chip."""
+    found: list[Figures | None] = []
+    for case in cases:
+        scheduler = Scheduler(reference_accelerator(case["arch"], reference["accelerators"][case["arch"]]))
+        network = grown(reference_network(reference["workloads"][case["workload"]]["layer_list"]))
+        if case["mode"] in ("layer_by_layer", "single_layer"):
+            r = scheduler.schedule(network, mode=case["mode"], cuts=None)
+            found.append(
+                {
+                    "macs": r.macs,
+                    "dram": r.dram_bytes,
+                    "latency": r.latency_cycles,
+                    "energy": r.energy_mj * 1e3,
+                }
+            )
+            continue
+        rows, last_use = concatenate([scheduler.part(network)])
+        total = dict.fromkeys(METRICS, 0.0)
+        possible = True
+        for stack in cut_stacks(network, [int(c) for c in case["stack_cuts"]]):
+            costs, allowed, _, _ = scheduler.stack_costs(
+                rows,
+                last_use,
+                stack.layers[0],
+                stack.last,
+                (case["tile"][1], case["tile"][0]),
+                MODE_CODES[case["mode"]],
+            )
+            possible = possible and bool(allowed[0, 0])
+            cost = costs[0, 0]
+            total["macs"] += cost[cf.MACS]
+            total["dram"] += (cost[cf.DRAM_READ] + cost[cf.DRAM_WRITE]) / 8
+            total["latency"] += cost[cf.CYCLES]
+            total["energy"] += cost[cf.ENERGY] / 1e6
+        found.append(total if possible else None)
+    return found
+
+
+def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float:
+    """Kendall's tau-b; values within a millionth count as tied."""
+    together = apart = ties_a = ties_b = 0
+    for (a, x), (b, y) in combinations(pairs, 2):
+        da = 0 if abs(a - b) <= 1e-6 * max(a, b) else (1 if a > b else -1)
+        db = 0 if abs(x - y) <= 1e-6 * max(x, y) else (1 if x > y else -1)
+        together += da * db > 0
+        apart += da * db < 0
+        ties_a += da == 0 and db != 0
+        ties_b += db == 0 and da != 0
+    total = float((together + apart + ties_a) * (together + apart + ties_b)) ** 0.5
+    return (together - apart) / total if total else 1.0
+
+
+def report(title: str, cases: Sequence[dict[str, Any]], found: Sequence[Figures | None]) -> int:
+    """Print a table with one row a case and one line a workload; returns how many rows miss a goal."""
+    print(f"\n{title}\n")
+    print("| case | workload | schedule | tile | stacks cut after | MACs | DRAM | latency | energy | goals |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    missed = 0
+    for number, (case, figures) in enumerate(zip(cases, found, strict=True)):
+        tile = f"{case['tile'][0]}x{case['tile'][1]}"
+        label = f"| {number} | {case['workload']} | {case['mode']} | {tile} | {_cuts(case)} |"
+        if figures is None:
+            print(f"{label} | | | | not stated |")
+            continue
+        want = expected(case)
+        off = {m: figures[m] / want[m] - 1 for m in METRICS}
+        over = [m for m in METRICS if abs(off[m]) > GOALS[m] + (0 if m != "macs" else 1e-12)]
+        missed += bool(over)
+        exact = "exact" if not over or "macs" not in over else f"{off['macs']:+.2%}"
+        print(
+            f"{label} {exact} | {off['dram']:+.1%} | {off['latency']:+.1%} | {off['energy']:+.1%} | "
+            f"{'met' if not over else 'MISSED: ' + ', '.join(over)} |"
+        )
+    for workload in dict.fromkeys(c["workload"] for c in cases):
+        chosen = [
+            (expected(c), f)
+            for c, f in zip(cases, found, strict=True)
+            if c["workload"] == workload and f is not None
+        ]
+        taus = ", ".join(
+            f"{m} {kendall_tau([(w[m], f[m]) for w, f in chosen]):.3f}" for m in ("latency", "energy", "dram")
+        )
+        print(f"\nKendall tau, {workload} ({len(chosen)} schedules): {taus}")
+    return missed
+
+
+def _cuts(case: dict[str, Any]) -> str:
+    return "every layer" if case["stack"] == "every layer" else ", ".join(case["stack_cuts"]) or "-"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--reference", type=Path, default=DEFAULT)
+    loaded = load_reference(parser.parse_args().reference)
+    missed_rows = report("Detailed model (evaluate)", loaded["cases"], detailed(loaded, loaded["cases"]))
+    print(f"\n{len(loaded['cases']) - missed_rows} of {len(loaded['cases'])} cases meet every goal")
+    report("Closed form (Scheduler)", loaded["cases"], closed(loaded, loaded["cases"]))

@@ -1,0 +1,251 @@
+"""One layer tile on the array in closed form, where a search of loop orders would be too slow.
+
+The loop order is not searched but assumed: outputs stay in the array until their sums are complete
+(C, FY, FX innermost), and at every memory either maps or weights are the outer loop, whichever costs
+less energy. Compute, traffic per memory and port, and first loads follow directly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+# Columns of the layer table (one row a layer, int64).
+(
+    K,
+    C,
+    G,
+    OY,
+    OX,
+    FY,
+    FX,
+    SY,
+    SX,
+    DY,
+    DX,
+    PAD_T,
+    PAD_L,
+    IN_Y,
+    IN_X,
+    IN_CH,
+    SRC0,
+    SRC1,
+    SRC1_CH,
+    KIND,
+    WEIGHT_BITS,
+    UNIT_END,
+    BARRIER,
+    RIDER,
+    SCALE_Y,
+    SCALE_X,
+    WHOLE,
+) = range(27)
+LAYER_COLUMNS = 27
+CONV, ELEMENTWISE, FREE = 0, 1, 2
+
+# Rows of the memory table (one column a memory, float64).
+SIZE, READ_WIDTH, WRITE_WIDTH, READ_PJ, WRITE_PJ, INSTANCES, SINGLE_PORT = range(7)
+MEMORY_ROWS = 7
+
+# Entries of a cost vector.
+CYCLES, ENERGY, DRAM_READ, DRAM_WRITE, MACS = range(5)
+COSTS = 5
+
+
+class Machine(NamedTuple):
+    """An accelerator as arrays.
+
+    Attributes:
+        array: unrolling of (K, C, G, OY, OX, FY, FX); depthwise layers use that of K for their groups.
+        chains: chains[op, i] is the memory at position i of the shared chain of O, W, I; -1 ends it;
+            chains[op, 7] is the register file or -1.
+        levels: levels[0, a], levels[1, a]: positions in the output and the input chain of activation level
+            a, a shared memory that holds both; the last one is off chip.
+        level_sizes: bits of the activation levels.
+        memory: (MEMORY_ROWS, memories).
+        scalars: mac_pj, activation bits, weight bits, partial sum bits, number of memories.
+        limits: bits on chip for activations, for weights, and whether both are one memory.
+    """
+
+    array: Any
+    chains: Any
+    levels: Any
+    level_sizes: Any
+    n_levels: int
+    memory: Any
+    scalars: Any
+    limits: Any
+    batch: float
+
+
+@njit(error_model="numpy")
+def spread(n: float, u: float) -> Any:
+    """Steps that n positions take on u units."""
+    return np.ceil(n / u - 1e-9) if u > 1 else np.ceil(n - 1e-9)
+
+
+@njit(error_model="numpy")
+def tile_cost(
+    layer: Any,
+    oy: float,
+    ox: float,
+    in_bits: float,
+    out_bits: float,
+    i_top: int,
+    o_top: int,
+    w_top: int,
+    array: Any,
+    chains: Any,
+    memory: Any,
+    scalars: Any,
+    busy: Any,
+    out: Any,
+) -> None:
+    """Add the cost of one tile of a layer (oy x ox outputs) to out.
+
+    Args:
+        i_top, o_top, w_top: positions in the input, output and weight chains up to which data reach.
+        array, chains, memory, scalars: of the accelerator, as in Machine. They are passed one by one because
+            a tuple of arrays costs reference counting at every call.
+        busy: scratch, (4, memories): bits read and written, and how many of them before the array starts.
+    """
+    act = scalars[1]
+    par = scalars[3]
+    nmem = int(scalars[4])
+    depthwise = layer[K] == 1 and layer[G] > 1
+    uk = array[0] if not depthwise else 1.0
+    ug = array[0] if depthwise else array[2]
+    uc = array[1] if not (layer[C] == 1 and layer[G] > 1) else 1.0
+    nk, ng, nc = spread(layer[K], uk), spread(layer[G], ug), spread(layer[C], uc)
+    # A map of one column (tokens) spreads its rows over both spatial axes of the array.
+    column = layer[OX] == 1
+    ny = spread(oy, array[3] * array[4] if column else array[3])
+    nx = 1.0 if column else spread(ox, array[4])
+    nf = spread(layer[FY], array[5]) * spread(layer[FX], array[6])
+    steps = nk * ng * nc * ny * nx * nf
+    # Average units in use: outputs, weights and inputs per cycle.
+    per_o = layer[K] / nk * (layer[G] / ng) * (oy / ny) * (ox / nx)
+    per_w = layer[K] / nk * (layer[C] / nc) * (layer[G] / ng)
+    per_i = layer[C] / nc * (layer[G] / ng) * (oy / ny) * (ox / nx)
+    macs = layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox
+    for x in range(nmem):
+        for way in range(4):
+            busy[way, x] = 0.0
+    energy = macs * scalars[0]
+    # --- registers
+    o_rf, w_rf = chains[0, 7], chains[1, 7]
+    hold_o = 1.0
+    if o_rf >= 0:
+        hold_o = max(1.0, np.floor(memory[SIZE, o_rf] / par))
+        words = steps * per_o
+        energy += (
+            words
+            * (memory[WRITE_PJ, o_rf] + (memory[READ_PJ, o_rf] if nc * nf > 1 else 0.0))
+            * par
+            / memory[READ_WIDTH, o_rf]
+        )
+        energy += out_bits / act * memory[READ_PJ, o_rf]
+    weighted = layer[WEIGHT_BITS] > 0
+    streamed = layer[KIND] == CONV and layer[SRC1] > 0
+    fills = 0.0
+    if weighted or streamed:
+        wb = scalars[2] if weighted else act
+        if w_rf >= 0:
+            hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
+            energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
+            # Weights of one output position stay in their registers, or change from step to step.
+            fits = nc * nf <= hold_w
+            fills = nk * ng * nc * nf if fits else steps / max(1.0, min(hold_o, ny * nx))
+            energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
+        else:
+            fills = steps
+        # The second map of an attention product comes from the activation memory.
+        w0 = chains[1, 0] if weighted else chains[2, 0]
+        busy[0, w0] += fills * per_w * wb
+    i0, o0 = chains[2, 0], chains[0, 0]
+    reads = steps * per_i * act
+    if layer[KIND] == ELEMENTWISE:
+        reads = in_bits
+    busy[0, i0] += reads
+    busy[1, o0] += out_bits
+    # --- between memories: maps outer or weights outer, whichever costs less at each boundary
+    levels = max(i_top, w_top)
+    for b in range(levels):
+        n_maps = 1.0
+        maps_move = b < i_top
+        if maps_move:
+            inner = chains[2, b]
+            room = in_bits + (out_bits if chains[0, min(b, o_top)] == inner else 0.0)
+            n_maps = max(1.0, np.ceil(room / memory[SIZE, inner]))
+        n_weights = 1.0
+        weights_move = weighted and b < w_top
+        if weights_move:
+            n_weights = max(1.0, np.ceil(layer[WEIGHT_BITS] / memory[SIZE, chains[1, b]]))
+        w_times, i_times = 1.0, 1.0
+        if n_maps > 1.0 and n_weights > 1.0:
+            i_pj = in_bits * memory[READ_PJ, chains[2, b + 1]] / memory[READ_WIDTH, chains[2, b + 1]]
+            w_pj = (
+                layer[WEIGHT_BITS] * memory[READ_PJ, chains[1, b + 1]] / memory[READ_WIDTH, chains[1, b + 1]]
+            )
+            if w_pj * (n_maps - 1.0) <= i_pj * (n_weights - 1.0):
+                w_times = n_maps
+            else:
+                i_times = n_weights
+        if maps_move:
+            busy[0, chains[2, b + 1]] += in_bits * i_times
+            busy[1, chains[2, b]] += in_bits * i_times
+        if weights_move:
+            busy[0, chains[1, b + 1]] += layer[WEIGHT_BITS] * w_times
+            busy[1, chains[1, b]] += layer[WEIGHT_BITS] * w_times
+    for b in range(o_top):
+        busy[0, chains[0, b]] += out_bits
+        busy[1, chains[0, b + 1]] += out_bits
+    # --- time: first loads, then the array or the port that is busy longest
+    load_w, load_i = 0.0, 0.0
+    for b in range(w_top if weighted else 0):
+        part = min(float(layer[WEIGHT_BITS]), memory[SIZE, chains[1, b]])
+        load_w += part / min(memory[WRITE_WIDTH, chains[1, b]], memory[READ_WIDTH, chains[1, b + 1]])
+        busy[2, chains[1, b + 1]] += part
+        busy[3, chains[1, b]] += part
+    for b in range(i_top):
+        part = min(in_bits, memory[SIZE, chains[2, b]] * 0.5)
+        load_i += part / min(memory[WRITE_WIDTH, chains[2, b]], memory[READ_WIDTH, chains[2, b + 1]])
+        busy[2, chains[2, b + 1]] += part
+        busy[3, chains[2, b]] += part
+    longest = steps
+    for x in range(nmem):
+        if busy[0, x] == 0.0 and busy[1, x] == 0.0:
+            continue
+        energy += (
+            busy[0, x] / memory[READ_WIDTH, x] * memory[READ_PJ, x]
+            + busy[1, x] / memory[WRITE_WIDTH, x] * memory[WRITE_PJ, x]
+        )
+        r = (busy[0, x] - busy[2, x]) / memory[READ_WIDTH, x]
+        w = (busy[1, x] - busy[3, x]) / memory[WRITE_WIDTH, x]
+        longest = max(longest, r + w if memory[SINGLE_PORT, x] > 0 else max(r, w))
+    dram = nmem - 1
+    out[CYCLES] += longest + max(load_w, load_i)
+    out[ENERGY] += energy
+    out[DRAM_READ] += busy[0, dram]
+    out[DRAM_WRITE] += busy[1, dram]
+    out[MACS] += macs
+
+
+@njit(error_model="numpy")
+def move(bits: float, source: int, target: int, op: int, chains: Any, memory: Any, out: Any) -> None:
+    """Add a copy between two positions of an operand's chain (outwards or inwards) to out."""
+    dram = memory.shape[1] - 1
+    step = 1 if target > source else -1
+    at = source
+    while at != target:
+        a, b = chains[op, at], chains[op, at + step]
+        out[CYCLES] += bits / min(memory[READ_WIDTH, a], memory[WRITE_WIDTH, b])
+        out[ENERGY] += bits * memory[READ_PJ, a] / memory[READ_WIDTH, a]
+        out[ENERGY] += bits * memory[WRITE_PJ, b] / memory[WRITE_WIDTH, b]
+        if a == dram:
+            out[DRAM_READ] += bits
+        if b == dram:
+            out[DRAM_WRITE] += bits
+        at += step

@@ -1,0 +1,94 @@
+"""What a simulation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer (or a stack's input) in a schedule; copies before it are included.
+
+    Attributes:
+        cycles, energy_pj: all tiles together.
+        dram_read_bytes, dram_write_bytes: off-chip traffic of the layer and its copies.
+    """
+
+    name: str
+    op: str
+    cycles: float
+    energy_pj: float
+    dram_read_bytes: float
+    dram_write_bytes: float
+    macs: int
+
+
+@dataclass(frozen=True)
+class StackRow:
+    """Layers that are worked through tile by tile.
+
+    Attributes:
+        tile_cols, tile_rows, tiles: tile of the last layer's output and their number.
+        live_bytes, cache_bytes, weight_bytes: what one tile holds on chip: maps, overlaps, weights.
+        input_on_chip, output_on_chip: whether the map before, after the stack never leaves the chip.
+    """
+
+    layers: tuple[LayerRow, ...]
+    mode: str
+    tile_cols: int
+    tile_rows: int
+    tiles: int
+    live_bytes: int
+    cache_bytes: int
+    weight_bytes: int
+    input_on_chip: bool = False
+    output_on_chip: bool = False
+
+    @property
+    def cycles(self) -> float:
+        """Cycles of the whole stack."""
+        return sum(row.cycles for row in self.layers)
+
+    @property
+    def energy_pj(self) -> float:
+        """Energy of the whole stack."""
+        return sum(row.energy_pj for row in self.layers)
+
+    @property
+    def dram_bytes(self) -> float:
+        """Off-chip bytes of the whole stack, both ways."""
+        return sum(row.dram_read_bytes + row.dram_write_bytes for row in self.layers)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Cost of one network with one schedule on one accelerator.
+
+    Attributes:
+        utilisation: useful multiply-accumulates over those the array could have done in the time.
+        peak_onchip_bytes: most bytes of maps, overlap caches and resident weights at once.
+        charged: unknown operators that were charged as copies.
+    """
+
+    network: str
+    accelerator: str
+    latency_cycles: float
+    latency_ms: float
+    energy_mj: float
+    dram_read_bytes: int
+    dram_write_bytes: int
+    peak_onchip_bytes: int
+    macs: int
+    utilisation: float
+    stacks: tuple[StackRow, ...] = ()
+    charged: tuple[str, ...] = ()
+
+    @property
+    def dram_bytes(self) -> int:
+        """Off-chip bytes both ways."""
+        return self.dram_read_bytes + self.dram_write_bytes
+
+    @property
+    def layers(self) -> tuple[LayerRow, ...]:
+        """All layers in schedule order."""
+        return tuple(row for stack in self.stacks for row in stack.layers)

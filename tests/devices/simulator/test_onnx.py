@@ -1,0 +1,272 @@
+"""The ONNX front-end on hand-made graphs: every kind of operator becomes what it should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, load_accelerator, read_onnx
+from hwnas.errors import InputError
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    shape: Sequence[int | str],
+    weights: Mapping[str, tuple[int, ...]] | None = None,
+    constants: dict[str, Sequence[int]] | None = None,
+    opset: int = 17,
+) -> onnx.ModelProto:
+    """A graph from x to y with weights of the given shapes."""
+    initializers = [
+        numpy_helper.from_array(np.zeros(dims, dtype=np.float32), name)
+        for name, dims in (weights or {}).items()
+    ] + [numpy_helper.from_array(np.array(v, dtype=np.int64), name) for name, v in (constants or {}).items()]
+    graph = helper.make_graph(
+        list(nodes),
+        "hand",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+node = helper.make_node
+
+
+def only(network: Network) -> Layer:
+    (layer,) = network.layers
+    return layer
+
+
+def test_grouped_dilated_strided_convolution() -> None:
+    n = node(
+        "Conv",
+        ["x", "w"],
+        ["y"],
+        group=4,
+        dilations=[2, 2],
+        strides=[2, 1],
+        pads=[2, 1, 2, 1],
+        kernel_shape=[3, 3],
+    )
+    layer = only(read_onnx(model([n], (1, 16, 20, 10), {"w": (32, 4, 3, 3)})))
+    assert (layer.k, layer.c, layer.g, layer.oy, layer.ox, layer.fy, layer.fx) == (8, 4, 4, 10, 8, 3, 3)
+    assert (layer.stride_y, layer.stride_x, layer.dilation_y, layer.pads) == (2, 1, 2, (2, 1, 2, 1))
+    assert layer.macs == 32 * 4 * 9 * 10 * 8
+
+
+def test_depthwise_and_same_padding() -> None:
+    n = node("Conv", ["x", "w"], ["y"], group=8, strides=[2, 2], auto_pad="SAME_UPPER", kernel_shape=[3, 3])
+    layer = only(read_onnx(model([n], (1, 8, 112, 112), {"w": (8, 1, 3, 3)})))
+    assert (layer.k, layer.c, layer.g, layer.pads, layer.oy) == (1, 1, 8, (0, 0, 1, 1), 56)
+
+
+def test_padding_operators_join_the_convolution() -> None:
+    nodes = [
+        node("Pad", ["x", "p"], ["a"]),
+        node("Conv", ["a", "w"], ["y"], kernel_shape=[3, 3]),
+    ]
+    layer = only(read_onnx(model(nodes, (1, 3, 8, 8), {"w": (4, 3, 3, 3)}, {"p": [0, 0, 1, 1, 0, 0, 1, 1]})))
+    assert (layer.pads, layer.oy, layer.whole_input) == ((1, 1, 1, 1), 8, False)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        [node("Sigmoid", ["a"], ["s"]), node("Mul", ["a", "s"], ["b"])],
+        [node("HardSigmoid", ["a"], ["s"]), node("Mul", ["s", "a"], ["b"])],
+        [node("HardSwish", ["a"], ["b"])],
+        [node("Relu", ["a"], ["r"]), node("Clip", ["r"], ["b"])],
+        [
+            node("Div", ["a", "scale"], ["d"]),
+            node("Erf", ["d"], ["e"]),
+            node("Add", ["e", "scale"], ["f"]),
+            node("Mul", ["a", "f"], ["b"]),
+        ],
+        [node("BatchNormalization", ["a", "bn", "bn", "bn", "bn"], ["b"])],
+    ],
+)
+def test_activations_are_free(gate: list[onnx.NodeProto]) -> None:
+    nodes = [node("Conv", ["x", "w"], ["a"]), *gate, node("Conv", ["b", "w2"], ["y"])]
+    network = read_onnx(
+        model(nodes, (1, 3, 8, 8), {"w": (4, 3, 1, 1), "w2": (5, 4, 1, 1), "scale": (1,), "bn": (4,)})
+    )
+    assert [(layer.kind, layer.inputs) for layer in network.layers] == [("conv", (-1,)), ("conv", (0,))]
+
+
+def test_squeeze_and_excite() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"], name="body"),
+        node("GlobalAveragePool", ["a"], ["p"]),
+        node("Conv", ["p", "w1"], ["q"]),
+        node("Relu", ["q"], ["r"]),
+        node("Conv", ["r", "w2"], ["s"]),
+        node("Sigmoid", ["s"], ["t"]),
+        node("Mul", ["a", "t"], ["b"]),
+        node("Conv", ["b", "w3"], ["y"], name="project"),
+    ]
+    weights = {"w": (8, 3, 1, 1), "w1": (2, 8, 1, 1), "w2": (8, 2, 1, 1), "w3": (4, 8, 1, 1)}
+    network = read_onnx(model(nodes, (1, 3, 16, 16), weights))
+    assert [layer.kind for layer in network.layers] == ["conv", "pool", "conv", "conv", "elementwise", "conv"]
+    gate = network.layers[4]
+    assert gate.inputs == (0, 3)
+    assert not gate.whole_input
+    result = Scheduler(load_accelerator("meta-prototype-df")).schedule(network)
+    assert result.macs == network.macs
+
+
+def test_concat_resize_and_pool() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("MaxPool", ["a"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Resize", ["p", "", "scales"], ["u"], mode="nearest"),
+        node("Concat", ["a", "u", "x"], ["c"], axis=1),
+        node("Conv", ["c", "w2"], ["y"]),
+    ]
+    graph = model(nodes, (1, 3, 8, 8), {"w": (4, 3, 1, 1), "w2": (2, 11, 1, 1)})
+    graph.graph.initializer.append(
+        numpy_helper.from_array(np.array([1, 1, 2, 2], dtype=np.float32), "scales")
+    )
+    network = read_onnx(graph)
+    assert [layer.kind for layer in network.layers] == ["conv", "pool", "copy", "concat", "concat", "conv"]
+    assert network.layers[2].scale_y == 2
+    assert network.layers[4].g == 11
+    for result in (
+        Scheduler(load_accelerator()).schedule(network),
+        evaluate(network, load_accelerator(), mode="fully-cached", tile=(8, 4)),
+    ):
+        assert result.latency_cycles > 0
+
+
+def test_fully_connected_layers_and_reshapes() -> None:
+    nodes = [
+        node("GlobalAveragePool", ["x"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Gemm", ["f", "w", "b"], ["g"], transB=1),
+        node("Relu", ["g"], ["h"]),
+        node("MatMul", ["h", "m"], ["y"]),
+    ]
+    network = read_onnx(model(nodes, (1, 6, 7, 7), {"w": (10, 6), "b": (10,), "m": (10, 3)}))
+    assert [(layer.kind, layer.k, layer.c, layer.oy) for layer in network.layers] == [
+        ("pool", 1, 1, 1),
+        ("matmul", 10, 6, 1),
+        ("matmul", 3, 10, 1),
+    ]
+
+
+def test_attention() -> None:
+    t, d, h = 12, 16, 4
+    nodes = [
+        node("LayerNormalization", ["x", "g"], ["n"]),
+        node("MatMul", ["n", "wq"], ["q0"]),
+        node("MatMul", ["n", "wk"], ["k0"]),
+        node("MatMul", ["n", "wv"], ["v0"]),
+        node("Reshape", ["q0", "heads"], ["q1"]),
+        node("Transpose", ["q1"], ["q"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["k0", "heads"], ["k1"]),
+        node("Transpose", ["k1"], ["k"], perm=[0, 2, 3, 1]),
+        node("Reshape", ["v0", "heads"], ["v1"]),
+        node("Transpose", ["v1"], ["v"], perm=[0, 2, 1, 3]),
+        node("MatMul", ["q", "k"], ["s"]),
+        node("Softmax", ["s"], ["a"]),
+        node("MatMul", ["a", "v"], ["o"]),
+        node("Transpose", ["o"], ["o1"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["o1", "flat"], ["o2"]),
+        node("MatMul", ["o2", "wo"], ["z"]),
+        node("Add", ["z", "x"], ["y"]),
+    ]
+    weights = {"g": (d,), "wq": (d, d), "wk": (d, d), "wv": (d, d), "wo": (d, d)}
+    network = read_onnx(model(nodes, (1, t, d), weights, {"heads": [1, t, h, d // h], "flat": [1, t, d]}))
+    kinds = [layer.kind for layer in network.layers]
+    assert kinds == [
+        "copy",
+        "matmul",
+        "matmul",
+        "matmul",
+        "matmul",
+        "copy",
+        "matmul",
+        "matmul",
+        "elementwise",
+    ]
+    scores, mixed = network.layers[4], network.layers[6]
+    assert (scores.k, scores.c, scores.g, scores.oy, scores.second) == (t, d // h, h, t, 1)
+    assert (mixed.k, mixed.c, mixed.g, mixed.oy) == (d // h, t, h, t)
+    assert not any(layer.whole_input for layer in network.layers)
+    products = sum(layer.macs for layer in network.layers if layer.kind == "matmul")
+    assert products == 4 * t * d * d + 2 * t * t * d
+    assert network.weight_bytes == 4 * d * d
+    assert Scheduler(load_accelerator()).schedule(network).macs == network.macs
+
+
+def test_decomposed_layer_normalisation_is_one_pass() -> None:
+    nodes = [
+        node("ReduceMean", ["x"], ["m"], axes=[2]),
+        node("Sub", ["x", "m"], ["c"]),
+        node("Mul", ["c", "c"], ["q"]),
+        node("ReduceMean", ["q"], ["v"], axes=[2]),
+        node("Sqrt", ["v"], ["s"]),
+        node("Div", ["c", "s"], ["n"]),
+        node("MatMul", ["n", "w"], ["y"]),
+    ]
+    network = read_onnx(model(nodes, (1, 9, 8), {"w": (8, 5)}, opset=13))
+    assert [layer.kind for layer in network.layers].count("matmul") == 1
+    assert all(layer.kind == "copy" for layer in network.layers[:-1])
+    assert len(network.layers) <= 3
+
+
+def test_quantised_graphs_cost_what_they_compute() -> None:
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        node("DequantizeLinear", ["wq", "s", "z"], ["wd"]),
+        node("Conv", ["xd", "wd"], ["a"]),
+        node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        node("DequantizeLinear", ["aq", "s", "z"], ["y"]),
+    ]
+    graph = model(nodes, (1, 3, 8, 8))
+    graph.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.float32(1), "s"),
+            numpy_helper.from_array(np.int8(0), "z"),
+            numpy_helper.from_array(np.zeros((4, 3, 1, 1), dtype=np.int8), "wq"),
+        ]
+    )
+    assert only(read_onnx(graph)).kind == "conv"
+
+
+def test_an_unknown_operator_is_named() -> None:
+    nodes = [node("Conv", ["x", "w"], ["a"]), node("NonZero", ["a"], ["y"], name="odd")]
+    graph = model(nodes, (1, 3, 8, 8), {"w": (4, 3, 1, 1)})
+    with pytest.raises(InputError, match=r"operator NonZero \(odd\)"):
+        read_onnx(graph)
+    network = read_onnx(graph, allow_unknown=True)
+    assert network.charged == ("NonZero",)
+    result = Scheduler(load_accelerator()).schedule(network)
+    assert result.charged == ("NonZero",)
+
+
+def test_dynamic_shapes_are_refused() -> None:
+    graph = model([node("Conv", ["x", "w"], ["y"])], ("batch", 3, "h", "w_"), {"w": (4, 3, 1, 1)})
+    with pytest.raises(InputError, match="static"):
+        read_onnx(graph)
+
+
+def test_two_inputs_are_refused() -> None:
+    graph = model([node("Add", ["x", "z"], ["y"])], (1, 3, 8, 8))
+    graph.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 3, 8, 8]))
+    with pytest.raises(InputError, match="2 inputs"):
+        read_onnx(graph)
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"\x08not a model")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_onnx(path)

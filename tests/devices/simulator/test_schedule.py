@@ -1,0 +1,197 @@
+"""The scheduler: its dynamic program against brute force, its geometry against the detailed model."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from simulated_networks import random_network, small_accelerator
+
+from hwnas.devices.simulator import Network, Scheduler, evaluate, explain, load_accelerator
+from hwnas.devices.simulator import closed_form as cf
+from hwnas.devices.simulator.plan import candidates
+from hwnas.devices.simulator.table import concatenate
+from hwnas.errors import InputError
+
+
+def brute_force(scheduler: Scheduler, network: Network, column: int) -> float:
+    """Least cost over every set of cuts, every tile and mode of every stack, and every residency."""
+    rows, last_use = concatenate([scheduler.part(network)])
+    ends = [p for p in range(len(rows)) if rows[p, cf.UNIT_END]]
+    table: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
+    for i, end in enumerate(ends):
+        last = end
+        while rows[last, cf.RIDER] and last > 0:
+            last -= 1
+        tried = np.zeros((64, 3), dtype=np.int64)
+        heights = np.array(scheduler.heights, dtype=np.int64)
+        widths = np.array(scheduler.widths, dtype=np.int64)
+        count = candidates(int(rows[last, cf.OY]), int(rows[last, cf.OX]), heights, widths, tried)
+        for start in [0, *[e + 1 for e in ends[:i]]]:
+            found: dict[tuple[int, int], float] = {}
+            for y, x, mode in tried[:count]:
+                costs, allowed, _, _ = scheduler.stack_costs(
+                    rows, last_use, start, end, (int(y), int(x)), int(mode)
+                )
+                for rin, rout in product(range(2), range(2)):
+                    if allowed[rin, rout]:
+                        value = float(costs[rin, rout, column])
+                        found[rin, rout] = min(value, found.get((rin, rout), np.inf))
+            table[start, end] = found
+    best = np.inf
+    inner = ends[:-1]
+    for chosen in product((False, True), repeat=len(inner)):
+        cuts = [e for e, use in zip(inner, chosen, strict=True) if use] + [ends[-1]]
+        starts = [0, *[c + 1 for c in cuts[:-1]]]
+        for stays in product((0, 1), repeat=len(cuts) - 1):
+            keep = (0, *stays, 0)
+            costs_of = [
+                table[s, e].get((keep[j], keep[j + 1]), np.inf)
+                for j, (s, e) in enumerate(zip(starts, cuts, strict=True))
+            ]
+            best = min(best, sum(costs_of))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("objective", ["latency", "energy"])
+def test_the_dynamic_program_is_optimal(seed: int, objective: str) -> None:
+    network = random_network(seed)
+    scheduler = Scheduler(
+        small_accelerator(activation_kib=4 + seed % 3 * 4), objective, heights=(1, 2, 4), widths=(1, 2)
+    )
+    result = scheduler.schedule(network)
+    found = result.latency_cycles if objective == "latency" else result.energy_mj * 1e9
+    column = cf.CYCLES if objective == "latency" else cf.ENERGY
+    assert found == pytest.approx(brute_force(scheduler, network, column), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_multiplications_do_not_depend_on_the_schedule(seed: int) -> None:
+    """With full caching nothing is computed twice, whatever the tile."""
+    network = random_network(seed, blocks=4)
+    scheduler = Scheduler(small_accelerator(activation_kib=64, weight_kib=64))
+    for tile in ((1000, 4), (4, 4), (5, 3)):
+        assert scheduler.schedule(network, mode="fully-cached", tile=tile).macs == network.macs
+    assert scheduler.schedule(network).macs >= network.macs
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_recomputed_work_agrees_with_the_detailed_model(seed: int) -> None:
+    network = random_network(seed, 2, ("plain", "strided", "residual"))
+    accelerator = small_accelerator(activation_kib=256, weight_kib=256)
+    exact = evaluate(network, accelerator, mode="fully-recompute", tile=(7, 5), cuts=())
+    rows, last_use = concatenate([Scheduler(accelerator).part(network)])
+    costs, allowed, _, _ = Scheduler(accelerator).stack_costs(rows, last_use, 0, len(rows) - 1, (5, 7), 0)
+    assert allowed[0, 0]
+    # Tiles at the right and lower edge count as full ones in the closed form, hence a little more.
+    assert exact.macs <= costs[0, 0, cf.MACS] <= 1.25 * exact.macs
+
+
+def test_parts_cost_what_the_whole_network_costs() -> None:
+    network = random_network(1, blocks=3)
+    accelerator = small_accelerator()
+    scheduler = Scheduler(accelerator)
+    whole = scheduler.part(network)
+    cut = int(np.flatnonzero(whole.rows[:, cf.UNIT_END] == 2)[0]) + 1
+    stem = Network("stem", network.layers[:cut], 3, network.input_rows, network.input_cols)
+    source = network.layers[cut - 1]
+    from dataclasses import replace
+
+    rest = tuple(
+        replace(layer, inputs=tuple(i - cut if i >= cut else -1 for i in layer.inputs))
+        for layer in network.layers[cut:]
+    )
+    tail = Network("tail", rest, source.output_channels, source.oy, source.ox)
+    assert scheduler.figures([scheduler.part(stem), scheduler.part(tail)]) == scheduler.figures([whole])
+
+
+def test_rows_add_up_to_the_totals() -> None:
+    result = Scheduler(load_accelerator()).schedule(random_network(2, blocks=5))
+    assert sum(s.cycles for s in result.stacks) == pytest.approx(result.latency_cycles)
+    assert sum(s.energy_pj for s in result.stacks) / 1e9 == pytest.approx(result.energy_mj)
+    assert sum(s.dram_bytes for s in result.stacks) == pytest.approx(result.dram_bytes, abs=2)
+    assert result.latency_ms == result.latency_cycles / 800e3
+
+
+def test_a_forced_schedule_never_beats_the_chosen_one() -> None:
+    for seed in range(6):
+        network = random_network(seed, blocks=4)
+        scheduler = Scheduler(small_accelerator())
+        chosen = scheduler.schedule(network).latency_cycles
+        for mode in (
+            "layer-by-layer",
+            "single-layer",
+            "fully-cached",
+            "h-cached-v-recompute",
+            "fully-recompute",
+        ):
+            assert scheduler.schedule(network, mode=mode).latency_cycles >= chosen * (1 - 1e-12)
+
+
+def test_single_layer_sends_every_map_through_dram() -> None:
+    network = random_network(0, blocks=2)
+    result = Scheduler(small_accelerator(activation_kib=64)).schedule(network, mode="single-layer")
+    maps = [s for s in result.stacks if not s.output_on_chip]
+    assert len(maps) == len(result.stacks)
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    network = random_network(4, blocks=4)
+    assert Scheduler(load_accelerator()).schedule(network) == Scheduler(load_accelerator()).schedule(network)
+
+
+def test_forced_stacks_are_taken() -> None:
+    network = random_network(3, blocks=3)
+    scheduler = Scheduler(small_accelerator(activation_kib=64, weight_kib=64))
+    ends = np.flatnonzero(scheduler.part(network).rows[:, cf.UNIT_END])
+    cut = int(ends[len(ends) // 2])
+    result = scheduler.schedule(network, cuts=[cut])
+    assert [s.layers[-1].name for s in result.stacks] == [network.layers[cut].name, network.layers[-1].name]
+
+
+@pytest.mark.parametrize("bad", [{"mode": "sideways"}, {"tile": (0, 4)}, {"cuts": [999]}])
+def test_nonsense_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        Scheduler(small_accelerator()).schedule(random_network(0), **bad)  # type: ignore[arg-type]
+
+
+def test_explain_shows_stacks_and_comparison() -> None:
+    network = random_network(7, blocks=4)
+    scheduler = Scheduler(small_accelerator())
+    text = explain(
+        scheduler.schedule(network), {"layer-by-layer": scheduler.schedule(network, mode="layer-by-layer")}
+    )
+    assert "layer-by-layer" in text
+    assert "DRAM" in text
+    assert all(name in text for name in ("stem", network.layers[-1].name))
+
+
+def test_batch_loads_weights_once() -> None:
+    from dataclasses import replace
+
+    network = random_network(1, blocks=1)
+    one = small_accelerator(activation_kib=64, weight_kib=64)
+    eight = replace(one, batch=8)
+    a, b = (evaluate(network, acc, mode="fully-cached", tile=(8, 8), cuts=()) for acc in (one, eight))
+    assert b.dram_write_bytes == 8 * a.dram_write_bytes
+    assert b.dram_read_bytes < 8 * a.dram_read_bytes
+    assert b.macs == 8 * a.macs
+
+
+def test_peak_memory_stays_within_the_accelerator() -> None:
+    accelerator = small_accelerator(activation_kib=8, weight_kib=4)
+    for seed in range(8):
+        result = Scheduler(accelerator).schedule(random_network(seed, blocks=4))
+        for stack in result.stacks:
+            if stack.tiles > 1:
+                assert stack.live_bytes + stack.cache_bytes <= 8 * 1024
+                assert stack.weight_bytes <= 4 * 1024
+
+
+def test_a_network_without_padding_is_not_scheduled() -> None:
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match="no padding"):
+        Scheduler(load_accelerator()).schedule(replace(random_network(0), padded=False))
