@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hwnas.version import __version__
+
 if TYPE_CHECKING:
     import os
 
     from torch import nn
-
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "load"]
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from hwnas import __version__
 from hwnas.cli import compress, devices, profile, space
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
+from hwnas.version import __version__
 
 INTERRUPTED = 130
 

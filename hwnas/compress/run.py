@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from hwnas import __version__
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
 from hwnas.files import LEFTOVER, check_schema, encode, read_toml, safe_name, write_toml
+from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/1"
 

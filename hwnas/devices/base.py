@@ -47,12 +47,13 @@ class Device(ABC):
     def __init__(self, profile: DeviceProfile) -> None:
         self.profile = profile
         self._lock: DeviceLock | None = None
+        self._is_open = False
         self._handles: dict[int, Handle] = {}
 
     @property
     @abstractmethod
-    def lock_name(self) -> str:
-        """The hardware that this device occupies: two profiles of one phone share it."""
+    def lock_name(self) -> str | None:
+        """The hardware that this device occupies: two profiles of one phone share it; None for none."""
 
     def open_impl(self) -> None:  # noqa: B027 - there may be nothing to do
         """Reach the device and clean what a killed process left on it."""
@@ -80,9 +81,12 @@ class Device(ABC):
         """Free what the handle holds."""
 
     def __enter__(self) -> Self:
-        lock = DeviceLock(self.lock_name)
-        lock.acquire()
-        self._lock = lock
+        name = self.lock_name
+        if name is not None:
+            lock = DeviceLock(name)
+            lock.acquire()
+            self._lock = lock
+        self._is_open = True
         try:
             self.open_impl()
         except BaseException:
@@ -100,6 +104,7 @@ class Device(ABC):
                 last_to_first.callback(self.release, handle)
 
     def _unlock(self) -> None:
+        self._is_open = False
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -139,5 +144,5 @@ class Device(ABC):
             self.release_impl(handle)
 
     def _require_open(self) -> None:
-        if self._lock is None:
+        if not self._is_open:
             raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")

@@ -17,6 +17,7 @@ class Impatient(DeviceLock):
 
 
 def assert_free(device: ScriptedDevice) -> None:
+    assert device.lock_name is not None
     lock = DeviceLock(device.lock_name)
     lock.acquire(timeout_s=0)
     lock.release()

@@ -1,0 +1,169 @@
+"""A depth-first processor that exists only as a model: exact, deterministic, without hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from hwnas.devices.base import Device, Handle
+from hwnas.errors import DeviceError, InputError, PreparationError
+from hwnas.files import sha256_of_plain
+from hwnas.measurement import DeviceProfile, Fingerprint, Kind, Option
+from hwnas.network import Network, Part
+from hwnas.version import __version__
+
+if TYPE_CHECKING:
+    from hwnas.devices.simulator import Figures, Result, Scheduler, Table
+
+COMPARED = ("layer-by-layer", "single-layer")
+_OPTIONS: Mapping[str, type] = {
+    "accelerator": str,
+    "objective": str,
+    "mode": str,
+    "tile": str,
+    "stacks": str,
+    "allow_unknown": bool,
+}
+
+
+class SimulatorDevice(Device):
+    """The best schedule of a network on an accelerator, found by the simulator's dynamic program.
+
+    Each part's graph is parsed once; nothing is stitched. The accelerator fixes the width of operands, so
+    networks are taken in fp32 whatever the precision.
+
+    Options of the profile:
+        accelerator: the name of a shipped accelerator, or the path of a TOML file.
+        objective: what the schedule minimises: `latency` (default), `energy` or `dram`.
+        mode: force `layer-by-layer`, `single-layer`, `fully-cached`, `h-cached-v-recompute`,
+            `fully-recompute`.
+        tile: force the output tile of every stack, `COLUMNSxROWS`.
+        stacks: force stacks: positions of their last layers, `3,7,12`.
+        allow_unknown: charge an operator that the model does not know as a copy through memory.
+
+    Raises:
+        DeviceError: an unknown option or one of the wrong type.
+    """
+
+    kind: Kind = "modelled"
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        super().__init__(profile)
+        for key, value in profile.options.items():
+            if key not in _OPTIONS:
+                raise DeviceError(
+                    f"profile {profile.name}: the simulator has no option {key!r} but {', '.join(_OPTIONS)}",
+                    f"remove {key} from the profile's options",
+                )
+            if not isinstance(value, _OPTIONS[key]):
+                raise DeviceError(
+                    f"profile {profile.name}: {key} is {value!r}, it must be a {_OPTIONS[key].__name__}",
+                    f"correct {key} in the profile's options",
+                )
+        self._tables: dict[str, Table] = {}
+
+    @property
+    def lock_name(self) -> None:
+        """No hardware: any number of processes may simulate."""
+        return None
+
+    def open_impl(self) -> None:
+        self._scheduler.accelerator  # noqa: B018 - a broken accelerator file is refused when it is opened
+        self._forced  # noqa: B018
+
+    def fingerprint(self) -> Fingerprint:
+        accelerator = self._scheduler.accelerator
+        settings = {"accelerator": repr(accelerator), "options": dict(self.profile.options)}
+        return Fingerprint(
+            chip=f"{accelerator.name} ({sha256_of_plain(settings)[:8]})",
+            os_build="none",
+            driver="none",
+            runtime=f"hwnas {__version__} depth-first simulator",
+            precision=self.profile.precision,
+            power_mode=f"{accelerator.clock_mhz:g} MHz",
+        )
+
+    def prepare_impl(self, network: Network) -> Handle:
+        try:
+            figures = self._figures([self._table(part) for part in network.parts])
+        except InputError as error:
+            raise PreparationError(error.cause, error.fix) from None
+        return Handle(
+            network_hash=network.hash,
+            state=figures.latency_ms,
+            metrics={
+                "latency_cycles": figures.latency_cycles,
+                "energy_mj": figures.energy_mj,
+                "dram_read_bytes": float(figures.dram_read_bytes),
+                "dram_write_bytes": float(figures.dram_write_bytes),
+                "macs": float(figures.macs),
+            },
+        )
+
+    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
+        """One answer, however many runs are asked for: it never changes."""
+        return [handle.state]
+
+    def explain(self, network: Network) -> tuple[Result, dict[str, Result]]:
+        """The schedule of a network with all its rows, and the layer-by-layer and single-layer ones.
+
+        Raises:
+            InputError: an operator that is not known, or something forced that does not fit the network.
+        """
+        from dataclasses import replace
+
+        from hwnas.devices.simulator import read_onnx
+
+        read = read_onnx(network.onnx(), allow_unknown=self._allow_unknown)
+        layers = replace(read, name=network.name)
+        mode, tile, stacks = self._forced
+        chosen = self._scheduler.schedule(layers, mode=mode, tile=tile, cuts=stacks)
+        return chosen, {mode: self._scheduler.schedule(layers, mode=mode) for mode in COMPARED}
+
+    def _table(self, part: Part) -> Table:
+        if part.hash not in self._tables:
+            from hwnas.devices.simulator import read_onnx
+
+            layers = read_onnx(part.onnx, allow_unknown=self._allow_unknown)
+            self._tables[part.hash] = self._scheduler.part(layers)
+        return self._tables[part.hash]
+
+    def _figures(self, tables: list[Table]) -> Figures | Result:
+        mode, tile, stacks = self._forced
+        if mode is None and tile is None and stacks is None:
+            return self._scheduler.figures(tables)
+        return self._scheduler.schedule(tables, mode=mode, tile=tile, cuts=stacks)
+
+    @property
+    def _allow_unknown(self) -> bool:
+        return bool(self.profile.options.get("allow_unknown", False))
+
+    @cached_property
+    def _scheduler(self) -> Scheduler:
+        from hwnas.devices.simulator import DEFAULT, Scheduler, load_accelerator
+
+        options = self.profile.options
+        accelerator = load_accelerator(str(options.get("accelerator", DEFAULT)))
+        return Scheduler(accelerator, str(options.get("objective", "latency")))
+
+    @cached_property
+    def _forced(self) -> tuple[str | None, tuple[int, int] | None, tuple[int, ...] | None]:
+        options = self.profile.options
+        mode, tile, stacks = options.get("mode"), options.get("tile"), options.get("stacks")
+        return (
+            None if mode is None else str(mode),
+            None if tile is None else _numbers("tile", tile, "x", 2),  # type: ignore[return-value]
+            None if stacks is None else _numbers("stacks", stacks, ",", None),
+        )
+
+
+def _numbers(key: str, text: Option, separator: str, count: int | None) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(number) for number in str(text).split(separator))
+    except ValueError:
+        numbers = ()
+    if not numbers or (count is not None and len(numbers) != count):
+        example = {"tile": "56x4", "stacks": "3,7,12"}[key]
+        raise InputError(f"{key} is {text!r}", f"give it as {example}")
+    return numbers
