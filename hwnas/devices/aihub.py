@@ -38,6 +38,8 @@ class AiHubDevice(QueueDevice):
         DeviceError: an unknown option, no token, a bad token, or no such device at the hub.
     """
 
+    preparation_jobs = 1
+
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
         options = check_options(
@@ -60,6 +62,8 @@ class AiHubDevice(QueueDevice):
             )
         if profile.precision == "bf16":
             raise DeviceError(f"profile {profile.name}: AI Hub takes no bf16", "use fp32, fp16 or int8")
+        if profile.precision == "fp32" and self.compute_unit == "npu":
+            raise DeviceError(f"profile {profile.name}: NPUs have no fp32", "use fp16 or int8")
         self._client: hub.Client | None = None
         self._unit: Unit | None = None
         self._sdk = ""

@@ -53,6 +53,7 @@ def talking(purpose: str) -> Iterator[None]:
         DeviceLostError: the token is refused.
         PreparationError: the hub refuses what was asked.
     """
+    from botocore.exceptions import BotoCoreError, ClientError
     from qai_hub.client import Error, InternalError, RateLimitedError
     from qai_hub.public_rest_api import APIException
 
@@ -65,6 +66,8 @@ def talking(purpose: str) -> Iterator[None]:
         raise QueueBusyError(f"AI Hub limits the rate of requests: {_plain(error)}", "wait") from error
     except InternalError as error:
         raise QueueBusyError(f"AI Hub cannot be reached: {_plain(error)}", "wait") from error
+    except (BotoCoreError, ClientError) as error:
+        raise QueueBusyError(f"AI Hub's storage cannot be reached: {_plain(error)}", "wait") from error
     except (Error, APIException, ValueError) as error:
         if "Failed to authenticate" in str(error):
             raise DeviceLostError("Qualcomm AI Hub refuses the API token", HOW_TO_SIGN_IN) from error

@@ -58,6 +58,7 @@ class QueueDevice(BaseDevice):
     Attributes:
         max_in_flight: jobs that may be in the queue at once.
         poll_s: seconds between two looks at a job.
+        preparation_jobs: that the queue runs to make a network ready before its first repeat.
 
     Raises:
         QueueBusyError: from any method; the same call may be repeated later.
@@ -66,6 +67,7 @@ class QueueDevice(BaseDevice):
     unconfirmed = 50
     max_in_flight: int = 5
     poll_s: float = 10.0
+    preparation_jobs: int = 0
 
     @abstractmethod
     def submit_impl(self, job: QueueJob, network: Network) -> QueueJob:

@@ -202,7 +202,10 @@ class QueueRun:
         self._jobs.close_network(network_hash)
         if network_hash == self._anchor_hash:
             raise error
-        self._keep(MeasurementFailure(network_hash=network_hash, reason=f"{error.cause}; fix: {error.fix}"))
+        # What was refused before any job ran may be the account's fault, and cost nothing: it is tried again.
+        transient = isinstance(error, PreparationError) and not series.job.job_id
+        reason = f"{error.cause}; fix: {error.fix}"
+        self._keep(MeasurementFailure(network_hash=network_hash, reason=reason, transient=transient))
 
     def _measurement(self, series: _Series) -> Measurement:
         last = series.results[-1]

@@ -41,6 +41,7 @@ class LoopbackHub:
         times_us: what a profile tells, microseconds.
         profile_failure: message of every profile job, which then fails.
         faults: (method, kind of thing) → statuses of the next answers; 0 does what is asked, then breaks off.
+        hands_out_credentials: models are uploaded by S3's protocol instead of to an address.
         requests: (method, kind of thing) of everything that was asked.
         submitted: the jobs, by id.
     """
@@ -53,6 +54,7 @@ class LoopbackHub:
         self.profile_failure = ""
         self.faults: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.retry_after: str | None = None
+        self.hands_out_credentials = False
         self.requests: list[tuple[str, str]] = []
         self.submitted: dict[str, pb.Job] = {}
         self.uploads: dict[str, bytes] = {}
@@ -117,6 +119,14 @@ class LoopbackHub:
                 return pb.CreateUpdateResponse(id=self._add_model(model))
             case "GET", ["models", model_id] if model_id in self.models:
                 return self.models[model_id]
+            case "GET", ["models", model_id, "multipart_upload"] if self.hands_out_credentials:
+                secret = pb.S3Credentials(
+                    access_key_id="id", secret_access_key="key", session_token="t",  # noqa: S106
+                    region="us-west-2", bucket="blob", key=model_id,
+                )  # fmt: skip
+                return pb.FileUploadResponse(credentials=secret)
+            case "POST", ["models", model_id, "upload_complete"]:
+                return pb.CreateUpdateResponse(id=model_id)
             case "GET", ["models", model_id, "multipart_upload"]:
                 url = f"http://127.0.0.1:{self.port}/blob/{model_id}"
                 urls = pb.FileMultipartUploadURL(urls=[url], upload_id="u", max_part_size=2**30)

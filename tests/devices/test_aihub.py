@@ -321,6 +321,16 @@ def test_a_failed_job_is_a_failed_network_and_the_others_go_on(hub: LoopbackHub,
     assert "Unsupported ONNX operator: NoSuchOperator; fix: see http" in results[broken.hash].reason
 
 
+def test_a_refused_submission_is_tried_again_by_the_next_run(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.faults["POST", "jobs"] = [403]
+    with MeasurementStore(tmp_path / "measurements.db") as store:
+        (failure,) = measure(hub, store, networks_of(1), lambda _s: None).values()
+        (result,) = measure(hub, store, networks_of(1), lambda _s: None).values()
+    assert failure.reason.startswith("AI Hub refuses to compile n0: Request was throttled.")
+    assert failure.transient
+    assert isinstance(result, Measurement)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -334,6 +344,11 @@ def test_a_failed_job_is_a_failed_network_and_the_others_go_on(hub: LoopbackHub,
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
     with pytest.raises(DeviceError, match=named):
         make_device(**options)
+
+
+def test_fp32_on_an_npu_is_refused() -> None:
+    with pytest.raises(DeviceError, match="NPUs have no fp32"):
+        make_device("fp32")
 
 
 def test_bf16_is_refused() -> None:
@@ -355,3 +370,25 @@ def test_a_profile_that_lacks_what_it_must_tell() -> None:
     summary = {"estimated_inference_time": 800, "first_load_time": None}
     result = read_profile({"execution_summary": summary, "execution_detail": []})
     assert (result.samples_ms, result.metrics) == ((0.8,), {})
+
+
+@pytest.fixture
+def storage(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's uploads go by S3's protocol, also to the loopback interface, without repetition."""
+    hub.hands_out_credentials = True
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{hub.port}")
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+
+
+@pytest.mark.usefixtures("storage")
+def test_uploads_by_credentials(hub: LoopbackHub) -> None:
+    with make_device() as device:
+        one_result(device)
+    assert hub.uploads["m0"] == TestLoopbackContract().make_network().onnx()
+
+
+@pytest.mark.usefixtures("storage")
+def test_a_storage_that_refuses_is_told_as_an_outage(hub: LoopbackHub) -> None:
+    hub.faults["PUT", "blob"] = [403]
+    with make_device() as device, pytest.raises(QueueBusyError, match=r"storage cannot be reached: .*403"):
+        one_result(device)
