@@ -358,7 +358,7 @@ def test_bf16_is_refused() -> None:
 
 def test_a_name_behind_the_colon_chooses_the_phone() -> None:
     profile = load_profile("aihub:Samsung Galaxy S23 / Ultra")
-    assert profile.name == "aihub-samsung-galaxy-s23-ultra"
+    assert profile.name == "aihub:Samsung Galaxy S23 / Ultra"
     device = open_device(profile)
     assert isinstance(device, AiHubDevice)
     assert device.target == "Samsung Galaxy S23 / Ultra"

@@ -137,7 +137,8 @@ def test_a_whole_run_bounded_killed_and_picked_up(hub: LoopbackHub, tmp_path: Pa
     command = hwnas(*COMPRESS, "--max-measurements=5", "--json")
     for jobs in (2, 7):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            wait_for(lambda jobs=jobs: len(hub.submitted) >= jobs or process.poll() is not None)
+            while len(hub.submitted) < jobs and process.poll() is None:
+                time.sleep(0.02)
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
     finished = run(*command[3:])

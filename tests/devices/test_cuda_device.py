@@ -248,7 +248,7 @@ def test_wrong_profiles_are_named(precision: str, options: dict[str, Any], named
 
 def test_an_index_behind_the_colon() -> None:
     profile = load_profile("cuda-fp16:2")
-    assert (profile.name, profile.precision) == ("cuda-fp16-2", "fp16")
+    assert (profile.name, profile.precision) == ("cuda-fp16:2", "fp16")
     device = open_device(with_options(profile, batch=32, any_gpu=None))
     assert isinstance(device, CudaDevice)
     assert (device.layer.index, device.runtime.batch, device.runtime.channels_last) == (2, 32, True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-import re
 from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -37,9 +36,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         return decode(DeviceProfile, read_toml(path), path)
     base, colon, target = name_or_path.partition(":")
     if colon and base in _profiles():
-        # The name becomes a folder's: `aihub-samsung-galaxy-s24`.
-        name = re.sub(r"[^a-z0-9]+", "-", name_or_path.lower()).strip("-")
-        return replace(with_options(load_profile(base), target=target.strip()), name=name)
+        return replace(with_options(load_profile(base), target=target.strip()), name=name_or_path)
     file = _profiles().get(name_or_path)
     if file is None:
         near = difflib.get_close_matches(name_or_path, profile_names()) or profile_names()

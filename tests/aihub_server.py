@@ -185,7 +185,7 @@ class LoopbackHub:
 
     def _look(self, job_id: str) -> pb.Job:
         job = self.submitted[job_id]
-        specific = getattr(job, job.WhichOneof("job"))
+        specific = getattr(job, str(job.WhichOneof("job")))
         self._looked[job_id] += 1
         if self._looked[job_id] < self.looks or job.WhichOneof("job") in self.held:
             running = pb.JOB_STATE_OPTIMIZING_MODEL, pb.JOB_STATE_MEASURING_PERFORMANCE
