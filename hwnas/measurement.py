@@ -13,7 +13,7 @@ from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, sha256_of_plain
 
 Kind = Literal["measured", "modelled", "functional"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | int | float | bool
 
 MEASUREMENT_SCHEMA = "hwnas.measurement/1"
@@ -69,6 +69,9 @@ class Conditions:
         temperatures_c: degrees Celsius by sensor.
         throttled: whether the device holds its clocks back at this moment.
         load: runnable processes on the device, averaged over its last minute.
+        power_w: watts by power domain.
+        limits: what holds the clocks down at this moment, harmless reasons included.
+        other_processes: processes of others that use the device as well.
     """
 
     __pydantic_config__ = STRICT
@@ -76,6 +79,20 @@ class Conditions:
     temperatures_c: Mapping[str, float] = field(default_factory=dict)
     throttled: bool | None = None
     load: float | None = None
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    other_processes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One operator of a network as the device ran it; `time_ms` is None where the device does not tell."""
+
+    __pydantic_config__ = STRICT
+    name: str
+    operator: str
+    unit: str
+    time_ms: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +176,7 @@ class Measurement:
         placement: execution unit → operator type → number of nodes that ran there.
         conditions: before the first and after the last repeat.
         started_at: UTC, ISO 8601.
+        layers: of the last repeat, in order; empty where the device does not tell them.
     """
 
     __pydantic_config__ = STRICT
@@ -173,6 +191,7 @@ class Measurement:
     fingerprint: Fingerprint
     conditions: tuple[Conditions, Conditions]
     started_at: str
+    layers: tuple[Layer, ...] = ()
 
     def __post_init__(self) -> None:
         samples_ms = [*itertools.chain.from_iterable(self.repeats_ms), *self.anchor_ms]
@@ -194,6 +213,11 @@ class Measurement:
     def latency_ms(self) -> float:
         """The median of the repeats' medians."""
         return statistics.median(self.medians_ms)
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Images a second: the batch (metric `batch_size`, otherwise 1) over the latency."""
+        return 1000 * self.metrics.get("batch_size", 1) / self.latency_ms
 
     @property
     def spread(self) -> float:

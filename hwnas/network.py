@@ -95,6 +95,28 @@ class Network:
         """SHA-256 of the parts' hashes."""
         return sha256("".join(part.hash for part in self.parts).encode())
 
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """(B, C, H, W) that the graph takes."""
+        import onnx
+
+        graph = onnx.load_model_from_string(self.parts[0].onnx).graph
+        weights = {tensor.name for tensor in graph.initializer}
+        value = next(value for value in graph.input if value.name not in weights)
+        return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+
+    def batched(self, batch: int) -> Network:
+        """This network with inputs (batch, C, H, W), exported again from its module; itself where it fits.
+
+        Raises:
+            NetworkFormError: it has no torch module, so its graph's batch cannot be changed.
+        """
+        if batch == self.input_shape[0]:
+            return self
+        network = Network.from_module(self.name, self.module(), (batch, *self.input_shape[1:]))
+        network.calibration = self.calibration
+        return network
+
     def module(self) -> nn.Sequential:
         """The network as a new torch module in eval mode, its parts by name.
 
@@ -111,7 +133,7 @@ class Network:
         """The whole graph, serialised; fp16 keeps float32 inputs and outputs, int8 is static QDQ.
 
         Raises:
-            NetworkFormError: int8 was asked for without calibration images, or a conversion failed.
+            NetworkFormError: int8 without calibration images, bf16, or a conversion that failed.
         """
         if precision not in self._onnx:
             self._onnx[precision] = self._convert(precision)
@@ -124,6 +146,10 @@ class Network:
             return self.parts[0].onnx if len(self.parts) == 1 else stitch(self.parts)
         if precision == "fp16":
             return conversion.to_fp16(self.onnx())
+        if precision == "bf16":
+            raise NetworkFormError(
+                f"{self.name}: there is no ONNX form in bf16", "use a profile with fp16, or a torch runtime"
+            )
         if self.calibration is None:
             raise NetworkFormError(
                 f"{self.name}: int8 needs calibration images",

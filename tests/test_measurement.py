@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.errors import InputError
-from hwnas.measurement import Conditions, Fingerprint, Measurement, Protocol
+from hwnas.measurement import Conditions, Fingerprint, Layer, Measurement, Protocol
 
 FINGERPRINT = Fingerprint(
     chip="c", os_build="o", driver="d", runtime="r", precision="fp32", power_mode="default"
@@ -109,7 +109,7 @@ def test_a_measurement_that_says_nothing_is_refused(changes: dict[str, Any]) -> 
         make(**changes)
 
 
-@pytest.mark.parametrize("key", [key for key in make().to_json() if key != "schema"])
+@pytest.mark.parametrize("key", [key for key in make().to_json() if key not in ("schema", "layers")])
 def test_every_key_is_needed_and_typed(key: str) -> None:
     plain = json.loads(json.dumps(make().to_json()))
     for wrong in ({name: value for name, value in plain.items() if name != key}, plain | {key: 1}):
@@ -145,3 +145,16 @@ def test_a_protocol_that_cannot_be_followed_is_refused(wrong: dict[str, Any]) ->
 )
 def test_repeats_are_enough_when_the_latest_agree(medians_ms: list[float], settled: bool) -> None:
     assert PROTOCOL.settled(medians_ms) is settled
+
+
+def test_throughput_counts_the_images_of_a_batch() -> None:
+    measurement = replace(make(), repeats_ms=((4.0,), (4.0,)))
+    assert measurement.throughput_per_s == 250.0
+    assert replace(measurement, metrics={"batch_size": 32.0}).throughput_per_s == 8000.0
+
+
+def test_layers_and_conditions_come_back() -> None:
+    layers = (Layer(name="conv1", operator="Conv", unit="NPU", time_ms=None),)
+    busy = Conditions(power_w={"gpu": 250.0}, limits=("power cap",), other_processes=1)
+    measurement = replace(make(), layers=layers, conditions=(busy, busy))
+    assert Measurement.from_json(json.loads(json.dumps(measurement.to_json())), "test") == measurement

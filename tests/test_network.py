@@ -242,3 +242,20 @@ def test_a_truncated_or_missing_file_is_named(tmp_path: Path) -> None:
         Network.from_onnx(path)
     with pytest.raises(InputError, match="cannot read"):
         Network.from_onnx(tmp_path / "absent.onnx")
+
+
+def test_bf16_has_no_onnx_form() -> None:
+    network = Network.from_module("small", nn.Conv2d(3, 4, 3), (1, 3, 8, 8))
+    with pytest.raises(NetworkFormError, match="no ONNX form in bf16") as refusal:
+        network.onnx("bf16")
+    assert "torch runtime" in refusal.value.fix
+
+
+def test_another_batch_is_another_export() -> None:
+    network = Network.from_module("small", nn.Conv2d(3, 4, 3), (1, 3, 8, 8))
+    batched = network.batched(5)
+    assert (network.input_shape, batched.input_shape) == ((1, 3, 8, 8), (5, 3, 8, 8))
+    assert batched.hash != network.hash
+    assert network.batched(1) is network
+    with pytest.raises(NetworkFormError, match="no torch module"):
+        Network("file", [Part("file", onnx=network.onnx)]).batched(5)

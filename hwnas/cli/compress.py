@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from hwnas.cli.device_options import AnyGpu, Batch
 from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json, print_table
 
 EXAMPLE = """Examples:
@@ -31,6 +32,7 @@ class ObjectiveName(StrEnum):
     """Costs that a search can lower."""
 
     latency = "latency"
+    throughput = "throughput"
     macs = "macs"
     params = "params"
 
@@ -78,6 +80,15 @@ def compress(
         Optional[str],  # noqa: UP045
         typer.Option(help="How the search measures: quick, search, report, or a .toml file."),
     ] = None,
+    batch: Batch = None,
+    any_gpu: AnyGpu = False,
+    max_measurements: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Networks that the run may measure before it emits checkpoints."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
+    ] = False,
     population: Annotated[Optional[int], typer.Option(min=2, help="Of NSGA-II.")] = None,  # noqa: UP045
     generations: Annotated[Optional[int], typer.Option(min=1, help="Of NSGA-II.")] = None,  # noqa: UP045
     pick: Annotated[
@@ -102,10 +113,12 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.compress.pipeline import compress as run_compress
+    from hwnas.compress.plan import plan_of, require_consent
     from hwnas.compress.run import recorded_threads
     from hwnas.compress.settings import LibrarySettings, SearchSettings
     from hwnas.compress.settings import preset as load_preset
     from hwnas.devices.machine import usable_cores
+    from hwnas.files import encode
 
     values = load_preset(preset)
     path = out or Path("runs") / Path(model.replace(":", "-")).name
@@ -135,7 +148,15 @@ def compress(
         generations=generations or values["generations"],
         finetune_epochs=finetune_epochs or values["finetune_epochs"],
         picks=tuple(rules) or ("knee",),
+        batch=batch,
+        any_gpu=any_gpu,
+        max_measurements=max_measurements,
     )
+    plan = plan_of(search)
+    if dry_run:
+        print_json(encode(plan)) if as_json else typer.echo(plan.describe())
+        return
+    require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
     with TerminalProgress() as progress:
         result = run_compress(library, search, path, command, progress, allow_code=allow_code)
@@ -153,10 +174,12 @@ def _show(result: dict[str, Any]) -> None:
 
     front = result["front"]
     rows = front["front"]
-    latency = front["objective"] == "latency"
+    throughput = front["objective"] == "throughput"
+    cost = "time an image" if throughput else front["objective"]
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    for column in ("choices", "loss", f"{front['objective']} / reference", "latency ms", "MMACs", "k params"):
+    speed = "images/s" if throughput else "latency ms"
+    for column in ("choices", "loss", f"{cost} / reference", speed, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
     for row in rows:
@@ -165,7 +188,7 @@ def _show(result: dict[str, Any]) -> None:
             "-".join(str(choice) for choice in row["choices"]) + (f"  ← {rule}" if rule else ""),
             f"{row['loss']:.4f}",
             f"{row['cost_ratio']:.3f}",
-            f"{row['latency_ms']:.3f}" if latency else "–",
+            _speed(row, throughput),
             f"{row['macs'] / 1e6:.2f}",
             f"{row['params'] / 1e3:.0f}",
             style="bold" if rule else None,
@@ -185,3 +208,9 @@ def _show(result: dict[str, Any]) -> None:
             f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
             f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
         )
+
+
+def _speed(row: dict[str, Any], throughput: bool) -> str:
+    if row["latency_ms"] is None:
+        return "–"
+    return f"{row['throughput_per_s']:.0f}" if throughput else f"{row['latency_ms']:.3f}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.cli.device_options import AnyGpu, Batch
 from hwnas.cli.output import Json, messages, print_json, print_table
 from hwnas.errors import HwnasError
 
@@ -26,17 +27,19 @@ def profile(
     ],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
     protocol: Annotated[str, typer.Option(help="quick, search, report, or a .toml file.")] = "search",
+    batch: Batch = None,
+    any_gpu: AnyGpu = False,
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
     from hwnas.compress.models import find_network
     from hwnas.files import hwnas_home
-    from hwnas.profiles.catalogue import load_profile, open_device
+    from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.protocols import describe, load_protocol
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import MeasurementStore
 
-    opened = open_device(load_profile(device))
+    opened = open_device(with_options(load_profile(device), batch=batch, any_gpu=any_gpu or None))
     how = load_protocol(protocol)
     networks = [find_network(model) for model in models]
     with (
@@ -77,6 +80,7 @@ def _plain(model: str, result: MeasurementResult) -> dict[str, Any]:
         "p90_ms": result.percentile_ms(90),
         "p99_ms": result.percentile_ms(99),
         "spread": result.spread,
+        "throughput_per_s": result.throughput_per_s,
     }
     return {"model": model, "summary": summary, "measurement": result.to_json()}
 
@@ -97,6 +101,7 @@ def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
         "p99 ms",
         "spread of repeats",
         "runs",
+        "images/s",
         "kind",
         "nodes",
     ):
@@ -114,6 +119,7 @@ def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
                 f"{result.percentile_ms(99):.3f}",
                 f"{result.spread:.1%}",
                 f"{len(result.repeats_ms)} × {runs // len(result.repeats_ms)}",
+                f"{result.throughput_per_s:.1f}",
                 result.kind,
                 ", ".join(nodes) or "–",
             )

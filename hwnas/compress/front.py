@@ -5,17 +5,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, pareto_front, search
-from hwnas.compress.settings import LibrarySettings, Objective, SearchSettings
+from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
-from hwnas.profiles.catalogue import load_profile, open_device
+from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.store import MeasurementStore
@@ -38,7 +38,7 @@ class SearchOutcome:
     Attributes:
         points: every architecture that it asked for.
         front: the Pareto-optimal ones, by rising cost.
-        reference_latency_ms: what a cost of 1 stands for; None where the objective is no latency.
+        reference_latency_ms: what a cost of 1 stands for; None where the objective is not measured.
     """
 
     device: str
@@ -72,6 +72,9 @@ def target_of(settings: SearchSettings) -> Target:
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
     """
     profile = load_profile(settings.device)
+    profile = with_options(profile, batch=settings.batch, any_gpu=settings.any_gpu or None)
+    if settings.batch is not None:
+        profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
 
@@ -96,10 +99,16 @@ def search_device(
     measured: list[Measurement] = []
     fingerprint = None
     with ExitStack() as stack:
-        if settings.objective == "latency":
+        if settings.objective in MEASURED:
             store = stack.enter_context(MeasurementStore(folder / "measurements.db"))
             session = stack.enter_context(
-                Session(open_device(target.profile), target.protocol, store, anchor=stitcher.reference)
+                Session(
+                    open_device(target.profile),
+                    target.protocol,
+                    store,
+                    anchor=stitcher.reference,
+                    max_measurements=settings.max_measurements,
+                )
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
@@ -120,6 +129,7 @@ def search_device(
     anchors = [value for measurement in measured for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None
     write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
+    batch = measured[0].metrics.get("batch_size", 1) if measured else 1
     front = pareto_front(points)
     outcome = SearchOutcome(
         device=target.profile.name,
@@ -129,7 +139,7 @@ def search_device(
         reference_latency_ms=reference_latency_ms,
         points=tuple(points),
         front=tuple(front),
-        rows=tuple(_row(point, stitcher, reference_latency_ms) for point in front),
+        rows=tuple(_row(point, stitcher, reference_latency_ms, batch) for point in front),
     )
     write_json(folder / "front.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
@@ -156,19 +166,23 @@ def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
     return lambda batch: [stitcher.cost(choices)[index] / whole for choices in batch]
 
 
-def _row(point: Point, stitcher: Stitcher, reference_latency_ms: float | None) -> dict[str, Any]:
+def _row(
+    point: Point, stitcher: Stitcher, reference_latency_ms: float | None, batch: float
+) -> dict[str, Any]:
     macs, params = stitcher.cost(point.choices)
     names = [
         stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
         for n, choice in enumerate(point.choices, 1)
     ]
     cost = point.cost or 0.0
+    latency_ms = None if reference_latency_ms is None else cost * reference_latency_ms
     return {
         "choices": list(point.choices),
         "blocks": names,
         "loss": point.loss,
         "cost_ratio": cost,
-        "latency_ms": None if reference_latency_ms is None else cost * reference_latency_ms,
+        "latency_ms": latency_ms,
+        "throughput_per_s": None if latency_ms is None else 1000 * batch / latency_ms,
         "macs": macs,
         "params": params,
     }

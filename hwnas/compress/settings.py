@@ -11,8 +11,9 @@ from hwnas.compress.distill import Loss
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 
-Objective = Literal["latency", "macs", "params"]
-OBJECTIVES: tuple[Objective, ...] = ("latency", "macs", "params")
+Objective = Literal["latency", "throughput", "macs", "params"]
+OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput", "macs", "params")
+MEASURED: tuple[Objective, ...] = ("latency", "throughput")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,10 @@ class SearchSettings:
         device: a profile's name or the path of a profile.
         protocol: by which the networks of the search are measured.
         picks: `knee`, `latency-ms=X` or `speedup=X`.
+        batch: images a run; None is the profile's own.
+        any_gpu: measure on another chip than the profile is for.
+        max_measurements: networks that may be measured in all searches of this run directory on this device,
+            what else is measured by the same protocol included; None is no bound.
     """
 
     __pydantic_config__ = STRICT
@@ -66,6 +71,9 @@ class SearchSettings:
     generations: int
     finetune_epochs: int
     picks: tuple[str, ...]
+    batch: int | None = None
+    any_gpu: bool = False
+    max_measurements: int | None = None
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -32,10 +32,14 @@ class Handle:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-class Device(ABC):
-    """Anything that answers "how long does this whole network take?"; used as a context manager.
+class BaseDevice(ABC):
+    """What a device that samples and a device with a queue have in common; used as a context manager.
 
     While it is open a file lock keeps every other process away from the hardware named by `lock_name`.
+
+    Attributes:
+        kind: what its latencies are taken for.
+        unconfirmed: so many networks may be measured without asking the user; None is any number.
 
     Raises:
         DeviceError: on entering, when the device cannot be used or another process holds it.
@@ -43,12 +47,12 @@ class Device(ABC):
     """
 
     kind: Kind = "measured"
+    unconfirmed: int | None = None
 
     def __init__(self, profile: DeviceProfile) -> None:
         self.profile = profile
         self._lock: DeviceLock | None = None
         self._is_open = False
-        self._handles: dict[int, Handle] = {}
 
     @property
     @abstractmethod
@@ -68,17 +72,6 @@ class Device(ABC):
     def conditions(self) -> Conditions:
         """Clocks, temperatures, load at this moment; unknown ones are left out."""
         return Conditions()
-
-    @abstractmethod
-    def prepare_impl(self, network: Network) -> Handle:
-        """Load a network. Raises PreparationError or NetworkFormError where this one cannot be run."""
-
-    @abstractmethod
-    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
-        """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
-
-    def release_impl(self, handle: Handle) -> None:  # noqa: B027 - there may be nothing to do
-        """Free what the handle holds."""
 
     def __enter__(self) -> Self:
         name = self.lock_name
@@ -100,14 +93,43 @@ class Device(ABC):
         with ExitStack() as last_to_first:  # each step is taken even when one before it fails
             last_to_first.callback(self._unlock)
             last_to_first.callback(self.close_impl)
-            for handle in list(self._handles.values()):
-                last_to_first.callback(self.release, handle)
 
     def _unlock(self) -> None:
         self._is_open = False
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")
+
+
+class Device(BaseDevice):
+    """A device that loads a network and runs it: anything but a queue."""
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        super().__init__(profile)
+        self._handles: dict[int, Handle] = {}
+
+    @abstractmethod
+    def prepare_impl(self, network: Network) -> Handle:
+        """Load a network. Raises PreparationError or NetworkFormError where this one cannot be run."""
+
+    @abstractmethod
+    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
+        """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
+
+    def release_impl(self, handle: Handle) -> None:
+        """Free what the handle holds."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with ExitStack() as last_to_first:
+            last_to_first.callback(super().__exit__, kind, value, trace)
+            for handle in list(self._handles.values()):
+                last_to_first.callback(self.release, handle)
 
     def prepare(self, network: Network) -> Handle:
         """Load a network and keep it ready.
@@ -142,7 +164,3 @@ class Device(ABC):
         """Free a prepared network; a second release does nothing."""
         if self._handles.pop(id(handle), None) is not None:
             self.release_impl(handle)
-
-    def _require_open(self) -> None:
-        if not self._is_open:
-            raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")

@@ -104,7 +104,7 @@ class HostDevice(Device):
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise _refused(network.name, error) from error
         return Handle(
-            network_hash=network.hash, state=_Loaded(session, binding), placement=_placement(session)
+            network_hash=network.hash, state=_Loaded(session, binding), placement=placement(session)
         )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
@@ -154,7 +154,7 @@ def _input_array(value: ort.NodeArg) -> np.ndarray[Any, Any]:
     return array
 
 
-def _placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:
+def placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:
     """Which provider took how many nodes of which operator; empty where ONNX Runtime is too old to tell."""
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return {}

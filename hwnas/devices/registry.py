@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
-from hwnas.devices.base import Device
+from hwnas.devices.base import BaseDevice
 from hwnas.errors import DeviceError
 
 GROUP = "hwnas.devices"
@@ -15,7 +15,7 @@ def device_names() -> list[str]:
     return sorted(_entries())
 
 
-def device_class(name: str) -> type[Device]:
+def device_class(name: str) -> type[BaseDevice]:
     """The device class of a name.
 
     Raises:
@@ -31,7 +31,7 @@ def device_class(name: str) -> type[Device]:
         found = entry.load()
     except Exception as error:  # a plugin may fail in any way while it is imported
         raise _broken(entry, f"{type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Device)):
+    if not (isinstance(found, type) and issubclass(found, BaseDevice)):
         raise _broken(entry, f"{entry.value} is not a device class")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 
 from hwnas.errors import InputError
@@ -58,6 +59,13 @@ def load_protocol(name_or_path: str) -> Protocol:
             f"take one of {', '.join(protocol_names())}, or the path of a .toml file",
         )
     return PROTOCOLS[name_or_path]
+
+
+def queued(protocol: Protocol) -> Protocol:
+    """A protocol at a queue: repeats are jobs of their own, warm-up and runs within one are the queue's."""
+    return replace(
+        protocol, name=f"{protocol.name}, queued", warmup_s=0.0, min_runs=1, min_s=0.0, cooldown_s=0.0
+    )
 
 
 def describe(protocol: Protocol) -> str:

@@ -8,11 +8,21 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from hwnas.devices.base import Device
+from hwnas.devices.base import BaseDevice, Device
+from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceError
-from hwnas.measurement import Fingerprint, Kind, MeasurementFailure, MeasurementResult, Protocol
+from hwnas.measurement import (
+    Fingerprint,
+    Kind,
+    Measurement,
+    MeasurementFailure,
+    MeasurementResult,
+    Protocol,
+)
 from hwnas.network import Network
-from hwnas.profiles.protocols import ONCE
+from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.protocols import ONCE, queued
+from hwnas.profiles.queue import QueueRun
 from hwnas.profiles.rounds import Anchor, Chunk
 from hwnas.profiles.store import MeasurementStore
 
@@ -24,10 +34,12 @@ class Session:
 
     Args:
         device: not yet entered.
-        protocol: how latencies are taken; a modelled device is always asked `once`.
+        protocol: how latencies are taken; a modelled device is always asked `once`, a queue by `queued`.
         store: what is already known, and where results go.
         anchor: the reference network, measured in every round as a witness of drift.
         recall: answer from the store what it knows; otherwise everything is measured anew and added.
+        max_measurements: networks that the store may come to hold of this fingerprint and protocol, earlier
+            sessions included; those beyond are answered with a failure that is not stored. None is no bound.
         sleep: pauses for some seconds.
 
     Raises:
@@ -37,12 +49,13 @@ class Session:
 
     def __init__(
         self,
-        device: Device,
+        device: BaseDevice,
         protocol: Protocol,
         store: MeasurementStore,
         anchor: Network | None = None,
         *,
         recall: bool = True,
+        max_measurements: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.device = device
@@ -52,13 +65,16 @@ class Session:
         self._anchor: Anchor | None = None
         self._fingerprint: Fingerprint | None = None
         self._recalls = recall
+        self._max_measurements = max_measurements
         self._sleep = sleep
         self._closing = ExitStack()
 
     @property
     def protocol(self) -> Protocol:
         """The protocol that this session really uses."""
-        return ONCE if self.device.kind == "modelled" else self._protocol
+        if self.device.kind == "modelled":
+            return ONCE
+        return queued(self._protocol) if isinstance(self.device, QueueDevice) else self._protocol
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -71,7 +87,7 @@ class Session:
         with ExitStack() as opened:
             opened.enter_context(self.device)
             self._fingerprint = self.device.fingerprint()
-            if self._anchor_network is not None:
+            if self._anchor_network is not None and isinstance(self.device, Device):
                 self._anchor = Anchor(self.device, self.device.prepare(self._anchor_network), self.protocol)
             self._closing = opened.pop_all()
         return self
@@ -97,11 +113,13 @@ class Session:
         for network in networks:
             waiting.append(network.hash)
             known = self._recall(network.hash)
+            if known is None and network.hash not in pending:
+                known = self._over_budget(network.hash, pending)
             if known is None:
                 pending[network.hash] = network
             else:
                 results[network.hash] = known
-            if not pending or len(pending) == CHUNK:
+            if not pending or (len(pending) == CHUNK and isinstance(self.device, Device)):
                 yield from self._answer(waiting, results, pending)
                 waiting, results, pending = [], {}, {}
         yield from self._answer(waiting, results, pending)
@@ -113,11 +131,45 @@ class Session:
             self._store.put(result, self.fingerprint, self.protocol)
             results[result.network_hash] = result
 
-        if pending:
+        if pending and isinstance(self.device, Device):
             chunk = Chunk(self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep)
             chunk.measure(list(pending.values()))
+        elif pending and isinstance(self.device, QueueDevice):
+            with JobStore(self._store.path.with_name("jobs.db"), self.fingerprint, self.protocol) as jobs:
+                anchor = self._queue_anchor(pending)
+                run = QueueRun(self.device, self.protocol, self.fingerprint, jobs, anchor, keep, self._sleep)
+                run.measure(pending)
         for network_hash in waiting:
             yield network_hash, results[network_hash]
+
+    def _queue_anchor(self, pending: dict[str, Network]) -> tuple[str, float | None] | None:
+        """The anchor's hash, and its latency where the store knows it; else it is measured first."""
+        anchor = self._anchor_network
+        if anchor is None:
+            return None
+        known = self._store.get(anchor.hash, self.fingerprint, self.protocol)
+        if isinstance(known, Measurement):
+            return anchor.hash, known.latency_ms
+        others = {key: network for key, network in pending.items() if key != anchor.hash}
+        pending.clear()
+        pending.update({anchor.hash: anchor, **others})
+        return anchor.hash, None
+
+    def _over_budget(self, network_hash: str, pending: Collection[str]) -> MeasurementFailure | None:
+        if self._max_measurements is None:
+            return None
+        taken = self._store.count(self.fingerprint, self.protocol) + len(pending)
+        anchor = self._anchor_network
+        if isinstance(self.device, QueueDevice) and anchor is not None:
+            # At a queue the anchor is measured as any other network, once.
+            known = self._store.get(anchor.hash, self.fingerprint, self.protocol)
+            taken += known is None and anchor.hash not in {network_hash, *pending}
+        if taken < self._max_measurements:
+            return None
+        reason = f"not measured: the run's {self._max_measurements} measurements are used up"
+        return MeasurementFailure(
+            network_hash=network_hash, reason=f"{reason}; fix: raise --max-measurements", transient=True
+        )
 
     def _recall(self, network_hash: str) -> MeasurementResult | None:
         if not self._recalls:
@@ -126,7 +178,7 @@ class Session:
         return None if isinstance(known, MeasurementFailure) and known.transient else known
 
 
-def require_kind(device: Device, accepted: Collection[Kind], purpose: str) -> None:
+def require_kind(device: BaseDevice, accepted: Collection[Kind], purpose: str) -> None:
     """Refuse a device whose latencies do not mean what a purpose needs.
 
     Args:

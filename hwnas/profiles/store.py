@@ -38,6 +38,7 @@ CREATE INDEX IF NOT EXISTS results_key ON results (network_hash, fingerprint, pr
 _SELECT_KEY = """
 SELECT * FROM results WHERE network_hash = ? AND fingerprint = ? AND protocol = ? ORDER BY id DESC
 """
+_COUNT = "SELECT COUNT(DISTINCT network_hash) FROM results WHERE fingerprint = ? AND protocol = ?"
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ class MeasurementStore:
             plain = {"schema": FAILURE_SCHEMA, **encode(result)}
         row = (result.network_hash, fingerprint.id, protocol.id, json.dumps(plain, allow_nan=False))
         self._database.write("INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?)", (*row, _digest(row)))
+
+    def count(self, fingerprint: Fingerprint, protocol: Protocol) -> int:
+        """How many networks have a result."""
+        return int(self._database.read(_COUNT, (fingerprint.id, protocol.id))[0][0])
 
     def all(self) -> list[MeasurementResult]:
         """Every valid result, in the order of their storing."""

@@ -5,18 +5,25 @@ A package that brings a device class turns them on with a subclass of its own::
     class TestMyDevice(DeviceContract):
         def make_device(self) -> Device:
             return MyDevice(DeviceProfile(name="mine", device="mine", description="my board"))
+
+A device with a queue takes `QueueDeviceContract` in the same way.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hwnas.devices.base import Device
+from hwnas.devices.base import BaseDevice, Device
 from hwnas.devices.lock import DeviceLock
+from hwnas.devices.queue import QueueDevice, QueueJob, QueueResult
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
 from hwnas.files import decode, encode
 from hwnas.measurement import Conditions, Fingerprint, Measurement, Protocol
@@ -32,10 +39,10 @@ SHORT = Protocol(
 )
 
 
-class DeviceContract:
-    """Tests of one device class; a subclass gives `make_device`, and may give other networks."""
+class _AnyDeviceContract:
+    """What holds for devices that sample and for devices with a queue."""
 
-    def make_device(self) -> Device:
+    def make_device(self) -> BaseDevice:
         """A new device object that is not entered; every one stands for the same hardware."""
         raise NotImplementedError
 
@@ -53,6 +60,10 @@ class DeviceContract:
         """A network named `broken` that the device cannot run, in any form."""
         return Network("broken", [Part("broken", onnx=_unknown_operator, module=_failing_module)])
 
+    def sleep(self, seconds: float) -> None:
+        """How a session pauses."""
+        time.sleep(seconds)
+
     def test_fingerprint_is_stable_and_plain(self) -> None:
         with self.make_device() as device:
             first = device.fingerprint()
@@ -66,6 +77,38 @@ class DeviceContract:
             conditions = device.conditions()
         plain = json.loads(json.dumps(encode(conditions), allow_nan=False))
         assert decode(Conditions, plain, "test") == conditions
+
+    def test_is_locked_while_open(self) -> None:
+        with self.make_device() as device:
+            if device.lock_name is None:
+                pytest.skip("a device without hardware needs no lock")
+            lock = DeviceLock(device.lock_name)
+            with pytest.raises(DeviceError, match="in use"):
+                lock.acquire(timeout_s=0)
+        lock.acquire(timeout_s=0)
+        lock.release()
+
+    def test_a_session_measures_and_remembers(self, tmp_path: Path) -> None:
+        network, broken = self.make_network(), self.make_broken_network()
+        with MeasurementStore(tmp_path / "measurements.db") as store:
+            with Session(self.make_device(), SHORT, store, anchor=network, sleep=self.sleep) as session:
+                first = dict(session.measure([network, broken]))
+            with Session(self.make_device(), SHORT, store, anchor=network, sleep=self.sleep) as session:
+                assert dict(session.measure([network, broken])) == first
+        measurement = first[network.hash]
+        assert isinstance(measurement, Measurement), measurement
+        assert measurement.anchor_ratio > 0
+        plain = json.loads(json.dumps(measurement.to_json(), allow_nan=False))
+        assert Measurement.from_json(plain, "test") == measurement
+        assert not isinstance(first[broken.hash], Measurement)
+
+
+class DeviceContract(_AnyDeviceContract):
+    """Tests of one device class; a subclass gives `make_device`, and may give other networks."""
+
+    def make_device(self) -> Device:
+        """A new device object that is not entered; every one stands for the same hardware."""
+        raise NotImplementedError
 
     def test_prepares_samples_and_releases(self) -> None:
         network = self.make_network()
@@ -115,16 +158,6 @@ class DeviceContract:
             with pytest.raises(DeviceError, match="released"):
                 device.sample(handle, runs=1, seconds=0)
 
-    def test_is_locked_while_open(self) -> None:
-        with self.make_device() as device:
-            if device.lock_name is None:
-                pytest.skip("a device without hardware needs no lock")
-            lock = DeviceLock(device.lock_name)
-            with pytest.raises(DeviceError, match="in use"):
-                lock.acquire(timeout_s=0)
-        lock.acquire(timeout_s=0)
-        lock.release()
-
     def test_is_released_after_an_exception(self) -> None:
         device = self.make_device()
         with pytest.raises(KeyboardInterrupt), device:
@@ -133,19 +166,82 @@ class DeviceContract:
         with device:
             assert device.sample(device.prepare(self.make_network()), runs=1, seconds=0)
 
-    def test_a_session_measures_and_remembers(self, tmp_path: Path) -> None:
-        network, broken = self.make_network(), self.make_broken_network()
-        with MeasurementStore(tmp_path / "measurements.db") as store:
-            with Session(self.make_device(), SHORT, store, anchor=network) as session:
-                first = dict(session.measure([network, broken]))
-            with Session(self.make_device(), SHORT, store, anchor=network) as session:
-                assert dict(session.measure([network, broken])) == first
-        measurement = first[network.hash]
-        assert isinstance(measurement, Measurement), measurement
-        assert measurement.anchor_ratio > 0
-        plain = json.loads(json.dumps(measurement.to_json(), allow_nan=False))
-        assert Measurement.from_json(plain, "test") == measurement
-        assert not isinstance(first[broken.hash], Measurement)
+
+class QueueDeviceContract(_AnyDeviceContract):
+    """Tests of one device class with a queue; a subclass gives `make_device`, and may give other networks.
+
+    A broken network may be refused when it is submitted or by its failed job.
+    """
+
+    def make_device(self) -> QueueDevice:
+        """A new device object that is not entered; every one stands for the same queue."""
+        raise NotImplementedError
+
+    def make_job(self, network: Network) -> QueueJob:
+        """A job that nobody has submitted yet."""
+        name = f"hwnas-contract-{secrets.token_hex(8)}"
+        created_at = datetime.now(UTC).isoformat(timespec="seconds")
+        return QueueJob(name=name, network_hash=network.hash, created_at=created_at)
+
+    def result_of(self, device: QueueDevice, job: QueueJob) -> tuple[QueueJob, QueueResult]:
+        """Look at a job until its result is there; the job as it was last, and the result."""
+        while True:
+            answer = device.collect(job)
+            if isinstance(answer, QueueResult):
+                return job, answer
+            assert (answer.name, answer.network_hash) == (job.name, job.network_hash)
+            job = answer
+            self.sleep(device.poll_s)
+
+    def test_a_job_gives_latencies_and_can_be_repeated(self) -> None:
+        network = self.make_network()
+        with self.make_device() as device:
+            submitted = device.submit(self.make_job(network), network)
+            assert submitted.job_id
+            assert submitted.url
+            job, result = self.result_of(device, submitted)
+            assert all(sample_ms > 0 for sample_ms in result.samples_ms)
+            assert job.prepared
+            again = device.submit(replace(self.make_job(network), prepared=job.prepared), network)
+            assert self.result_of(device, again)[1].samples_ms
+
+    def test_a_job_is_plain_and_goes_on_in_another_process(self) -> None:
+        network = self.make_network()
+        with self.make_device() as device:
+            job = device.submit(self.make_job(network), network)
+        plain = json.loads(json.dumps(encode(job), allow_nan=False))
+        with self.make_device() as device:
+            _, result = self.result_of(device, decode(QueueJob, plain, "test"))
+        plain = json.loads(json.dumps(encode(result), allow_nan=False))
+        assert decode(QueueResult, plain, "test") == result
+
+    def test_a_job_whose_id_never_arrived_is_found_by_its_name(self) -> None:
+        network = self.make_network()
+        with self.make_device() as device:
+            job = self.make_job(network)
+            assert device.find(job) == job
+            assert device.submit(job, network).job_id
+            found = device.find(job)
+            assert found.job_id
+            assert self.result_of(device, found)[1].samples_ms
+
+    def test_a_broken_network_fails_with_a_reason(self) -> None:
+        broken, network = self.make_broken_network(), self.make_network()
+        with self.make_device() as device:
+            with pytest.raises((PreparationError, NetworkFormError)) as refusal:
+                self.result_of(device, device.submit(self.make_job(broken), broken))
+            assert refusal.value.cause
+            assert refusal.value.fix
+            assert self.result_of(device, device.submit(self.make_job(network), network))
+
+    def test_is_refused_before_opening_and_after_closing(self) -> None:
+        device, network = self.make_device(), self.make_network()
+        with pytest.raises(DeviceError, match="not open"):
+            device.submit(self.make_job(network), network)
+        with device:
+            job = device.submit(self.make_job(network), network)
+        with pytest.raises(DeviceError, match="not open"):
+            device.collect(job)
 
 
 def _unknown_operator() -> bytes:

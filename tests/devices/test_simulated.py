@@ -43,6 +43,7 @@ def test_every_accelerator_has_a_profile_that_opens(network: Network) -> None:
     latencies = set()
     for name in names:
         opened = open_device(load_profile(name))
+        assert isinstance(opened, SimulatorDevice)
         assert opened.kind == "modelled"
         with opened:
             latencies.add(opened.sample(opened.prepare(network), runs=1, seconds=0)[0])

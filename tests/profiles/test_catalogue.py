@@ -34,7 +34,7 @@ def test_the_host_cpu_is_there() -> None:
 
 def test_ones_own_profile_is_found_by_name_and_by_path(tmp_path: Path) -> None:
     path = write_own(tmp_path, "mine", MINE)
-    assert profile_names() == ["cpu", "cpu-int8", "mine"]
+    assert {"cpu", "cpu-int8", "mine"} <= set(profile_names())
     assert load_profile("mine").options == {"threads": 1}
     assert load_profile(str(path)) == load_profile("mine")
 
@@ -48,7 +48,7 @@ def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(InputError, match="no device profile 'cpu-int9'; the nearest are cpu-int8") as refusal:
         load_profile("cpu-int9")
     assert "hwnas devices" in refusal.value.fix
-    with pytest.raises(InputError, match="the nearest are cpu, cpu-int8"):
+    with pytest.raises(InputError, match=r"the nearest are .*cpu, cpu-int8"):
         load_profile("../../etc/passwd")
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from hwnas.devices.base import Device
+from hwnas.devices.base import BaseDevice
 from hwnas.devices.registry import device_class
 from hwnas.errors import InputError
 from hwnas.files import decode, hwnas_config, read_toml
-from hwnas.measurement import DeviceProfile
+from hwnas.measurement import DeviceProfile, Option
 
 
 def profile_names() -> list[str]:
@@ -23,7 +24,9 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     """Read a device profile.
 
     Args:
-        name_or_path: the path of a `.toml` file, or a name in the user's `devices` folder or the catalogue.
+        name_or_path: the path of a `.toml` file, or a name in the user's `devices` folder or the catalogue;
+            behind a colon which one of several is meant (`cuda:1`, `aihub:Samsung Galaxy S24`), which becomes
+            the option `target`.
 
     Raises:
         InputError: no such profile, or a file that is not one; the offending key is named.
@@ -31,6 +34,9 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
         return decode(DeviceProfile, read_toml(path), path)
+    base, colon, target = name_or_path.partition(":")
+    if colon and base in _profiles():
+        return replace(with_options(load_profile(base), target=target.strip()), name=name_or_path)
     file = _profiles().get(name_or_path)
     if file is None:
         near = difflib.get_close_matches(name_or_path, profile_names()) or profile_names()
@@ -47,7 +53,13 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     return profile
 
 
-def open_device(profile: DeviceProfile) -> Device:
+def with_options(profile: DeviceProfile, **options: Option | None) -> DeviceProfile:
+    """A profile with some of its options replaced; None leaves one as it is."""
+    given = {key: value for key, value in options.items() if value is not None}
+    return replace(profile, options={**profile.options, **given})
+
+
+def open_device(profile: DeviceProfile) -> BaseDevice:
     """The device that a profile describes, ready to be entered.
 
     Raises:

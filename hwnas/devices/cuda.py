@@ -1,0 +1,276 @@
+"""NVIDIA GPUs, timed by CUDA events: a pair of them around every run, one synchronisation a block of runs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hwnas.devices import machine
+from hwnas.devices.base import Device, Handle
+from hwnas.devices.cuda_layer import PROVIDERS, CudaLayer, Gpu
+from hwnas.devices.cuda_runtimes import ONNX_RUNTIMES, PRECISIONS, Runtime, build_run
+from hwnas.devices.nvml import Nvml
+from hwnas.devices.options import check_options
+from hwnas.errors import DeviceError, DeviceLostError, HwnasError, PreparationError, first_line
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
+from hwnas.network import Network
+
+BLOCK = 1000  # runs between two synchronisations: about what CUDA's queue holds
+LAST_TORCH = {(5, 0): "2.7", (6, 0): "2.7", (7, 0): "2.10"}  # for chips of this capability up to the next
+
+_log = logging.getLogger(__name__)
+
+
+class CudaDevice(Device):
+    """An NVIDIA GPU of this machine.
+
+    Options of the profile:
+        target: the GPU's index; `--device cuda:1` sets it.
+        chip: a part of the chip's name; another chip is refused.
+        any_gpu: do not refuse it; `--any-gpu` sets it.
+        runtime: eager, compile, cuda-graph, onnxruntime-cuda or tensorrt.
+        batch: images a run; `--batch` sets it.
+        channels_last: keep activations and weights in NHWC.
+        cold_l2: overwrite the L2 cache before each run, outside of the timed part.
+
+    Raises:
+        DeviceError: an unknown option, a precision that the runtime does not have, no such GPU, another chip
+            than `chip`, one that the installed torch has no kernels for, or a runtime that is not installed.
+    """
+
+    layer_class = CudaLayer
+
+    def __init__(self, profile: DeviceProfile) -> None:
+        super().__init__(profile)
+        options = check_options(
+            profile,
+            "an NVIDIA GPU",
+            target="0",
+            chip="",
+            any_gpu=False,
+            runtime=tuple(PRECISIONS),
+            batch=1,
+            channels_last=False,
+            cold_l2=False,
+        )
+        self.runtime = Runtime(
+            name=str(options["runtime"]),
+            precision=profile.precision,
+            batch=int(options["batch"]),
+            channels_last=bool(options["channels_last"]),
+        )
+        self.cold_l2 = bool(options["cold_l2"])
+        self._chip = "" if options["any_gpu"] else str(options["chip"])
+        if self.runtime.batch < 1:
+            raise DeviceError(f"profile {profile.name}: batch is {self.runtime.batch}", "take 1 or more")
+        if profile.precision not in PRECISIONS[self.runtime.name]:
+            raise DeviceError(
+                f"profile {profile.name}: runtime {self.runtime.name} has no {profile.precision}",
+                f"take one of {', '.join(PRECISIONS[self.runtime.name])}, or another runtime",
+            )
+        if not str(options["target"]).isdecimal():
+            raise DeviceError(
+                f"profile {profile.name}: {options['target']!r} is no index of a GPU", "--device cuda:0"
+            )
+        self.layer = self.layer_class(int(str(options["target"])))
+        self._nvml: Nvml | None = None
+        self._stream: Any = None
+        self._flush: Callable[[], object] = lambda: None
+        self._restore: Callable[[], None] = lambda: None
+
+    @property
+    def lock_name(self) -> str:
+        """By UUID: an index means another GPU under another CUDA_VISIBLE_DEVICES."""
+        self._require_gpu()
+        return f"cuda {self.layer.gpu().uuid}"
+
+    def open_impl(self) -> None:
+        gpu = self.layer.gpu()
+        if self._chip.lower() not in gpu.name.lower():
+            raise DeviceError(
+                f"profile {self.profile.name} is for {self._chip}, GPU {self.layer.index} is {gpu.name}",
+                "--any-gpu measures on it nevertheless; --device cuda is for any GPU",
+            )
+        check_kernels(gpu, self.layer.architectures(), self.layer.versions())
+        self._check_provider()
+        self._nvml = Nvml(gpu.uuid)
+        self._check_power_mode(self._nvml.power_limit())
+        self._stream = self.layer.new_stream()
+        self._restore = self.layer.configure()
+        if self.cold_l2:
+            import torch
+
+            # Twice its size, since a replacement strategy need not evict everything in one pass.
+            buffer = torch.empty(max(1, 2 * gpu.l2_bytes), dtype=torch.uint8, device=self.layer.place)
+            self._flush = buffer.zero_
+        others = self._nvml.processes() or 0
+        if others > 1:
+            _log.warning("%d other processes use %s: latencies will suffer", others - 1, gpu.name)
+
+    def close_impl(self) -> None:
+        self._restore()
+        self._flush = lambda: None
+        if self._nvml is not None:
+            self._nvml.close()
+
+    def fingerprint(self) -> Fingerprint:
+        gpu, runtime = self.layer.gpu(), self.runtime
+        major, minor = gpu.capability
+        versions = self.layer.versions()
+        if runtime.name in ONNX_RUNTIMES:
+            import onnxruntime as ort
+
+            versions = f"onnxruntime {ort.__version__}, {versions}"
+        details = [runtime.name, versions, f"batch {runtime.batch}"]
+        details += ["channels last"] * runtime.channels_last + ["cold L2"] * self.cold_l2
+        return Fingerprint(
+            chip=f"{gpu.name}, sm_{major}{minor}, {gpu.processors} SMs",
+            os_build=machine.os_build(),
+            driver=self._opened_nvml.driver(),
+            runtime=", ".join(details),
+            precision=self.profile.precision,
+            power_mode=self._opened_nvml.power_limit() or self.profile.power_mode,
+        )
+
+    def conditions(self) -> Conditions:
+        return self._opened_nvml.conditions()
+
+    def prepare_impl(self, network: Network) -> Handle:
+        with self._running(network.name):
+            run, where = build_run(network, self.runtime, self.layer, self._stream)
+            run()  # allocates, compiles and chooses algorithms, and fails now where it would fail later
+            self.layer.synchronize()
+        return Handle(
+            network_hash=network.hash,
+            state=run,
+            placement=where,
+            metrics={"batch_size": float(self.runtime.batch)},
+        )
+
+    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
+        samples_ms: list[float] = []
+        with self._running(handle.network_hash[:12]):
+            while len(samples_ms) < runs or sum(samples_ms) < seconds * 1000:
+                samples_ms += self._block(handle.state, self._next_count(samples_ms, runs, seconds))
+        return samples_ms
+
+    def release_impl(self, handle: Handle) -> None:
+        handle.state = None  # the module and its memory go with the last reference
+
+    def _block(self, run: Callable[[], object], count: int) -> list[float]:
+        pairs = [(self.layer.event(), self.layer.event()) for _ in range(count)]
+        for start, end in pairs:
+            self._flush()
+            start.record()
+            run()
+            end.record()
+        self.layer.synchronize()
+        return [start.elapsed_time(end) for start, end in pairs]
+
+    def _next_count(self, samples_ms: Sequence[float], runs: int, seconds: float) -> int:
+        missing = runs - len(samples_ms)
+        if samples_ms and sum(samples_ms) > 0:
+            mean_ms = sum(samples_ms) / len(samples_ms)
+            missing = max(missing, math.ceil((seconds * 1000 - sum(samples_ms)) / mean_ms))
+        return min(max(missing, 1), BLOCK)
+
+    @contextmanager
+    def _running(self, network: str) -> Iterator[None]:
+        """Inference in our stream, failures explained."""
+        import torch
+
+        try:
+            with torch.inference_mode(), self.layer.in_stream(self._stream):
+                yield
+        except HwnasError:
+            raise
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+            reason = first_line(error)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise PreparationError(
+                    f"{network} does not fit into the GPU's memory", "take a smaller --batch"
+                ) from error
+            if "CUDA error" in reason:
+                # Such errors stay: every later call in this process would fail with the same one.
+                raise DeviceLostError(
+                    f"the GPU failed while it ran {network}: {reason}", "give the same command again"
+                ) from error
+            raise PreparationError(
+                f"{self.runtime.name} cannot run {network} on this GPU: {reason}",
+                "replace what it names, or take another runtime",
+            ) from error
+
+    def _require_gpu(self) -> None:
+        if self.layer.cuda_version() is None:
+            raise DeviceError(
+                "the installed torch is built without CUDA", "pip install --force-reinstall torch"
+            )
+        count = self.layer.count()
+        if count == 0:
+            raise DeviceError(
+                "there is no NVIDIA GPU that torch can reach",
+                "see what nvidia-smi says, and what CUDA_VISIBLE_DEVICES is set to",
+            )
+        if self.layer.index >= count:
+            raise DeviceError(
+                f"there is no GPU {self.layer.index}, only 0 to {count - 1}", f"--device cuda:{count - 1}"
+            )
+
+    def _check_provider(self) -> None:
+        provider = PROVIDERS.get(self.runtime.name)
+        if provider is not None and provider not in self.layer.providers():
+            package = "onnxruntime-gpu tensorrt" if self.runtime.name == "tensorrt" else "onnxruntime-gpu"
+            raise DeviceError(
+                f"runtime {self.runtime.name} is not installed: ONNX Runtime has no {provider}",
+                f"pip uninstall --yes onnxruntime && pip install {package}",
+            )
+
+    def _check_power_mode(self, limit: str | None) -> None:
+        wanted = self.profile.power_mode
+        if wanted != "default" and limit is not None and wanted != limit:
+            raise DeviceError(
+                f"profile {self.profile.name} asks for power mode {wanted}, the GPU's limit is {limit}",
+                f"sudo nvidia-smi --id={self.layer.index} --power-limit={wanted.removesuffix(' W')}",
+            )
+
+    @property
+    def _opened_nvml(self) -> Nvml:
+        if self._nvml is None:
+            raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")
+        return self._nvml
+
+
+def check_kernels(gpu: Gpu, architectures: Sequence[str], versions: str) -> None:
+    """Refuse a GPU that the installed torch has no kernels for.
+
+    Kernels of `sm_XY` run on every chip of the same X whose Y is not smaller; `compute_XY` is compiled on
+    the spot for any later chip.
+
+    Raises:
+        DeviceError: with the version to install.
+    """
+    kernels = [_capability(name) for name in architectures if name.startswith("sm_")]
+    portable = [_capability(name) for name in architectures if name.startswith("compute_")]
+    capability = gpu.capability
+    if any(k[0] == capability[0] and k <= capability for k in kernels) or any(
+        p <= capability for p in portable
+    ):
+        return
+    last = [version for least, version in LAST_TORCH.items() if least <= capability]
+    old = kernels and capability < min(kernels)
+    fix = f"pip install 'torch<={last[-1]}' in a build for CUDA 12.6" if old and last else ""
+    raise DeviceError(
+        f"the installed {versions} has no kernels for {gpu.name} (sm_{capability[0]}{capability[1]}), "
+        f"only for {', '.join(architectures)}",
+        fix or "pip install --upgrade torch",
+    )
+
+
+def _capability(name: str) -> tuple[int, int]:
+    """(8, 0) of `sm_80`, (10, 0) of `compute_100a`."""
+    digits = re.sub(r"\D", "", name)
+    return int(digits[:-1]), int(digits[-1])

@@ -1,0 +1,104 @@
+"""How a network is run on a GPU: each runtime gives a function that queues one run and returns at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.devices.cuda_layer import CudaLayer
+from hwnas.devices.host import placement
+from hwnas.measurement import Precision
+from hwnas.network import Network
+
+TORCH_RUNTIMES = ("eager", "compile", "cuda-graph")
+ONNX_RUNTIMES = ("onnxruntime-cuda", "tensorrt")
+PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
+    **dict.fromkeys(TORCH_RUNTIMES, ("fp32", "fp16", "bf16")),
+    **dict.fromkeys(ONNX_RUNTIMES, ("fp32", "fp16", "int8")),
+}
+CAPTURE_RUNS = 3  # before a CUDA graph is captured, so that nothing is allocated or chosen inside of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Which runtime, and how."""
+
+    name: str
+    precision: Precision
+    batch: int
+    channels_last: bool
+
+
+def build_run(
+    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
+) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
+    """A function that runs the network once on an input that stays on the GPU, and the placement.
+
+    It is called under `inference_mode`, in the stream.
+    """
+    if runtime.name in TORCH_RUNTIMES:
+        return _torch_run(network, runtime, layer, stream)
+    return _onnx_run(network, runtime, layer, stream)
+
+
+def _torch_run(
+    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
+) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[runtime.precision]
+    memory = torch.channels_last if runtime.channels_last else torch.contiguous_format
+    shape = (runtime.batch, *network.input_shape[1:])
+    memory = memory if len(shape) == 4 else torch.contiguous_format
+    # torch's `to` takes a memory format for 4-dimensional weights only, and leaves all others alone.
+    module = network.module().eval().to(device=layer.place, dtype=dtype)
+    module = module.to(memory_format=memory)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x = x.to(device=layer.place, dtype=dtype, memory_format=memory)
+    call = layer.compile(module) if runtime.name == "compile" else module
+
+    def run() -> object:
+        return call(x)
+
+    leaves = Counter(type(leaf).__name__ for leaf in module.modules() if not list(leaf.children()))
+    where = {runtime.name: dict(sorted(leaves.items()))}
+    if runtime.name != "cuda-graph":
+        return run, where
+    for _ in range(CAPTURE_RUNS):
+        run()
+    layer.synchronize()
+    replay = layer.capture(run, stream)
+
+    def replay_graph() -> object:
+        replay()
+        return run  # the graph works in the weights and the input that `run` holds: they must live on
+
+    return replay_graph, where
+
+
+def _onnx_run(
+    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
+) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
+    import numpy as np
+    import onnxruntime as ort
+    import torch
+
+    content = network.batched(runtime.batch).onnx(runtime.precision)
+    session = layer.onnx_session(content, runtime.name, runtime.precision, runtime.channels_last, stream)
+    binding = session.io_binding()
+    (value,) = session.get_inputs()
+    x = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(layer.place)
+    binding.bind_input(value.name, layer.kind, layer.index, np.float32, value.shape, x.data_ptr())
+    for output in session.get_outputs():
+        binding.bind_output(output.name, layer.kind, layer.index)
+    options = ort.RunOptions()
+    # Otherwise each run would wait for its own end, and the events would time the waiting as well.
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run() -> object:
+        session.run_with_iobinding(binding, options)
+        return x  # the binding holds only its address: it must live on
+
+    return run, placement(session)

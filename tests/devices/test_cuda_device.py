@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from fake_cuda import V100, FakeCudaDevice, FakeLayer, make_cuda
+from torch import nn
+
+from hwnas.devices import nvml
+from hwnas.devices.base import Device
+from hwnas.devices.cuda import BLOCK, CudaDevice, check_kernels
+from hwnas.devices.cuda_layer import Gpu
+from hwnas.errors import DeviceError, DeviceLostError, NetworkFormError, PreparationError
+from hwnas.measurement import DeviceProfile, Measurement
+from hwnas.network import Network, Part
+from hwnas.profiles.catalogue import load_profile, open_device, with_options
+from hwnas.profiles.protocols import QUICK
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
+from hwnas.testing.contract import DeviceContract
+
+
+@pytest.fixture(autouse=True)
+def no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without NVIDIA's library, unless a test brings its own."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+
+def small_network() -> Network:
+    return DeviceContract().make_network()
+
+
+class TestEagerContract(DeviceContract):
+    def make_device(self) -> Device:
+        return make_cuda()
+
+
+class TestGraphContract(DeviceContract):
+    def make_device(self) -> Device:
+        return make_cuda(precision="bf16", runtime="cuda-graph", channels_last=True, cold_l2=True)
+
+
+class TestOnnxRuntimeContract(DeviceContract):
+    def make_device(self) -> Device:
+        return make_cuda(runtime="onnxruntime-cuda", batch=2)
+
+
+def test_one_event_pair_a_run_and_one_synchronisation() -> None:
+    with make_cuda() as device:
+        handle = device.prepare(small_network())
+        device.layer.log.clear()
+        samples_ms = device.sample(handle, runs=5, seconds=0)
+    assert samples_ms == [1.25] * 5
+    assert device.layer.log == ["event"] * 10 + ["synchronize"]
+
+
+def test_runs_go_on_until_the_seconds_are_reached() -> None:
+    with make_cuda() as device:
+        handle = device.prepare(small_network())
+        device.layer.log.clear()
+        samples_ms = device.sample(handle, runs=10, seconds=0.1)
+        assert len(samples_ms) == 80
+        assert device.layer.log.count("synchronize") == 2
+        device.layer.log.clear()
+        assert len(device.sample(handle, runs=2 * BLOCK + 1, seconds=0)) == 2 * BLOCK + 1
+        assert device.layer.log.count("synchronize") == 3
+
+
+def test_the_l2_cache_is_overwritten_before_every_run() -> None:
+    with make_cuda(cold_l2=True) as device:
+        handle = device.prepare(small_network())
+        flushes = []
+        device._flush = lambda: flushes.append(len(device.layer.log))
+        device.layer.log.clear()
+        device.sample(handle, runs=3, seconds=0)
+    assert flushes == [0, 2, 4]  # outside of every pair
+    assert "cold L2" in device.fingerprint().runtime
+
+
+def test_a_batch_is_in_the_input_the_fingerprint_and_the_throughput(tmp_path: Path) -> None:
+    shapes = []
+
+    class Seeing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            shapes.append(tuple(x.shape))
+            return x.mean((2, 3))
+
+    network = Network.from_module("seeing", Seeing(), (1, 3, 8, 8))
+    assert network.input_shape == (1, 3, 8, 8)
+    with (
+        MeasurementStore(tmp_path / "m.db") as store,
+        Session(make_cuda(batch=64), QUICK, store, sleep=lambda _s: None) as session,
+    ):
+        (result,) = dict(session.measure([network])).values()
+    assert shapes[-1] == (64, 3, 8, 8)
+    assert isinstance(result, Measurement)
+    assert result.network_hash == network.hash
+    assert result.throughput_per_s == pytest.approx(64 * 1000 / 1.25)
+    assert "batch 64" in result.fingerprint.runtime
+
+
+def test_a_graph_is_exported_again_for_a_batch() -> None:
+    network = small_network()
+    batched = network.batched(4)
+    assert (batched.input_shape, batched.name) == ((4, 3, 16, 16), network.name)
+    assert network.batched(1) is network
+    with make_cuda(runtime="onnxruntime-cuda", batch=4) as device:
+        assert device.prepare(network).network_hash == network.hash
+        file = Network("file", [Part("file", onnx=network.onnx)])
+        with pytest.raises(NetworkFormError, match="no torch module"):
+            device.prepare(file)
+
+
+def test_precision_and_memory_format_reach_the_module() -> None:
+    seen = []
+
+    class Seeing(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append((x.dtype, self.weight.dtype, x.is_contiguous(memory_format=torch.channels_last)))
+            return super().forward(x)
+
+    network = Network.from_module("seeing", Seeing(3, 4, 3), (1, 3, 8, 8))
+    with make_cuda("fp16", channels_last=True) as device:
+        handle = device.prepare(network)
+        assert device.fingerprint().precision == "fp16"
+        assert "channels last" in device.fingerprint().runtime
+    assert seen[-1] == (torch.float16, torch.float16, True)
+    assert handle.placement == {"eager": {"Seeing": 1}}
+
+
+def test_tf32_is_off_while_the_device_is_open_and_put_back_afterwards() -> None:
+    cudnn = torch.backends.cudnn
+    before = (cudnn.allow_tf32, cudnn.benchmark)
+    with make_cuda():
+        assert (cudnn.allow_tf32, cudnn.benchmark) == (False, True)
+    assert (cudnn.allow_tf32, cudnn.benchmark) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), PreparationError, "does not fit .* fix: .*--batch"),
+        (
+            RuntimeError("CUDA error: an illegal memory access\nmore"),
+            DeviceLostError,
+            "illegal memory access",
+        ),
+        (RuntimeError("expected 4D input"), PreparationError, "eager cannot run .*: expected 4D input"),
+    ],
+)
+def test_failures_of_the_gpu(error: Exception, raised: type[Exception], said: str) -> None:
+    with make_cuda() as device:
+        handle = device.prepare(small_network())
+        device.layer.broken = error
+        with pytest.raises(raised, match=f"(?s){said}"):
+            device.sample(handle, runs=1, seconds=0)
+        device.layer.broken = None
+
+
+def opened(layer: type[FakeLayer], **options: Any) -> None:
+    class OtherDevice(FakeCudaDevice):
+        layer_class = layer
+
+    profile = DeviceProfile(name="v100", device="cuda", description="", options=options)
+    with OtherDevice(profile):
+        pass
+
+
+def fake(**attributes: Any) -> type[FakeLayer]:
+    return type("Layer", (FakeLayer,), attributes)
+
+
+@pytest.mark.parametrize(
+    ("layer", "options", "cause", "fix"),
+    [
+        (fake(cuda_version=lambda _: None), {}, "built without CUDA", "pip install"),
+        (fake(count=lambda _: 0), {}, "no NVIDIA GPU that torch can reach", "nvidia-smi"),
+        (fake(), {"target": "3"}, "no GPU 3, only 0 to 0", "--device cuda:0"),
+        (fake(), {"chip": "V100"}, "is for V100, GPU 0 is NVIDIA A100", "--any-gpu"),
+        (fake(found=V100), {"chip": "V100"}, "no kernels for Tesla V100.*sm_70", "torch<=2.10"),
+        (fake(), {"runtime": "tensorrt"}, "no TensorrtExecutionProvider", "pip .*onnxruntime-gpu tensorrt"),
+        (fake(providers=lambda _: []), {"runtime": "onnxruntime-cuda"}, "not installed", "onnxruntime-gpu"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used(layer: Any, options: dict[str, Any], cause: str, fix: str) -> None:
+    with pytest.raises(DeviceError, match=cause) as refusal:
+        opened(layer, **options)
+    import re
+
+    assert re.search(fix, refusal.value.fix)
+
+
+def test_any_gpu_takes_another_chip() -> None:
+    opened(fake(), chip="V100", any_gpu=True)
+    assert chip_of(make_cuda(chip="V100", any_gpu=True)) == "NVIDIA A100, sm_80, 108 SMs"
+
+
+def chip_of(device: CudaDevice) -> str:
+    with device:
+        return device.fingerprint().chip
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "fix"),
+    [
+        ((8, 0), ["sm_80"], None),
+        ((8, 9), ["sm_80", "sm_90"], None),  # runs what was made for 8.0
+        ((7, 0), ["sm_75", "sm_80"], "pip install 'torch<=2.10' in a build for CUDA 12.6"),
+        ((6, 1), ["sm_75", "sm_80"], "pip install 'torch<=2.7' in a build for CUDA 12.6"),
+        ((12, 0), ["sm_80", "sm_90"], "pip install --upgrade torch"),
+        ((12, 0), ["sm_80", "compute_90"], None),  # compiled on the spot
+        ((12, 1), ["sm_90a", "sm_120"], None),
+        ((10, 0), ["sm_90", "sm_103"], "pip install --upgrade torch"),
+        ((3, 5), ["sm_75"], "pip install --upgrade torch"),
+    ],
+)
+def test_kernels(capability: tuple[int, int], architectures: list[str], fix: str | None) -> None:
+    gpu = Gpu(name="GPU", uuid="", capability=capability, processors=1, l2_bytes=0)
+    if fix is None:
+        check_kernels(gpu, architectures, "torch 2.15.0")
+        return
+    with pytest.raises(DeviceError, match=r"installed torch 2\.15\.0 has no kernels for GPU") as refusal:
+        check_kernels(gpu, architectures, "torch 2.15.0")
+    assert refusal.value.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "named"),
+    [
+        ("int8", {"runtime": "eager"}, "eager has no int8"),
+        ("bf16", {"runtime": "tensorrt"}, "tensorrt has no bf16"),
+        ("fp32", {"batch": 0}, "batch is 0"),
+        ("fp32", {"runtime": "tvm"}, "runtime is 'tvm'"),
+        ("fp32", {"target": "first"}, "'first' is no index"),
+        ("fp32", {"channels_last": 1}, "channels_last is 1"),
+    ],
+)
+def test_wrong_profiles_are_named(precision: str, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(DeviceError, match=named):
+        make_cuda(precision, **options)
+
+
+def test_an_index_behind_the_colon() -> None:
+    profile = load_profile("cuda-fp16:2")
+    assert (profile.name, profile.precision) == ("cuda-fp16:2", "fp16")
+    device = open_device(with_options(profile, batch=32, any_gpu=None))
+    assert isinstance(device, CudaDevice)
+    assert (device.layer.index, device.runtime.batch, device.runtime.channels_last) == (2, 32, True)
+
+
+class FakeNvml(SimpleNamespace):
+    """The functions of pynvml that are used, with what a GPU answers."""
+
+    class NVMLError(Exception):
+        pass
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_PERF_POLICY_THERMAL = "sm", "mem", 0, 1
+
+    def __init__(self, **answers: Any) -> None:
+        super().__init__()
+        self.open = 0
+        self.answers = {
+            "SystemGetDriverVersion": "580.65",
+            "DeviceGetHandleByUUID": "handle",
+            "DeviceGetEnforcedPowerLimit": 300_000,
+            "DeviceGetClockInfo": 1380,
+            "DeviceGetTemperature": 61,
+            "DeviceGetPowerUsage": 123_456,
+            "DeviceGetCurrentClocksThrottleReasons": 0x4,
+            "DeviceGetViolationStatus": SimpleNamespace(violationTime=7),
+            "DeviceGetComputeRunningProcesses": ["ours"],
+            **answers,
+        }
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def __getattr__(self, name: str) -> Any:
+        answer = self.answers[name.removeprefix("nvml")]
+
+        def ask(*_: Any) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return ask
+
+
+@pytest.fixture
+def pynvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    import sys
+
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
+
+
+def test_what_nvml_tells(pynvml: FakeNvml) -> None:
+    with make_cuda() as device:
+        conditions, fingerprint = device.conditions(), device.fingerprint()
+    assert (fingerprint.driver, fingerprint.power_mode) == ("NVIDIA 580.65", "300 W")
+    assert conditions.clocks_mhz == {"sm": 1380.0, "memory": 1380.0}
+    assert (conditions.temperatures_c, conditions.power_w) == ({"gpu": 61.0}, {"gpu": 123.456})
+    assert (conditions.limits, conditions.throttled) == (("power cap",), False)
+    assert conditions.other_processes == 0
+    assert pynvml.open == 0
+
+
+def test_heat_is_throttling_now_and_since_the_last_look(pynvml: FakeNvml) -> None:
+    with make_cuda() as device:
+        pynvml.answers["DeviceGetCurrentClocksThrottleReasons"] = 0x40 | 0x1
+        conditions = device.conditions()
+        assert (conditions.throttled, conditions.limits) == (True, ("hardware thermal slowdown",))
+        pynvml.answers["DeviceGetCurrentClocksThrottleReasons"] = 0
+        pynvml.answers["DeviceGetViolationStatus"] = SimpleNamespace(violationTime=8)
+        assert device.conditions().throttled is True
+        assert device.conditions().throttled is False
+
+
+def test_another_process_on_the_gpu_is_told(pynvml: FakeNvml, caplog: pytest.LogCaptureFixture) -> None:
+    pynvml.answers["DeviceGetComputeRunningProcesses"] = ["ours", "theirs", "theirs"]
+    with caplog.at_level(logging.WARNING), make_cuda() as device:
+        assert device.conditions().other_processes == 2
+    assert "2 other processes use NVIDIA A100: latencies will suffer" in caplog.text
+
+
+def test_what_nvml_does_not_tell_is_unknown(pynvml: FakeNvml) -> None:
+    for question in pynvml.answers:
+        if question.startswith("DeviceGet") and question != "DeviceGetHandleByUUID":
+            pynvml.answers[question] = FakeNvml.NVMLError("Not Supported")
+    with make_cuda() as device:
+        conditions = device.conditions()
+        assert device.fingerprint().power_mode == "default"
+    assert (conditions.throttled, conditions.other_processes, conditions.clocks_mhz) == (None, None, {})
+
+
+def test_without_nvml_the_device_works_and_says_what_to_install(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), make_cuda() as device:
+        assert device.fingerprint().driver == "unknown"
+        assert device.conditions().throttled is None
+    assert "pip install 'hwnas[cuda]'" in caplog.text
+
+
+def test_a_gpu_that_nvml_does_not_know(pynvml: FakeNvml, caplog: pytest.LogCaptureFixture) -> None:
+    pynvml.answers["DeviceGetHandleByUUID"] = FakeNvml.NVMLError("Not Found")
+    with caplog.at_level(logging.WARNING), make_cuda():
+        pass
+    assert "NVML says Not Found" in caplog.text
+    assert pynvml.open == 0
+
+
+@pytest.mark.usefixtures("pynvml")
+def test_a_power_mode_that_the_gpu_is_not_in_is_refused() -> None:
+    with pytest.raises(DeviceError, match="asks for power mode 250 W, the GPU's limit is 300 W") as refusal:
+        make_cuda(power_mode="250 W").__enter__()
+    assert refusal.value.fix == "sudo nvidia-smi --id=0 --power-limit=250"
+    with make_cuda(power_mode="300 W"):
+        pass
+
+
+def test_throttling_bits_have_names() -> None:
+    named = 0
+    for bit in nvml.LIMITS:
+        named |= bit
+    assert nvml.THROTTLING & ~named == 0
