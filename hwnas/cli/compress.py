@@ -21,6 +21,14 @@ EXAMPLE = """Examples:
 """
 
 
+SHOWN = {
+    "latency": ("latency ms", "latency_ms", 3),
+    "throughput": ("images/s", "throughput_per_s", 0),
+    "energy": ("energy mJ", "energy_mj", 3),
+}
+"""What stands beside the cost in the table of the front, by objective: label, key, digits."""
+
+
 class LossName(StrEnum):
     """Block losses."""
 
@@ -33,6 +41,7 @@ class ObjectiveName(StrEnum):
 
     latency = "latency"
     throughput = "throughput"
+    energy = "energy"
     macs = "macs"
     params = "params"
 
@@ -174,12 +183,11 @@ def _show(result: dict[str, Any]) -> None:
 
     front = result["front"]
     rows = front["front"]
-    throughput = front["objective"] == "throughput"
-    cost = "time an image" if throughput else front["objective"]
+    cost = "time an image" if front["objective"] == "throughput" else front["objective"]
+    label, key, digits = SHOWN.get(front["objective"], SHOWN["latency"])
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    speed = "images/s" if throughput else "latency ms"
-    for column in ("choices", "loss", f"{cost} / reference", speed, "MMACs", "k params"):
+    for column in ("choices", "loss", f"{cost} / reference", label, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
     for row in rows:
@@ -188,7 +196,7 @@ def _show(result: dict[str, Any]) -> None:
             "-".join(str(choice) for choice in row["choices"]) + (f"  ← {rule}" if rule else ""),
             f"{row['loss']:.4f}",
             f"{row['cost_ratio']:.3f}",
-            _speed(row, throughput),
+            "–" if row[key] is None else f"{row[key]:.{digits}f}",
             f"{row['macs'] / 1e6:.2f}",
             f"{row['params'] / 1e3:.0f}",
             style="bold" if rule else None,
@@ -208,9 +216,3 @@ def _show(result: dict[str, Any]) -> None:
             f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
             f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
         )
-
-
-def _speed(row: dict[str, Any], throughput: bool) -> str:
-    if row["latency_ms"] is None:
-        return "–"
-    return f"{row['throughput_per_s']:.0f}" if throughput else f"{row['latency_ms']:.3f}"

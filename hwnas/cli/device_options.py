@@ -11,3 +11,23 @@ Batch = Annotated[
     typer.Option(min=1, help="Images a run, where the device has batches.", show_default="the profile's"),
 ]
 AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU than the profile is for.")]
+Mode = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="Force a simulated device's schedule: layer-by-layer, single-layer, fully-cached, "
+        "h-cached-v-recompute, fully-recompute.",
+        show_default="the best one",
+    ),
+]
+Tile = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="COLUMNSxROWS", help="Force the output tile of every stack of a simulated device."),
+]
+Stacks = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="N,N,…", help="Force a simulated device's stacks: positions of their last layers."),
+]
+AllowUnknown = Annotated[
+    bool,
+    typer.Option("--allow-unknown", help="Charge operators that a simulated device does not know as copies."),
+]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli.device_options import AnyGpu, Batch
+from hwnas.cli.device_options import AllowUnknown, AnyGpu, Batch, Mode, Stacks, Tile
 from hwnas.cli.output import Json, messages, print_json, print_table
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
+    from hwnas.devices.simulator import Result
     from hwnas.measurement import MeasurementResult
 
 EXAMPLE = """Examples:
@@ -18,6 +19,8 @@ EXAMPLE = """Examples:
 `hwnas profile efficientnet_b0 mobilenetv2_100 --device cpu`
 
 `hwnas profile runs/demo/checkpoints/cpu-knee --device cpu --protocol report --json`
+
+`hwnas profile efficientnet_b0 --device sim-npu --explain`
 """
 
 
@@ -29,17 +32,36 @@ def profile(
     protocol: Annotated[str, typer.Option(help="quick, search, report, or a .toml file.")] = "search",
     batch: Batch = None,
     any_gpu: AnyGpu = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
+    ] = False,
+    mode: Mode = None,
+    tile: Tile = None,
+    stacks: Stacks = None,
+    allow_unknown: AllowUnknown = False,
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
     from hwnas.compress.models import find_network
+    from hwnas.devices.simulated import SimulatorDevice
     from hwnas.files import hwnas_home
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.protocols import describe, load_protocol
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import MeasurementStore
 
-    opened = open_device(with_options(load_profile(device), batch=batch, any_gpu=any_gpu or None))
+    changed = with_options(
+        load_profile(device),
+        batch=batch,
+        any_gpu=any_gpu or None,
+        mode=mode,
+        tile=tile,
+        stacks=stacks,
+        allow_unknown=allow_unknown or None,
+    )
+    opened = open_device(changed)
+    if explain and not isinstance(opened, SimulatorDevice):
+        raise InputError(f"--explain needs a simulated device, {device} is none", "take --device sim-npu")
     how = load_protocol(protocol)
     networks = [find_network(model) for model in models]
     with (
@@ -49,11 +71,20 @@ def profile(
         if not as_json:
             messages().print(f"{session.fingerprint.chip}; {describe(session.protocol)}", highlight=False)
         results = dict(session.measure(networks))
+        schedules: dict[str, dict[str, Result]] = {}
+        if explain and isinstance(opened, SimulatorDevice):
+            schedules = {
+                network.hash: opened.explain(network)
+                for network in networks
+                if _measured(results[network.hash])
+            }
     rows = [(model, results[network.hash]) for model, network in zip(models, networks, strict=True)]
     if as_json:
-        print_json([_plain(model, result) for model, result in rows])
+        print_json([_plain(model, result, schedules.get(result.network_hash)) for model, result in rows])
     else:
         _show(rows)
+        for named in schedules.values():
+            _show_schedules(named)
     failed = [(model, result) for model, result in rows if not _measured(result)]
     if failed:
         raise HwnasError(
@@ -68,7 +99,13 @@ def _measured(result: MeasurementResult) -> bool:
     return isinstance(result, Measurement)
 
 
-def _plain(model: str, result: MeasurementResult) -> dict[str, Any]:
+def _show_schedules(schedules: dict[str, Result]) -> None:
+    from hwnas.devices.simulator import explain
+
+    typer.echo("\n" + explain(schedules["chosen"], {k: v for k, v in schedules.items() if k != "chosen"}))
+
+
+def _plain(model: str, result: MeasurementResult, schedules: dict[str, Result] | None) -> dict[str, Any]:
     from hwnas.files import encode
     from hwnas.measurement import Measurement
     from hwnas.profiles.statistics import median_interval
@@ -82,7 +119,10 @@ def _plain(model: str, result: MeasurementResult) -> dict[str, Any]:
         "spread": result.spread,
         "throughput_per_s": result.throughput_per_s,
     }
-    return {"model": model, "summary": summary, "measurement": result.to_json()}
+    row = {"model": model, "summary": summary, "measurement": result.to_json()}
+    if schedules is not None:
+        row["schedules"] = {name: encode(schedule) for name, schedule in schedules.items()}
+    return row
 
 
 def _show(rows: list[tuple[str, MeasurementResult]]) -> None:

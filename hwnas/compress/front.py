@@ -11,8 +11,9 @@ from typing import Any
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, pareto_front, search
-from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -38,7 +39,7 @@ class SearchOutcome:
     Attributes:
         points: every architecture that it asked for.
         front: the Pareto-optimal ones, by rising cost.
-        reference_latency_ms: what a cost of 1 stands for; None where the objective is not measured.
+        reference_latency_ms: the reference's, in the middle of the search; None where nothing was measured.
     """
 
     device: str
@@ -49,6 +50,11 @@ class SearchOutcome:
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     rows: tuple[dict[str, Any], ...]
+
+    @property
+    def unit_ms(self) -> float | None:
+        """What a cost of 1 stands for; None where the objective is not a time."""
+        return self.reference_latency_ms if self.objective in TIMED else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in `front.json`."""
@@ -96,7 +102,7 @@ def search_device(
         HwnasError: no architecture could be measured.
     """
     folder = run.device(target.profile.name)
-    measured: list[Measurement] = []
+    measured: dict[Choices, Measurement] = {}
     fingerprint = None
     with ExitStack() as stack:
         if settings.objective in MEASURED:
@@ -112,7 +118,7 @@ def search_device(
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
-            costs = _latencies(session, stitcher, measured)
+            costs = _measured_costs(session, stitcher, settings.objective, measured)
         else:
             costs = _counts(stitcher, settings.objective)
         points = search(
@@ -126,10 +132,9 @@ def search_device(
                 "search", generation, settings.generations, f"{seen} networks"
             ),
         )
-    anchors = [value for measurement in measured for value in measurement.anchor_ms]
+    anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None
     write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
-    batch = measured[0].metrics.get("batch_size", 1) if measured else 1
     front = pareto_front(points)
     outcome = SearchOutcome(
         device=target.profile.name,
@@ -139,25 +144,49 @@ def search_device(
         reference_latency_ms=reference_latency_ms,
         points=tuple(points),
         front=tuple(front),
-        rows=tuple(_row(point, stitcher, reference_latency_ms, batch) for point in front),
+        rows=tuple(
+            _row(point, stitcher, measured.get(point.choices), reference_latency_ms) for point in front
+        ),
     )
     write_json(folder / "front.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
     return outcome
 
 
-def _latencies(session: Session, stitcher: Stitcher, measured: list[Measurement]) -> Costs:
+def _measured_costs(
+    session: Session, stitcher: Stitcher, objective: Objective, measured: dict[Choices, Measurement]
+) -> Costs:
+    """Costs by measuring, as ratios to the reference; what was measured is put into `measured`."""
+
     def costs(batch: Sequence[Choices]) -> list[float | str]:
         answers: list[float | str] = []
-        for _, result in session.measure(stitcher.network(choices) for choices in batch):
-            if isinstance(result, Measurement):
-                measured.append(result)
-                answers.append(result.anchor_ratio)
-            else:
+        results = session.measure(stitcher.network(choices) for choices in batch)
+        for choices, (_, result) in zip(batch, results, strict=True):
+            if not isinstance(result, Measurement):
                 answers.append(result.reason)
+                continue
+            measured[choices] = result
+            answers.append(result.anchor_ratio if objective in TIMED else _energy_mj(result) / whole_mj)
         return answers
 
+    whole_mj = 1.0
+    if objective == "energy":
+        ((_, reference),) = session.measure([stitcher.reference])
+        if not isinstance(reference, Measurement):
+            raise DeviceError(
+                f"the reference could not be measured: {reference.reason}",
+                "see the reason; hwnas devices lists other devices",
+            )
+        whole_mj = _energy_mj(reference)
     return costs
+
+
+def _energy_mj(measurement: Measurement) -> float:
+    if "energy_mj" not in measurement.metrics:
+        raise InputError(
+            f"{measurement.fingerprint.chip} tells no energy", "take the objective latency, or a simulator"
+        )
+    return measurement.metrics["energy_mj"]
 
 
 def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
@@ -167,22 +196,26 @@ def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
 
 
 def _row(
-    point: Point, stitcher: Stitcher, reference_latency_ms: float | None, batch: float
+    point: Point, stitcher: Stitcher, measurement: Measurement | None, reference_latency_ms: float | None
 ) -> dict[str, Any]:
     macs, params = stitcher.cost(point.choices)
     names = [
         stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
         for n, choice in enumerate(point.choices, 1)
     ]
-    cost = point.cost or 0.0
-    latency_ms = None if reference_latency_ms is None else cost * reference_latency_ms
-    return {
+    row: dict[str, Any] = {
         "choices": list(point.choices),
         "blocks": names,
         "loss": point.loss,
-        "cost_ratio": cost,
-        "latency_ms": latency_ms,
-        "throughput_per_s": None if latency_ms is None else 1000 * batch / latency_ms,
+        "cost_ratio": point.cost,
+        "latency_ms": None,
+        "throughput_per_s": None,
+        "energy_mj": None,
         "macs": macs,
         "params": params,
     }
+    if measurement is not None and reference_latency_ms is not None:
+        row["latency_ms"] = measurement.anchor_ratio * reference_latency_ms
+        row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
+        row["energy_mj"] = measurement.metrics.get("energy_mj")
+    return row

@@ -11,9 +11,9 @@ from hwnas.compress.distill import Loss
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 
-Objective = Literal["latency", "throughput", "macs", "params"]
-OBJECTIVES: tuple[Objective, ...] = ("latency", "throughput", "macs", "params")
-MEASURED: tuple[Objective, ...] = ("latency", "throughput")
+Objective = Literal["latency", "throughput", "energy", "macs", "params"]
+TIMED: tuple[Objective, ...] = ("latency", "throughput")
+MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
 
 
 @dataclass(frozen=True, kw_only=True)

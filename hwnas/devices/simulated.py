@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hwnas.devices.base import Device, Handle
-from hwnas.errors import DeviceError, InputError, PreparationError
+from hwnas.devices.options import check_options
+from hwnas.errors import InputError, PreparationError
 from hwnas.files import sha256_of_plain
-from hwnas.measurement import DeviceProfile, Fingerprint, Kind, Option
+from hwnas.measurement import DeviceProfile, Fingerprint, Kind
 from hwnas.network import Network, Part
 from hwnas.version import __version__
 
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     from hwnas.devices.simulator import Figures, Result, Scheduler, Table
 
 COMPARED = ("layer-by-layer", "single-layer")
-_OPTIONS: Mapping[str, type] = {
-    "accelerator": str,
-    "objective": str,
-    "mode": str,
-    "tile": str,
-    "stacks": str,
-    "allow_unknown": bool,
-}
+FREE = "best"
+"""The mode in which the dynamic program chooses."""
 
 
 class SimulatorDevice(Device):
@@ -36,8 +30,8 @@ class SimulatorDevice(Device):
     Options of the profile:
         accelerator: the name of a shipped accelerator, or the path of a TOML file.
         objective: what the schedule minimises: `latency` (default), `energy` or `dram`.
-        mode: force `layer-by-layer`, `single-layer`, `fully-cached`, `h-cached-v-recompute`,
-            `fully-recompute`.
+        mode: `best` (default), or force `layer-by-layer`, `single-layer`, `fully-cached`,
+            `h-cached-v-recompute`, `fully-recompute`.
         tile: force the output tile of every stack, `COLUMNSxROWS`.
         stacks: force stacks: positions of their last layers, `3,7,12`.
         allow_unknown: charge an operator that the model does not know as a copy through memory.
@@ -50,17 +44,16 @@ class SimulatorDevice(Device):
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
-        for key, value in profile.options.items():
-            if key not in _OPTIONS:
-                raise DeviceError(
-                    f"profile {profile.name}: the simulator has no option {key!r} but {', '.join(_OPTIONS)}",
-                    f"remove {key} from the profile's options",
-                )
-            if not isinstance(value, _OPTIONS[key]):
-                raise DeviceError(
-                    f"profile {profile.name}: {key} is {value!r}, it must be a {_OPTIONS[key].__name__}",
-                    f"correct {key} in the profile's options",
-                )
+        self._options = check_options(
+            profile,
+            "the simulator",
+            accelerator="sim-npu",
+            objective=("latency", "energy", "dram"),
+            mode=(FREE, *COMPARED, "fully-cached", "h-cached-v-recompute", "fully-recompute"),
+            tile="",
+            stacks="",
+            allow_unknown=False,
+        )
         self._tables: dict[str, Table] = {}
 
     @property
@@ -105,8 +98,8 @@ class SimulatorDevice(Device):
         """One answer, however many runs are asked for: it never changes."""
         return [handle.state]
 
-    def explain(self, network: Network) -> tuple[Result, dict[str, Result]]:
-        """The schedule of a network with all its rows, and the layer-by-layer and single-layer ones.
+    def explain(self, network: Network) -> dict[str, Result]:
+        """Schedules of a network with all their rows: `chosen`, `layer-by-layer` and `single-layer`.
 
         Raises:
             InputError: an operator that is not known, or something forced that does not fit the network.
@@ -119,7 +112,8 @@ class SimulatorDevice(Device):
         layers = replace(read, name=network.name)
         mode, tile, stacks = self._forced
         chosen = self._scheduler.schedule(layers, mode=mode, tile=tile, cuts=stacks)
-        return chosen, {mode: self._scheduler.schedule(layers, mode=mode) for mode in COMPARED}
+        others = {mode: self._scheduler.schedule(layers, mode=mode) for mode in COMPARED}
+        return {"chosen": chosen, **others}
 
     def _table(self, part: Part) -> Table:
         if part.hash not in self._tables:
@@ -137,33 +131,31 @@ class SimulatorDevice(Device):
 
     @property
     def _allow_unknown(self) -> bool:
-        return bool(self.profile.options.get("allow_unknown", False))
+        return bool(self._options["allow_unknown"])
 
     @cached_property
     def _scheduler(self) -> Scheduler:
-        from hwnas.devices.simulator import DEFAULT, Scheduler, load_accelerator
+        from hwnas.devices.simulator import Scheduler, load_accelerator
 
-        options = self.profile.options
-        accelerator = load_accelerator(str(options.get("accelerator", DEFAULT)))
-        return Scheduler(accelerator, str(options.get("objective", "latency")))
+        accelerator = load_accelerator(str(self._options["accelerator"]))
+        return Scheduler(accelerator, str(self._options["objective"]))
 
     @cached_property
     def _forced(self) -> tuple[str | None, tuple[int, int] | None, tuple[int, ...] | None]:
-        options = self.profile.options
-        mode, tile, stacks = options.get("mode"), options.get("tile"), options.get("stacks")
+        mode, tile, stacks = (str(self._options[key]) for key in ("mode", "tile", "stacks"))
+        columns_rows = _numbers("tile", tile, "x") if tile else ()
+        if tile and len(columns_rows) != 2:
+            raise InputError(f"tile is {tile!r}", "give columns and rows, such as 56x4")
         return (
-            None if mode is None else str(mode),
-            None if tile is None else _numbers("tile", tile, "x", 2),  # type: ignore[return-value]
-            None if stacks is None else _numbers("stacks", stacks, ",", None),
+            None if mode == FREE else mode,
+            (columns_rows[0], columns_rows[1]) if tile else None,
+            _numbers("stacks", stacks, ",") if stacks else None,
         )
 
 
-def _numbers(key: str, text: Option, separator: str, count: int | None) -> tuple[int, ...]:
+def _numbers(key: str, text: str, separator: str) -> tuple[int, ...]:
     try:
-        numbers = tuple(int(number) for number in str(text).split(separator))
+        return tuple(int(number) for number in text.split(separator))
     except ValueError:
-        numbers = ()
-    if not numbers or (count is not None and len(numbers) != count):
         example = {"tile": "56x4", "stacks": "3,7,12"}[key]
-        raise InputError(f"{key} is {text!r}", f"give it as {example}")
-    return numbers
+        raise InputError(f"{key} is {text!r}", f"give it as {example}") from None

@@ -349,3 +349,25 @@ main()
     assert "free space" in done.stderr
     assert "Traceback" not in done.stderr
     assert tiny.run_hwnas(workplace, *tiny.compress_arguments("out")).returncode == 0
+
+
+def test_a_simulated_schedule_is_explained(workplace: Path) -> None:
+    arguments = ["profile", "tinynet:make", "--device", "sim-npu", "--explain"]
+    shown = tiny.run_hwnas(workplace, *arguments)
+    assert shown.returncode == 0, shown.stderr
+    for expected in ("chosen", "layer-by-layer", "single-layer", "DRAM", "[1]"):
+        assert expected in shown.stdout
+    (row,) = json.loads(tiny.run_hwnas(workplace, *arguments, "--json").stdout)
+    schedules = row["schedules"]
+    assert schedules["chosen"]["latency_ms"] == pytest.approx(row["summary"]["latency_ms"]["value"])
+    assert schedules["chosen"]["latency_ms"] <= schedules["single-layer"]["latency_ms"]
+    forced = tiny.run_hwnas(workplace, *arguments[:-1], "--mode", "single-layer", "--json")
+    (row,) = json.loads(forced.stdout)
+    assert row["summary"]["latency_ms"]["value"] == pytest.approx(schedules["single-layer"]["latency_ms"])
+
+
+def test_only_a_simulated_device_explains(workplace: Path) -> None:
+    refused = tiny.run_hwnas(workplace, "profile", "tinynet:make", "--device", "cpu", "--explain")
+    assert refused.returncode == 2
+    assert "--explain needs a simulated device" in refused.stderr
+    assert "Traceback" not in refused.stderr

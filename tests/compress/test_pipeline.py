@@ -377,6 +377,18 @@ def test_a_counted_objective_needs_no_device_and_is_the_same_each_time(
             assert any(r["loss"] <= found["loss"] and r["cost_ratio"] <= found["cost"] for r in rows.values())
 
 
+def test_energy_is_searched_where_the_device_tells_it(copy: Path) -> None:
+    front = run(copy, device="sim-npu", objective="energy", generations=6, picks=())["front"]
+    whole = next(row for row in front["front"] if row["choices"] == [0, 0])
+    assert whole["cost_ratio"] == 1
+    for row in front["front"]:
+        assert row["cost_ratio"] == row["energy_mj"] / whole["energy_mj"]
+        assert row["latency_ms"] > 0
+    assert min(row["cost_ratio"] for row in front["front"]) < 1
+    with pytest.raises(HwnasError, match="tells no energy"):
+        run(copy, objective="energy", generations=2)
+
+
 def test_networks_that_the_device_refuses_are_left_out_and_reported(copy: Path) -> None:
     result = run(copy, device="picky.toml", generations=6)
     failed = result["front"]["failed"]
