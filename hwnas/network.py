@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InputError, NetworkFormError
+from hwnas.errors import InputError, NetworkFormError, first_line
 from hwnas.files import read_bytes, sha256
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int]) -> bytes:
                 dynamo=False,
             )
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise NetworkFormError(
                 f"{type(module).__name__} cannot be exported to ONNX: {reason}",
                 "replace the operation that the exporter names",
@@ -315,7 +315,7 @@ def _read_onnx(path: Path) -> bytes:
         onnx.load_external_data_for_model(model, str(path.parent))
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path} is not a usable ONNX model: {reason}", fix) from None
     weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import NetworkFormError
+from hwnas.errors import NetworkFormError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def _explained(precision: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise NetworkFormError(
             f"the network could not be converted to {precision}: {reason}", "use a profile with fp32"
         ) from error

@@ -58,15 +58,19 @@ class TerminalProgress(Progress):
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
             from rich import progress
+            from rich.table import Column
+
+            def column(width: int | None = None) -> Column:
+                return Column(no_wrap=True, min_width=width, overflow="ellipsis")
 
             self._bars = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TimeElapsedColumn(),
-                progress.TextColumn("left"),
-                progress.TimeRemainingColumn(),
-                progress.TextColumn("{task.fields[remark]}"),
+                progress.TextColumn("{task.description}", table_column=column(12)),
+                progress.BarColumn(bar_width=10),
+                progress.MofNCompleteColumn(table_column=column(9)),
+                progress.TimeElapsedColumn(table_column=column(7)),
+                progress.TextColumn("left", table_column=column(4)),
+                progress.TimeRemainingColumn(table_column=column(7)),
+                progress.TextColumn("{task.fields[remark]}", table_column=column()),
                 console=self.console,
             )
             self._bars.start()

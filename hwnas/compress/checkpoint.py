@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import ArchitectureSpec, build_module
+from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.errors import InputError
 from hwnas.files import (
     LEFTOVER,
@@ -26,6 +26,7 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
+from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
 SUMMARY_SCHEMA = "hwnas.checkpoint/1"
@@ -45,6 +46,7 @@ class Summary:
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
+        fingerprint: id of the fingerprint that they belong to.
         command: that made it.
     """
 
@@ -66,6 +68,7 @@ class Summary:
     params_reference: int
     finetune_epochs: int
     protocol: str
+    fingerprint: str
     command: str
 
 
@@ -80,6 +83,7 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint directory: it appears with all of its files, or not at all."""
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent))
+    old = folder.with_name(f".{path.name}.old{LEFTOVER}")
     try:
         save_module(module, folder / "model.safetensors")
         architecture.save(folder / "architecture.json")
@@ -96,10 +100,11 @@ def write_checkpoint(
         write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())
         folder.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
+            path.replace(old)
         folder.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_summary(path: Path) -> Summary:
@@ -113,9 +118,19 @@ def is_intact(path: Path) -> bool:
     try:
         hashes = read_json(path / "measurement.json")["sha256"]
         read_summary(path)
-        return all(sha256(read_bytes(path / name)) == hashes[name] for name in HASHED)
+        same = all(sha256(read_bytes(path / name)) == hashes[name] for name in HASHED)
+        return same and (path / "README.md").is_file()
     except (InputError, KeyError, TypeError):
         return False
+
+
+def _check_hashes(path: Path) -> None:
+    """Refuse a checkpoint whose weights are not those that were measured; a reference has no record."""
+    if (path / "measurement.json").is_file() and not is_intact(path):
+        raise InputError(
+            f"{path} is damaged: its files are not those that were written",
+            "restore it, or give the command in its README.md again",
+        )
 
 
 def save_module(module: nn.Module, path: Path) -> None:
@@ -139,6 +154,7 @@ def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn
             f"{folder} is not a checkpoint: it has no architecture.json",
             "give a directory such as runs/demo/checkpoints/cpu-knee",
         )
+    _check_hashes(folder)
     module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
     load_weights(module, folder / "model.safetensors")
     return module.eval()
@@ -148,6 +164,9 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     """The checkpoint's README.md."""
     fingerprint = "\n".join(f"| {key} | {value} |" for key, value in encode(measurement.fingerprint).items())
     protocol = measurement.protocol
+    named = _function_of(architecture.reference)
+    at = measurement.fingerprint.precision
+    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracy are fp32.\n"
     blocks = "\n".join(
         f"| block{n} | {spec.name if spec else 'the reference’s own'} |"
         for n, spec in enumerate(architecture.blocks, 1)
@@ -177,13 +196,15 @@ least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `me
   the same images: {points(summary.accuracy_difference)}.
 - Before finetuning: {percent(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
-
+{precision}
 ## Use
 
 ```python
 import hwnas
-module = hwnas.load("PATH OF THIS DIRECTORY")  # a torch module; its output is what model.onnx gives
+module = hwnas.load("PATH OF THIS DIRECTORY"{", allow_code=True" if named else ""})  # a torch module
 ```
+
+Its output is what `model.onnx` gives.{f" It imports and calls `{named}`." if named else ""}
 
 Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.mean} and standard deviation \
 {architecture.std}.
@@ -200,8 +221,15 @@ Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.me
 |---|---|
 {fingerprint}
 
-Made by: `{summary.command}`
+{measurement.started_at}, with hwnas {__version__}: `{summary.command}`
 """
+
+
+def _function_of(reference: ReferenceSpec) -> str | None:
+    """The `module:function` that building the network calls, if any."""
+    if reference.architecture is not None:
+        return _function_of(reference.architecture.reference)
+    return reference.name if reference.source == "function" else None
 
 
 def milliseconds(interval: Interval) -> str:

@@ -76,8 +76,8 @@ def emit_checkpoints(
             unreached = error
     todo = []
     for rule, point in picked:
-        path = run.checkpoints / checkpoint_name(target.profile.name, rule)
-        if not _is_written(path, point.choices, search):
+        path = run.checkpoints / checkpoint_name(outcome, rule)
+        if not _is_written(path, point.choices, search, outcome):
             todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
@@ -86,20 +86,23 @@ def emit_checkpoints(
             _write(run, reference, stitcher, search, target, command, finished, measurement, correct)
     if unreached is not None:
         raise unreached
-    paths = [run.checkpoints / checkpoint_name(target.profile.name, rule) for rule, _ in picked]
+    paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
     return [(path, read_summary(path)) for path in paths]
 
 
-def checkpoint_name(device: str, rule: str) -> str:
-    """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`."""
-    return safe_name(f"{device}-{rule.replace('=', '-')}")
+def checkpoint_name(outcome: SearchOutcome, rule: str) -> str:
+    """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`; `cpu-macs-knee` for another objective."""
+    return safe_name(f"{outcome.device}{outcome.suffix}-{rule.replace('=', '-')}")
 
 
-def _is_written(path: Path, choices: Choices, search: SearchSettings) -> bool:
+def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: SearchOutcome) -> bool:
+    """Whether a checkpoint is this very network, measured on a device with this fingerprint."""
     if not is_intact(path):
         return False
     summary = read_summary(path)
-    return summary.choices == choices and summary.finetune_epochs == search.finetune_epochs
+    same_device = outcome.fingerprint is None or outcome.fingerprint.id == summary.fingerprint
+    same_training = summary.finetune_epochs == search.finetune_epochs
+    return summary.choices == choices and same_training and same_device
 
 
 def _finish(
@@ -132,7 +135,7 @@ def _finish(
             f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}"
         ),
     )
-    network = network_of(module, reference.parts, name)
+    network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
     return _Finished(
         name=name,
@@ -177,7 +180,7 @@ def _measure(
             if not isinstance(result, Measurement):
                 raise DeviceError(
                     f"{names[network_hash]} could not be measured: {result.reason}",
-                    "give the same command again when the device is ready; the finetuned network is kept",
+                    "give the same command again once that is mended; the finetuned network is kept",
                 )
             measurements[network_hash] = result
     return [measurements[finished.network.hash] for finished in todo]
@@ -216,6 +219,7 @@ def _write(
         params_reference=params_reference,
         finetune_epochs=search.finetune_epochs,
         protocol=measurement.protocol.name,
+        fingerprint=measurement.fingerprint.id,
         command=command,
     )
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices, 1)]

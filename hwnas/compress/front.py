@@ -52,6 +52,11 @@ class SearchOutcome:
     rows: tuple[dict[str, Any], ...]
 
     @property
+    def suffix(self) -> str:
+        """What tells names of this objective's files apart; nothing for latency."""
+        return _suffix(self.objective)
+
+    @property
     def unit_ms(self) -> float | None:
         """What a cost of 1 stands for; None where the objective is not a time."""
         return self.reference_latency_ms if self.objective in TIMED else None
@@ -95,6 +100,8 @@ def search_device(
 ) -> SearchOutcome:
     """Search for one device, and write `front.json` and `search.json` into its folder.
 
+    Another objective than latency has files of its own, such as `front-macs.json`.
+
     What was measured before is remembered, so a search that was stopped, repeated with the same settings,
     goes the same way again and measures only what is missing.
 
@@ -134,7 +141,10 @@ def search_device(
         )
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None
-    write_json(folder / "search.json", {"schema": "hwnas.search/1", "points": [encode(p) for p in points]})
+    write_json(
+        folder / f"search{_suffix(settings.objective)}.json",
+        {"schema": "hwnas.search/1", "points": [encode(p) for p in points]},
+    )
     front = pareto_front(points)
     outcome = SearchOutcome(
         device=target.profile.name,
@@ -148,7 +158,7 @@ def search_device(
             _row(point, stitcher, measured.get(point.choices), reference_latency_ms) for point in front
         ),
     )
-    write_json(folder / "front.json", outcome.to_json())
+    write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
     return outcome
 
@@ -187,6 +197,10 @@ def _energy_mj(measurement: Measurement) -> float:
             f"{measurement.fingerprint.chip} tells no energy", "take the objective latency, or a simulator"
         )
     return measurement.metrics["energy_mj"]
+
+
+def _suffix(objective: Objective) -> str:
+    return "" if objective == "latency" else f"-{objective}"
 
 
 def _counts(stitcher: Stitcher, objective: Objective) -> Costs:

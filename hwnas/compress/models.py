@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hwnas.errors import InputError
 from hwnas.network import Network, Part
+
+CALIBRATION_BATCHES = 8
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,11 +21,22 @@ if TYPE_CHECKING:
 def find_network(text: str) -> Network:
     """A network from an ONNX file, a checkpoint directory, `module:function`, or a timm name.
 
-    Weights do not change latencies: a timm model has random ones, so nothing is downloaded.
+    Weights and ranges do not change latencies: a timm model has random weights, so nothing is downloaded,
+    and int8 is calibrated with noise.
 
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
     """
+    network = _find(text)
+    shape = network.input_shape
+    if len(shape) == 4:
+        generator = np.random.default_rng(0)
+        noise = generator.standard_normal((CALIBRATION_BATCHES * shape[0], *shape[1:]))
+        network.calibration = noise.astype(np.float32)
+    return network
+
+
+def _find(text: str) -> Network:
     path = Path(text)
     if path.suffix == ".onnx":
         return Network.from_onnx(path)

@@ -75,8 +75,7 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
         if name not in modules:
             near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
             raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
-    x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
-    expected = _forward(model.eval(), x)
+    expected, x = _forward(model.eval(), input_shape)
     parts = _split(deepcopy(model).eval(), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     with torch.inference_mode():
@@ -93,13 +92,15 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
     return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
 
 
-def _forward(model: nn.Module, x: Tensor) -> Tensor:
+def _forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The output of a model for a random batch of two, and the batch."""
     try:
+        x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             output = model(x)
     except Exception as error:
         raise InputError(
-            f"{type(model).__name__} cannot take images of shape {tuple(x.shape[1:])}: {first_line(error)}",
+            f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {first_line(error)}",
             "choose a model for this input size",
         ) from None
     if not isinstance(output, Tensor):
@@ -107,7 +108,12 @@ def _forward(model: nn.Module, x: Tensor) -> Tensor:
             f"{type(model).__name__} gives a {type(output).__name__}, not one tensor",
             "wrap it in a function that returns the logits",
         )
-    return output
+    if not output.isfinite().all():
+        raise InputError(
+            f"{type(model).__name__} gives NaN or infinite outputs",
+            "check its weights: they hold NaN, or are not those of this model",
+        )
+    return output, x
 
 
 def stage_cuts(model: nn.Module) -> tuple[str, ...]:
@@ -230,10 +236,3 @@ def _submodule(
             copies[node] = piece.node_copy(node, lambda other: copies[other])
     piece.output(copies[boundary])
     return fx.GraphModule(model, piece)
-
-
-def compose(parts: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Run parts one after the other."""
-    for part in parts:
-        x = part(x)
-    return x

@@ -70,6 +70,8 @@ def compress(
         reference = prepare_reference(initial, parts, run, settings, data, progress)
         correct = training.correct_answers(reference.module(), data)
         known = None if correct is None else accuracy(correct)
+        if known is not None and known.low <= 1 / len(data.class_names):
+            progress.say("the reference only guesses; --weights none trains it on the data first")
         progress.say(
             f"reference: {settings.model}, accuracy {percent(known)}; {len(reference.parts.cuts) + 1} parts, "
             f"composed they differ from the whole by {reference.parts.max_abs_difference:.1g} at most"

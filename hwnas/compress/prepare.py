@@ -26,7 +26,7 @@ from hwnas.compress.reference import (
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import accuracy
-from hwnas.errors import InputError, RunDirectoryError
+from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import encode, read_bytes, read_json, sha256, write_json
 
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -135,7 +135,9 @@ def prepare_reference(
     reference = Reference(spec=initial.spec, parts=parts, data=data)
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
     if record.is_file():
-        if sha256(read_bytes(weights)) != read_json(record).get("weights_sha256"):
+        known = read_json(record)
+        digest = known.get("weights_sha256") if isinstance(known, dict) else None
+        if sha256(read_bytes(weights)) != digest:
             raise RunDirectoryError(
                 f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
             )
@@ -183,7 +185,7 @@ def _check_output(module: nn.Module, data: Data, model: str) -> None:
         try:
             output = module.eval()(data.normalize(data.train.pixels[:2]))
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"{model} cannot take images of shape {data.image_shape}: {reason}",
                 "choose a model for this input size",

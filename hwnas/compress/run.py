@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
-from hwnas.files import LEFTOVER, check_schema, encode, read_toml, safe_name, write_toml
+from hwnas.files import LEFTOVER, check_schema, decode, encode, read_toml, safe_name, write_toml
+from hwnas.measurement import STRICT
 from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/1"
@@ -57,7 +58,7 @@ class RunDirectory:
         try:
             if not file.exists():
                 write_toml(file, record)
-            _compare(file, check_schema(read_toml(file), SCHEMA, file), record)
+            _compare(file, decode(_Record, check_schema(read_toml(file), SCHEMA, file), file), record)
             run = RunDirectory(path, lock)
             run.reference.mkdir(exist_ok=True)
             _clean(path)
@@ -126,10 +127,20 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _compare(file: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What `run.toml` holds; each section is compared key by key."""
+
+    __pydantic_config__ = STRICT
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    hashes: dict[str, str]
+
+
+def _compare(file: Path, found: _Record, wanted: dict[str, Any]) -> None:
     for section in ("settings", "versions", "hashes"):
         for key, value in wanted[section].items():
-            was = found.get(section, {}).get(key)
+            was = getattr(found, section).get(key)
             if was != value:
                 raise RunDirectoryError(
                     f"{file.parent} was made with {key} = {was!r}, now it is {value!r}",
@@ -142,5 +153,6 @@ def recorded_threads(path: Path) -> int | None:
     file = path / "run.toml"
     if not file.is_file():
         return None
-    threads = read_toml(file).get("settings", {}).get("threads")
+    record = decode(_Record, check_schema(read_toml(file), SCHEMA, file), file)
+    threads = record.settings.get("threads")
     return threads if isinstance(threads, int) else None

@@ -51,15 +51,14 @@ def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) 
                 "'compression' replaces convolutional blocks; cut where maps pass: --cut NAME,NAME",
             )
         limits = count(module, shapes[0])
-        smaller = _smaller(shapes, limits)
-        if not smaller:
-            raise InputError(
-                f"block {block} ({shapes[0]} → {shapes[1]}) has no smaller candidate in 'compression'",
-                "join it with a neighbour: --cut NAME,NAME",
-            )
-        chosen = _spread(smaller, per_block)
+        chosen = _spread(_smaller(shapes, limits), per_block)
         for choice, (macs, params, spec) in enumerate(chosen, 1):
             candidates.append(Candidate(block=block, choice=choice, spec=spec, macs=macs, params=params))
+    if not candidates:
+        raise InputError(
+            "no block has a smaller candidate in 'compression'",
+            "join small blocks to larger ones: --cut NAME,NAME",
+        )
     return candidates
 
 

@@ -94,13 +94,15 @@ class Stitcher:
         return Part(self.parts.names[candidate.block], onnx=partial(self.library.onnx, entry), module=module)
 
 
-def network_of(module: nn.Sequential, parts: Partition, name: str) -> Network:
+def network_of(
+    module: nn.Sequential, parts: Partition, name: str, calibration: np.ndarray | None = None
+) -> Network:
     """The network of a module that was assembled from parts and then trained."""
     pieces = [
         _part(part, child, shape)
         for (part, child), shape in zip(module.named_children(), parts.shapes[:-1], strict=True)
     ]
-    return Network(name, pieces)
+    return Network(name, pieces, calibration)
 
 
 def _part(name: str, module: nn.Module, shape: Sequence[int]) -> Part:

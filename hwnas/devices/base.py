@@ -156,7 +156,7 @@ class Device(BaseDevice):
         if len(samples_ms) == 0 or not all(math.isfinite(sample) and sample > 0 for sample in samples_ms):
             raise PreparationError(
                 f"device {self.profile.name} answered {samples_ms[:5]} as latencies in ms",
-                f"hwnas devices doctor {self.profile.name}",
+                "try a single network: hwnas profile MODEL --device NAME",
             )
         return samples_ms
 

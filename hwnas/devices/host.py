@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.devices import machine
 from hwnas.devices.base import Device, Handle
-from hwnas.errors import DeviceError, PreparationError
+from hwnas.errors import DeviceError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
 from hwnas.network import Network
 
@@ -166,7 +166,7 @@ def placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:
 
 
 def _refused(network: str, error: Exception) -> PreparationError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return PreparationError(
         f"ONNX Runtime cannot run {network} on this CPU: {reason}",
         "replace the operator that it names, or export the network for an older opset",

@@ -204,7 +204,7 @@ class QueueRun:
             raise error
         # What was refused before any job ran may be the account's fault, and cost nothing: it is tried again.
         transient = isinstance(error, PreparationError) and not series.job.job_id
-        reason = f"{error.cause}; fix: {error.fix}"
+        reason = f"{error.cause} ({error.fix})"
         self._keep(MeasurementFailure(network_hash=network_hash, reason=reason, transient=transient))
 
     def _measurement(self, series: _Series) -> Measurement:

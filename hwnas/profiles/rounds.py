@@ -171,7 +171,7 @@ class Chunk:
         try:
             return tuple(self._device.sample(series.handle, runs=runs, seconds=seconds))
         except PreparationError as error:
-            self._fail(series, _reason(error))
+            self._fail(series, _reason(error), transient=True)
             return ()
 
     def _fail(self, series: _Series, reason: str, transient: bool = False) -> None:
@@ -197,4 +197,4 @@ class Chunk:
 
 
 def _reason(error: HwnasError) -> str:
-    return f"{error.cause}; fix: {error.fix}"
+    return f"{error.cause} ({error.fix})"

@@ -168,7 +168,7 @@ class Session:
             return None
         reason = f"not measured: the run's {self._max_measurements} measurements are used up"
         return MeasurementFailure(
-            network_hash=network_hash, reason=f"{reason}; fix: raise --max-measurements", transient=True
+            network_hash=network_hash, reason=f"{reason} (raise --max-measurements)", transient=True
         )
 
     def _recall(self, network_hash: str) -> MeasurementResult | None:

@@ -269,7 +269,7 @@ def test_mistakes_of_a_compression_are_told_and_nothing_is_begun(
         {"epochs": 0},
         {"batch_size": 1},
         {"loss": "l1"},
-        {"objective": "energy"},
+        {"objective": "beauty"},
         {"population": 1},
         {"threads": -1},
     ],
@@ -371,3 +371,16 @@ def test_only_a_simulated_device_explains(workplace: Path) -> None:
     assert refused.returncode == 2
     assert "--explain needs a simulated device" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("model", ["tinynet:make", "net.onnx"])
+def test_int8_is_profiled_without_data(workplace: Path, model: str) -> None:
+    (workplace / "net.onnx").write_bytes(Network.from_module("net", tinynet.seeded(), (1, 3, 32, 32)).onnx())
+    done = tiny.run_hwnas(
+        workplace, "profile", model, "--device", "cpu-int8", "--protocol", "quick", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["measurement"]["fingerprint"]["precision"] == "int8"
+    operators = row["measurement"]["placement"]["CPUExecutionProvider"]
+    assert any(name.startswith(("QLinear", "Quantize")) for name in operators)

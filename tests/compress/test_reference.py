@@ -152,7 +152,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "evil.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(state))
     for name in ("evil.pth", "plain.pth"):
-        with pytest.raises(InputError, match="cannot read weights") as error:
+        with pytest.raises(InputError, match="holds more than tensors") as error:
             read_state(tmp_path / name)
         assert "safetensors" in error.value.fix
         assert not evidence.exists()
@@ -164,7 +164,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02" * 50])
 def test_corrupt_weights_are_told(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"cannot read weights from .*{name}"):
+    with pytest.raises(InputError, match=f"cannot read weights from .*{name}|{name} holds more than"):
         read_state(tmp_path / name)
 
 

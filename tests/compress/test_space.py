@@ -66,10 +66,18 @@ def test_no_more_than_there_are(parts: Partition) -> None:
     assert architecture_count([]) == 1
 
 
-def test_a_block_without_a_smaller_candidate_is_told() -> None:
+def test_a_network_without_any_smaller_candidate_is_told() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten())
-    with pytest.raises(InputError, match=r"block 1 \(\(8, 6, 6\) → \(8, 6, 6\)\) has no smaller"):
+    with pytest.raises(InputError, match="no block has a smaller candidate"):
         compression_space(partition(model, (3, 8, 8)))
+
+
+def test_a_block_that_cannot_be_smaller_keeps_its_own_choice_alone() -> None:
+    large = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.Conv2d(64, 8, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), large, nn.Flatten())
+    candidates = compression_space(partition(model, (3, 8, 8)), 5)
+    assert [candidate.block for candidate in candidates] == [2] * 5
+    assert architecture_count(candidates) == 6
 
 
 def test_blocks_that_are_no_maps_are_told() -> None:

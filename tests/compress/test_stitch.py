@@ -138,3 +138,12 @@ def test_a_trained_network_has_its_own_graph(stitcher: Stitcher, parts: Partitio
     with torch.no_grad():
         np.testing.assert_allclose(run(network, x), module(x), atol=1e-4)
     assert before == stitcher.network((1, 2)).hash != network.hash
+
+
+def test_a_trained_network_can_be_int8(parts: Partition, library: Library) -> None:
+    images = torch.randn(4, 3, 32, 32).numpy()
+    stitcher = Stitcher(parts, library, images)
+    finished = network_of(stitcher.module((1, 0)), parts, "finished", stitcher.calibration)
+    for network in (stitcher.network((1, 0)), finished):
+        session = ort.InferenceSession(network.onnx("int8"), providers=["CPUExecutionProvider"])
+        assert session.run(None, {session.get_inputs()[0].name: images[:1]})[0].shape == (1, 10)

@@ -120,7 +120,7 @@ def test_a_failed_job_is_a_failed_network_with_the_reason_and_the_link(store: Me
     results = measure(hub, store, "abc")
     failure = results["b"]
     assert isinstance(failure, MeasurementFailure)
-    assert failure.reason.startswith("the script refuses b; fix: see script://hwnas-")
+    assert failure.reason.startswith("the script refuses b (see script://hwnas-")
     assert measured(results["a"]) and measured(results["c"])
     assert measure(hub, store, "b") == {"b": failure}
     assert submitted(hub).count("b") == 1
@@ -207,7 +207,7 @@ def test_a_bound_on_measurements_holds_for_all_sessions_of_a_run(store: Measurem
     beyond = [results["d"], results["e"]]
     for failure in beyond:
         assert isinstance(failure, MeasurementFailure)
-        assert "4 measurements are used up; fix: raise --max-measurements" in failure.reason
+        assert "4 measurements are used up (raise --max-measurements" in failure.reason
         assert failure.transient
     assert sorted(set(submitted(hub))) == ["R", "a", "b", "c"]
     assert measured(measure(hub, store, "d", max_measurements=5)["d"])
