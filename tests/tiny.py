@@ -127,7 +127,6 @@ def snapshot(run: Path) -> dict[str, str]:
         "reference/*.safetensors",
         "reference/*.onnx",
         "reference/*.json",
-        "reference/parts/*.onnx",
         "library/blocks/*",
         "devices/*/*.json",
         "checkpoints/*/model.*",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hwnas.cli.device_options import AnyGpu, Batch
-from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, TerminalProgress, parse_cuts, print_json, print_table
 
 EXAMPLE = """Examples:
 
@@ -61,9 +61,7 @@ def compress(
             "`auto` takes published weights where their classes are those of the data."
         ),
     ] = "auto",
-    cut: Annotated[
-        str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")
-    ] = "",
+    cut: Cut = "",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
     candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
     train_epochs: Annotated[
@@ -137,7 +135,7 @@ def compress(
         model=model,
         weights=weights,
         data=data,
-        cuts=tuple(name.strip() for name in cut.split(",") if name.strip()),
+        cuts=parse_cuts(cut),
         space="compression",
         per_block=candidates or values["per_block"],
         loss=loss.value,

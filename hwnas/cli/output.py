@@ -21,7 +21,14 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let a checkpoint import and call the module:function it names.")
 ]
 
+Cut = Annotated[str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")]
+
 QUIET_INTERVAL_S = 10.0
+
+
+def parse_cuts(text: str) -> tuple[str, ...]:
+    """The names in `NAME,NAME`; none for an empty text."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def messages() -> Console:

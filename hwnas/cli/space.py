@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Json, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, parse_cuts, print_json, print_table
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224`"
 
@@ -14,9 +14,7 @@ EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224`"
 def space(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     candidates: Annotated[int, typer.Option(min=1, help="Candidates a block.")] = 27,
-    cut: Annotated[
-        str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")
-    ] = "",
+    cut: Cut = "",
     image_size: Annotated[int, typer.Option(min=0, help="Rows and columns; 0: the model's own.")] = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
@@ -35,7 +33,7 @@ def space(
     shape = input_shape(spec, module)
     if image_size:
         shape = (shape[0], image_size, image_size)
-    parts = partition(module, shape, [name.strip() for name in cut.split(",")] if cut else None)
+    parts = partition(module, shape, parse_cuts(cut) or None)
     found = compression_space(parts, candidates)
     blocks = [count(block, parts.shapes[n]) for n, block in enumerate(parts.blocks, 1)]
     total = architecture_count(found)
