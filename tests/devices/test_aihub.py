@@ -318,7 +318,7 @@ def test_a_failed_job_is_a_failed_network_and_the_others_go_on(hub: LoopbackHub,
     with MeasurementStore(tmp_path / "measurements.db") as store:
         results = measure(hub, store, [good[0], broken, good[1]], lambda _s: None)
     assert [type(result) for result in results.values()] == [Measurement, MeasurementFailure, Measurement]
-    assert "Unsupported ONNX operator: NoSuchOperator; fix: see http" in results[broken.hash].reason
+    assert "Unsupported ONNX operator: NoSuchOperator (see http" in results[broken.hash].reason
 
 
 def test_a_refused_submission_is_tried_again_by_the_next_run(hub: LoopbackHub, tmp_path: Path) -> None:

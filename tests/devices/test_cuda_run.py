@@ -72,14 +72,14 @@ def test_throughput_is_searched_for_and_told(
     torch.set_num_threads(threads)
     captured = capsys.readouterr()
     assert end.value.code == 0, captured.err
-    front = read_json(tmp_path / "run/devices/cuda-batch-16/front.json")
+    front = read_json(tmp_path / "run/devices/cuda-batch-16/front-throughput.json")
     assert front["objective"] == "throughput"
     # Every network takes 100 ms by the clock of the tests.
     assert front["front"][0]["latency_ms"] == pytest.approx(100)
     assert front["front"][0]["throughput_per_s"] == pytest.approx(160)
     assert "time an image / reference" in captured.out
     assert "160" in captured.out
-    assert (tmp_path / "run/checkpoints/cuda-batch-16-knee/model.onnx").is_file()
+    assert (tmp_path / "run/checkpoints/cuda-batch-16-throughput-knee/model.onnx").is_file()
 
 
 @pytest.fixture
