@@ -21,7 +21,7 @@ from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.store import MeasurementStore
 
-FRONT_SCHEMA = "hwnas.front/1"
+FRONT_SCHEMA = "hwnas.front/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def search_device(
     reference_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
         folder / f"search{_suffix(settings.objective)}.json",
-        {"schema": "hwnas.search/1", "points": [encode(p) for p in points]},
+        {"schema": "hwnas.search/2", "points": [encode(p) for p in points]},
     )
     front = pareto_front(points)
     outcome = SearchOutcome(
@@ -205,7 +205,7 @@ def _suffix(objective: Objective) -> str:
 
 def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
     index = ("macs", "params").index(objective)
-    whole = stitcher.cost((0,) * stitcher.parts.block_count)[index]
+    whole = stitcher.cost((0,) * len(stitcher.parts.modules))[index]
     return lambda batch: [stitcher.cost(choices)[index] / whole for choices in batch]
 
 
@@ -215,11 +215,11 @@ def _row(
     macs, params = stitcher.cost(point.choices)
     names = [
         stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
-        for n, choice in enumerate(point.choices, 1)
+        for n, choice in enumerate(point.choices)
     ]
     row: dict[str, Any] = {
         "choices": list(point.choices),
-        "blocks": names,
+        "parts": names,
         "loss": point.loss,
         "cost_ratio": point.cost,
         "latency_ms": None,
