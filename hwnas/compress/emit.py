@@ -222,7 +222,7 @@ def _write(
         fingerprint=measurement.fingerprint.id,
         command=command,
     )
-    entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices, 1)]
+    entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
         run.checkpoints / finished.name,
         module=finished.module,

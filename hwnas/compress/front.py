@@ -235,11 +235,11 @@ def _row(
     macs, params = stitcher.cost(point.choices)
     names = [
         stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
-        for n, choice in enumerate(point.choices, 1)
+        for n, choice in enumerate(point.choices)
     ]
     row: dict[str, Any] = {
         "choices": list(point.choices),
-        "blocks": names,
+        "parts": names,
         "loss": point.loss,
         "cost_ratios": dict(zip(objectives, point.costs or (), strict=True)),
         "latency_ms": None,

@@ -30,7 +30,7 @@ class Point:
     """One architecture that the search has seen.
 
     Attributes:
-        choices: of each block; 0 is the reference's own.
+        choices: of each part; 0 is the reference's own.
         loss: Σ of held-out block losses.
         costs: one per objective, as ratios to the reference's. None if it failed.
         reason: why it has no costs.
