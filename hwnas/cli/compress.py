@@ -11,7 +11,16 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hwnas.cli.device_options import AnyGpu, Batch
-from hwnas.cli.output import AllowCode, Cut, Json, TerminalProgress, parse_cuts, print_json, print_table
+from hwnas.cli.output import (
+    AllowCode,
+    Cut,
+    Json,
+    Space,
+    TerminalProgress,
+    parse_cuts,
+    print_json,
+    print_table,
+)
 
 EXAMPLE = """Examples:
 
@@ -62,8 +71,12 @@ def compress(
         ),
     ] = "auto",
     cut: Cut = "",
+    space: Space = "compression",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
-    candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Candidates a block at most.", show_default="the space's own; quick: 6"),
+    ] = None,
     train_epochs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Epochs of a reference that has no weights for the data."),
@@ -136,7 +149,7 @@ def compress(
         weights=weights,
         data=data,
         cuts=parse_cuts(cut),
-        space="compression",
+        space=space,
         per_block=candidates or values["per_block"],
         loss=loss.value,
         train_epochs=train_epochs or values["train_epochs"],

@@ -23,11 +23,12 @@ from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import check_rule
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.space import Candidate, architecture_count, compression_space
+from hwnas.compress.space import Candidate, architecture_count, find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.compress.statistics import accuracy
 from hwnas.compress.stitch import Stitcher
 from hwnas.errors import HwnasError, NetworkFormError
-from hwnas.files import encode, write_bytes
+from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.network import export_onnx
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -59,13 +60,14 @@ def compress(
     for rule in search.picks:
         check_rule(rule, search.objective)
     target = target_of(search)
+    space = load_space(settings.space)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     data = load_data(settings.data)
     initial = initial_reference(settings, data, allow_code=allow_code)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
-    candidates = compression_space(parts, settings.per_block)
-    hashes = {"data": data.hash, "model": initial.hash}
+    candidates = find_candidates(parts, space, settings.per_block)
+    hashes = {"data": data.hash, "model": initial.hash, "space": sha256_of_plain(encode(space))}
     with RunDirectory.open(out, settings, hashes) as run:
         reference = prepare_reference(initial, parts, run, settings, data, progress)
         correct = training.correct_answers(reference.module(), data)

@@ -6,6 +6,7 @@ A device that refuses Swish or squeeze-and-excitation refuses them in the stem a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,7 @@ from hwnas.measurement import STRICT
 
 SMOOTH_ACTIVATIONS = frozenset({"silu", "swish", "hardswish", "gelu", "mish"})
 """Names, in lower case, of the classes of activations that ReLU can stand for."""
+LARGE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +47,14 @@ class VariantSpec:
         return "-".join(name for name, modules in (("relu", self.relu), ("no-se", self.without)) if modules)
 
 
-def variants(module: nn.Module, x: Tensor) -> list[VariantSpec]:
+def find_variants(module: nn.Module, in_shape: Sequence[int]) -> list[VariantSpec]:
     """What can be made of a part: with ReLU, without squeeze-and-excitation, and both.
 
     Args:
         module: in eval mode.
-        x: two different inputs (2, …), from whose way through the module its gates are found.
+        in_shape: of its input, without the batch dimension.
     """
-    gates = find_gates(module, x)
+    gates = find_gates(module, in_shape)
     smooth = tuple(
         name
         for name, child in module.named_modules(remove_duplicate=False)
@@ -66,11 +68,11 @@ def variants(module: nn.Module, x: Tensor) -> list[VariantSpec]:
 
 
 @torch.inference_mode()
-def find_gates(module: nn.Module, x: Tensor) -> tuple[str, ...]:
+def find_gates(module: nn.Module, in_shape: Sequence[int]) -> tuple[str, ...]:
     """The names of the squeeze-and-excitation modules, whatever their class is called.
 
-    They are known by what they do: each channel of the input comes out times one factor in 0 … 1, which is
-    not the same for every input.
+    They are known by what they do to random maps: each channel of the input comes out times one factor in
+    0 … 1, which is not the same for every input. Arguments as for `find_variants`.
     """
     gates: list[str] = []
 
@@ -85,7 +87,11 @@ def find_gates(module: nn.Module, x: Tensor) -> tuple[str, ...]:
         if name and next(child.children(), None) is not None and next(child.parameters(), None) is not None
     ]
     try:
-        module(x)
+        # On a map of one pixel anything looks like a gate, so maps are made larger.
+        module(_random([in_shape[0], *(max(size, LARGE) for size in in_shape[1:])]))
+    except RuntimeError:  # the module takes one size only
+        gates.clear()
+        module(_random(in_shape))
     finally:
         for handle in handles:
             handle.remove()
@@ -110,11 +116,15 @@ def build_variant(spec: VariantSpec, module: nn.Module) -> nn.Module:
     return copy
 
 
+def _random(shape: Sequence[int]) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
 def _is_gated(x: object, y: object) -> bool:
     """Whether y (B, C, H, W) is x times one factor in 0 … 1 a channel, another one for each image."""
     if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.ndim != 4 or x.shape != y.shape:
         return False
-    if x.shape[2] * x.shape[3] == 1:  # a single pixel is always its own multiple
+    if x.shape[2] * x.shape[3] == 1:
         return False
     power = x.square().sum((2, 3), keepdim=True)
     factor = (x * y).sum((2, 3), keepdim=True) / power.clamp_min(1e-12)
