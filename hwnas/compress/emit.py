@@ -71,7 +71,7 @@ def emit_checkpoints(
     picked: list[tuple[str, Point]] = []
     for rule in search.picks:
         try:
-            picked.append((rule, pick(outcome.front, rule, outcome.unit_ms)))
+            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.reference_latency_ms)))
         except InputError as error:
             unreached = error
     todo = []

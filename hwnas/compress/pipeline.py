@@ -58,7 +58,7 @@ def compress(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     for rule in search.picks:
-        check_rule(rule, search.objective)
+        check_rule(rule, search.objectives)
     target = target_of(search)
     space = load_space(settings.space)
     training.tune_allocator()
