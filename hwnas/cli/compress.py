@@ -37,6 +37,9 @@ SHOWN = {
 }
 """What stands beside the ratios in the table of the front, by objective: label, key, digits."""
 
+COUNTED = ("macs", "params")
+"""Objectives that are known of the reference on any device."""
+
 
 class LossName(StrEnum):
     """Block losses."""
@@ -190,17 +193,21 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
-    from hwnas.measurement import Interval
+    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, percent, points, ratio
+    from hwnas.files import decode
 
     front = result["front"]
     rows = front["front"]
     objectives = front["objectives"]
     ratios = ["time an image" if name == "throughput" else name for name in objectives]
+    unit = "anchor" if any(front["anchor"]) else "reference"
     shown = [SHOWN[name] for name in objectives if name in SHOWN] or [SHOWN["latency"]]
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    columns = [*(f"{name} / reference" for name in ratios), *(label for label, _, _ in shown)]
+    columns = [
+        *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
+        *(label for label, _, _ in shown),
+    ]
     for column in ("choices", "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
@@ -216,17 +223,19 @@ def _show(result: dict[str, Any]) -> None:
             style="bold" if rule else None,
         )
     print_table(table)
+    if any(front["anchor"]):
+        anchor = "-".join(str(choice) for choice in front["anchor"])
+        typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
     for checkpoint in result["checkpoints"]:
-        summary = {
-            key: Interval(**value) if isinstance(value, dict) else value for key, value in checkpoint.items()
-        }
+        path = checkpoint["path"]
+        summary = decode(Summary, {key: checkpoint[key] for key in checkpoint if key != "path"}, path)
         typer.echo(
-            f"\n{checkpoint['path']}   (95 % intervals in brackets)\n"
-            f"  latency   {milliseconds(summary['latency_reference_ms'])} → "
-            f"{milliseconds(summary['latency_ms'])}, protocol {summary['protocol']}\n"
-            f"            {ratio(summary['latency_ratio'])} of the reference\n"
-            f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
-            f"            {points(summary['accuracy_difference'])} on the same images\n"
-            f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
-            f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
+            f"\n{path}   (95 % intervals in brackets)\n"
+            f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
+            f"protocol {summary.protocol}\n"
+            f"            {ratio(summary.latency_ratio)} of {compared_with(summary)}\n"
+            f"  accuracy  {percent(summary.accuracy_reference)} → {percent(summary.accuracy)}\n"
+            f"            {points(summary.accuracy_difference)} on the same images\n"
+            f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
+            f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )
