@@ -31,6 +31,7 @@ class DeviceProfile:
         precision: the form in which networks are run.
         power_mode: the power mode to ask for; `default` leaves it alone.
         options: settings of the device class, each validated by it.
+        forbidden_operators: ONNX operators that a search for this device does without.
     """
 
     __pydantic_config__ = STRICT
@@ -40,6 +41,7 @@ class DeviceProfile:
     precision: Precision = "fp32"
     power_mode: str = "default"
     options: Mapping[str, Option] = field(default_factory=dict)
+    forbidden_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

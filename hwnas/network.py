@@ -248,6 +248,20 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int]) -> bytes:
     return buffer.getvalue()
 
 
+def operators_of(content: bytes) -> tuple[str, ...]:
+    """The kinds of operators in an ONNX model, subgraphs included, sorted."""
+    import onnx
+
+    def kinds(graph: onnx.GraphProto) -> set[str]:
+        found = {node.op_type for node in graph.node}
+        for node in graph.node:
+            for attribute in node.attribute:
+                found.update(*(kinds(inner) for inner in (attribute.g, *attribute.graphs)))
+        return found
+
+    return tuple(sorted(kinds(onnx.load_model_from_string(content).graph)))
+
+
 _GRAPH_FIELD = 7  # ModelProto.graph
 
 

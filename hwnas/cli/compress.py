@@ -11,7 +11,16 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hwnas.cli.device_options import AnyGpu, Batch
-from hwnas.cli.output import AllowCode, Cut, Json, TerminalProgress, parse_cuts, print_json, print_table
+from hwnas.cli.output import (
+    AllowCode,
+    Cut,
+    Json,
+    Space,
+    TerminalProgress,
+    parse_cuts,
+    print_json,
+    print_table,
+)
 from hwnas.compress.filter import DEFAULT_THRESHOLD
 
 EXAMPLE = """Examples:
@@ -28,6 +37,9 @@ SHOWN = {
     "energy": ("energy mJ", "energy_mj", 3),
 }
 """What stands beside the ratios in the table of the front, by objective: label, key, digits."""
+
+COUNTED = ("macs", "params")
+"""Objectives that are known of the reference on any device."""
 
 
 class LossName(StrEnum):
@@ -71,8 +83,12 @@ def compress(
         ),
     ] = "auto",
     cut: Cut = "",
+    space: Space = "compression",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
-    candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Candidates a block at most.", show_default="the space's own; quick: 6"),
+    ] = None,
     train_epochs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Epochs of a reference that has no weights for the data."),
@@ -160,7 +176,7 @@ def compress(
         weights=weights,
         data=data,
         cuts=parse_cuts(cut),
-        space="compression",
+        space=space,
         per_block=candidates or values["per_block"],
         loss=loss.value,
         train_epochs=train_epochs or values["train_epochs"],
@@ -206,17 +222,21 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
-    from hwnas.measurement import Interval
+    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, percent, points, ratio
+    from hwnas.files import decode
 
     front = result["front"]
     rows = front["front"]
     objectives = front["objectives"]
     ratios = ["time an image" if name == "throughput" else name for name in objectives]
+    unit = "anchor" if any(front["anchor"]) else "reference"
     shown = [SHOWN[name] for name in objectives if name in SHOWN] or [SHOWN["latency"]]
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    columns = [*(f"{name} / reference" for name in ratios), *(label for label, _, _ in shown)]
+    columns = [
+        *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
+        *(label for label, _, _ in shown),
+    ]
     for column in ("choices", "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
@@ -232,17 +252,19 @@ def _show(result: dict[str, Any]) -> None:
             style="bold" if rule else None,
         )
     print_table(table)
+    if any(front["anchor"]):
+        anchor = "-".join(str(choice) for choice in front["anchor"])
+        typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
     for checkpoint in result["checkpoints"]:
-        summary = {
-            key: Interval(**value) if isinstance(value, dict) else value for key, value in checkpoint.items()
-        }
+        path = checkpoint["path"]
+        summary = decode(Summary, {key: checkpoint[key] for key in checkpoint if key != "path"}, path)
         typer.echo(
-            f"\n{checkpoint['path']}   (95 % intervals in brackets)\n"
-            f"  latency   {milliseconds(summary['latency_reference_ms'])} → "
-            f"{milliseconds(summary['latency_ms'])}, protocol {summary['protocol']}\n"
-            f"            {ratio(summary['latency_ratio'])} of the reference\n"
-            f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
-            f"            {points(summary['accuracy_difference'])} on the same images\n"
-            f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
-            f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
+            f"\n{path}   (95 % intervals in brackets)\n"
+            f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
+            f"protocol {summary.protocol}\n"
+            f"            {ratio(summary.latency_ratio)} of {compared_with(summary)}\n"
+            f"  accuracy  {percent(summary.accuracy_reference)} → {percent(summary.accuracy)}\n"
+            f"            {points(summary.accuracy_difference)} on the same images\n"
+            f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
+            f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )

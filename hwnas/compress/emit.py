@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
-from hwnas.compress.front import SearchOutcome, Target
+from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
@@ -61,7 +61,8 @@ def emit_checkpoints(
 ) -> list[tuple[Path, Summary]]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
-    The picked networks and the reference are measured together, interleaved, by the protocol `report`.
+    The picked networks and the anchor (the reference, where the device accepts it) are measured together,
+    interleaved, by the protocol `report`.
 
     Raises:
         InputError: a pick that no point of the front reaches; the others are written first.
@@ -71,7 +72,7 @@ def emit_checkpoints(
     picked: list[tuple[str, Point]] = []
     for rule in search.picks:
         try:
-            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.reference_latency_ms)))
+            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
         except InputError as error:
             unreached = error
     todo = []
@@ -102,7 +103,8 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
     summary = read_summary(path)
     same_device = outcome.fingerprint is None or outcome.fingerprint.id == summary.fingerprint
     same_training = summary.finetune_epochs == search.finetune_epochs
-    return summary.choices == choices and same_training and same_device
+    same_network = summary.choices == choices and summary.anchor == outcome.anchor
+    return same_network and same_training and same_device
 
 
 def _finish(
@@ -171,10 +173,13 @@ def _measure(
     names = {finished.network.hash: finished.name for finished in todo}
     measurements = {}
     with (
-        MeasurementStore(run.device(target.profile.name) / "measurements.db") as store,
-        Session(open_device(target.profile), REPORT, store, anchor=stitcher.reference) as session,
+        MeasurementStore(measurements_file(run.device(target.profile.name), stitcher)) as store,
+        Session(
+            open_device(target.profile), REPORT, store, anchor=stitcher.network(stitcher.anchor)
+        ) as session,
     ):
-        progress.say(f"measuring {', '.join(names.values())} and the reference, {describe(session.protocol)}")
+        what = f"{', '.join(names.values())} and {stitcher.anchor_name}"
+        progress.say(f"measuring {what}, {describe(session.protocol)}")
         networks = {finished.network.hash: finished.network for finished in todo}
         for network_hash, result in session.measure(networks.values()):
             if not isinstance(result, Measurement):
@@ -199,13 +204,16 @@ def _write(
 ) -> None:
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
+    latency_anchor_ms = median_interval(measurement.anchor_ms)
     summary = Summary(
         pick=finished.rule,
         device=target.profile.name,
         data=reference.data.name,
         choices=finished.choices,
         latency_ms=median_interval(measurement.medians_ms),
-        latency_reference_ms=median_interval(measurement.anchor_ms),
+        anchor=stitcher.anchor,
+        latency_anchor_ms=latency_anchor_ms,
+        latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=_accuracy(finished.stitched),
         accuracy=_accuracy(finished.correct),

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     params INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'failed')),
     reason TEXT,
+    operators TEXT,                -- JSON, of the exported graph; NULL until it was exported
     nsr REAL, mse REAL, relative_l1 REAL,
     end_slope REAL,
     weights_sha256 TEXT, onnx_sha256 TEXT,
@@ -36,17 +37,24 @@ CREATE TABLE IF NOT EXISTS candidates (
     PRIMARY KEY (part, choice)
 );
 """
-_COLUMNS = """part, part_name, choice, spec, macs, params, state, reason, nsr, mse, relative_l1, end_slope,
-    weights_sha256, onnx_sha256, seconds"""
+_CANDIDATE = ("part", "part_name", "choice", "spec", "macs", "params")
+_METRICS = ("nsr", "mse", "relative_l1")
+_OTHERS = ("state", "reason", "operators", "end_slope", "weights_sha256", "onnx_sha256", "seconds")
+_COLUMNS = (*_CANDIDATE, *_METRICS, *_OTHERS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A candidate and what is known about it; files and metrics are there once it is `done`."""
+    """A candidate and what is known about it; files and metrics are there once it is `done`.
+
+    Attributes:
+        operators: kinds of ONNX operators in its graph; None until it was exported.
+    """
 
     candidate: Candidate
     state: State
     reason: str | None
+    operators: tuple[str, ...] | None
     metrics: BlockMetrics | None
     end_slope: float | None
     weights_sha256: str | None
@@ -82,7 +90,7 @@ class Library:
 
     def entries(self) -> list[Entry]:
         """Every candidate, by part and choice."""
-        query = f"SELECT {_COLUMNS} FROM candidates ORDER BY part, choice"  # noqa: S608
+        query = f"SELECT {', '.join(_COLUMNS)} FROM candidates ORDER BY part, choice"  # noqa: S608
         return [self._entry(row) for row in self._database.read(query)]
 
     def pending(self) -> list[Candidate]:
@@ -92,6 +100,13 @@ class Library:
             if entry.state == "pending" or (entry.state == "done" and not self._intact(entry)):
                 pending.append(entry.candidate)
         return pending
+
+    def store_operators(self, found: Sequence[tuple[Candidate, Sequence[str]]]) -> None:
+        """Store the operators of exported candidates."""
+        self._database.write(
+            "UPDATE candidates SET operators = ? WHERE part = ? AND choice = ?",
+            *((json.dumps(list(names)), c.part, c.choice) for c, names in found),
+        )
 
     def finish(self, candidate: Candidate, result: Distilled, onnx: bytes) -> None:
         """Store a trained candidate: its files first, then its row."""
@@ -163,33 +178,21 @@ class Library:
         return content
 
     def _entry(self, row: tuple[object, ...]) -> Entry:
-        part, name, choice, spec, macs, params, state, reason, nsr, mse, l1, slope, weights, onnx, seconds = (
-            row
-        )
-        source = f"{self._database.path}, part {part}, choice {choice}"
+        values = dict(zip(_COLUMNS, row, strict=True))
+        for column in ("spec", "operators"):
+            values[column] = _plain(values[column])
         plain = {
-            "candidate": {
-                "part": part,
-                "part_name": name,
-                "choice": choice,
-                "spec": _plain(str(spec)),
-                "macs": macs,
-                "params": params,
-            },
-            "state": state,
-            "reason": reason,
-            "metrics": None if nsr is None else {"nsr": nsr, "mse": mse, "relative_l1": l1},
-            "end_slope": slope,
-            "weights_sha256": weights,
-            "onnx_sha256": onnx,
-            "seconds": seconds,
+            "candidate": {column: values[column] for column in _CANDIDATE},
+            "metrics": None if values["nsr"] is None else {column: values[column] for column in _METRICS},
+            **{column: values[column] for column in _OTHERS},
         }
-        return decode(Entry, plain, source)
+        place = f"{self._database.path}, part {values['part']}, choice {values['choice']}"
+        return decode(Entry, plain, place)
 
 
-def _plain(text: str) -> object:
+def _plain(text: object) -> object:
     """JSON text as plain data; damaged text stays text, which `decode` refuses with the row's place."""
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(str(text))
     except ValueError:
         return text

@@ -27,7 +27,8 @@ class LibrarySettings:
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
         cuts: modules behind which to cut; empty finds the stages.
-        per_block: candidates a block.
+        space: the name of a space, or the path of a `.toml` file.
+        per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
         epochs, steps: of each candidate's distillation; `steps` 0 sets no further limit.
         slice_size: candidates that are distilled side by side; a kill loses one slice at most.
@@ -39,7 +40,7 @@ class LibrarySettings:
     weights: str
     data: str
     cuts: tuple[str, ...]
-    space: Literal["compression"]
+    space: str
     per_block: int
     loss: Loss
     train_epochs: int
@@ -118,7 +119,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 20,
     },
     "standard": {
-        "per_block": 27,
+        "per_block": 0,
         "epochs": 10,
         "train_epochs": 60,
         "protocol": "search",
@@ -127,7 +128,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 40,
     },
     "paper": {
-        "per_block": 27,
+        "per_block": 0,
         "epochs": 1,
         "train_epochs": 450,
         "protocol": "search",

@@ -124,10 +124,10 @@ def test_a_profile_of_ones_own_and_a_broken_one_are_listed(hwnas: Hwnas, workpla
 def test_the_space_of_b0(hwnas: Hwnas) -> None:
     done = hwnas("space", "efficientnet_b0", "--image-size", "32", "--json")
     found = json.loads(done.out)
-    assert found["candidates"] == 135
-    assert found["architectures"] == 28**5
+    assert found["candidates"] == 135 + 3 + 1
+    assert found["architectures"] == 4 * 28**5 * 2
     assert found["cuts"] == ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6"]
-    for block in found["blocks"]:
+    for block in found["parts"][1:-1]:
         assert len(block["candidates"]) == 27
         assert all(c["macs"] < block["macs"] and c["params"] < block["params"] for c in block["candidates"])
 
@@ -136,20 +136,20 @@ def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
     found = json.loads(hwnas("space", "tinynet:make", "--candidates", "4", "--json").out)
     done = hwnas("space", "tinynet:make", "--candidates", "4")
     assert done.code == 0
-    for block in found["blocks"]:
+    for block in found["parts"][1:-1]:
         assert len(block["candidates"]) == 4
         for candidate in block["candidates"]:
             (line,) = (
                 text
                 for text in done.out.splitlines()
                 if f" {candidate['name']} " in text
-                and f" {block['block']} " in text.split(candidate["name"])[0]
+                and f" {block['name']} " in text.split(candidate["name"])[0]
             )
             assert f"{candidate['macs']:,}" in line
             assert f"{candidate['params']:,}" in line
-    assert "8 candidates, 25 architectures" in done.out
+    assert "8 candidates of blocks (compression), 0 variants of stem and head, 25 architectures" in done.out
     by_hand = json.loads(hwnas("space", "tinynet:make", "--cut", "stem, stages.1", "--json").out)
-    assert len(by_hand["blocks"]) == 1
+    assert len(by_hand["parts"]) == 3
 
 
 def test_networks_of_every_kind_are_profiled_in_one_session(hwnas: Hwnas, workplace: Path) -> None:

@@ -26,7 +26,8 @@ from hwnas.compress.reference import (
     read_state,
 )
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 
 
@@ -266,7 +267,7 @@ def test_images_that_do_not_fit_and_outputs_that_are_no_logits_are_told(workplac
 def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -> Path:
     """A checkpoint of a module whose second block is replaced."""
     parts = partition(module, (3, 32, 32))
-    (candidate,) = (c for c in compression_space(parts, 1) if c.part == 2)
+    (candidate,) = (c for c in find_candidates(parts, load_space("compression"), 1) if c.part == 2)
     spec = ArchitectureSpec(
         reference=reference,
         cuts=parts.cuts,
