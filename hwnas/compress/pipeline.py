@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,16 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
 from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
-from hwnas.compress.front import search_device, target_of
+from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_device, check_exports, require_choices
-from hwnas.compress.partition import partition
-from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
+from hwnas.compress.partition import Partition, partition
+from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import check_rule
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
-from hwnas.compress.spaces import load_space
+from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import accuracy
 from hwnas.compress.stitch import Stitcher
 from hwnas.errors import HwnasError
@@ -37,21 +37,49 @@ DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part
 CALIBRATION_IMAGES = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be compressed and by what, before anything is done or written."""
+
+    settings: LibrarySettings
+    data: Data
+    space: Space
+    initial: Initial
+    parts: Partition
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def choice_count(self) -> int:
+        """The choices of all parts together, the reference's own among them."""
+        return len(self.candidates) + len(self.parts.modules)
+
+
+def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
+    """Find the data and the reference, cut it, and list its candidates.
+
+    Args:
+        allow_code: let a checkpoint import the `module:function` that it names.
+
+    Raises:
+        InputError: any of them is missing, unknown, or does not fit the others.
+    """
+    space = load_space(settings.space)
+    data = load_data(settings.data)
+    initial = initial_reference(settings, data, allow_code=allow_code)
+    parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    candidates = tuple(find_candidates(parts, space, settings.per_block))
+    return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
+
+
 def compress(
-    settings: LibrarySettings,
-    search: SearchSettings,
-    out: Path,
-    command: str,
-    progress: Progress,
-    *,
-    allow_code: bool = False,
+    job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
 ) -> dict[str, Any]:
     """Compress a model for a device, going on from whatever the run directory already holds.
 
     Args:
+        target: of the search, checked.
         out: the run directory.
         command: that the user gave, for the model cards.
-        allow_code: let a checkpoint import the `module:function` that it names.
 
     Returns:
         Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
@@ -59,24 +87,17 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    for rule in search.picks:
-        check_rule(rule, search.objectives)
-    target = target_of(search)
-    space = load_space(settings.space)
+    settings, data, parts = job.settings, job.data, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    data = load_data(settings.data)
-    initial = initial_reference(settings, data, allow_code=allow_code)
-    parts = partition(initial.module, data.image_shape, settings.cuts or None)
-    candidates = find_candidates(parts, space, settings.per_block)
-    hashes = {"data": data.hash, "model": initial.hash, "space": sha256_of_plain(encode(space))}
+    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
     with RunDirectory.open(out, settings, hashes) as run:
         library = Library(run.library)
         try:
-            library.add(candidates)
+            library.add(job.candidates)
             check_exports(library, parts, progress)
             refused = check_device(library, parts, target.profile, progress)
-            reference = prepare_reference(initial, parts, run, settings, data, progress)
+            reference = prepare_reference(job.initial, parts, run, settings, data, progress)
             known = _say_reference(reference, settings, progress)
             build_library(library, reference, settings, progress)
             require_choices(parts, library.entries(), refused, target.profile)
@@ -95,7 +116,7 @@ def compress(
             "onnx": str(run.reference / "model.onnx"),
             "accuracy": None if known is None else encode(known),
         },
-        "space": {"candidates": len(candidates), "architectures": architecture_count(candidates)},
+        "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
     }
