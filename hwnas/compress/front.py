@@ -194,6 +194,12 @@ def search_device(
     return outcome
 
 
+def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
+    """Where measurements are kept: those beside another anchor are ratios to something else."""
+    anchor = f"-{'-'.join(map(str, stitcher.anchor))}" if any(stitcher.anchor) else ""
+    return folder / f"measurements{anchor}.db"
+
+
 def _filtered_choices(
     folder: Path,
     session: Session | None,
@@ -216,12 +222,6 @@ def _filtered_choices(
     write_json(path, found.to_json())
     progress.say(found.describe())
     return found.choices
-
-
-def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
-    """Where measurements are kept: those beside another anchor are ratios to something else."""
-    anchor = f"-{'-'.join(map(str, stitcher.anchor))}" if any(stitcher.anchor) else ""
-    return folder / f"measurements{anchor}.db"
 
 
 def _measured_costs(

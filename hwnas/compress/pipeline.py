@@ -43,9 +43,9 @@ class Job:
 
     settings: LibrarySettings
     data: Data
+    space: Space
     initial: Initial
     parts: Partition
-    space: Space
     candidates: tuple[Candidate, ...]
 
     @property
@@ -68,7 +68,7 @@ def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
     initial = initial_reference(settings, data, allow_code=allow_code)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
     candidates = tuple(find_candidates(parts, space, settings.per_block))
-    return Job(settings=settings, data=data, initial=initial, parts=parts, space=space, candidates=candidates)
+    return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 
 
 def compress(
@@ -87,21 +87,21 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, parts = job.settings, job.parts
+    settings, data, parts = job.settings, job.data, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
+    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
     with RunDirectory.open(out, settings, hashes) as run:
         library = Library(run.library)
         try:
             library.add(job.candidates)
             check_exports(library, parts, progress)
             refused = check_device(library, parts, target.profile, progress)
-            reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
+            reference = prepare_reference(job.initial, parts, run, settings, data, progress)
             known = _say_reference(reference, settings, progress)
             build_library(library, reference, settings, progress)
             require_choices(parts, library.entries(), refused, target.profile)
-            stitcher = Stitcher(parts, library, _calibration(job.data), refused, settings.loss)
+            stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
             write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
             outcome = search_device(run, stitcher, settings, search, target, progress)
             checkpoints = emit_checkpoints(
@@ -116,10 +116,7 @@ def compress(
             "onnx": str(run.reference / "model.onnx"),
             "accuracy": None if known is None else encode(known),
         },
-        "space": {
-            "candidates": len(job.candidates),
-            "architectures": architecture_count(job.candidates),
-        },
+        "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
     }

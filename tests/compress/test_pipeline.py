@@ -288,6 +288,17 @@ def test_a_network_that_changed_is_refused(copy: Path, workplace: Path) -> None:
     refused(copy, "was made with model = ", library=replace(LIBRARY, model="tinynet:seeded"))
 
 
+def test_a_space_that_changed_is_refused(workplace: Path) -> None:
+    text = (Path(__file__).parents[2] / "hwnas/compress/spaces/compression.toml").read_text()
+    space = workplace / "mine.toml"
+    space.write_text(text)
+    library = replace(LIBRARY, space="mine.toml")
+    with pytest.raises(Killed):
+        run(workplace / "out", library=library, watch=Watch("train", 1))
+    space.write_text(text.replace("per_block = 27", "per_block = 26"))
+    refused(workplace / "out", "was made with space = ", library=library)
+
+
 def test_another_schema_and_a_damaged_record_are_told(copy: Path) -> None:
     text = (copy / "run.toml").read_text()
     for damaged, match in (
@@ -320,6 +331,8 @@ def test_mistakes_are_told_before_anything_is_written(workplace: Path) -> None:
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("no module", {"library": replace(LIBRARY, cuts=("stem", "nope"))}),
         ("classes apart", {"library": replace(LIBRARY, model="tinynet:seven")}),
+        ("there is no space 'dona'", {"library": replace(LIBRARY, space="dona")}),
+        ("cannot read mine.toml", {"library": replace(LIBRARY, space="mine.toml")}),
         ("unknown data", {"library": replace(LIBRARY, data="digit")}),
         ("no weights file", {"library": replace(LIBRARY, weights="w.safetensors")}),
         ("unknown pick", {"picks": ("fastest",)}),

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny import furnish, run_job, run_python
+from tiny import furnish, run_python
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import build_part
 from hwnas.compress.blocks import SqueezeExcite
+from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.partition import Partition, partition
+from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import find_candidates
@@ -96,12 +98,12 @@ SEARCH = SearchSettings(
     device="nosigmoid.toml",
     objectives=("latency",),
     protocol="quick",
-    filter="none",
-    filter_threshold=0.0,
     population=6,
     generations=4,
     finetune_epochs=1,
     picks=("knee",),
+    filter="device",
+    filter_threshold=0.1,
 )
 
 
@@ -201,6 +203,11 @@ def test_the_operators_of_every_candidate_are_those_of_its_graph(parts: Partitio
     library.close()
 
 
+def run(out: Path, watch: Progress, **changed: Any) -> dict[str, Any]:
+    search = replace(SEARCH, **changed)
+    return compress(open_job(LIBRARY), search, target_of(search), out, "hwnas compress …", watch)
+
+
 class Watch(Progress):
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -243,7 +250,7 @@ def refusing(place: Path) -> Iterator[tuple[dict[str, Any], Watch]]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(place, monkeypatch)
         watch = Watch()
-        yield run_job(LIBRARY, SEARCH, Path("run"), "hwnas compress …", watch), watch
+        yield run(Path("run"), watch), watch
     torch.set_num_threads(threads)
 
 
@@ -343,13 +350,13 @@ def test_one_library_serves_devices_that_refuse_and_devices_that_do_not(
     inside: Path, refusing: tuple[dict[str, Any], Watch]
 ) -> None:
     watch = Watch()
-    front = run_job(LIBRARY, replace(SEARCH, device="steady.toml", picks=()), inside, "again", watch)["front"]
+    front = run(inside, watch, device="steady.toml", picks=())["front"]
     assert "distill" not in watch.events
     assert front["anchor"] == [0, 0, 0, 0]
     assert front["reference_latency_ms"] == front["anchor_latency_ms"] > 0
     assert front["refused"] == []
     watch = Watch()
-    again = run_job(LIBRARY, replace(SEARCH, device="nopad.toml", picks=()), inside, "again", watch)["front"]
+    again = run(inside, watch, device="nopad.toml", picks=())["front"]
     assert again["refused"] == []
     assert any("nopad forbids Pad; no part holds them" in text for text in watch.events)
 
@@ -360,9 +367,9 @@ def test_a_profile_that_starts_to_forbid_does_not_mix_ratios(
     """The same name, first without and then with a refused reference: ratios are to different anchors."""
     profile = tmp_path / "nosigmoid.toml"
     profile.write_text('name = "nosigmoid"\ndevice = "modelled"\ndescription = "a plugin"\n')
-    before = run_job(LIBRARY, replace(SEARCH, device=str(profile)), inside, "again", Watch())
+    before = run(inside, Watch(), device=str(profile))
     assert before["front"]["anchor"] == [0, 0, 0, 0]
-    after = run_job(LIBRARY, SEARCH, inside, "hwnas compress …", Watch())
+    after = run(inside, Watch())
     assert after["front"] == refusing[0]["front"]
     keys = ("choices", "anchor", "latency_anchor_ms", "latency_ratio", "accuracy")
     for key in keys:
@@ -373,7 +380,7 @@ def test_a_device_that_refuses_everything_of_a_part_is_told(inside: Path, tmp_pa
     watch = Watch()
     out = tmp_path / "new"
     with pytest.raises(InputError, match="noconv refuses every choice of stem: it forbids Conv") as error:
-        run_job(LIBRARY, replace(SEARCH, device="noconv.toml"), out, "again", watch)
+        run(out, watch, device="noconv.toml")
     assert "forbidden_operators" in error.value.fix
     assert "--space" in error.value.fix
     assert "train reference" not in watch.events
@@ -381,7 +388,7 @@ def test_a_device_that_refuses_everything_of_a_part_is_told(inside: Path, tmp_pa
 
 def test_an_operator_that_does_not_exist_is_told(inside: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="forbidden_operators: ONNX has no operator 'Sigmoyd'") as error:
-        run_job(LIBRARY, replace(SEARCH, device="typo.toml"), tmp_path / "new", "again", Watch())
+        run(tmp_path / "new", Watch(), device="typo.toml")
     assert "Sigmoid" in error.value.fix
     assert not (tmp_path / "new").exists()
 
@@ -393,7 +400,7 @@ def test_forbidden_operators_are_a_list_of_names(inside: Path, tmp_path: Path, v
         f'name = "bad"\ndevice = "modelled"\ndescription = "x"\nforbidden_operators = {value}\n'
     )
     with pytest.raises(InputError, match="forbidden_operators"):
-        run_job(LIBRARY, replace(SEARCH, device=str(profile)), tmp_path / "new", "again", Watch())
+        run(tmp_path / "new", Watch(), device=str(profile))
 
 
 def test_a_head_is_distilled_against_the_logits(refusing: tuple[Any, Watch], place: Path) -> None:
