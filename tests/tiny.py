@@ -75,6 +75,7 @@ def run_python(
         "PYTHONPATH": str(folder),
         "HWNAS_HOME": str(folder / "home"),
         "HWNAS_CONFIG": str(folder / "config"),
+        "HWNAS_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
     return subprocess.run(
