@@ -17,6 +17,10 @@ EXAMPLE = """Examples:
 
 `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
 
+`hwnas compress tf_efficientnet_lite0 --weights FILE --data imagenette --device cpu`
+
+`hwnas compress mobilenetv3_large_100 --weights FILE --data folder:photos --device cpu`
+
 `hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
 """
 
@@ -49,7 +53,13 @@ class ObjectiveName(StrEnum):
 def compress(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    data: Annotated[str, typer.Option(help="Data set to distil with: digits.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Images to distil with: digits, fashion-mnist, cifar10, imagenette (looked for in "
+            "$HWNAS_DATA_DIR, downloaded once), or folder:PATH (a folder for each class, or no labels)."
+        ),
+    ],
     out: Annotated[Optional[Path], typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,  # noqa: UP045
     preset: Annotated[
         str, typer.Option(help="Defaults of the options below: quick, standard, paper.")
@@ -61,6 +71,12 @@ def compress(
             "`auto` takes published weights where their classes are those of the data."
         ),
     ] = "auto",
+    image_size: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Side of the images in pixels; 0: the data's own, for a folder the model's."
+        ),
+    ] = 0,
     cut: Cut = "",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
     candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
@@ -135,6 +151,7 @@ def compress(
         model=model,
         weights=weights,
         data=data,
+        image_size=image_size,
         cuts=parse_cuts(cut),
         space="compression",
         per_block=candidates or values["per_block"],
@@ -211,6 +228,7 @@ def _show(result: dict[str, Any]) -> None:
             f"            {ratio(summary['latency_ratio'])} of the reference\n"
             f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
             f"            {points(summary['accuracy_difference'])} on the same images\n"
+            f"  agreement {percent(summary['agreement'])} of answers are the reference's\n"
             f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
             f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
         )

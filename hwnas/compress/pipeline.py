@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.library import Library
+from hwnas.compress.models import image_size
 from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
@@ -61,8 +63,9 @@ def compress(
     target = target_of(search)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    data = load_data(settings.data)
+    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     initial = initial_reference(settings, data, allow_code=allow_code)
+    data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
     candidates = compression_space(parts, settings.per_block)
     hashes = {"data": data.hash, "model": initial.hash}

@@ -24,6 +24,7 @@ class LibrarySettings:
         model: timm name, `module:function` or checkpoint directory.
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
+        image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         cuts: modules behind which to cut; empty finds the stages.
         per_block: candidates a block.
         train_epochs: of a reference without weights for the data.
@@ -47,6 +48,7 @@ class LibrarySettings:
     slice_size: int
     seed: int
     threads: int
+    image_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
