@@ -109,7 +109,7 @@ def _class_names(
         if all(folder in indices for folder in folders):
             numbers = tuple(indices[folder] for folder in folders)
             return tuple(info.index_to_description(number).split(",")[0] for number in numbers), numbers
-    return tuple(titles.get(folder) or printable(folder) for folder in folders), ()
+    return tuple(titles.get(folder, folder) for folder in folders), ()
 
 
 def _find(name: str, progress: Progress) -> Source:

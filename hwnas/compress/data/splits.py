@@ -127,7 +127,7 @@ def _labels(source: Source, paths: Sequence[Sequence[str]]) -> tuple[list[int] |
             "add a folder for each class; images without labels lie in no folder of a class",
         )
     index = {name: number for number, name in enumerate(classes)}
-    return [index[path[0]] for path in paths], classes
+    return [index[path[0]] for path in paths], tuple(map(printable, classes))
 
 
 def _take(
@@ -166,7 +166,7 @@ def _check(
         missing = set(_seen(labels, parts["val"] + parts["test"])) - set(_seen(labels, parts["train"]))
         if missing:
             raise InputError(
-                f"{source.text}: the class {printable(classes[min(missing)])} is not in train",
+                f"{source.text}: the class {classes[min(missing)]} is not in train",
                 "add images of it to train, or remove it from the other parts",
             )
 
