@@ -136,7 +136,8 @@ def narrow_classifier(
 ) -> dict[str, Tensor]:
     """The weights of a timm model that tells only some of the classes apart, in the given order.
 
-    A linear classifier computes each class by a row of its own, so the logits stay exactly what they were.
+    A linear classifier computes each class by a row of its own, so the logits of the others are gone and
+    those of the given ones stay what they were.
 
     Args:
         state: of the model with all of ImageNet's classes; another one stays as it is.

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.data.sources import check_published
 from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, first_line
-from hwnas.files import hwnas_cache, locked
+from hwnas.files import hwnas_cache, locked, sha256_of_file
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 60.0
@@ -92,7 +91,11 @@ def _download(file: Published, part: Path, by_hand: str, progress: Progress) -> 
             f"{file.url} is published with {file.bytes:,} bytes, the server gave {got}",
             f"give the same command again, or {by_hand}",
         )
-    check_published(part, file.sha256)
+    if sha256_of_file(part) != file.sha256:
+        raise InputError(
+            f"what {file.url} gave is not the published file: its SHA-256 is not {file.sha256}",
+            f"give the same command again, or {by_hand}",
+        )
 
 
 def _chunks(file: Published, by_hand: str) -> Iterator[bytes]:

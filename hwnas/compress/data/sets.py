@@ -54,6 +54,8 @@ FASHION_CONTENT = {
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 """SHA-256 of the files once they are decompressed, the same in every packaging."""
+FASHION_PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
+"""How each part's files begin, and its images."""
 FASHION_CLASSES = (
     "T-shirt/top",
     "Trouser",
@@ -89,6 +91,7 @@ IMAGENETTE_FILE = Published(
     sha256="64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5",
 )
 CIFAR_RECORD = 1 + 3 * 32 * 32
+CIFAR_IMAGES = 10_000  # a file
 CIFAR_BATCHES = (*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin")
 
 
@@ -117,11 +120,13 @@ def _find_fashion(place: Path) -> Source | None:
         files = {name: path for name, path in found.items() if path is not None}
         if len(files) == len(found):
             read = partial(_read_fashion, files)
-            return ArraySource("fashion-mnist", list(files.values()), read, FASHION_CLASSES, pad=2)
+            return ArraySource("fashion-mnist", list(files.values()), read, FASHION_CLASSES)
     return None
 
 
 def _read_fashion(files: Mapping[str, Path]) -> Arrays:
+    """IDX files: a header and 28 × 28 pixels an image, which get an edge of two black ones."""
+
     def content(name: str, count: int, header: int, item: int) -> np.ndarray:
         path = files[name]
         size = header + count * item
@@ -134,13 +139,11 @@ def _read_fashion(files: Mapping[str, Path]) -> Arrays:
             raise InputError(f"{path} does not hold Fashion-MNIST's {name}", "download or copy it again")
         return np.frombuffer(data, dtype=np.uint8, offset=header)
 
-    return {
-        part: (
-            content(f"{prefix}-images-idx3-ubyte", count, 16, 28 * 28).reshape(count, 28, 28),
-            content(f"{prefix}-labels-idx1-ubyte", count, 8, 1),
-        )
-        for part, prefix, count in (("train", "train", 60_000), ("test", "t10k", 10_000))
-    }
+    def part(prefix: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        images = content(f"{prefix}-images-idx3-ubyte", count, 16, 28 * 28).reshape(count, 28, 28)
+        return np.pad(images, ((0, 0), (2, 2), (2, 2))), content(f"{prefix}-labels-idx1-ubyte", count, 8, 1)
+
+    return {name: part(*where) for name, where in FASHION_PARTS.items()}
 
 
 def _find_cifar(place: Path) -> Source | None:
@@ -154,8 +157,8 @@ def _find_cifar(place: Path) -> Source | None:
 
 
 def _read_cifar(path: Path) -> Arrays:
-    """The binary version: records of a label and 3 × 32 × 32 pixels, 10,000 a file."""
-    size = 10_000 * CIFAR_RECORD
+    """The binary version: records of a label and 3 × 32 × 32 pixels."""
+    size = CIFAR_IMAGES * CIFAR_RECORD
     if path.is_dir():
         contents = {name: (path / name).read_bytes() for name in CIFAR_BATCHES}
     else:

@@ -155,7 +155,6 @@ class ArraySource:
     Args:
         read: gives the parts `train` and `test`.
         titles: names of the classes by their index.
-        pad: pixels of black around each image.
     """
 
     folders: Sequence[str] = ()
@@ -166,13 +165,11 @@ class ArraySource:
         files: Sequence[Path],
         read: Callable[[], Arrays],
         titles: Sequence[str],
-        pad: int = 0,
     ) -> None:
         self.text = text
         self.titles: Mapping[str, str] = {str(index): title for index, title in enumerate(titles)}
         self.identity = _identity(files)
         self._read = read
-        self._pad = pad
 
     @cached_property
     def _arrays(self) -> Arrays:
@@ -189,9 +186,7 @@ class ArraySource:
     def raw(self, wanted: Sequence[int]) -> Iterator[tuple[int, Raw]]:
         for position in wanted:
             part, _, number = self.names[position].split("/")
-            image = self._arrays[part][0][int(number)]
-            edges = [(self._pad, self._pad)] * 2 + [(0, 0)] * (image.ndim - 2)
-            yield position, Image.fromarray(np.pad(image, edges))
+            yield position, Image.fromarray(self._arrays[part][0][int(number)])
 
     def removal(self, broken: Sequence[str]) -> str:
         return f"download or copy {self.text} again"

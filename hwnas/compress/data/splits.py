@@ -60,6 +60,7 @@ def arrange(source: Source) -> Arrangement:
     paths = [name.split("/") for name in source.names]
     while _wrapped(paths):
         paths = [path[1:] for path in paths]
+    names = ["/".join(path) for path in paths]
     parts = _parts(source, paths)
     inner = [path[1:] for path in paths] if parts else paths
     labels, classes = _labels(source, inner)
@@ -67,9 +68,9 @@ def arrange(source: Source) -> Arrangement:
     if "test" not in parts and "val" in parts:
         parts["test"] = parts.pop("val")
     if "test" not in parts:
-        parts |= _take(source, parts["train"], labels, {"test": TEST_SHARE, "val": VAL_SHARE})
+        parts |= _take(names, parts["train"], labels, {"test": TEST_SHARE, "val": VAL_SHARE})
     elif "val" not in parts:
-        parts |= _take(source, parts["train"], labels, {"val": VAL_SHARE})
+        parts |= _take(names, parts["train"], labels, {"val": VAL_SHARE})
     _check(source, parts, labels, classes)
     return Arrangement(
         train=tuple(parts["train"]),
@@ -131,7 +132,7 @@ def _labels(source: Source, paths: Sequence[Sequence[str]]) -> tuple[list[int] |
 
 
 def _take(
-    source: Source, positions: list[int], labels: list[int] | None, shares: dict[str, float]
+    names: Sequence[str], positions: list[int], labels: list[int] | None, shares: dict[str, float]
 ) -> dict[str, list[int]]:
     """Take shares out of some images, class by class, in the order of their names' hashes."""
     groups: dict[int, list[int]] = defaultdict(list)
@@ -139,7 +140,7 @@ def _take(
         groups[0 if labels is None else labels[position]].append(position)
     taken: dict[str, list[int]] = {"train": [], **{part: [] for part in shares}}
     for group in groups.values():
-        group.sort(key=lambda position: _name_hash(source.names[position]))
+        group.sort(key=lambda position: _name_hash(names[position]))
         start = 0
         for part, share in shares.items():
             count = max(1, round(len(group) * share)) if len(group) > len(shares) else 0

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,8 @@ from hwnas.files import (
 from hwnas.measurement import STRICT
 
 SCHEMA = "hwnas.images/1"
-CHUNK = 256
+CHUNK = 512
+GROUP = 32
 NAMED_AT_MOST = 10
 
 Shape = tuple[int, int, int, int]
@@ -168,18 +169,22 @@ def _decode(
     sums = np.zeros((2, shape[1]), dtype=np.int64)  # exact, whatever the order
     broken: list[tuple[str, str]] = []
 
-    def one(item: tuple[int, Raw]) -> tuple[int, np.ndarray | str]:
-        try:
-            return item[0], to_pixels(item[1], shape[2], mode)
-        except Exception as error:  # Pillow's decoders raise whatever they meet
-            return item[0], first_line(error)
+    def group(items: list[tuple[int, Raw]]) -> list[tuple[int, np.ndarray | str]]:
+        found: list[tuple[int, np.ndarray | str]] = []
+        for position, raw in items:
+            try:
+                found.append((position, to_pixels(raw, shape[2], mode)))
+            except Exception as error:  # Pillow's decoders raise whatever they meet
+                found.append((position, first_line(error)))
+        return found
 
     done = 0
     with ThreadPoolExecutor(usable_cores()) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for chunk in _chunks(source.raw(order)):
-            for position, result in pool.map(one, chunk):
+            groups = [chunk[start : start + GROUP] for start in range(0, len(chunk), GROUP)]
+            for position, result in chain.from_iterable(pool.map(group, groups)):
                 if isinstance(result, str):
                     broken.append((source.names[position], result))
                     continue
