@@ -39,7 +39,8 @@ def run_job(
 ) -> dict[str, Any]:
     """What `hwnas compress` does with these settings."""
     target = target_of(search)
-    return compress(open_job(library, allow_code=allow_code), search, target, out, command, progress)
+    job = open_job(library, progress, allow_code=allow_code)
+    return compress(job, search, target, out, command, progress)
 
 
 def furnish(folder: Path) -> None:
@@ -94,6 +95,7 @@ def run_python(
         "PYTHONPATH": str(folder),
         "HWNAS_HOME": str(folder / "home"),
         "HWNAS_CONFIG": str(folder / "config"),
+        "HWNAS_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
     return subprocess.run(

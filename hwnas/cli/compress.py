@@ -27,6 +27,10 @@ EXAMPLE = """Examples:
 
 `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
 
+`hwnas compress tf_efficientnet_lite0 --weights FILE --data imagenette --device cpu`
+
+`hwnas compress mobilenetv3_large_100 --weights FILE --data folder:photos --device cpu`
+
 `hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
 """
 
@@ -70,7 +74,13 @@ class ObjectiveName(StrEnum):
 def compress(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    data: Annotated[str, typer.Option(help="Data set to distil with: digits.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Images to distil with: digits, fashion-mnist, cifar10, imagenette (looked for in "
+            "$HWNAS_DATA_DIR, downloaded once), or folder:PATH (a folder for each class, or no labels)."
+        ),
+    ],
     out: Annotated[Optional[Path], typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,  # noqa: UP045
     preset: Annotated[
         str, typer.Option(help="Defaults of the options below: quick, standard, paper.")
@@ -82,6 +92,12 @@ def compress(
             "`auto` takes published weights where their classes are those of the data."
         ),
     ] = "auto",
+    image_size: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Side of the images in pixels; 0: the data's own, for a folder the model's."
+        ),
+    ] = 0,
     cut: Cut = "",
     space: Space = "compression",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
@@ -175,6 +191,7 @@ def compress(
         model=model,
         weights=weights,
         data=data,
+        image_size=image_size,
         cuts=parse_cuts(cut),
         space=space,
         per_block=candidates or values["per_block"],
@@ -204,7 +221,8 @@ def compress(
         max_measurements=max_measurements,
     )
     target = target_of(search)
-    job = open_job(library, allow_code=allow_code)
+    with TerminalProgress() as progress:
+        job = open_job(library, progress, allow_code=allow_code)
     plan = plan_of(search, target, job.choice_count)
     if dry_run:
         print_json(encode(plan)) if as_json else typer.echo(plan.describe())
@@ -265,6 +283,7 @@ def _show(result: dict[str, Any]) -> None:
             f"            {ratio(summary.latency_ratio)} of {compared_with(summary)}\n"
             f"  accuracy  {percent(summary.accuracy_reference)} → {percent(summary.accuracy)}\n"
             f"            {points(summary.accuracy_difference)} on the same images\n"
+            f"  agreement {percent(summary.agreement)} of answers are the reference's\n"
             f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )

@@ -47,6 +47,7 @@ class Summary:
         latency_ratio: to the anchor, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
+        agreement: share of the test part's images on which network and reference answer alike.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -68,6 +69,7 @@ class Summary:
     accuracy: Interval | None
     accuracy_reference: Interval | None
     accuracy_difference: Interval | None
+    agreement: Interval
     macs: int
     macs_reference: int
     params: int
@@ -210,6 +212,7 @@ In brackets: 95 % intervals.
 each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
 {refusal}- Accuracy on the test part of `{summary.data}`. Difference to the reference on
   the same images: {points(summary.accuracy_difference)}.
+- On {percent(summary.agreement)} of these images it answers what the reference answers.
 - Before finetuning: {percent(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
 {precision}

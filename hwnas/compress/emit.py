@@ -44,7 +44,7 @@ class _Finished:
     module: nn.Sequential
     network: Network
     stitched: Tensor | None
-    correct: Tensor | None
+    answers: Tensor
     state_file: Path
 
 
@@ -82,9 +82,9 @@ def emit_checkpoints(
             todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
-        correct = training.correct_answers(reference.module(), reference.data)
+        answers = training.answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _write(run, reference, stitcher, search, target, command, finished, measurement, correct)
+            _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
     if unreached is not None:
         raise unreached
     paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
@@ -146,7 +146,7 @@ def _finish(
         module=module,
         network=network,
         stitched=stitched,
-        correct=training.correct_answers(module, data),
+        answers=training.answers(module, data),
         state_file=state_file,
     )
 
@@ -200,11 +200,14 @@ def _write(
     command: str,
     finished: _Finished,
     measurement: Measurement,
-    reference_correct: Tensor | None,
+    reference_answers: Tensor,
 ) -> None:
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
+    labels = reference.data.test.labels
+    correct = None if labels is None else finished.answers == labels
+    reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
         device=target.profile.name,
@@ -216,11 +219,12 @@ def _write(
         latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=_accuracy(finished.stitched),
-        accuracy=_accuracy(finished.correct),
+        accuracy=_accuracy(correct),
         accuracy_reference=_accuracy(reference_correct),
         accuracy_difference=None
-        if finished.correct is None or reference_correct is None
-        else paired_difference(finished.correct, reference_correct),
+        if correct is None or reference_correct is None
+        else paired_difference(correct, reference_correct),
+        agreement=accuracy(finished.answers == reference_answers),
         macs=macs,
         macs_reference=macs_reference,
         params=params,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
+from hwnas.compress.models import image_size
 from hwnas.compress.operators import check_device, check_exports, require_choices
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
@@ -54,7 +55,7 @@ class Job:
         return len(self.candidates) + len(self.parts.modules)
 
 
-def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
+def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool = False) -> Job:
     """Find the data and the reference, cut it, and list its candidates.
 
     Args:
@@ -64,8 +65,9 @@ def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
         InputError: any of them is missing, unknown, or does not fit the others.
     """
     space = load_space(settings.space)
-    data = load_data(settings.data)
+    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     initial = initial_reference(settings, data, allow_code=allow_code)
+    data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
     candidates = tuple(find_candidates(parts, space, settings.per_block))
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)

@@ -26,6 +26,7 @@ class LibrarySettings:
         model: timm name, `module:function` or checkpoint directory.
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
+        image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         cuts: modules behind which to cut; empty finds the stages.
         space: the name of a space, or the path of a `.toml` file.
         per_block: candidates a block; 0 leaves it to the space.
@@ -50,6 +51,7 @@ class LibrarySettings:
     slice_size: int
     seed: int
     threads: int
+    image_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,13 @@ def test_a_model_without_published_weights_is_told() -> None:
 def test_the_number_of_classes_must_be_that_of_the_data(workplace: Path, data: Data) -> None:
     with pytest.raises(InputError, match="tells 7 classes apart, noise has 10"):
         initial(settings(model="tinynet:seven"), data)
+
+
+def test_without_labels_nothing_can_be_trained(workplace: Path, data: Data) -> None:
+    unlabelled = replace(data, class_names=())
+    with pytest.raises(InputError, match="has no weights, and noise has no labels"):
+        initial(settings(), unlabelled)
+    assert not initial(settings(weights="given"), unlabelled).to_train
 
 
 def test_the_same_seed_gives_the_same_initial_weights(workplace: Path, data: Data) -> None:

@@ -13,16 +13,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny import furnish, run_python
+from tiny import furnish, run_job, run_python
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import build_part
 from hwnas.compress.blocks import SqueezeExcite
-from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.partition import Partition, partition
-from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import find_candidates
@@ -204,8 +202,7 @@ def test_the_operators_of_every_candidate_are_those_of_its_graph(parts: Partitio
 
 
 def run(out: Path, watch: Progress, **changed: Any) -> dict[str, Any]:
-    search = replace(SEARCH, **changed)
-    return compress(open_job(LIBRARY), search, target_of(search), out, "hwnas compress …", watch)
+    return run_job(LIBRARY, replace(SEARCH, **changed), out, "hwnas compress …", watch)
 
 
 class Watch(Progress):
