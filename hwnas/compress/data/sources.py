@@ -197,7 +197,7 @@ def check_published(path: Path, sha256: str) -> None:
     if sha256_of_file(path) != sha256:
         raise InputError(
             f"{printable(str(path))} is not the published file: its SHA-256 is not {sha256}",
-            f"remove it: it is downloaded again, or get it anew: rm -- {quoted(str(path))}",
+            f"get it anew, or remove it and it is downloaded: rm -- {quoted(str(path))}",
         )
 
 
