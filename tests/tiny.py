@@ -14,13 +14,32 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hwnas.compress.data import Data, Images
+from hwnas.compress.front import target_of
+from hwnas.compress.pipeline import compress, open_job
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import LibrarySettings, SearchSettings
 
 MODEL = "tinynet:make"
 DEVICE = "steady.toml"
+
+
+def run_job(
+    library: LibrarySettings,
+    search: SearchSettings,
+    out: Path,
+    command: str,
+    progress: Progress,
+    *,
+    allow_code: bool = False,
+) -> dict[str, Any]:
+    """What `hwnas compress` does with these settings."""
+    target = target_of(search)
+    return compress(open_job(library, allow_code=allow_code), search, target, out, command, progress)
 
 
 def furnish(folder: Path) -> None:

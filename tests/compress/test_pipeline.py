@@ -16,13 +16,11 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tiny import compress_arguments, furnish, run_hwnas, run_python, snapshot, tree
+from tiny import compress_arguments, furnish, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 
 from hwnas.compress.checkpoint import is_intact
-from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
-from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
@@ -79,9 +77,7 @@ class Watch(Progress):
 
 
 def run(out: Path, *, library: LibrarySettings = LIBRARY, watch: Watch | None = None, **changed: Any) -> Any:
-    search = replace(SEARCH, **changed)
-    target = target_of(search)
-    return compress(open_job(library), search, target, out, "hwnas compress …", watch or Watch())
+    return run_job(library, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
 
 
 @pytest.fixture(scope="module")
@@ -551,8 +547,7 @@ def test_a_library_in_which_everything_failed_is_told(
 
 def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
     again = replace(LIBRARY, model=str(copy / "checkpoints/steady-knee"), weights="auto")
-    job = open_job(again, allow_code=True)
-    result = compress(job, SEARCH, target_of(SEARCH), workplace / "again", "again", Watch())
+    result = run_job(again, SEARCH, workplace / "again", "again", Watch(), allow_code=True)
     (checkpoint,) = result["checkpoints"]
     first = json.loads((copy / "checkpoints/steady-knee/measurement.json").read_text())["summary"]
     assert result["reference"]["accuracy"] == first["accuracy"]
