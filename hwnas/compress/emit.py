@@ -78,12 +78,16 @@ def emit_checkpoints(
     for rule, point in picked:
         path = run.checkpoints / checkpoint_name(outcome, rule)
         if not _is_written(path, point.choices, search, outcome):
-            todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
+            device = outcome.device
+            todo.append(
+                _finish(run, reference, stitcher, settings, search, device, path.name, rule, point, progress)
+            )
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
         correct = training.correct_answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
             _write(run, reference, stitcher, search, target, command, finished, measurement, correct)
+        run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
     paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
@@ -111,6 +115,7 @@ def _finish(
     stitcher: Stitcher,
     settings: LibrarySettings,
     search: SearchSettings,
+    device: str,
     name: str,
     rule: str,
     point: Point,
@@ -122,6 +127,13 @@ def _finish(
     stitched = training.correct_answers(module, data)
     joined = "-".join(str(choice) for choice in point.choices)
     state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
+    macs, _ = stitcher.cost(point.choices)
+    images = training.images_per_epoch(data, settings.batch_size)
+
+    def after_epoch(done: int, loss: float) -> None:
+        run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
+        progress.advance(f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}")
+
     training.fit(
         module,
         data,
@@ -131,9 +143,7 @@ def _finish(
         learning_rate=FINETUNE_LEARNING_RATE,
         seed=settings.seed,
         state_file=state_file,
-        progress=lambda done, loss: progress.advance(
-            f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}"
-        ),
+        progress=after_epoch,
     )
     network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))

@@ -128,6 +128,11 @@ def search_device(
             costs = _measured_costs(session, stitcher, settings.objective, measured)
         else:
             costs = _counts(stitcher, settings.objective)
+
+        def after_generation(generation: int, seen: int) -> None:
+            run.account.lap("search", target.profile.name)
+            progress.advance("search", generation, settings.generations, f"{seen} networks")
+
         points = search(
             stitcher.choices,
             lambda choices: stitcher.loss(choices, library.loss),
@@ -135,9 +140,7 @@ def search_device(
             population=settings.population,
             generations=settings.generations,
             seed=library.seed,
-            progress=lambda generation, seen: progress.advance(
-                "search", generation, settings.generations, f"{seen} networks"
-            ),
+            progress=after_generation,
         )
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None

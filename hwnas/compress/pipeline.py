@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hwnas.compress import training
+from hwnas.compress.account import Account
 from hwnas.compress.blocks import build_candidate
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
@@ -78,7 +79,7 @@ def compress(
         )
         library = Library(run.library)
         try:
-            build_library(library, candidates, reference, settings, progress)
+            build_library(library, candidates, reference, settings, run.account, progress)
             stitcher = Stitcher(reference.parts, library, _calibration(data))
             write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
             outcome = search_device(run, stitcher, settings, search, target, progress)
@@ -105,6 +106,7 @@ def build_library(
     candidates: Sequence[Candidate],
     reference: Reference,
     settings: LibrarySettings,
+    account: Account,
     progress: Progress,
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
@@ -124,7 +126,7 @@ def build_library(
     )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, how, progress)
+        _distill_slices(library, slices, reference, how, account, progress)
     failed = [entry for entry in library.entries() if entry.state == "failed"]
     for entry in failed:
         progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}")
@@ -141,6 +143,7 @@ def _distill_slices(
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
     how: DistillSettings,
+    account: Account,
     progress: Progress,
 ) -> None:
     data, parts = reference.data, reference.parts
@@ -164,6 +167,8 @@ def _distill_slices(
             module.load_state_dict(result.state)
             shape = (1, *parts.shapes[candidate.block])
             library.finish(candidate, result, export_onnx(module, shape))
+            images = steps * min(how.batch_size, len(data.train))
+            account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from hwnas.compress import training
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, assemble
-from hwnas.compress.blocks import CandidateSpec
+from hwnas.compress.blocks import CandidateSpec, count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
 from hwnas.compress.partition import Partition
@@ -147,6 +147,13 @@ def prepare_reference(
     module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
+        macs, _ = count(module, data.image_shape)
+        images = training.images_per_epoch(data, settings.batch_size)
+
+        def after_epoch(done: int, loss: float) -> None:
+            run.account.lap("reference training", images=images, of=len(data.train), macs=macs)
+            progress.advance("train reference", done, settings.train_epochs, f"loss {loss:.3f}")
+
         training.fit(
             module,
             data,
@@ -156,9 +163,7 @@ def prepare_reference(
             learning_rate=TRAIN_LEARNING_RATE,
             seed=settings.seed,
             state_file=state_file,
-            progress=lambda done, loss: progress.advance(
-                "train reference", done, settings.train_epochs, f"loss {loss:.3f}"
-            ),
+            progress=after_epoch,
         )
     save_module(module, weights)
     blocks: list[CandidateSpec | None] = [None] * parts.block_count
