@@ -20,7 +20,7 @@ import onnxruntime as ort
 import timm
 import torch
 
-from hwnas.compress.blocks import build_candidate
+from hwnas.compress.architecture import build_part
 from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Library
 from hwnas.compress.metrics import BlockMetrics
@@ -42,8 +42,8 @@ def main() -> None:
         library.add(candidates)
         metrics = BlockMetrics(nsr=1.0, mse=1.0, relative_l1=1.0)
         for candidate in candidates:
-            module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block)).eval()
-            content = export_onnx(module, (1, *parts.shapes[candidate.block]))
+            module = build_part(parts, candidate.part, candidate.spec).eval()
+            content = export_onnx(module, (1, *parts.shapes[candidate.part]))
             done = Distilled(state=module.state_dict(), metrics=metrics, end_slope=0.0, seconds=0.0)
             library.finish(candidate, done, content)
         stitcher = Stitcher(parts, library)
@@ -55,7 +55,7 @@ def main() -> None:
         stitched = [_timed(lambda c=choices: stitcher.network(c).onnx()) for choices in chosen]
         module = stitcher.module(chosen[0])
         difference = _difference(stitcher.network(chosen[0]).onnx(), module)
-        reference = stitcher.module((0,) * 5)
+        reference = stitcher.module((0,) * 7)
         rows = [
             ("stitched, 50 architectures", statistics.median(stitched)),
             ("export, TorchScript exporter", _export(reference, dynamo=False)),

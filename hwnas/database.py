@@ -17,11 +17,11 @@ class Database:
 
     Args:
         tables: SQL that makes what is not there yet.
-        version: of the format; a file of a newer one is refused.
+        version: of the format; a file of another one is refused.
         loss: what moving a damaged file away costs the user, as the end of a sentence.
 
     Raises:
-        RunDirectoryError: from any method: damaged, not writable, or of a newer version.
+        RunDirectoryError: from any method: damaged, not writable, or of another version.
     """
 
     def __init__(self, path: Path, *, tables: str, version: int, loss: str) -> None:
@@ -65,10 +65,10 @@ class Database:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
         found = self.read("PRAGMA user_version")[0][0]
-        if found > version:
+        if found not in (0, version):  # 0: a new file
             raise RunDirectoryError(
-                f"{self.path} has format {found}, of a newer version of hwnas; this one reads {version}",
-                "pip install --upgrade hwnas",
+                f"{self.path} has format {found}, of another version of hwnas; this one reads {version}",
+                "use the version that wrote it, or choose another place with --out PATH",
             )
         with self._explained():
             self._connection.executescript(tables)

@@ -138,5 +138,5 @@ def snapshot(run: Path) -> dict[str, str]:
         connection.row_factory = sqlite3.Row
         for row in connection.execute("SELECT * FROM candidates"):
             known = {key: row[key] for key in row.keys() if key != "seconds"}  # noqa: SIM118
-            found[f"row {row['block']} {row['choice']}"] = repr(known)
+            found[f"row {row['part']} {row['choice']}"] = repr(known)
     return found

@@ -26,7 +26,7 @@ SHOWN = {
     "throughput": ("images/s", "throughput_per_s", 0),
     "energy": ("energy mJ", "energy_mj", 3),
 }
-"""What stands beside the cost in the table of the front, by objective: label, key, digits."""
+"""What stands beside the ratios in the table of the front, by objective: label, key, digits."""
 
 
 class LossName(StrEnum):
@@ -81,8 +81,9 @@ def compress(
         int, typer.Option(min=0, help="CPU threads of training; 0: those of the run, or all cores.")
     ] = 0,
     objective: Annotated[
-        ObjectiveName, typer.Option(help="Cost to lower beside the loss.")
-    ] = ObjectiveName.latency,
+        Optional[list[ObjectiveName]],  # noqa: UP045
+        typer.Option(help="Cost to lower beside the loss; may be repeated.", show_default="latency"),
+    ] = None,
     protocol: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="How the search measures: quick, search, report, or a .toml file."),
@@ -149,7 +150,7 @@ def compress(
     )
     search = SearchSettings(
         device=device,
-        objective=objective.value,
+        objectives=tuple(name.value for name in objective or [ObjectiveName.latency]),
         protocol=protocol or values["protocol"],
         population=population or values["population"],
         generations=generations or values["generations"],
@@ -181,11 +182,13 @@ def _show(result: dict[str, Any]) -> None:
 
     front = result["front"]
     rows = front["front"]
-    cost = "time an image" if front["objective"] == "throughput" else front["objective"]
-    label, key, digits = SHOWN.get(front["objective"], SHOWN["latency"])
+    objectives = front["objectives"]
+    ratios = ["time an image" if name == "throughput" else name for name in objectives]
+    shown = [SHOWN[name] for name in objectives if name in SHOWN] or [SHOWN["latency"]]
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    for column in ("choices", "loss", f"{cost} / reference", label, "MMACs", "k params"):
+    columns = [*(f"{name} / reference" for name in ratios), *(label for label, _, _ in shown)]
+    for column in ("choices", "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
     for row in rows:
@@ -193,8 +196,8 @@ def _show(result: dict[str, Any]) -> None:
         table.add_row(
             "-".join(str(choice) for choice in row["choices"]) + (f"  ← {rule}" if rule else ""),
             f"{row['loss']:.4f}",
-            f"{row['cost_ratio']:.3f}",
-            "–" if row[key] is None else f"{row[key]:.{digits}f}",
+            *(f"{row['cost_ratios'][name]:.3f}" for name in objectives),
+            *("–" if row[key] is None else f"{row[key]:.{digits}f}" for _, key, digits in shown),
             f"{row['macs'] / 1e6:.2f}",
             f"{row['params'] / 1e3:.0f}",
             style="bold" if rule else None,

@@ -54,7 +54,7 @@ def space(
                         "candidates": [
                             {"choice": c.choice, "name": c.spec.name, "macs": c.macs, "params": c.params}
                             for c in found
-                            if c.block == n
+                            if c.part == n
                         ],
                     }
                     for n, (macs, params) in enumerate(blocks, 1)
@@ -74,7 +74,7 @@ def space(
         title = f"the reference's own, {parts.shapes[n]} → {parts.shapes[n + 1]}"
         table.add_row(str(n), "0", title, f"{macs:,}", "1.00", f"{params:,}", "1.00", style="bold")
         for c in found:
-            if c.block == n:
+            if c.part == n:
                 share = (f"{c.macs / macs:.2f}", f"{c.params / params:.2f}")
                 table.add_row(
                     str(n), str(c.choice), c.spec.name, f"{c.macs:,}", share[0], f"{c.params:,}", share[1]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Discriminator
 from torch import nn
 
-from hwnas.compress.blocks import CandidateSpec, build_candidate
+from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate
 from hwnas.compress.partition import Partition, partition
+from hwnas.compress.variants import VariantSpec, build_variant
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
 
-SCHEMA = "hwnas.architecture/1"
+SCHEMA = "hwnas.architecture/2"
+
+CandidateSpec = Annotated[InvertedBottleneckSpec | VariantSpec, Discriminator("family")]
+"""What a candidate can be; `family` tells which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +44,12 @@ class ReferenceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureSpec:
-    """A reference with some of its blocks replaced.
+    """A reference with some of its parts replaced.
 
     Attributes:
         cuts: modules of the reference behind which it is cut.
         input_shape: (C, H, W).
-        blocks: the replacement of each block; None keeps the reference's own.
+        parts: the replacement of each part, from the stem to the head; None keeps the reference's own.
         mean, std: by which images in 0 … 1 are normalised, one per channel.
         class_names: in the order of the output; empty where the data have no labels.
     """
@@ -52,7 +58,7 @@ class ArchitectureSpec:
     reference: ReferenceSpec
     cuts: tuple[str, ...]
     input_shape: tuple[int, int, int]
-    blocks: tuple[CandidateSpec | None, ...]
+    parts: tuple[CandidateSpec | None, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_names: tuple[str, ...] = ()
@@ -80,25 +86,30 @@ def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> nn.Sequential:
 
     reference = build_reference(spec.reference, allow_code=allow_code)
     parts = partition(reference, spec.input_shape, spec.cuts)
-    if len(spec.blocks) != parts.block_count:
+    if len(spec.parts) != len(parts.modules):
         raise InputError(
-            f"blocks: the architecture names {len(spec.blocks)}, its cuts make {parts.block_count}",
+            f"parts: the architecture names {len(spec.parts)}, its cuts make {len(parts.modules)}",
             "restore architecture.json as it was emitted",
         )
-    return assemble(parts, [build_block(parts, n, block) for n, block in enumerate(spec.blocks, 1)])
+    return assemble(parts, [build_part(parts, n, part) for n, part in enumerate(spec.parts)])
 
 
-def build_block(parts: Partition, block: int, spec: CandidateSpec | None) -> nn.Module:
-    """The module of block 1 … N with fresh weights, or the reference's own where `spec` is None."""
+def build_part(parts: Partition, part: int, spec: CandidateSpec | None) -> nn.Module:
+    """The untrained module of a candidate of part 0 … N + 1; the reference's own where `spec` is None.
+
+    Raises:
+        InputError: the candidate cannot stand there.
+    """
     if spec is None:
-        return parts.modules[block]
+        return parts.modules[part]
+    if isinstance(spec, VariantSpec):
+        return build_variant(spec, parts.modules[part])
     with torch.random.fork_rng(devices=[]):
-        return build_candidate(spec, *parts.block_shapes(block))
+        return build_candidate(spec, *parts.part_shapes(part))
 
 
-def assemble(parts: Partition, blocks: list[nn.Module]) -> nn.Sequential:
-    """Stem, the given blocks, and head as one module in eval mode."""
+def assemble(parts: Partition, modules: Sequence[nn.Module]) -> nn.Sequential:
+    """The given modules, one a part, as one module in eval mode."""
     from collections import OrderedDict
 
-    modules = [parts.modules[0], *blocks, parts.modules[-1]]
     return nn.Sequential(OrderedDict(zip(parts.names, modules, strict=True))).eval()

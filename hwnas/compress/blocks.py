@@ -1,4 +1,4 @@
-"""Replacement blocks: what a candidate is, and the torch module that it becomes."""
+"""Inverted bottlenecks: what a replacement of this family is, and the torch module that it becomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU, "h
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateSpec:
+class InvertedBottleneckSpec:
     """One replacement of a block: a chain of inverted bottlenecks (DONNA 4.1.1).
 
     Attributes:
@@ -34,6 +34,7 @@ class CandidateSpec:
     """
 
     __pydantic_config__ = STRICT
+    family: Literal["inverted-bottleneck"] = "inverted-bottleneck"
     kernel: int
     expand: int
     depth: int
@@ -82,7 +83,7 @@ class InvertedBottleneck(nn.Module):
     x: (B, C_in, H, W) → (B, C_out, ⌈H/stride⌉, ⌈W/stride⌉)
     """
 
-    def __init__(self, spec: CandidateSpec, layer: LayerPlan) -> None:
+    def __init__(self, spec: InvertedBottleneckSpec, layer: LayerPlan) -> None:
         super().__init__()
         activation = ACTIVATIONS[spec.activation]
         c_in, hidden, c_out, stride = layer.c_in, layer.hidden, layer.c_out, layer.stride
@@ -118,7 +119,7 @@ class LayerPlan:
     columns: int
 
 
-def plan(spec: CandidateSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> list[LayerPlan]:
+def plan(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> list[LayerPlan]:
     """The layers of a candidate: the map is halved as early as possible, as in the networks it replaces.
 
     Args:
@@ -147,7 +148,9 @@ def plan(spec: CandidateSpec, in_shape: Sequence[int], out_shape: Sequence[int])
     return layers
 
 
-def build_candidate(spec: CandidateSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Sequential:
+def build_candidate(
+    spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]
+) -> nn.Sequential:
     """The untrained module of a candidate; arguments and errors as for `plan`."""
     return nn.Sequential(*(InvertedBottleneck(spec, layer) for layer in plan(spec, in_shape, out_shape)))
 
@@ -168,7 +171,7 @@ def match_output(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
             norm.bias.copy_(torch.zeros_like(mean) if layer.residual else mean)
 
 
-def cost(spec: CandidateSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
+def cost(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
     """What `count` gives for the candidate's module, in closed form; arguments and errors as for `plan`."""
     macs = params = 0
     for layer in plan(spec, in_shape, out_shape):

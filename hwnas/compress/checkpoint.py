@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.partition import part_names
 from hwnas.errors import InputError
 from hwnas.files import (
     LEFTOVER,
@@ -29,7 +30,7 @@ from hwnas.network import Network
 from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
-SUMMARY_SCHEMA = "hwnas.checkpoint/1"
+SUMMARY_SCHEMA = "hwnas.checkpoint/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Summary:
 
     Attributes:
         pick: the rule by which the architecture was picked from the front.
-        choices: of each block; 0 is the reference's own.
+        choices: of each part; 0 is the reference's own.
         latency_ms, latency_reference_ms: medians, with intervals over the repeats.
         latency_ratio: to the reference, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
@@ -167,9 +168,9 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
     precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracy are fp32.\n"
-    blocks = "\n".join(
-        f"| block{n} | {spec.name if spec else 'the reference’s own'} |"
-        for n, spec in enumerate(architecture.blocks, 1)
+    parts = "\n".join(
+        f"| {name} | {spec.name if spec else 'the reference’s own'} |"
+        for name, spec in zip(part_names(len(architecture.parts) - 2), architecture.parts, strict=True)
     )
     shape = ", ".join(str(size) for size in architecture.input_shape)
     rows = [
@@ -213,7 +214,7 @@ Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.me
 
 | part | choice |
 |---|---|
-{blocks}
+{parts}
 
 ## Measured on
 

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.blocks import build_candidate, match_output
+from hwnas.compress.architecture import build_part
+from hwnas.compress.blocks import InvertedBottleneckSpec, match_output
 from hwnas.compress.data import Data
 from hwnas.compress.metrics import (
     BlockMetrics,
@@ -63,19 +64,21 @@ class Distilled:
     reason: str | None = None
 
 
-def teacher_features(parts: Partition, x: Tensor) -> list[Tensor]:
-    """Y[0] … Y[N]: the outputs of the stem and of each block. x: (B, C, H, W)."""
-    features = []
+def teacher_features(parts: Partition, x: Tensor, last: int | None = None) -> list[Tensor]:
+    """The input of each part 0 … `last` (all of them where None), and the output of the last one.
+
+    Part n maps the n-th value to the one behind it: x, Y[0] … Y[N], the logits. x: (B, C, H, W).
+    """
+    features = [x]
     with torch.no_grad():
-        for module in parts.modules[:-1]:
-            x = module(x)
-            features.append(x)
+        for module in parts.modules[: None if last is None else last + 1]:
+            features.append(module(features[-1]))
     return features
 
 
 def teacher_statistics(parts: Partition, data: Data, batch_size: int) -> list[ChannelStatistics]:
-    """Mean and variance of the channels of Y[1] … Y[N] over the whole training part, in one pass."""
-    accumulators = [StatisticsAccumulator() for _ in parts.blocks]
+    """Mean and variance of the channels of each part's output over the whole training part, in one pass."""
+    accumulators = [StatisticsAccumulator() for _ in parts.modules]
     for x, _ in data.batches(data.train, batch_size):
         for accumulator, y in zip(accumulators, teacher_features(parts, x)[1:], strict=True):
             accumulator.add(y)
@@ -95,21 +98,20 @@ def distill(
     A candidate's result depends on the candidate and the settings alone, not on its neighbours in the slice.
 
     Args:
-        statistics: of each block's output channels, from `teacher_statistics`.
+        statistics: of each part's output channels, from `teacher_statistics`.
         progress: called after each step with the step's number and the mean loss.
     """
-    students = [_Student(c, parts, statistics[c.block - 1], settings, data) for c in candidates]
+    students = [_Student(c, parts, statistics[c.part], settings, data) for c in candidates]
+    last = max(candidate.part for candidate in candidates)
     step = 0
     for epoch in range(settings.epochs):
         for x, _ in data.train_batches(settings.batch_size, settings.seed, epoch, augment=False):
             if step == students[0].total_steps:
                 break
-            features = teacher_features(parts, x)
+            features = teacher_features(parts, x, last)
             for student in students:
-                block = student.candidate.block
-                student.learn(
-                    features[block - 1], features[block], statistics[block - 1].variance, settings.loss
-                )
+                part = student.candidate.part
+                student.learn(features[part], features[part + 1], statistics[part].variance, settings.loss)
             step += 1
             losses = [s.losses[-1] for s in students if s.reason is None and s.losses]
             progress(step, sum(losses) / len(losses) if losses else math.nan)
@@ -175,14 +177,16 @@ def initial_module(
 ) -> nn.Module:
     """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
 
-    Its output starts with the teacher's mean and variance in each channel: AdamW moves a weight by no more
-    than the learning rate a step, too little to find the scale of a small map in one epoch.
+    An inverted bottleneck's output starts with the teacher's mean and variance in each channel: AdamW moves
+    a weight by no more than the learning rate a step, too little to find the scale of a small map in one
+    epoch. A variant starts with the reference's own weights.
     """
     digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
-        module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
-    match_output(module, statistics.mean, statistics.variance)
+        module = build_part(parts, candidate.part, candidate.spec)
+    if isinstance(candidate.spec, InvertedBottleneckSpec):
+        match_output(module, statistics.mean, statistics.variance)
     return module.to(memory_format=torch.channels_last)
 
 
@@ -194,17 +198,15 @@ def _evaluate(
     statistics: Sequence[ChannelStatistics],
     batch_size: int,
 ) -> list[Distilled]:
-    accumulators = [
-        MetricsAccumulator(statistics[student.candidate.block - 1].variance) for student in students
-    ]
+    accumulators = [MetricsAccumulator(statistics[student.candidate.part].variance) for student in students]
     for student in students:
         student.module.eval()
     for x, _ in data.batches(data.val, batch_size):
-        features = teacher_features(parts, x)
+        features = teacher_features(parts, x, max(student.candidate.part for student in students))
         for student, accumulator in zip(students, accumulators, strict=True):
-            block = student.candidate.block
+            part = student.candidate.part
             if student.reason is None:
-                accumulator.add(student.module(features[block - 1]), features[block])
+                accumulator.add(student.module(features[part]), features[part + 1])
     return [_result(student, acc) for student, acc in zip(students, accumulators, strict=True)]
 
 

@@ -71,7 +71,7 @@ def emit_checkpoints(
     picked: list[tuple[str, Point]] = []
     for rule in search.picks:
         try:
-            picked.append((rule, pick(outcome.front, rule, outcome.unit_ms)))
+            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.reference_latency_ms)))
         except InputError as error:
             unreached = error
     todo = []
@@ -232,7 +232,7 @@ def _write(
         fingerprint=measurement.fingerprint.id,
         command=command,
     )
-    entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices, 1)]
+    entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
         run.checkpoints / finished.name,
         module=finished.module,

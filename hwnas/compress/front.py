@@ -11,7 +11,7 @@ from typing import Any
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, pareto_front, search
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Objective, SearchSettings
+from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode, write_json
@@ -21,7 +21,7 @@ from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.store import MeasurementStore
 
-FRONT_SCHEMA = "hwnas.front/1"
+FRONT_SCHEMA = "hwnas.front/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,12 @@ class SearchOutcome:
 
     Attributes:
         points: every architecture that it asked for.
-        front: the Pareto-optimal ones, by rising cost.
+        front: the Pareto-optimal ones, by rising costs.
         reference_latency_ms: the reference's, in the middle of the search; None where nothing was measured.
     """
 
     device: str
-    objective: Objective
+    objectives: tuple[Objective, ...]
     protocol: Protocol
     fingerprint: Fingerprint | None
     reference_latency_ms: float | None
@@ -53,20 +53,15 @@ class SearchOutcome:
 
     @property
     def suffix(self) -> str:
-        """What tells names of this objective's files apart; nothing for latency."""
-        return _suffix(self.objective)
-
-    @property
-    def unit_ms(self) -> float | None:
-        """What a cost of 1 stands for; None where the objective is not a time."""
-        return self.reference_latency_ms if self.objective in TIMED else None
+        """What tells names of these objectives' files apart; nothing for latency alone."""
+        return _suffix(self.objectives)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in `front.json`."""
         return {
             "schema": FRONT_SCHEMA,
             "device": self.device,
-            "objective": self.objective,
+            "objectives": list(self.objectives),
             "protocol": encode(self.protocol),
             "fingerprint": None if self.fingerprint is None else encode(self.fingerprint),
             "reference_latency_ms": self.reference_latency_ms,
@@ -100,7 +95,7 @@ def search_device(
 ) -> SearchOutcome:
     """Search for one device, and write `front.json` and `search.json` into its folder.
 
-    Another objective than latency has files of its own, such as `front-macs.json`.
+    Other objectives than latency alone have files of their own, such as `front-latency-params.json`.
 
     What was measured before is remembered, so a search that was stopped, repeated with the same settings,
     goes the same way again and measures only what is missing.
@@ -112,7 +107,7 @@ def search_device(
     measured: dict[Choices, Measurement] = {}
     fingerprint = None
     with ExitStack() as stack:
-        if settings.objective in MEASURED:
+        if settings.measures:
             store = stack.enter_context(MeasurementStore(folder / "measurements.db"))
             session = stack.enter_context(
                 Session(
@@ -125,9 +120,9 @@ def search_device(
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
-            costs = _measured_costs(session, stitcher, settings.objective, measured)
+            costs = _measured_costs(session, stitcher, settings.objectives, measured)
         else:
-            costs = _counts(stitcher, settings.objective)
+            costs = _counted_costs(stitcher, settings.objectives)
 
         def after_generation(generation: int, seen: int) -> None:
             run.account.lap("search", target.profile.name)
@@ -137,6 +132,7 @@ def search_device(
             stitcher.choices,
             lambda choices: stitcher.loss(choices, library.loss),
             costs,
+            len(settings.objectives),
             population=settings.population,
             generations=settings.generations,
             seed=library.seed,
@@ -145,20 +141,25 @@ def search_device(
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     reference_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
-        folder / f"search{_suffix(settings.objective)}.json",
-        {"schema": "hwnas.search/1", "points": [encode(p) for p in points]},
+        folder / f"search{_suffix(settings.objectives)}.json",
+        {
+            "schema": "hwnas.search/2",
+            "objectives": list(settings.objectives),
+            "points": [encode(point) for point in points],
+        },
     )
     front = pareto_front(points)
     outcome = SearchOutcome(
         device=target.profile.name,
-        objective=settings.objective,
+        objectives=settings.objectives,
         protocol=target.protocol,
         fingerprint=fingerprint,
         reference_latency_ms=reference_latency_ms,
         points=tuple(points),
         front=tuple(front),
         rows=tuple(
-            _row(point, stitcher, measured.get(point.choices), reference_latency_ms) for point in front
+            _row(point, settings.objectives, stitcher, measured.get(point.choices), reference_latency_ms)
+            for point in front
         ),
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
@@ -167,23 +168,33 @@ def search_device(
 
 
 def _measured_costs(
-    session: Session, stitcher: Stitcher, objective: Objective, measured: dict[Choices, Measurement]
+    session: Session,
+    stitcher: Stitcher,
+    objectives: Sequence[Objective],
+    measured: dict[Choices, Measurement],
 ) -> Costs:
     """Costs by measuring, as ratios to the reference; what was measured is put into `measured`."""
 
-    def costs(batch: Sequence[Choices]) -> list[float | str]:
-        answers: list[float | str] = []
+    def ratio(objective: Objective, choices: Choices) -> float:
+        if objective in TIMED:
+            return measured[choices].anchor_ratio
+        if objective == "energy":
+            return _energy_mj(measured[choices]) / whole_mj
+        return _counted_ratio(stitcher, objective, choices)
+
+    def costs(batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
+        answers: list[tuple[float, ...] | str] = []
         results = session.measure(stitcher.network(choices) for choices in batch)
         for choices, (_, result) in zip(batch, results, strict=True):
             if not isinstance(result, Measurement):
                 answers.append(result.reason)
                 continue
             measured[choices] = result
-            answers.append(result.anchor_ratio if objective in TIMED else _energy_mj(result) / whole_mj)
+            answers.append(tuple(ratio(objective, choices) for objective in objectives))
         return answers
 
     whole_mj = 1.0
-    if objective == "energy":
+    if "energy" in objectives:
         ((_, reference),) = session.measure([stitcher.reference])
         if not isinstance(reference, Measurement):
             raise DeviceError(
@@ -202,29 +213,38 @@ def _energy_mj(measurement: Measurement) -> float:
     return measurement.metrics["energy_mj"]
 
 
-def _suffix(objective: Objective) -> str:
-    return "" if objective == "latency" else f"-{objective}"
+def _suffix(objectives: tuple[Objective, ...]) -> str:
+    return "" if objectives == ("latency",) else f"-{'-'.join(objectives)}"
 
 
-def _counts(stitcher: Stitcher, objective: Objective) -> Costs:
+def _counted_costs(stitcher: Stitcher, objectives: Sequence[Objective]) -> Costs:
+    return lambda batch: [
+        tuple(_counted_ratio(stitcher, objective, choices) for objective in objectives) for choices in batch
+    ]
+
+
+def _counted_ratio(stitcher: Stitcher, objective: Objective, choices: Choices) -> float:
     index = ("macs", "params").index(objective)
-    whole = stitcher.cost((0,) * stitcher.parts.block_count)[index]
-    return lambda batch: [stitcher.cost(choices)[index] / whole for choices in batch]
+    return stitcher.cost(choices)[index] / stitcher.cost((0,) * len(choices))[index]
 
 
 def _row(
-    point: Point, stitcher: Stitcher, measurement: Measurement | None, reference_latency_ms: float | None
+    point: Point,
+    objectives: Sequence[Objective],
+    stitcher: Stitcher,
+    measurement: Measurement | None,
+    reference_latency_ms: float | None,
 ) -> dict[str, Any]:
     macs, params = stitcher.cost(point.choices)
     names = [
         stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
-        for n, choice in enumerate(point.choices, 1)
+        for n, choice in enumerate(point.choices)
     ]
     row: dict[str, Any] = {
         "choices": list(point.choices),
-        "blocks": names,
+        "parts": names,
         "loss": point.loss,
-        "cost_ratio": point.cost,
+        "cost_ratios": dict(zip(objectives, point.costs or (), strict=True)),
         "latency_ms": None,
         "throughput_per_s": None,
         "energy_mj": None,

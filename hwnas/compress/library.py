@@ -21,7 +21,8 @@ State = Literal["pending", "done", "failed"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS candidates (
-    block INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    part_name TEXT NOT NULL,
     choice INTEGER NOT NULL,
     spec TEXT NOT NULL,            -- JSON
     macs INTEGER NOT NULL,
@@ -32,10 +33,10 @@ CREATE TABLE IF NOT EXISTS candidates (
     end_slope REAL,
     weights_sha256 TEXT, onnx_sha256 TEXT,
     seconds REAL,
-    PRIMARY KEY (block, choice)
+    PRIMARY KEY (part, choice)
 );
 """
-_COLUMNS = """block, choice, spec, macs, params, state, reason, nsr, mse, relative_l1, end_slope,
+_COLUMNS = """part, part_name, choice, spec, macs, params, state, reason, nsr, mse, relative_l1, end_slope,
     weights_sha256, onnx_sha256, seconds"""
 
 
@@ -59,7 +60,7 @@ class Library:
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
         self._database = Database(
-            folder / "library.db", tables=_TABLES, version=1, loss="its candidates are distilled again"
+            folder / "library.db", tables=_TABLES, version=2, loss="its candidates are distilled again"
         )
         self.blocks.mkdir(parents=True, exist_ok=True)
 
@@ -70,18 +71,18 @@ class Library:
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Enter candidates as pending; known ones stay as they are."""
         rows = [
-            (c.block, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
+            (c.part, c.part_name, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
             for c in candidates
         ]
         self._database.write(
-            """INSERT OR IGNORE INTO candidates (block, choice, spec, macs, params, state)
-            VALUES (?, ?, ?, ?, ?, 'pending')""",
+            """INSERT OR IGNORE INTO candidates (part, part_name, choice, spec, macs, params, state)
+            VALUES (?, ?, ?, ?, ?, ?, 'pending')""",
             *rows,
         )
 
     def entries(self) -> list[Entry]:
-        """Every candidate, by block and choice."""
-        query = f"SELECT {_COLUMNS} FROM candidates ORDER BY block, choice"  # noqa: S608
+        """Every candidate, by part and choice."""
+        query = f"SELECT {_COLUMNS} FROM candidates ORDER BY part, choice"  # noqa: S608
         return [self._entry(row) for row in self._database.read(query)]
 
     def pending(self) -> list[Candidate]:
@@ -103,7 +104,7 @@ class Library:
         metrics = result.metrics
         self._database.write(
             """UPDATE candidates SET state = 'done', reason = NULL, nsr = ?, mse = ?, relative_l1 = ?,
-            end_slope = ?, weights_sha256 = ?, onnx_sha256 = ?, seconds = ? WHERE block = ? AND choice = ?""",
+            end_slope = ?, weights_sha256 = ?, onnx_sha256 = ?, seconds = ? WHERE part = ? AND choice = ?""",
             (
                 metrics.nsr,
                 metrics.mse,
@@ -112,7 +113,7 @@ class Library:
                 sha256(weights),
                 sha256(onnx),
                 result.seconds,
-                candidate.block,
+                candidate.part,
                 candidate.choice,
             ),
         )
@@ -120,8 +121,8 @@ class Library:
     def fail(self, candidate: Candidate, reason: str) -> None:
         """Mark a candidate as failed; it is left out of every search."""
         self._database.write(
-            "UPDATE candidates SET state = 'failed', reason = ? WHERE block = ? AND choice = ?",
-            (reason, candidate.block, candidate.choice),
+            "UPDATE candidates SET state = 'failed', reason = ? WHERE part = ? AND choice = ?",
+            (reason, candidate.part, candidate.choice),
         )
 
     def load(self, entry: Entry, module: nn.Module) -> nn.Module:
@@ -162,11 +163,14 @@ class Library:
         return content
 
     def _entry(self, row: tuple[object, ...]) -> Entry:
-        block, choice, spec, macs, params, state, reason, nsr, mse, l1, slope, weights, onnx, seconds = row
-        source = f"{self._database.path}, block {block}, choice {choice}"
+        part, name, choice, spec, macs, params, state, reason, nsr, mse, l1, slope, weights, onnx, seconds = (
+            row
+        )
+        source = f"{self._database.path}, part {part}, choice {choice}"
         plain = {
             "candidate": {
-                "block": block,
+                "part": part,
+                "part_name": name,
                 "choice": choice,
                 "spec": _plain(str(spec)),
                 "macs": macs,

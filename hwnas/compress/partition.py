@@ -35,7 +35,7 @@ class Partition:
     @property
     def names(self) -> list[str]:
         """The parts' names."""
-        return ["stem", *(f"block{n}" for n in range(1, self.block_count + 1)), "head"]
+        return part_names(self.block_count)
 
     @property
     def block_count(self) -> int:
@@ -47,9 +47,14 @@ class Partition:
         """The N blocks."""
         return self.modules[1:-1]
 
-    def block_shapes(self, block: int) -> tuple[Shape, Shape]:
-        """Input and output shape of block 1 … N, without the batch dimension."""
-        return self.shapes[block], self.shapes[block + 1]
+    def part_shapes(self, part: int) -> tuple[Shape, Shape]:
+        """Input and output shape of part 0 … N + 1, without the batch dimension."""
+        return self.shapes[part], self.shapes[part + 1]
+
+
+def part_names(block_count: int) -> list[str]:
+    """`stem`, `block1` … `blockN`, `head`."""
+    return ["stem", *(f"block{n}" for n in range(1, block_count + 1)), "head"]
 
 
 def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None = None) -> Partition:

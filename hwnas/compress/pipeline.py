@@ -10,7 +10,7 @@ import torch
 
 from hwnas.compress import training
 from hwnas.compress.account import Account
-from hwnas.compress.blocks import build_candidate
+from hwnas.compress.architecture import build_part
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
@@ -58,7 +58,7 @@ def compress(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     for rule in search.picks:
-        check_rule(rule, search.objective)
+        check_rule(rule, search.objectives)
     target = target_of(search)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
@@ -163,9 +163,9 @@ def _distill_slices(
             if result.reason is not None:
                 library.fail(candidate, result.reason)
                 continue
-            module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
+            module = build_part(parts, candidate.part, candidate.spec)
             module.load_state_dict(result.state)
-            shape = (1, *parts.shapes[candidate.block])
+            shape = (1, *parts.shapes[candidate.part])
             library.finish(candidate, result, export_onnx(module, shape))
             images = steps * min(how.batch_size, len(data.train))
             account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
@@ -178,9 +178,10 @@ def _exportable(
     """The candidates whose graphs export; the others are marked as failed before anything is trained."""
     exportable = []
     for number, candidate in enumerate(pending, 1):
-        shapes = reference.parts.block_shapes(candidate.block)
+        parts = reference.parts
         try:
-            export_onnx(build_candidate(candidate.spec, *shapes), (1, *shapes[0]))
+            module = build_part(parts, candidate.part, candidate.spec)
+            export_onnx(module, (1, *parts.shapes[candidate.part]))
             exportable.append(candidate)
         except NetworkFormError as error:
             library.fail(candidate, error.cause)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hwnas.compress.front import target_of
-from hwnas.compress.settings import MEASURED, SearchSettings
+from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError
 from hwnas.profiles.catalogue import open_device
@@ -44,7 +44,7 @@ def plan_of(settings: SearchSettings) -> Plan:
     """
     target = target_of(settings)
     device = open_device(target.profile)
-    networks = settings.population * settings.generations if settings.objective in MEASURED else 0
+    networks = settings.population * settings.generations if settings.measures else 0
     if settings.max_measurements is not None:
         networks = min(networks, settings.max_measurements)
     checkpoints = len(settings.picks) + 1

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from hwnas.compress import training
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, assemble
-from hwnas.compress.blocks import CandidateSpec, count
+from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
+from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
 from hwnas.compress.partition import Partition
@@ -42,15 +42,15 @@ class Reference:
 
     def module(self) -> nn.Sequential:
         """The whole reference, its parts by name, sharing their weights."""
-        return assemble(self.parts, list(self.parts.blocks))
+        return assemble(self.parts, self.parts.modules)
 
-    def architecture(self, blocks: Sequence[CandidateSpec | None]) -> ArchitectureSpec:
-        """What `architecture.json` says of this reference with some blocks replaced."""
+    def architecture(self, specs: Sequence[CandidateSpec | None]) -> ArchitectureSpec:
+        """What `architecture.json` says of this reference with some parts replaced."""
         return ArchitectureSpec(
             reference=self.spec,
             cuts=self.parts.cuts,
             input_shape=self.data.image_shape,
-            blocks=tuple(blocks),
+            parts=tuple(specs),
             mean=self.data.mean,
             std=self.data.std,
             class_names=self.data.class_names,
@@ -166,8 +166,7 @@ def prepare_reference(
             progress=after_epoch,
         )
     save_module(module, weights)
-    blocks: list[CandidateSpec | None] = [None] * parts.block_count
-    reference.architecture(blocks).save(run.reference / "architecture.json")
+    reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     correct = training.correct_answers(module, data)
     write_json(
         record,

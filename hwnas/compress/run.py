@@ -17,7 +17,7 @@ from hwnas.files import LEFTOVER, check_schema, decode, encode, read_toml, safe_
 from hwnas.measurement import STRICT
 from hwnas.version import __version__
 
-SCHEMA = "hwnas.run/1"
+SCHEMA = "hwnas.run/2"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""NSGA-II over categorical choices: held-out block loss against a measured or counted cost."""
+"""NSGA-II over categorical choices: held-out block loss against measured or counted costs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from pymoo.operators.crossover.ux import UX
 from pymoo.optimize import minimize
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
+from hwnas.compress.settings import TIMED, Objective
 from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError, InputError
 from hwnas.measurement import STRICT
 
-Costs = Callable[[Sequence[Choices]], list[float | str]]
-"""The cost of each architecture, or the reason why it has none."""
+Costs = Callable[[Sequence[Choices]], list[tuple[float, ...] | str]]
+"""The costs of each architecture, one per objective, or the reason why it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +30,16 @@ class Point:
     """One architecture that the search has seen.
 
     Attributes:
-        choices: of each block; 0 is the reference's own.
+        choices: of each part; 0 is the reference's own.
         loss: Σ of held-out block losses.
-        cost: in the units of the objective; for latency a ratio to the reference's. None if it failed.
-        reason: why it has no cost.
+        costs: one per objective, as ratios to the reference's. None if it failed.
+        reason: why it has no costs.
     """
 
     __pydantic_config__ = STRICT
     choices: Choices
     loss: float
-    cost: float | None
+    costs: tuple[float, ...] | None
     reason: str | None = None
 
 
@@ -46,6 +47,7 @@ def search(
     choices: Sequence[Sequence[int]],
     loss: Callable[[Choices], float],
     costs: Costs,
+    objectives: int = 1,
     *,
     population: int,
     generations: int,
@@ -56,23 +58,23 @@ def search(
 
     Selection, non-dominated sorting and crowding are pymoo's. Choices are categories, so crossover takes
     each block from either parent and mutation resets a block to any other choice, one block on average.
-    An architecture without a cost counts as infeasible. The same seed and costs give the same points.
+    An architecture without costs counts as infeasible. The same seed and costs give the same points.
 
     Args:
         choices: what may stand in each block.
+        objectives: how many costs an architecture has; the loss is minimised beside them.
         progress: called after each generation with its number and the architectures seen.
     """
     seen: dict[Choices, Point] = {}
 
     def evaluate(batch: Sequence[Choices]) -> list[Point]:
         new = list(dict.fromkeys(architecture for architecture in batch if architecture not in seen))
-        for architecture, cost in zip(new, costs(new) if new else [], strict=True):
-            reason = cost if isinstance(cost, str) else None
+        for architecture, answer in zip(new, costs(new) if new else [], strict=True):
             seen[architecture] = Point(
                 choices=architecture,
                 loss=loss(architecture),
-                cost=None if isinstance(cost, str) else cost,
-                reason=reason,
+                costs=None if isinstance(answer, str) else answer,
+                reason=answer if isinstance(answer, str) else None,
             )
         return [seen[architecture] for architecture in batch]
 
@@ -80,7 +82,7 @@ def search(
         progress(algorithm.n_gen, len(seen))
 
     minimize(
-        _Architectures(choices, evaluate),
+        _Architectures(choices, objectives, evaluate),
         NSGA2(pop_size=population, sampling=_ReferenceAndRandom(), crossover=UX(), mutation=_Reset()),
         ("n_gen", generations),
         seed=seed,
@@ -90,60 +92,68 @@ def search(
 
 
 def pareto_front(points: Iterable[Point]) -> list[Point]:
-    """The points that no other one beats in loss and cost, by rising cost. Failed ones are left out.
+    """The points that no other one beats in loss and all costs, by rising costs. Failed ones are left out.
 
     Raises:
         HwnasError: every point failed.
     """
     points = list(points)
-    measured = [(point, point.cost) for point in points if point.cost is not None]
+    measured = [(point, point.costs) for point in points if point.costs is not None]
     if not measured:
         reason = next((point.reason for point in points), "nothing was asked for")
         raise HwnasError(
             f"no architecture could be measured on the device: {reason}",
             "all reasons are in search.json; `hwnas profile MODEL --device NAME` tries a single network",
         )
-    values = np.array([[point.loss, cost] for point, cost in measured])
+    values = np.array([[point.loss, *costs] for point, costs in measured])
     front = NonDominatedSorting().do(values, only_non_dominated_front=True)
     unique = {tuple(values[i]): measured[i][0] for i in sorted(front, reverse=True)}
-    return sorted(unique.values(), key=lambda point: (point.cost or 0.0, point.loss))
+    return sorted(unique.values(), key=lambda point: (point.costs or (), point.loss))
 
 
-def pick(front: Sequence[Point], rule: str, reference_latency_ms: float | None) -> Point:
+def pick(
+    front: Sequence[Point], rule: str, objectives: Sequence[Objective], reference_latency_ms: float | None
+) -> Point:
     """One point of a front.
 
     Args:
-        rule: `knee` (farthest below the line between the ends, both axes scaled to 1), `speedup=X` (lowest
-            loss at a cost of at most 1/X of the reference's), or `latency-ms=X` (lowest loss within X).
-        reference_latency_ms: what a cost of 1 stands for; None where the cost is no latency.
+        rule: `knee` (farthest below the plane through the ends, all axes scaled to 1), `speedup=X` (lowest
+            loss at a time of at most 1/X of the reference's, or at such a first cost where no objective is a
+            time), or `latency-ms=X` (lowest loss within X).
+        objectives: what the costs are.
+        reference_latency_ms: what a latency of 1 stands for; None where it is not known.
 
     Raises:
         InputError: an unknown rule, or no point of the front reaches it.
     """
-    limit = check_rule(rule, "latency" if reference_latency_ms else "another")
+    limit = check_rule(rule, objectives)
     if limit is None:
-        values = np.array([[point.loss, point.cost] for point in front], dtype=float)
+        values = np.array([[point.loss, *(point.costs or ())] for point in front], dtype=float)
         low, span = values.min(0), np.ptp(values, axis=0)
         scaled = (values - low) / np.where(span > 0, span, 1.0)
         return front[int(scaled.sum(1).argmin())]
-    if rule.startswith("latency-ms") and reference_latency_ms:
+    if rule.startswith("latency-ms"):
+        if reference_latency_ms is None:
+            raise InputError(f"{rule}: how long the reference takes is not known", "use --speedup X")
         limit /= reference_latency_ms
-    reached = [point for point in front if point.cost is not None and point.cost <= limit]
+    column = next((i for i, name in enumerate(objectives) if name in TIMED), 0)
+    ratios = [(point.costs[column], point) for point in front if point.costs is not None]
+    reached = [point for cost, point in ratios if cost <= limit]
     if not reached:
-        fastest = min(point.cost for point in front if point.cost is not None)
+        fastest = min(cost for cost, _ in ratios)
         raise InputError(
             f"no architecture of the front reaches {rule}; the fastest takes {fastest:.3f} of the reference",
             f"ask for less, such as --speedup {math.floor(100 / fastest) / 100:g}, "
             "or search longer (--generations)",
         )
-    return min(reached, key=lambda point: point.loss)
+    return min(reached, key=lambda point: (point.loss, point.costs))
 
 
-def check_rule(rule: str, objective: str = "latency") -> float | None:
+def check_rule(rule: str, objectives: Sequence[Objective]) -> float | None:
     """The bound that a pick sets: None for `knee`, 1/X for `speedup=X`, X for `latency-ms=X`.
 
     Raises:
-        InputError: none of these, X is not a positive number, or the objective is no latency.
+        InputError: none of these, X is not a positive number, or latency is no objective.
     """
     kind, _, text = rule.partition("=")
     if rule == "knee":
@@ -156,7 +166,7 @@ def check_rule(rule: str, objective: str = "latency") -> float | None:
         raise InputError(
             f"unknown pick {rule!r}", "use --pick knee, --speedup X or --latency-ms X with a positive X"
         )
-    if kind == "latency-ms" and objective != "latency":
+    if kind == "latency-ms" and "latency" not in objectives:
         raise InputError("--latency-ms needs the objective latency", "use --speedup X or --pick knee")
     return 1 / value if kind == "speedup" else value
 
@@ -165,18 +175,22 @@ class _Architectures(Problem):  # type: ignore[misc]
     """Genes are positions in each block's list of choices."""
 
     def __init__(
-        self, choices: Sequence[Sequence[int]], evaluate: Callable[[Sequence[Choices]], list[Point]]
+        self,
+        choices: Sequence[Sequence[int]],
+        objectives: int,
+        evaluate: Callable[[Sequence[Choices]], list[Point]],
     ) -> None:
         self.choices = choices
+        self.no_costs = (0.0,) * objectives
         self.evaluate_points = evaluate
         upper = np.array([len(block) - 1 for block in choices])
-        super().__init__(n_var=len(choices), n_obj=2, n_ieq_constr=1, xl=0, xu=upper, vtype=int)
+        super().__init__(n_var=len(choices), n_obj=1 + objectives, n_ieq_constr=1, xl=0, xu=upper, vtype=int)
 
     def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         batch = [tuple(block[int(gene)] for block, gene in zip(self.choices, row, strict=True)) for row in x]
         points = self.evaluate_points(batch)
-        failed = np.array([[point.cost is None] for point in points], dtype=float)
-        out["F"] = np.array([[point.loss, point.cost or 0.0] for point in points])
+        failed = np.array([[point.costs is None] for point in points], dtype=float)
+        out["F"] = np.array([[point.loss, *(point.costs or self.no_costs)] for point in points])
         out["G"] = failed
 
 

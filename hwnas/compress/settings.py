@@ -55,6 +55,7 @@ class SearchSettings:
 
     Attributes:
         device: a profile's name or the path of a profile.
+        objectives: the costs that are minimised beside the loss.
         protocol: by which the networks of the search are measured.
         picks: `knee`, `latency-ms=X` or `speedup=X`.
         batch: images a run; None is the profile's own.
@@ -65,7 +66,7 @@ class SearchSettings:
 
     __pydantic_config__ = STRICT
     device: str
-    objective: Objective
+    objectives: tuple[Objective, ...]
     protocol: str
     population: int
     generations: int
@@ -74,6 +75,24 @@ class SearchSettings:
     batch: int | None = None
     any_gpu: bool = False
     max_measurements: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse objectives that say the same twice.
+
+        Raises:
+            InputError: they do.
+        """
+        names = ["time" if objective in TIMED else objective for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"the objectives {', '.join(self.objectives)} say the same twice",
+                "name each once, and one of latency and throughput",
+            )
+
+    @property
+    def measures(self) -> bool:
+        """Whether any objective has to be measured on the device."""
+        return any(objective in MEASURED for objective in self.objectives)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hwnas.compress.blocks import CandidateSpec, cost, count
+from hwnas.compress.architecture import CandidateSpec
+from hwnas.compress.blocks import InvertedBottleneckSpec, cost, count
 from hwnas.compress.partition import Partition
 from hwnas.errors import InputError
 
@@ -18,9 +19,15 @@ COMPRESSION_PER_BLOCK = 27
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """B[n,m]: replacement m (from 1; 0 is the reference's own block) of block n (from 1)."""
+    """B[n,m]: replacement m (from 1; 0 is the reference's own) of part n (0 the stem, N + 1 the head).
 
-    block: int
+    Attributes:
+        part_name: `stem`, `block1` … `blockN`, `head`.
+        macs, params: of the replacement.
+    """
+
+    part: int
+    part_name: str
     choice: int
     spec: CandidateSpec
     macs: int
@@ -29,7 +36,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """Unique in a run: `block3-k5-e3-d2-swish-se-depthwise-w0.5`."""
-        return f"block{self.block}-{self.spec.name}"
+        return f"{self.part_name}-{self.spec.name}"
 
 
 def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) -> list[Candidate]:
@@ -44,7 +51,7 @@ def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) 
     """
     candidates = []
     for block, module in enumerate(parts.blocks, 1):
-        shapes = parts.block_shapes(block)
+        shapes = parts.part_shapes(block)
         if any(len(shape) != 3 for shape in shapes):
             raise InputError(
                 f"block {block} ({shapes[0]} → {shapes[1]}) does not turn a map (C, H, W) into one",
@@ -53,7 +60,16 @@ def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) 
         limits = count(module, shapes[0])
         chosen = _spread(_smaller(shapes, limits), per_block)
         for choice, (macs, params, spec) in enumerate(chosen, 1):
-            candidates.append(Candidate(block=block, choice=choice, spec=spec, macs=macs, params=params))
+            candidates.append(
+                Candidate(
+                    part=block,
+                    part_name=parts.names[block],
+                    choice=choice,
+                    spec=spec,
+                    macs=macs,
+                    params=params,
+                )
+            )
     if not candidates:
         raise InputError(
             "no block has a smaller candidate in 'compression'",
@@ -63,24 +79,24 @@ def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) 
 
 
 def architecture_count(candidates: Sequence[Candidate]) -> int:
-    """How many architectures the candidates span, the reference's own blocks among the choices."""
-    per_block: dict[int, int] = defaultdict(lambda: 1)
+    """How many architectures the candidates span, the reference's own parts among the choices."""
+    per_part: dict[int, int] = defaultdict(lambda: 1)
     for candidate in candidates:
-        per_block[candidate.block] += 1
+        per_part[candidate.part] += 1
     total = 1
-    for choices in per_block.values():
+    for choices in per_part.values():
         total *= choices
     return total
 
 
-_Sized = tuple[int, int, CandidateSpec]
+_Sized = tuple[int, int, InvertedBottleneckSpec]
 
 
 def _smaller(shapes: tuple[Sequence[int], Sequence[int]], limits: tuple[int, int]) -> list[_Sized]:
     found = []
     grid = itertools.product((3, 5), (2, 3, 4, 6), (1, 2, 3, 4), (False, True), (True, False), (0.5, 1.0))
     for kernel, expand, depth, se, depthwise, width in grid:
-        spec = CandidateSpec(
+        spec = InvertedBottleneckSpec(
             kernel=kernel,
             expand=expand,
             depth=depth,

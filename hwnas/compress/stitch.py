@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from hwnas.compress.architecture import build_block
+from hwnas.compress.architecture import build_part
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.partition import Partition
@@ -39,7 +39,7 @@ class Stitcher:
             count(module, shape) for module, shape in zip(parts.modules, parts.shapes[:-1], strict=True)
         ]
         self.entries = {
-            (entry.candidate.block, entry.candidate.choice): entry
+            (entry.candidate.part, entry.candidate.choice): entry
             for entry in library.entries()
             if entry.state == "done"
         }
@@ -47,51 +47,48 @@ class Stitcher:
 
     @property
     def choices(self) -> list[list[int]]:
-        """What can be chosen for each block; 0, the reference's own block, comes first."""
+        """What can be chosen for each part; 0, the reference's own, comes first."""
         return [
-            [0, *sorted(choice for block, choice in self.entries if block == n)]
-            for n in range(1, self.parts.block_count + 1)
+            [0, *sorted(choice for part, choice in self.entries if part == n)]
+            for n in range(len(self.parts.modules))
         ]
 
     @property
     def reference(self) -> Network:
         """The reference itself."""
-        return self.network((0,) * self.parts.block_count)
+        return self.network((0,) * len(self.parts.modules))
 
     def network(self, choices: Choices) -> Network:
         """The network of an architecture."""
-        blocks = [
-            self._replacements[n, choice] if choice else self._own[n] for n, choice in enumerate(choices, 1)
+        parts = [
+            self._replacements[n, choice] if choice else self._own[n] for n, choice in enumerate(choices)
         ]
         name = "-".join(str(choice) for choice in choices)
-        return Network(name, [self._own[0], *blocks, self._own[-1]], self.calibration)
+        return Network(name, parts, self.calibration)
 
     def module(self, choices: Choices) -> nn.Sequential:
         """A new torch module of an architecture, with the library's weights, in eval mode."""
         return self.network(choices).module()
 
     def loss(self, choices: Choices, metric: str) -> float:
-        """Σ of the chosen blocks' held-out losses (DONNAv2); the reference's own blocks have none."""
-        chosen = [self.entries[n, choice].metrics for n, choice in enumerate(choices, 1) if choice]
+        """Σ of the chosen parts' held-out losses (DONNAv2); the reference's own parts have none."""
+        chosen = [self.entries[n, choice].metrics for n, choice in enumerate(choices) if choice]
         return float(sum(getattr(metrics, metric) for metrics in chosen))
 
     def cost(self, choices: Choices) -> tuple[int, int]:
         """MACs and parameters of an architecture."""
-        macs = [self._own_cost[0][0], self._own_cost[-1][0]]
-        params = [self._own_cost[0][1], self._own_cost[-1][1]]
-        for n, choice in enumerate(choices, 1):
-            entry = self.entries.get((n, choice))
-            macs.append(entry.candidate.macs if entry else self._own_cost[n][0])
-            params.append(entry.candidate.params if entry else self._own_cost[n][1])
+        chosen = [self.entries[n, choice].candidate if choice else None for n, choice in enumerate(choices)]
+        macs = [c.macs if c else own for c, (own, _) in zip(chosen, self._own_cost, strict=True)]
+        params = [c.params if c else own for c, (_, own) in zip(chosen, self._own_cost, strict=True)]
         return sum(macs), sum(params)
 
     def _replacement(self, entry: Entry) -> Part:
         candidate = entry.candidate
 
         def module() -> nn.Module:
-            return self.library.load(entry, build_block(self.parts, candidate.block, candidate.spec))
+            return self.library.load(entry, build_part(self.parts, candidate.part, candidate.spec))
 
-        return Part(self.parts.names[candidate.block], onnx=partial(self.library.onnx, entry), module=module)
+        return Part(candidate.part_name, onnx=partial(self.library.onnx, entry), module=module)
 
 
 def network_of(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from workplace import tinynet
 
-from hwnas.compress.blocks import build_candidate
+from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
 from hwnas.compress.library import Library
@@ -64,12 +64,11 @@ def library(parts: Partition, data: Data, tmp_path: Path) -> Iterator[Library]:
     library.add(candidates)
     results = distill(candidates, parts, data, teacher_statistics(parts, data, 16), how)
     for candidate, result in zip(candidates, results, strict=True):
-        if (candidate.block, candidate.choice) == (1, 2):
+        if (candidate.part, candidate.choice) == (1, 2):
             library.fail(candidate, "it became nan")
             continue
-        in_shape, out_shape = parts.block_shapes(candidate.block)
-        module = build_candidate(candidate.spec, in_shape, out_shape)
+        module = build_part(parts, candidate.part, candidate.spec)
         module.load_state_dict(result.state)
-        library.finish(candidate, result, export_onnx(module, (1, *in_shape)))
+        library.finish(candidate, result, export_onnx(module, (1, *parts.shapes[candidate.part])))
     yield library
     library.close()

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.blocks import CandidateSpec, build_candidate, cost, count, match_output, plan
+from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate, cost, count, match_output, plan
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 
@@ -23,7 +23,7 @@ SHAPES: list[tuple[Shape, Shape]] = [
 ]
 
 
-def make_spec(**changed: Any) -> CandidateSpec:
+def make_spec(**changed: Any) -> InvertedBottleneckSpec:
     values: dict[str, Any] = {
         "kernel": 3,
         "expand": 3,
@@ -33,10 +33,10 @@ def make_spec(**changed: Any) -> CandidateSpec:
         "layer": "depthwise",
         "width": 1.0,
     }
-    return CandidateSpec(**(values | changed))
+    return InvertedBottleneckSpec(**(values | changed))
 
 
-def grid() -> list[CandidateSpec]:
+def grid() -> list[InvertedBottleneckSpec]:
     layers: tuple[Literal["depthwise", "grouped"], ...] = ("depthwise", "grouped")
     activations = (("relu", False), ("swish", True), ("hswish", True))
     product = itertools.product((3, 5, 7), (1, 3, 6), (1, 2, 4), activations, layers, (0.5, 1.0))

@@ -12,17 +12,19 @@ from workplace import tinynet
 
 import hwnas
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.blocks import CandidateSpec
+from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.checkpoint import load_module, percent, points, save_module
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
 
-BLOCK = CandidateSpec(kernel=5, expand=3, depth=2, activation="swish", se=True, layer="grouped", width=0.5)
+BLOCK = InvertedBottleneckSpec(
+    kernel=5, expand=3, depth=2, activation="swish", se=True, layer="grouped", width=0.5
+)
 SPEC = ArchitectureSpec(
     reference=ReferenceSpec(source="timm", name="mobilenetv2_035", classes=10),
     cuts=("blocks.0", "blocks.2", "blocks.4", "blocks.6"),
     input_shape=(3, 32, 32),
-    blocks=(None, BLOCK, None),
+    parts=(None, None, BLOCK, None, None),
     mean=(0.5, 0.5, 0.5),
     std=(0.25, 0.25, 0.25),
     class_names=tuple("0123456789"),
@@ -84,9 +86,10 @@ def test_a_loaded_module_can_be_trained(checkpoint: Path) -> None:
     [
         (("input_shape",), None, "input_shape"),
         (("cuts",), 3, "cuts"),
-        (("blocks", 1, "kernel"), "five", "blocks.1.kernel"),
-        (("blocks", 1, "layer"), "dense", "blocks.1.layer"),
-        (("blocks", 1, "colour"), "red", "blocks.1.colour"),
+        (("parts", 2, "kernel"), "five", "parts.2.inverted-bottleneck.kernel"),
+        (("parts", 2, "layer"), "dense", "parts.2.inverted-bottleneck.layer"),
+        (("parts", 2, "colour"), "red", "parts.2.inverted-bottleneck.colour"),
+        (("parts", 2, "family"), "conv", "parts.2"),
         (("reference", "source"), "mail", "reference.source"),
         (("reference", "classes"), 10.5, "reference.classes"),
         (("schema",), "hwnas.architecture/9", "schema"),
@@ -102,10 +105,10 @@ def test_a_damaged_architecture_is_told_with_its_key(
     assert names in refusal(checkpoint)
 
 
-@pytest.mark.parametrize("blocks", [[], [None, None], [None, None, None, None]])
-def test_blocks_that_are_not_those_of_the_cuts_are_told(checkpoint: Path, blocks: list[None]) -> None:
-    change(checkpoint, "blocks", value=blocks)
-    assert "block" in refusal(checkpoint)
+@pytest.mark.parametrize("amount", [0, 3, 4, 6])
+def test_parts_that_are_not_those_of_the_cuts_are_told(checkpoint: Path, amount: int) -> None:
+    change(checkpoint, "parts", value=[None] * amount)
+    assert f"parts: the architecture names {amount}, its cuts make 5" in refusal(checkpoint)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": "hwnas.architecture/1"}', "[]", "\ufffd"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.blocks import build_candidate
+from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import (
     Distilled,
@@ -108,13 +108,13 @@ def test_the_held_out_metrics_are_those_of_the_stored_weights(
     candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
 ) -> None:
     for candidate, result in zip(candidates, distill(candidates, parts, data, statistics, HOW), strict=True):
-        module = build_candidate(candidate.spec, *parts.block_shapes(candidate.block))
+        module = build_part(parts, candidate.part, candidate.spec)
         module.load_state_dict(result.state)
         features = teacher_features(parts, data.normalize(data.val.pixels))
         with torch.no_grad():
-            y_hat = module.eval()(features[candidate.block - 1]).double().numpy()
-        y = features[candidate.block].double().numpy()
-        train = teacher_features(parts, data.normalize(data.train.pixels))[candidate.block]
+            y_hat = module.eval()(features[candidate.part]).double().numpy()
+        y = features[candidate.part + 1].double().numpy()
+        train = teacher_features(parts, data.normalize(data.train.pixels))[candidate.part + 1]
         variance = train.double().numpy().var((0, 2, 3))
         variance = np.maximum(variance, 1e-3 * variance.mean())
         metrics = result.metrics
@@ -163,16 +163,16 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 ) -> None:
     healthy = distill(candidates, parts, data, statistics, HOW)
     room: Any = importlib.import_module("hwnas.compress.distill")
-    real = room.build_candidate
+    real = room.build_part
 
-    def poisoned(spec: object, *shapes: object) -> nn.Module:
-        module: nn.Module = real(spec, *shapes)
+    def poisoned(whole: object, part: int, spec: object) -> nn.Module:
+        module: nn.Module = real(whole, part, spec)
         if spec == candidates[1].spec:
             with torch.no_grad():
                 next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(room, "build_candidate", poisoned)
+    monkeypatch.setattr(room, "build_part", poisoned)
     remarks: list[float] = []
     results = distill(candidates, parts, data, statistics, HOW, lambda _, loss: remarks.append(loss))
     failed = results[1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import build_block
+from hwnas.compress.architecture import build_part
 from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.metrics import BlockMetrics
@@ -33,8 +33,8 @@ def candidates(parts: Partition) -> list[Candidate]:
     return compression_space(parts, 2)
 
 
-def entry(library: Library, block: int, choice: int) -> Entry:
-    return next(e for e in library.entries() if (e.candidate.block, e.candidate.choice) == (block, choice))
+def entry(library: Library, part: int, choice: int) -> Entry:
+    return next(e for e in library.entries() if (e.candidate.part, e.candidate.choice) == (part, choice))
 
 
 def change(library: Library, sql: str) -> None:
@@ -76,8 +76,8 @@ def test_a_trained_candidate_computes_the_same_after_loading(library: Library, p
     import onnxruntime as ort
 
     for done in (e for e in library.entries() if e.state == "done"):
-        module = library.load(done, build_block(parts, done.candidate.block, done.candidate.spec))
-        x = torch.randn(1, *parts.shapes[done.candidate.block])
+        module = library.load(done, build_part(parts, done.candidate.part, done.candidate.spec))
+        x = torch.randn(1, *parts.shapes[done.candidate.part])
         session = ort.InferenceSession(library.onnx(done), providers=["CPUExecutionProvider"])
         with torch.no_grad():
             expected = module(x)
@@ -149,24 +149,26 @@ def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sql", "key"),
     [
-        ("UPDATE candidates SET spec = '{\"kernel\": 3' WHERE block = 2 AND choice = 1", "spec"),
-        ("UPDATE candidates SET spec = replace(spec, 'kernel', 'colonel') WHERE block = 2", "colonel|kernel"),
-        ("UPDATE candidates SET state = 'doing' WHERE block = 2 AND choice = 1", "state"),
-        ("UPDATE candidates SET nsr = 'much' WHERE block = 2 AND choice = 1", "nsr"),
+        ("UPDATE candidates SET spec = '{\"kernel\": 3' WHERE part = 2 AND choice = 1", "spec"),
+        ("UPDATE candidates SET spec = replace(spec, 'kernel', 'colonel') WHERE part = 2", "colonel|kernel"),
+        ("UPDATE candidates SET state = 'doing' WHERE part = 2 AND choice = 1", "state"),
+        ("UPDATE candidates SET nsr = 'much' WHERE part = 2 AND choice = 1", "nsr"),
     ],
 )
 def test_a_damaged_row_is_told_with_its_place(library: Library, sql: str, key: str) -> None:
     change(library, sql)
     again = Library(library.blocks.parent)
-    with pytest.raises(InputError, match=rf"library\.db, block 2, choice 1.*({key})"):
+    with pytest.raises(InputError, match=rf"library\.db, part 2, choice 1.*({key})"):
         again.entries()
     again.close()
 
 
-def test_a_newer_library_is_refused(library: Library) -> None:
-    change(library, "PRAGMA user_version = 99")
-    with pytest.raises(RunDirectoryError, match="format 99"):
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_library_of_another_format_is_refused(library: Library, version: int) -> None:
+    change(library, f"PRAGMA user_version = {version}")
+    with pytest.raises(RunDirectoryError, match=f"format {version}, of another version") as error:
         Library(library.blocks.parent)
+    assert "--out" in error.value.fix
 
 
 FULL_DISK = """

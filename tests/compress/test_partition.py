@@ -51,7 +51,7 @@ def test_efficientnet_b0_is_cut_as_the_method_says(size: int, maps: tuple[int, .
     channels = (16, 24, 40, 80, 112, 320)
     assert parts.shapes[1:-1] == tuple((c, m, m) for c, m in zip(channels, maps, strict=True))
     assert parts.shapes[-1] == (1000,)
-    assert parts.block_shapes(5) == (parts.shapes[5], parts.shapes[6])
+    assert parts.part_shapes(5) == (parts.shapes[5], parts.shapes[6])
 
 
 def test_cuts_by_hand(model: nn.Module) -> None:

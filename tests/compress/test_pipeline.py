@@ -42,7 +42,7 @@ LIBRARY = LibrarySettings(
 )
 SEARCH = SearchSettings(
     device="steady.toml",
-    objective="latency",
+    objectives=("latency",),
     protocol="quick",
     population=6,
     generations=3,
@@ -116,8 +116,8 @@ def test_a_whole_run_leaves_everything_that_was_promised(finished: dict[str, Any
     front = json.loads((whole / "devices/steady/front.json").read_text())
     assert front == finished["front"]
     assert checkpoint["choices"] in [row["choices"] for row in front["front"]]
-    assert front["front"][-1]["choices"] == [0, 0]
-    assert front["front"][-1]["cost_ratio"] == 1
+    assert front["front"][-1]["choices"] == [0, 0, 0, 0]
+    assert front["front"][-1]["cost_ratios"] == {"latency": 1}
     assert front["failed"] == []
     assert checkpoint["macs"] < checkpoint["macs_reference"]
     assert checkpoint["latency_ms"]["value"] < checkpoint["latency_reference_ms"]["value"]
@@ -286,7 +286,7 @@ def test_a_network_that_changed_is_refused(copy: Path, workplace: Path) -> None:
 def test_another_schema_and_a_damaged_record_are_told(copy: Path) -> None:
     text = (copy / "run.toml").read_text()
     for damaged, match in (
-        (text.replace("hwnas.run/1", "hwnas.run/2"), "schema"),
+        (text.replace("hwnas.run/2", "hwnas.run/1"), "schema"),
         (text[:40], "TOML|schema|made"),
     ):
         (copy / "run.toml").write_text(damaged)
@@ -318,7 +318,9 @@ def test_mistakes_are_told_before_anything_is_written(workplace: Path) -> None:
         ("unknown data", {"library": replace(LIBRARY, data="digit")}),
         ("no weights file", {"library": replace(LIBRARY, weights="w.safetensors")}),
         ("unknown pick", {"picks": ("fastest",)}),
-        ("needs the objective latency", {"picks": ("latency-ms=3",), "objective": "macs"}),
+        ("needs the objective latency", {"picks": ("latency-ms=3",), "objectives": ("macs",)}),
+        ("latency, throughput say the same twice", {"objectives": ("latency", "throughput")}),
+        ("macs, macs say the same twice", {"objectives": ("macs", "macs")}),
         ("no device profile", {"device": "cpuu"}),
         ("no protocol", {"protocol": "fast"}),
         ("measured or modelled", {"device": "functional.toml"}),
@@ -356,32 +358,49 @@ def test_a_checkpoint_that_lost_a_file_is_made_again(copy: Path, place: Path, na
 
 @pytest.mark.parametrize("objective", ["macs", "params"])
 def test_a_counted_objective_needs_no_device_and_is_the_same_each_time(copy: Path, objective: str) -> None:
-    first = run(copy, objective=objective, generations=8)["front"]
-    second = run(copy, objective=objective, generations=8)["front"]
+    first = run(copy, objectives=(objective,), generations=8)["front"]
+    second = run(copy, objectives=(objective,), generations=8)["front"]
     assert first == second
     assert first["reference_latency_ms"] is None
-    whole = next(row for row in first["front"] if row["choices"] == [0, 0])
+    whole = next(row for row in first["front"] if row["choices"] == [0, 0, 0, 0])
     rows = {tuple(row["choices"]): row for row in first["front"]}
     for row in rows.values():
-        assert row["cost_ratio"] == row[objective] / whole[objective]
-    points = json.loads((copy / "devices/steady/search.json").read_text())["points"]
+        assert row["cost_ratios"] == {objective: row[objective] / whole[objective]}
+    points = json.loads((copy / f"devices/steady/search-{objective}.json").read_text())["points"]
     assert len(points) >= 12
-    for choices in product(range(4), repeat=2):
+    for choices in product([0], range(4), range(4), [0]):
         found = next((p for p in points if tuple(p["choices"]) == choices), None)
         if found is not None and choices not in rows:
-            assert any(r["loss"] <= found["loss"] and r["cost_ratio"] <= found["cost"] for r in rows.values())
+            beaten = [found["costs"][0] >= row["cost_ratios"][objective] for row in rows.values()]
+            assert any(
+                b and row["loss"] <= found["loss"] for b, row in zip(beaten, rows.values(), strict=True)
+            )
 
 
 def test_energy_is_searched_where_the_device_tells_it(copy: Path) -> None:
-    front = run(copy, device="sim-npu", objective="energy", generations=6, picks=())["front"]
-    whole = next(row for row in front["front"] if row["choices"] == [0, 0])
-    assert whole["cost_ratio"] == 1
+    front = run(copy, device="sim-npu", objectives=("energy",), generations=6, picks=())["front"]
+    whole = next(row for row in front["front"] if row["choices"] == [0, 0, 0, 0])
+    assert whole["cost_ratios"] == {"energy": 1}
     for row in front["front"]:
-        assert row["cost_ratio"] == row["energy_mj"] / whole["energy_mj"]
+        assert row["cost_ratios"] == {"energy": row["energy_mj"] / whole["energy_mj"]}
         assert row["latency_ms"] > 0
-    assert min(row["cost_ratio"] for row in front["front"]) < 1
+    assert min(row["cost_ratios"]["energy"] for row in front["front"]) < 1
     with pytest.raises(HwnasError, match="tells no energy"):
-        run(copy, objective="energy", generations=2)
+        run(copy, objectives=("energy",), generations=2)
+
+
+def test_three_objectives_at_once(copy: Path) -> None:
+    objectives = ("energy", "latency", "params")
+    front = run(copy, device="sim-npu", objectives=objectives, generations=6, picks=("speedup=1.05",))[
+        "front"
+    ]
+    assert front["objectives"] == list(objectives)
+    whole = next(row for row in front["front"] if row["choices"] == [0, 0, 0, 0])
+    for row in front["front"]:
+        for name, key in zip(objectives, ("energy_mj", "latency_ms", "params"), strict=True):
+            assert row["cost_ratios"][name] == pytest.approx(row[key] / whole[key])
+    assert json.loads((copy / "devices/sim-npu/front-energy-latency-params.json").read_text()) == front
+    assert (copy / "checkpoints/sim-npu-energy-latency-params-speedup-1.05/model.onnx").is_file()
 
 
 def test_networks_that_the_device_refuses_are_left_out_and_reported(copy: Path) -> None:
@@ -430,23 +449,23 @@ def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
     workplace: Path, place: Path, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillation: Any = importlib.import_module("hwnas.compress.distill")
-    real = distillation.build_candidate
+    real = distillation.build_part
     names = []
 
-    def poisoned(spec: Any, *shapes: Any) -> nn.Module:
-        module: nn.Module = real(spec, *shapes)
+    def poisoned(parts: Any, part: int, spec: Any) -> nn.Module:
+        module: nn.Module = real(parts, part, spec)
         names.append(spec.name)
         if spec.name == names[0]:
             with torch.no_grad():
                 next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(distillation, "build_candidate", poisoned)
+    monkeypatch.setattr(distillation, "build_part", poisoned)
     watch = Watch()
     result = run(workplace / "out", watch=watch)
     assert any(f"{names[0]} failed and is left out: loss became nan" in text for text in watch.said)
     assert "library: 5 of 6 candidates" in watch.said
-    assert not [row for row in result["front"]["front"] if row["choices"][0] == 1]
+    assert not [row for row in result["front"]["front"] if row["choices"][1] == 1]
     others = {key: value for key, value in snapshot(place / "whole").items() if key.startswith("library/")}
     found = {key: value for key, value in snapshot(workplace / "out").items() if key.startswith("library/")}
     assert len(found) == len(others) - 2
@@ -457,15 +476,15 @@ def test_a_library_in_which_everything_failed_is_told(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillation: Any = importlib.import_module("hwnas.compress.distill")
-    real = distillation.build_candidate
+    real = distillation.build_part
 
-    def poisoned(spec: Any, *shapes: Any) -> nn.Module:
-        module: nn.Module = real(spec, *shapes)
+    def poisoned(parts: Any, part: int, spec: Any) -> nn.Module:
+        module: nn.Module = real(parts, part, spec)
         with torch.no_grad():
             next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(distillation, "build_candidate", poisoned)
+    monkeypatch.setattr(distillation, "build_part", poisoned)
     for _ in range(2):
         with pytest.raises(HwnasError, match=r"every candidate failed.*loss became nan"):
             run(workplace / "out")

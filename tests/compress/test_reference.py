@@ -266,12 +266,12 @@ def test_images_that_do_not_fit_and_outputs_that_are_no_logits_are_told(workplac
 def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -> Path:
     """A checkpoint of a module whose second block is replaced."""
     parts = partition(module, (3, 32, 32))
-    blocks = [c.spec if c.block == 2 else None for c in compression_space(parts, 1)]
+    (candidate,) = (c for c in compression_space(parts, 1) if c.part == 2)
     spec = ArchitectureSpec(
         reference=reference,
         cuts=parts.cuts,
         input_shape=(3, 32, 32),
-        blocks=tuple(blocks),
+        parts=(None, None, candidate.spec, None),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         class_names=tuple("0123456789"),

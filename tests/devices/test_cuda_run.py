@@ -42,7 +42,7 @@ def make() -> nn.Module:
 def settings(**changed: object) -> SearchSettings:
     values = {
         "device": "cuda",
-        "objective": "throughput",
+        "objectives": ("throughput",),
         "protocol": "quick",
         "population": 10,
         "generations": 6,
@@ -73,7 +73,7 @@ def test_throughput_is_searched_for_and_told(
     captured = capsys.readouterr()
     assert end.value.code == 0, captured.err
     front = read_json(tmp_path / "run/devices/cuda-batch-16/front-throughput.json")
-    assert front["objective"] == "throughput"
+    assert front["objectives"] == ["throughput"]
     # Every network takes 100 ms by the clock of the tests.
     assert front["front"][0]["latency_ms"] == pytest.approx(100)
     assert front["front"][0]["throughput_per_s"] == pytest.approx(160)
@@ -102,12 +102,12 @@ def test_the_plan_of_a_device_at_hand_asks_nobody() -> None:
     plan = plan_of(settings())
     assert (plan.networks, plan.checkpoints, plan.jobs, plan.needs_consent) == (60, 2, None, False)
     assert plan.describe() == "cuda: at most 60 networks in the search, 2 afterwards"
-    assert plan_of(settings(objective="macs")).networks == 0
+    assert plan_of(settings(objectives=("macs",))).networks == 0
 
 
 def test_consent_is_asked_for_above_the_limit_of_a_queue() -> None:
     assert QueueDevice.unconfirmed == 50
-    plan = plan_of(settings(device="aihub", objective="latency", protocol="once"))
+    plan = plan_of(settings(device="aihub", objectives=("latency",), protocol="once"))
     assert (plan.networks, plan.jobs) == (60, 60 * 2 + 2 * 6)
     asked: list[str] = []
     require_consent(plan, lambda text: not asked.append(text))  # type: ignore[func-returns-value]
@@ -116,6 +116,6 @@ def test_consent_is_asked_for_above_the_limit_of_a_queue() -> None:
         require_consent(plan, lambda _text: False)
     assert "--max-measurements 60" in refusal.value.fix
     for changed in ({"max_measurements": 60}, {"population": 5}):
-        quiet = plan_of(settings(device="aihub", objective="latency", **changed))
+        quiet = plan_of(settings(device="aihub", objectives=("latency",), **changed))
         assert not quiet.needs_consent
         require_consent(quiet, lambda _text: False)

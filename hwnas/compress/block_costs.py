@@ -1,0 +1,184 @@
+"""What each choice costs on its own on a device, and which ones the search can do without."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hwnas.compress.filter import ChoiceCost, filter_choices
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import MEASURED, TIMED, Objective
+from hwnas.compress.stitch import Stitcher
+from hwnas.errors import DeviceError, InputError
+from hwnas.files import encode
+from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
+from hwnas.profiles.session import Session
+
+BLOCKS_SCHEMA = "hwnas.blocks/1"
+Key = tuple[int, int]
+"""A part and a choice of it."""
+CostName = Literal["latency", "energy", "macs"]
+UNITS: dict[CostName, str] = {"latency": "ms", "energy": "mJ", "macs": "MACs"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartCosts:
+    """The choices of one part; part 0 is the stem, the last one the head."""
+
+    part: int
+    name: str
+    choices: tuple[ChoiceCost, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCosts:
+    """What was found out about every choice of every part.
+
+    Attributes:
+        reference_latency_ms: the whole reference's in the same session; None where the cost is MACs.
+        threshold: of the filter.
+    """
+
+    cost: CostName
+    protocol: Protocol | None
+    reference_latency_ms: float | None
+    threshold: float
+    parts: tuple[PartCosts, ...]
+
+    @property
+    def choices(self) -> list[list[int]]:
+        """What the filter leaves for each part."""
+        return [[choice.choice for choice in part.choices if choice.kept] for part in self.parts]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as in `blocks.json`."""
+        return {"schema": BLOCKS_SCHEMA, **encode(self), "unit": UNITS[self.cost]}
+
+    def describe(self) -> str:
+        """What the filter removed and why, for people: a line for all, and one for each part."""
+        candidates = [choice for part in self.parts for choice in part.choices if choice.choice]
+        removed = sum(not choice.kept for choice in candidates)
+        lines = [
+            f"filter: {removed} of {len(candidates)} candidates removed: another choice of the block has no "
+            f"higher loss and a {self.cost} ratio that is lower by more than {self.threshold:g}"
+        ]
+        for part in self.parts:
+            gone = [_explained(choice) for choice in part.choices if choice.choice and not choice.kept]
+            if gone:
+                lines.append(f"  {part.name}: {', '.join(gone)}")
+        return "\n".join(lines)
+
+
+def counted_block_costs(
+    stitcher: Stitcher,
+    choices: Sequence[Sequence[int]],
+    metric: str,
+    objectives: Sequence[Objective],
+    threshold: float,
+) -> BlockCosts:
+    """The MACs of every choice, and the filter by them; no device is asked. Arguments as for measuring."""
+    costs = {key: float(stitcher.part_cost(*key)[0]) for key in _keys(choices)}
+    parts = _filtered(stitcher, costs, metric, objectives, threshold)
+    return BlockCosts(cost="macs", protocol=None, reference_latency_ms=None, threshold=threshold, parts=parts)
+
+
+def measured_block_costs(
+    session: Session,
+    stitcher: Stitcher,
+    choices: Sequence[Sequence[int]],
+    metric: str,
+    objectives: Sequence[Objective],
+    threshold: float,
+    progress: Progress,
+) -> BlockCosts:
+    """Measure every choice as a network of its own, and filter by that.
+
+    The cost is the energy where that is an objective and time is none, otherwise the latency, corrected for
+    drift by the session's anchor. What was measured before is remembered.
+
+    Args:
+        choices: of each part, by part.
+        metric: the block loss.
+
+    Raises:
+        DeviceError: none of them could be measured.
+    """
+    keys = _keys(choices)
+    results: dict[Key, MeasurementResult] = {}
+    measured = session.measure(stitcher.part_network(*key) for key in keys)
+    for number, (key, (_, result)) in enumerate(zip(keys, measured, strict=True), 1):
+        results[key] = result
+        progress.advance("block costs", number, len(keys), stitcher.part_name(*key))
+    known = {key: result for key, result in results.items() if isinstance(result, Measurement)}
+    if not known:
+        reason = next(result.reason for result in results.values() if not isinstance(result, Measurement))
+        raise DeviceError(
+            f"no block could be measured on its own: {reason}",
+            "see the reason, or do without: --filter macs, --filter none",
+        )
+    reference_ms = statistics.median(ms for result in known.values() for ms in result.anchor_ms)
+    energy = "energy" in objectives and not {*TIMED} & {*objectives}
+    costs = {
+        key: result
+        if isinstance(result, MeasurementFailure)
+        else energy_mj(result)
+        if energy
+        else result.anchor_ratio * reference_ms
+        for key, result in results.items()
+    }
+    return BlockCosts(
+        cost="energy" if energy else "latency",
+        protocol=session.protocol,
+        reference_latency_ms=reference_ms,
+        threshold=threshold,
+        parts=_filtered(stitcher, costs, metric, objectives, threshold),
+    )
+
+
+def energy_mj(measurement: Measurement) -> float:
+    """What a network needs for one run. Raises InputError where the device does not tell."""
+    if "energy_mj" not in measurement.metrics:
+        raise InputError(
+            f"{measurement.fingerprint.chip} tells no energy", "take the objective latency, or a simulator"
+        )
+    return measurement.metrics["energy_mj"]
+
+
+def _keys(choices: Sequence[Sequence[int]]) -> list[Key]:
+    return [(part, choice) for part, of_part in enumerate(choices) for choice in of_part]
+
+
+def _filtered(
+    stitcher: Stitcher,
+    costs: Mapping[Key, float | MeasurementFailure],
+    metric: str,
+    objectives: Sequence[Objective],
+    threshold: float,
+) -> tuple[PartCosts, ...]:
+    """The choices of each part with their costs, filtered."""
+    counted = [("macs", "params").index(objective) for objective in objectives if objective not in MEASURED]
+    parts = []
+    for part, name in enumerate(stitcher.parts.names):
+        of_part = {choice: cost for (of, choice), cost in costs.items() if of == part}
+        unit = next((cost for cost in of_part.values() if not isinstance(cost, MeasurementFailure)), 0.0)
+        rows = []
+        for choice, cost in of_part.items():
+            row = ChoiceCost(
+                choice=choice,
+                name=stitcher.part_name(part, choice),
+                loss=stitcher.part_loss(part, choice, metric),
+                other_costs=tuple(stitcher.part_cost(part, choice)[i] for i in counted),
+            )
+            if isinstance(cost, MeasurementFailure):
+                rows.append(replace(row, reason=cost.reason, kept=choice == 0 or cost.transient))
+            else:
+                rows.append(replace(row, cost=cost, cost_ratio=cost / unit if unit else None))
+        parts.append(PartCosts(part=part, name=name, choices=tuple(filter_choices(rows, threshold))))
+    return tuple(parts)
+
+
+def _explained(choice: ChoiceCost) -> str:
+    why = choice.reason or f"{choice.cost_ratio:.2f}, beaten by {choice.beaten_by}"
+    return f"{choice.choice} {choice.name} ({why})"
