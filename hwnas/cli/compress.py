@@ -217,3 +217,5 @@ def _show(result: dict[str, Any]) -> None:
             f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
             f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
         )
+    if result["report"]:
+        typer.echo(f"\nreport: {result['report']}")

@@ -22,6 +22,7 @@ from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.store import MeasurementStore
 
 FRONT_SCHEMA = "hwnas.front/2"
+SEARCH_SCHEMA = "hwnas.search/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def search_device(
     write_json(
         folder / f"search{_suffix(settings.objectives)}.json",
         {
-            "schema": "hwnas.search/2",
+            "schema": SEARCH_SCHEMA,
             "objectives": list(settings.objectives),
             "points": [encode(point) for point in points],
         },

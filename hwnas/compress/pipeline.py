@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hwnas.compress.library import Library
 from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import check_rule
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -30,6 +32,7 @@ from hwnas.compress.stitch import Stitcher
 from hwnas.errors import HwnasError, NetworkFormError
 from hwnas.files import encode, write_bytes
 from hwnas.network import export_onnx
+from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
@@ -52,7 +55,8 @@ def compress(
         allow_code: let a checkpoint import the `module:function` that it names.
 
     Returns:
-        Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
+        Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
+        and the report's path.
 
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
@@ -88,6 +92,7 @@ def compress(
             )
         finally:
             library.close()
+        report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
         "reference": {
@@ -98,7 +103,16 @@ def compress(
         "space": {"candidates": len(candidates), "architectures": architecture_count(candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
+        "report": None if report is None else str(report),
     }
+
+
+def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
+    """Write the device's report; a run does not fail for want of the package that it needs."""
+    if not is_available():
+        progress.say(f"no report without plotly: {INSTALL}, then: hwnas report {shlex.quote(str(run.path))}")
+        return None
+    return write_report(run.path, run.device(device))
 
 
 def build_library(

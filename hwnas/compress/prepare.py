@@ -168,6 +168,7 @@ def prepare_reference(
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     correct = training.correct_answers(module, data)
+    costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_json(
         record,
         {
@@ -176,6 +177,8 @@ def prepare_reference(
             "trained_epochs": settings.train_epochs if initial.to_train else 0,
             "accuracy": None if correct is None else encode(accuracy(correct)),
             "parts": parts.names,
+            "macs": [macs for macs, _ in costs],
+            "params": [params for _, params in costs],
             "cuts": list(parts.cuts),
             "partition_max_abs_difference": parts.max_abs_difference,
         },
