@@ -12,6 +12,7 @@ import typer
 
 from hwnas.cli.device_options import AnyGpu, Batch
 from hwnas.cli.output import AllowCode, Cut, Json, TerminalProgress, parse_cuts, print_json, print_table
+from hwnas.compress.filter import DEFAULT_THRESHOLD
 
 EXAMPLE = """Examples:
 
@@ -34,6 +35,14 @@ class LossName(StrEnum):
 
     nsr = "nsr"
     mse = "mse"
+
+
+class FilterName(StrEnum):
+    """What the filter compares."""
+
+    device = "device"
+    macs = "macs"
+    none = "none"
 
 
 class ObjectiveName(StrEnum):
@@ -97,6 +106,18 @@ def compress(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
     ] = False,
+    filter_by: Annotated[
+        Optional[FilterName],  # noqa: UP045
+        typer.Option(
+            "--filter",
+            help="Leave out candidates that another one of the block beats by far, in its cost on the device "
+            "or in MACs.",
+            show_default="device, or macs where no objective is measured",
+        ),
+    ] = None,
+    filter_threshold: Annotated[
+        float, typer.Option(help="How much cheaper another candidate is, in units of the reference's block.")
+    ] = DEFAULT_THRESHOLD,
     population: Annotated[Optional[int], typer.Option(min=2, help="Of NSGA-II.")] = None,  # noqa: UP045
     generations: Annotated[Optional[int], typer.Option(min=1, help="Of NSGA-II.")] = None,  # noqa: UP045
     pick: Annotated[
@@ -120,10 +141,12 @@ def compress(
 
     A run that was stopped goes on when the same command is given again.
     """
+    from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
+    from hwnas.compress.pipeline import open_job
     from hwnas.compress.plan import plan_of, require_consent
     from hwnas.compress.run import recorded_threads
-    from hwnas.compress.settings import LibrarySettings, SearchSettings
+    from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset
     from hwnas.devices.machine import usable_cores
     from hwnas.files import encode
@@ -148,9 +171,13 @@ def compress(
         seed=seed,
         threads=threads or recorded_threads(path) or usable_cores(),
     )
+    objectives: tuple[Objective, ...] = tuple(name.value for name in objective or [ObjectiveName.latency])
+    measures = any(name in MEASURED for name in objectives)
     search = SearchSettings(
         device=device,
-        objectives=tuple(name.value for name in objective or [ObjectiveName.latency]),
+        objectives=objectives,
+        filter=filter_by.value if filter_by else "device" if measures else "macs",
+        filter_threshold=filter_threshold,
         protocol=protocol or values["protocol"],
         population=population or values["population"],
         generations=generations or values["generations"],
@@ -160,14 +187,16 @@ def compress(
         any_gpu=any_gpu,
         max_measurements=max_measurements,
     )
-    plan = plan_of(search)
+    target = target_of(search)
+    job = open_job(library, allow_code=allow_code)
+    plan = plan_of(search, target, job.choice_count)
     if dry_run:
         print_json(encode(plan)) if as_json else typer.echo(plan.describe())
         return
     require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
     with TerminalProgress() as progress:
-        result = run_compress(library, search, path, command, progress, allow_code=allow_code)
+        result = run_compress(job, search, target, path, command, progress)
     if as_json:
         print_json(result)
     else:

@@ -76,7 +76,7 @@ def emit_checkpoints(
             unreached = error
     todo = []
     for rule, point in picked:
-        path = run.checkpoints / checkpoint_name(outcome, rule)
+        path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
         if not _is_written(path, point.choices, search, outcome):
             device = outcome.device
             todo.append(
@@ -90,13 +90,13 @@ def emit_checkpoints(
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
-    paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
+    paths = [run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule) for rule, _ in picked]
     return [(path, read_summary(path)) for path in paths]
 
 
-def checkpoint_name(outcome: SearchOutcome, rule: str) -> str:
+def checkpoint_name(device: str, suffix: str, rule: str) -> str:
     """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`; `cpu-macs-knee` for another objective."""
-    return safe_name(f"{outcome.device}{outcome.suffix}-{rule.replace('=', '-')}")
+    return safe_name(f"{device}{suffix}-{rule.replace('=', '-')}")
 
 
 def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: SearchOutcome) -> bool:

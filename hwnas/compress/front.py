@@ -6,14 +6,16 @@ import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from hwnas.compress.block_costs import counted_block_costs, energy_mj, measured_block_costs
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Costs, Point, pareto_front, search
+from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
 from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
-from hwnas.errors import DeviceError, InputError
+from hwnas.errors import DeviceError
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -73,11 +75,13 @@ class SearchOutcome:
 
 
 def target_of(settings: SearchSettings) -> Target:
-    """The device and protocol that the settings name, checked before any work is done.
+    """The device and protocol that the settings name, checked before any work is done, as are the picks.
 
     Raises:
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
     """
+    for rule in settings.picks:
+        check_rule(rule, settings.objectives)
     profile = load_profile(settings.device)
     profile = with_options(profile, batch=settings.batch, any_gpu=settings.any_gpu or None)
     if settings.batch is not None:
@@ -108,7 +112,8 @@ def search_device(
     measured: dict[Choices, Measurement] = {}
     fingerprint = None
     with ExitStack() as stack:
-        if settings.measures:
+        session = None
+        if settings.uses_device:
             store = stack.enter_context(MeasurementStore(folder / "measurements.db"))
             session = stack.enter_context(
                 Session(
@@ -121,6 +126,11 @@ def search_device(
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
+        choices = _filtered_choices(folder, session, stitcher, library.loss, settings, progress)
+        if settings.filter != "none":
+            run.account.lap("block costs", target.profile.name)
+        if settings.measures:
+            assert session is not None
             costs = _measured_costs(session, stitcher, settings.objectives, measured)
         else:
             costs = _counted_costs(stitcher, settings.objectives)
@@ -130,7 +140,7 @@ def search_device(
             progress.advance("search", generation, settings.generations, f"{seen} networks")
 
         points = search(
-            stitcher.choices,
+            choices,
             lambda choices: stitcher.loss(choices, library.loss),
             costs,
             len(settings.objectives),
@@ -168,6 +178,30 @@ def search_device(
     return outcome
 
 
+def _filtered_choices(
+    folder: Path,
+    session: Session | None,
+    stitcher: Stitcher,
+    metric: str,
+    settings: SearchSettings,
+    progress: Progress,
+) -> list[list[int]]:
+    """What the filter leaves for each part; what it saw goes into `blocks.json`."""
+    path = folder / f"blocks{_suffix(settings.objectives)}.json"
+    how = (metric, settings.objectives, settings.filter_threshold)
+    if settings.filter == "none":
+        path.unlink(missing_ok=True)
+        return stitcher.choices
+    if settings.filter == "macs":
+        found = counted_block_costs(stitcher, stitcher.choices, *how)
+    else:
+        assert session is not None
+        found = measured_block_costs(session, stitcher, stitcher.choices, *how, progress)
+    write_json(path, found.to_json())
+    progress.say(found.describe())
+    return found.choices
+
+
 def _measured_costs(
     session: Session,
     stitcher: Stitcher,
@@ -180,7 +214,7 @@ def _measured_costs(
         if objective in TIMED:
             return measured[choices].anchor_ratio
         if objective == "energy":
-            return _energy_mj(measured[choices]) / whole_mj
+            return energy_mj(measured[choices]) / whole_mj
         return _counted_ratio(stitcher, objective, choices)
 
     def costs(batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
@@ -202,16 +236,8 @@ def _measured_costs(
                 f"the reference could not be measured: {reference.reason}",
                 "see the reason; hwnas devices lists other devices",
             )
-        whole_mj = _energy_mj(reference)
+        whole_mj = energy_mj(reference)
     return costs
-
-
-def _energy_mj(measurement: Measurement) -> float:
-    if "energy_mj" not in measurement.metrics:
-        raise InputError(
-            f"{measurement.fingerprint.chip} tells no energy", "take the objective latency, or a simulator"
-        )
-    return measurement.metrics["energy_mj"]
 
 
 def _suffix(objectives: tuple[Objective, ...]) -> str:
@@ -237,13 +263,9 @@ def _row(
     reference_latency_ms: float | None,
 ) -> dict[str, Any]:
     macs, params = stitcher.cost(point.choices)
-    names = [
-        stitcher.entries[n, choice].candidate.spec.name if choice else "reference"
-        for n, choice in enumerate(point.choices)
-    ]
     row: dict[str, Any] = {
         "choices": list(point.choices),
-        "parts": names,
+        "parts": [stitcher.part_name(n, choice) for n, choice in enumerate(point.choices)],
         "loss": point.loss,
         "cost_ratios": dict(zip(objectives, point.costs or (), strict=True)),
         "latency_ms": None,

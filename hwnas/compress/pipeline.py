@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
 from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
-from hwnas.compress.front import search_device, target_of
+from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
-from hwnas.compress.partition import partition
-from hwnas.compress.prepare import Reference, initial_reference, prepare_reference
+from hwnas.compress.partition import Partition, partition
+from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import check_rule
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, compression_space
 from hwnas.compress.statistics import accuracy
@@ -38,21 +38,47 @@ DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part
 CALIBRATION_IMAGES = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be compressed and by what, before anything is done or written."""
+
+    settings: LibrarySettings
+    data: Data
+    initial: Initial
+    parts: Partition
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def choice_count(self) -> int:
+        """The choices of all parts together, the reference's own among them."""
+        return len(self.candidates) + len(self.parts.modules)
+
+
+def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
+    """Find the data and the reference, cut it, and list its candidates.
+
+    Args:
+        allow_code: let a checkpoint import the `module:function` that it names.
+
+    Raises:
+        InputError: any of them is missing, unknown, or does not fit the others.
+    """
+    data = load_data(settings.data)
+    initial = initial_reference(settings, data, allow_code=allow_code)
+    parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    candidates = compression_space(parts, settings.per_block)
+    return Job(settings=settings, data=data, initial=initial, parts=parts, candidates=tuple(candidates))
+
+
 def compress(
-    settings: LibrarySettings,
-    search: SearchSettings,
-    out: Path,
-    command: str,
-    progress: Progress,
-    *,
-    allow_code: bool = False,
+    job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
 ) -> dict[str, Any]:
     """Compress a model for a device, going on from whatever the run directory already holds.
 
     Args:
+        target: of the search, checked.
         out: the run directory.
         command: that the user gave, for the model cards.
-        allow_code: let a checkpoint import the `module:function` that it names.
 
     Returns:
         Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
@@ -61,18 +87,12 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    for rule in search.picks:
-        check_rule(rule, search.objectives)
-    target = target_of(search)
+    settings, data, candidates = job.settings, job.data, job.candidates
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    data = load_data(settings.data)
-    initial = initial_reference(settings, data, allow_code=allow_code)
-    parts = partition(initial.module, data.image_shape, settings.cuts or None)
-    candidates = compression_space(parts, settings.per_block)
-    hashes = {"data": data.hash, "model": initial.hash}
+    hashes = {"data": data.hash, "model": job.initial.hash}
     with RunDirectory.open(out, settings, hashes) as run:
-        reference = prepare_reference(initial, parts, run, settings, data, progress)
+        reference = prepare_reference(job.initial, job.parts, run, settings, data, progress)
         correct = training.correct_answers(reference.module(), data)
         known = None if correct is None else accuracy(correct)
         if known is not None and known.low <= 1 / len(data.class_names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwnas.compress.front import target_of
+from hwnas.compress.front import Target
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError
@@ -18,6 +18,7 @@ class Plan:
     """At most what a run measures; what its run directory knows already is not asked again.
 
     Attributes:
+        blocks: choices of parts that are measured on their own for the filter.
         networks: of the search, the reference among them.
         checkpoints: networks measured at the end, the reference among them.
         jobs: that a device with a queue is given; None for any other device.
@@ -25,6 +26,7 @@ class Plan:
     """
 
     device: str
+    blocks: int
     networks: int
     checkpoints: int
     jobs: int | None
@@ -32,34 +34,47 @@ class Plan:
 
     def describe(self) -> str:
         """One line for people."""
-        text = f"{self.device}: at most {self.networks} networks in the search, {self.checkpoints} afterwards"
+        blocks = f"{self.blocks} blocks, " if self.blocks else ""
+        networks = f"{self.networks} networks in the search, {self.checkpoints} afterwards"
+        text = f"{self.device}: at most {blocks}{networks}"
         return text if self.jobs is None else f"{text}, {self.jobs} jobs in all"
 
 
-def plan_of(settings: SearchSettings) -> Plan:
+def plan_of(settings: SearchSettings, target: Target, choice_count: int) -> Plan:
     """The plan of a run with these settings.
 
+    Args:
+        target: of the settings, checked.
+        choice_count: the choices of all parts together.
+
     Raises:
-        InputError, DeviceError: the device or the protocol is unknown or refused.
+        InputError: `max_measurements` leaves nothing for the search once the blocks are measured.
     """
-    target = target_of(settings)
     device = open_device(target.profile)
+    blocks = choice_count if settings.filter == "device" else 0
     networks = settings.population * settings.generations if settings.measures else 0
     if settings.max_measurements is not None:
-        networks = min(networks, settings.max_measurements)
+        if networks and settings.max_measurements <= blocks:
+            raise InputError(
+                f"{settings.max_measurements} measurements are not enough for the {blocks} blocks "
+                "and a search",
+                "raise --max-measurements, take fewer --candidates, or spare the blocks: --filter macs",
+            )
+        networks = min(networks, settings.max_measurements - blocks)
     checkpoints = len(settings.picks) + 1
     jobs = None
     if isinstance(device, QueueDevice):
-        jobs = networks * (device.preparation_jobs + queued(target.protocol).max_repeats)
+        jobs = (blocks + networks) * (device.preparation_jobs + queued(target.protocol).max_repeats)
         jobs += checkpoints * (device.preparation_jobs + queued(REPORT).max_repeats)
     return Plan(
         device=target.profile.name,
+        blocks=blocks,
         networks=networks,
         checkpoints=checkpoints,
         jobs=jobs,
         needs_consent=device.unconfirmed is not None
         and settings.max_measurements is None
-        and networks > device.unconfirmed,
+        and blocks + networks > device.unconfirmed,
     )
 
 
@@ -75,5 +90,6 @@ def require_consent(plan: Plan, ask: Callable[[str], bool]) -> None:
     if plan.needs_consent and not ask(f"{plan.describe()}. Go on?"):
         raise InputError(
             f"{plan.describe()}, and nobody agreed to that",
-            f"bound them: --max-measurements {plan.networks} for all; --dry-run shows what a bound costs",
+            f"bound them: --max-measurements {plan.blocks + plan.networks} for all; "
+            "--dry-run shows what a bound costs",
         )

@@ -8,10 +8,12 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from hwnas.compress.distill import Loss
+from hwnas.compress.filter import check_threshold
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
+Filter = Literal["device", "macs", "none"]
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
 
@@ -58,6 +60,8 @@ class SearchSettings:
         objectives: the costs that are minimised beside the loss.
         protocol: by which the networks of the search are measured.
         picks: `knee`, `latency-ms=X` or `speedup=X`.
+        filter: by what the filter compares the candidates of a block: their cost on the device, or MACs.
+        filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
         batch: images a run; None is the profile's own.
         any_gpu: measure on another chip than the profile is for.
         max_measurements: networks that may be measured in all searches of this run directory on this device,
@@ -72,16 +76,19 @@ class SearchSettings:
     generations: int
     finetune_epochs: int
     picks: tuple[str, ...]
+    filter: Filter
+    filter_threshold: float
     batch: int | None = None
     any_gpu: bool = False
     max_measurements: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse objectives that say the same twice.
+        """Refuse a threshold without meaning, and objectives that say the same twice.
 
         Raises:
-            InputError: they do.
+            InputError: for either.
         """
+        check_threshold(self.filter_threshold)
         names = ["time" if objective in TIMED else objective for objective in self.objectives]
         if len(set(names)) < len(names):
             raise InputError(
@@ -93,6 +100,11 @@ class SearchSettings:
     def measures(self) -> bool:
         """Whether any objective has to be measured on the device."""
         return any(objective in MEASURED for objective in self.objectives)
+
+    @property
+    def uses_device(self) -> bool:
+        """Whether the search needs the device at all."""
+        return self.measures or self.filter == "device"
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

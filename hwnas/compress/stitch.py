@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
+import torch
 from torch import nn
 
 from hwnas.compress.architecture import build_part
@@ -71,16 +72,44 @@ class Stitcher:
         return self.network(choices).module()
 
     def loss(self, choices: Choices, metric: str) -> float:
-        """Σ of the chosen parts' held-out losses (DONNAv2); the reference's own parts have none."""
-        chosen = [self.entries[n, choice].metrics for n, choice in enumerate(choices) if choice]
-        return float(sum(getattr(metrics, metric) for metrics in chosen))
+        """Σ of the chosen parts' held-out losses (DONNAv2)."""
+        return sum(self.part_loss(n, choice, metric) for n, choice in enumerate(choices))
 
     def cost(self, choices: Choices) -> tuple[int, int]:
         """MACs and parameters of an architecture."""
-        chosen = [self.entries[n, choice].candidate if choice else None for n, choice in enumerate(choices)]
-        macs = [c.macs if c else own for c, (own, _) in zip(chosen, self._own_cost, strict=True)]
-        params = [c.params if c else own for c, (_, own) in zip(chosen, self._own_cost, strict=True)]
-        return sum(macs), sum(params)
+        costs = [self.part_cost(n, choice) for n, choice in enumerate(choices)]
+        return sum(macs for macs, _ in costs), sum(params for _, params in costs)
+
+    def part_name(self, part: int, choice: int) -> str:
+        """What a choice of a part is, for people."""
+        return self.entries[part, choice].candidate.spec.name if choice else "reference"
+
+    def part_loss(self, part: int, choice: int, metric: str) -> float:
+        """A choice's held-out loss; the reference's own parts have none."""
+        return float(getattr(self.entries[part, choice].metrics, metric)) if choice else 0.0
+
+    def part_cost(self, part: int, choice: int) -> tuple[int, int]:
+        """MACs and parameters of one choice of one part."""
+        if not choice:
+            return self._own_cost[part]
+        candidate = self.entries[part, choice].candidate
+        return candidate.macs, candidate.params
+
+    def part_network(self, part: int, choice: int) -> Network:
+        """One choice of one part as a network of its own, for measuring it alone."""
+        piece = self._replacements[part, choice] if choice else self._own[part]
+        return Network(f"{piece.name}-{choice}", [piece], self._part_calibration[part])
+
+    @cached_property
+    def _part_calibration(self) -> list[np.ndarray | None]:
+        """What the reference feeds into each of its parts for the calibration images."""
+        if self.calibration is None:
+            return [None] * len(self.parts.modules)
+        inputs = [torch.from_numpy(self.calibration)]
+        with torch.inference_mode():
+            for module in self.parts.modules[:-1]:
+                inputs.append(module.eval()(inputs[-1]))
+        return [x.contiguous().numpy() for x in inputs]
 
     def _replacement(self, entry: Entry) -> Part:
         candidate = entry.candidate

@@ -8,10 +8,11 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from tiny import compress_arguments, furnish, run_hwnas, run_python, snapshot, t
 from torch import nn
 
 from hwnas.compress.checkpoint import is_intact
-from hwnas.compress.pipeline import compress
+from hwnas.compress.front import target_of
+from hwnas.compress.library import Library
+from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
@@ -43,6 +46,8 @@ LIBRARY = LibrarySettings(
 SEARCH = SearchSettings(
     device="steady.toml",
     objectives=("latency",),
+    filter="device",
+    filter_threshold=0.05,
     protocol="quick",
     population=6,
     generations=3,
@@ -74,7 +79,9 @@ class Watch(Progress):
 
 
 def run(out: Path, *, library: LibrarySettings = LIBRARY, watch: Watch | None = None, **changed: Any) -> Any:
-    return compress(library, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
+    search = replace(SEARCH, **changed)
+    target = target_of(search)
+    return compress(open_job(library), search, target, out, "hwnas compress …", watch or Watch())
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +168,9 @@ def test_a_second_time_does_nothing_and_says_the_same(finished: dict[str, Any], 
     done = run_hwnas(place, *compress_arguments("whole", "--json"))
     assert json.loads(done.stdout) == finished
     after = tree(place / "whole")
-    made_again = {"reference/model.onnx", "devices/steady/front.json", "devices/steady/search.json"}
+    made_again = {"reference/model.onnx"} | {
+        f"devices/steady/{name}.json" for name in ("front", "search", "blocks")
+    }
     assert {name: content for name, (content, _) in before.items()} == {
         name: content for name, (content, _) in after.items()
     }
@@ -358,8 +367,8 @@ def test_a_checkpoint_that_lost_a_file_is_made_again(copy: Path, place: Path, na
 
 @pytest.mark.parametrize("objective", ["macs", "params"])
 def test_a_counted_objective_needs_no_device_and_is_the_same_each_time(copy: Path, objective: str) -> None:
-    first = run(copy, objectives=(objective,), generations=8)["front"]
-    second = run(copy, objectives=(objective,), generations=8)["front"]
+    first = run(copy, objectives=(objective,), generations=8, filter="none")["front"]
+    second = run(copy, objectives=(objective,), generations=8, filter="none")["front"]
     assert first == second
     assert first["reference_latency_ms"] is None
     whole = next(row for row in first["front"] if row["choices"] == [0, 0, 0, 0])
@@ -401,6 +410,43 @@ def test_three_objectives_at_once(copy: Path) -> None:
             assert row["cost_ratios"][name] == pytest.approx(row[key] / whole[key])
     assert json.loads((copy / "devices/sim-npu/front-energy-latency-params.json").read_text()) == front
     assert (copy / "checkpoints/sim-npu-energy-latency-params-speedup-1.05/model.onnx").is_file()
+
+
+@pytest.mark.parametrize("by", ["device", "macs"])
+def test_the_filter_costs_every_choice_and_bounds_the_search(
+    copy: Path, by: Literal["device", "macs"]
+) -> None:
+    watch = Watch()
+    run(copy, device="sim-npu", filter=by, filter_threshold=0.0, generations=6, picks=(), watch=watch)
+    blocks = json.loads((copy / "devices/sim-npu/blocks.json").read_text())
+    assert [part["name"] for part in blocks["parts"]] == ["stem", "block1", "block2", "head"]
+    assert blocks["unit"] == {"device": "ms", "macs": "MACs"}[by]
+    with closing(Library(copy / "library")) as library:
+        entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries()}
+    removed = set()
+    for part in blocks["parts"]:
+        own, *others = part["choices"]
+        assert (own["choice"], own["cost_ratio"], own["loss"], own["kept"]) == (0, 1, 0, True)
+        for choice in others:
+            entry = entries[part["part"], choice["choice"]]
+            assert entry.metrics is not None and choice["loss"] == entry.metrics.nsr
+            assert choice["cost_ratio"] == pytest.approx(choice["cost"] / own["cost"])
+            assert by == "device" or choice["cost"] == entry.candidate.macs
+            rivals = [
+                c for c in part["choices"] if c["loss"] <= choice["loss"] and c["cost"] < choice["cost"]
+            ]
+            assert choice["kept"] == (not rivals)
+            removed |= set() if choice["kept"] else {(part["part"], choice["choice"])}
+    assert removed
+    points = json.loads((copy / "devices/sim-npu/search.json").read_text())["points"]
+    assert not any((n, choice) in removed for p in points for n, choice in enumerate(p["choices"]))
+    (told,) = [text for text in watch.said if text.startswith("filter: ")]
+    assert told.startswith(f"filter: {len(removed)} of 6 candidates removed")
+    assert told.count("beaten by") == len(removed)
+    run(copy, device="sim-npu", filter="none", generations=6, picks=())
+    assert not (copy / "devices/sim-npu/blocks.json").exists()
+    everything = json.loads((copy / "devices/sim-npu/search.json").read_text())["points"]
+    assert any((n, choice) in removed for p in everything for n, choice in enumerate(p["choices"]))
 
 
 def test_networks_that_the_device_refuses_are_left_out_and_reported(copy: Path) -> None:
@@ -492,7 +538,8 @@ def test_a_library_in_which_everything_failed_is_told(
 
 def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
     again = replace(LIBRARY, model=str(copy / "checkpoints/steady-knee"), weights="auto")
-    result = compress(again, SEARCH, workplace / "again", "again", Watch(), allow_code=True)
+    job = open_job(again, allow_code=True)
+    result = compress(job, SEARCH, target_of(SEARCH), workplace / "again", "again", Watch())
     (checkpoint,) = result["checkpoints"]
     first = json.loads((copy / "checkpoints/steady-knee/measurement.json").read_text())["summary"]
     assert result["reference"]["accuracy"] == first["accuracy"]

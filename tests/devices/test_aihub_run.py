@@ -54,6 +54,7 @@ COMPRESS = [
     "compress", "tinynet:make", "--device=phone", "--data=digits", "--preset=quick", "--weights=none",
     "--cut=stem,one,two", "--candidates=3", "--train-epochs=1", "--epochs=1", "--steps=2", "--batch-size=256",
     "--threads=1", "--population=6", "--generations=3", "--finetune-epochs=1", "--protocol=once", "--out=run",
+    "--filter=none",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from hwnas.cli import main as command_line
 from hwnas.compress.front import target_of
-from hwnas.compress.plan import plan_of, require_consent
+from hwnas.compress.plan import Plan, plan_of, require_consent
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceError, InputError
@@ -44,12 +44,19 @@ def settings(**changed: object) -> SearchSettings:
         "device": "cuda",
         "objectives": ("throughput",),
         "protocol": "quick",
+        "filter": "none",
+        "filter_threshold": 0.05,
         "population": 10,
         "generations": 6,
         "finetune_epochs": 1,
         "picks": ("knee",),
     }
     return SearchSettings(**values | changed)  # type: ignore[arg-type]
+
+
+def planned(**changed: object) -> Plan:
+    search = settings(**changed)
+    return plan_of(search, target_of(search), choice_count=20)
 
 
 @pytest.mark.usefixtures("no_nvml")
@@ -99,15 +106,15 @@ def test_any_gpu_is_for_gpus() -> None:
 
 
 def test_the_plan_of_a_device_at_hand_asks_nobody() -> None:
-    plan = plan_of(settings())
+    plan = planned()
     assert (plan.networks, plan.checkpoints, plan.jobs, plan.needs_consent) == (60, 2, None, False)
     assert plan.describe() == "cuda: at most 60 networks in the search, 2 afterwards"
-    assert plan_of(settings(objectives=("macs",))).networks == 0
+    assert planned(objectives=("macs",)).networks == 0
 
 
 def test_consent_is_asked_for_above_the_limit_of_a_queue() -> None:
     assert QueueDevice.unconfirmed == 50
-    plan = plan_of(settings(device="aihub", objectives=("latency",), protocol="once"))
+    plan = planned(device="aihub", objectives=("latency",), protocol="once")
     assert (plan.networks, plan.jobs) == (60, 60 * 2 + 2 * 6)
     asked: list[str] = []
     require_consent(plan, lambda text: not asked.append(text))  # type: ignore[func-returns-value]
@@ -116,6 +123,18 @@ def test_consent_is_asked_for_above_the_limit_of_a_queue() -> None:
         require_consent(plan, lambda _text: False)
     assert "--max-measurements 60" in refusal.value.fix
     for changed in ({"max_measurements": 60}, {"population": 5}):
-        quiet = plan_of(settings(device="aihub", objectives=("latency",), **changed))
+        quiet = planned(device="aihub", objectives=("latency",), **changed)
         assert not quiet.needs_consent
         require_consent(quiet, lambda _text: False)
+
+
+def test_block_costs_count_among_the_measurements() -> None:
+    cloud = {"device": "aihub", "objectives": ("latency",), "protocol": "once", "filter": "device"}
+    plan = planned(**cloud)
+    assert (plan.blocks, plan.networks, plan.jobs) == (20, 60, (20 + 60) * 2 + 2 * 6)
+    assert plan.describe().startswith("aihub: at most 20 blocks, 60 networks in the search")
+    bounded = planned(**cloud, max_measurements=50)
+    assert (bounded.blocks, bounded.networks, bounded.needs_consent) == (20, 30, False)
+    with pytest.raises(InputError, match="20 measurements are not enough for the 20 blocks") as error:
+        planned(**cloud, max_measurements=20)
+    assert "--filter macs" in error.value.fix

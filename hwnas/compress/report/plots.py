@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hwnas.compress.block_costs import BlockCosts, PartCosts
+from hwnas.compress.emit import checkpoint_name
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point, pareto_front
 from hwnas.compress.stitch import Choices
@@ -26,11 +27,13 @@ def joined(choices: Choices) -> str:
     return "-".join(map(str, choices))
 
 
-def picks(stored: StoredRun) -> dict[Choices, list[str]]:
-    """The emitted networks, each with the rules by which it was picked."""
+def picks(stored: StoredRun, search: Search) -> dict[Choices, list[str]]:
+    """The networks that were emitted from a search, each with the rules by which it was picked."""
     rules: dict[Choices, list[str]] = {}
     for checkpoint in stored.checkpoints:
-        rules.setdefault(checkpoint.summary.choices, []).append(checkpoint.summary.pick)
+        rule = checkpoint.summary.pick
+        if checkpoint.name == checkpoint_name(stored.device, search.suffix, rule):
+            rules.setdefault(checkpoint.summary.choices, []).append(rule)
     return rules
 
 
@@ -80,7 +83,7 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
     if reference in known:
         star = {"color": ORANGE, "size": 15, "symbol": "star"}
         traces.append(trace("reference", [known[reference]], marker=star))
-    for choices, rules in picks(stored).items():
+    for choices, rules in picks(stored, search).items():
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))

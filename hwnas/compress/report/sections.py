@@ -103,7 +103,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         "MMACs",
         "k params",
     )
-    picked = plots.picks(stored)
+    picked = plots.picks(stored, search)
     rows = [
         [
             plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
