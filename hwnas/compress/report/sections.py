@@ -312,7 +312,7 @@ def identity(stored: StoredRun) -> Section:
 
 def duration(seconds: float) -> str:
     """`1:02:03` hours, `2:03` minutes, or `4.5 s`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return (
