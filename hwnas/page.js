@@ -4,7 +4,11 @@
   const root = document.documentElement;
   const narrow = matchMedia("(max-width: 40rem)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const config = {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    // Otherwise plotly.js has a button that uploads the plot.
+    showSendToCloud: false, plotlyServerURL: "",
+  };
   const plots = [...document.querySelectorAll(".plot")].map((place) => {
     const figure = JSON.parse(place.querySelector("script").textContent);
     place.replaceChildren();

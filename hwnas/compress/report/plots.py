@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hwnas.compress.block_costs import BlockCosts, PartCosts
@@ -38,11 +39,15 @@ def picks(stored: StoredRun, search: Search) -> dict[Choices, list[str]]:
 
 
 def front_plots(stored: StoredRun, search: Search) -> list[Plot]:
-    """Each cost against the loss, and, where there are several costs, each against each."""
+    """Each cost against the loss, and, where there are several costs, each against each.
+
+    The first one is large and has the legend of all.
+    """
     count = len(search.front.objectives)
     pairs: list[tuple[int, int | None]] = [(i, None) for i in range(count)]
     pairs += [(i, j) for i in range(count) for j in range(i + 1, count)]
-    return [_front_plot(stored, search, x, y) for x, y in pairs]
+    first, *others = (_front_plot(stored, search, x, y) for x, y in pairs)
+    return [first, *(replace(p, layout={**p.layout, "showlegend": False}, height_px=320) for p in others)]
 
 
 def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plot:

@@ -104,6 +104,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         "k params",
     )
     picked = plots.picks(stored, search)
+    first, *others = plots.front_plots(stored, search)
     rows = [
         [
             plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
@@ -117,7 +118,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     ]
     return Section(
         heading=heading,
-        content=[text, *plots.front_plots(stored, search), Table(columns=columns, rows=rows)],
+        content=[text, first, *([Grid(plots=others)] if others else []), Table(columns=columns, rows=rows)],
     )
 
 
