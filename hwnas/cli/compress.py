@@ -287,3 +287,5 @@ def _show(result: dict[str, Any]) -> None:
             f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )
+    if result["report"]:
+        typer.echo(f"\nreport: {result['report']}")

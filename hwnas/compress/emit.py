@@ -77,23 +77,27 @@ def emit_checkpoints(
             unreached = error
     todo = []
     for rule, point in picked:
-        path = run.checkpoints / checkpoint_name(outcome, rule)
+        path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
         if not _is_written(path, point.choices, search, outcome):
-            todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
+            device = outcome.device
+            todo.append(
+                _finish(run, reference, stitcher, settings, search, device, path.name, rule, point, progress)
+            )
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
         answers = training.answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
             _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
+        run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
-    paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
+    paths = [run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule) for rule, _ in picked]
     return [(path, read_summary(path)) for path in paths]
 
 
-def checkpoint_name(outcome: SearchOutcome, rule: str) -> str:
+def checkpoint_name(device: str, suffix: str, rule: str) -> str:
     """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`; `cpu-macs-knee` for another objective."""
-    return safe_name(f"{outcome.device}{outcome.suffix}-{rule.replace('=', '-')}")
+    return safe_name(f"{device}{suffix}-{rule.replace('=', '-')}")
 
 
 def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: SearchOutcome) -> bool:
@@ -113,6 +117,7 @@ def _finish(
     stitcher: Stitcher,
     settings: LibrarySettings,
     search: SearchSettings,
+    device: str,
     name: str,
     rule: str,
     point: Point,
@@ -124,6 +129,13 @@ def _finish(
     stitched = training.correct_answers(module, data)
     joined = "-".join(str(choice) for choice in point.choices)
     state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
+    macs, _ = stitcher.cost(point.choices)
+    images = training.images_per_epoch(data, settings.batch_size)
+
+    def after_epoch(done: int, loss: float) -> None:
+        run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
+        progress.advance(f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}")
+
     training.fit(
         module,
         data,
@@ -133,9 +145,7 @@ def _finish(
         learning_rate=FINETUNE_LEARNING_RATE,
         seed=settings.seed,
         state_file=state_file,
-        progress=lambda done, loss: progress.advance(
-            f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}"
-        ),
+        progress=after_epoch,
     )
     network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))

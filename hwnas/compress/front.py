@@ -25,6 +25,7 @@ from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.store import MeasurementStore
 
 FRONT_SCHEMA = "hwnas.front/2"
+SEARCH_SCHEMA = "hwnas.search/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +143,18 @@ def search_device(
                     f"to {stitcher.anchor_name}, the accepted architecture with the lowest loss"
                 )
         choices = _filtered_choices(folder, session, stitcher, library.loss, settings, progress)
+        if settings.filter != "none":
+            run.account.lap("block costs", target.profile.name)
         if settings.measures:
             assert session is not None
             costs = _measured_costs(session, stitcher, settings.objectives, measured)
         else:
             costs = _counted_costs(stitcher, settings.objectives)
+
+        def after_generation(generation: int, seen: int) -> None:
+            run.account.lap("search", target.profile.name)
+            progress.advance("search", generation, settings.generations, f"{seen} networks")
+
         points = search(
             choices,
             lambda choices: stitcher.loss(choices, library.loss),
@@ -155,16 +163,14 @@ def search_device(
             population=settings.population,
             generations=settings.generations,
             seed=library.seed,
-            progress=lambda generation, seen: progress.advance(
-                "search", generation, settings.generations, f"{seen} networks"
-            ),
+            progress=after_generation,
         )
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     anchor_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
         folder / f"search{_suffix(settings.objectives)}.json",
         {
-            "schema": "hwnas.search/2",
+            "schema": SEARCH_SCHEMA,
             "objectives": list(settings.objectives),
             "points": [encode(point) for point in points],
         },

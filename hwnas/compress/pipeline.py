@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from hwnas.compress import training
+from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
@@ -23,6 +25,7 @@ from hwnas.compress.operators import check_device, check_exports, require_choice
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
@@ -33,6 +36,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
 from hwnas.network import export_onnx
+from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
@@ -84,7 +88,8 @@ def compress(
         command: that the user gave, for the model cards.
 
     Returns:
-        Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
+        Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
+        and the report's path.
 
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
@@ -101,7 +106,7 @@ def compress(
             refused = check_device(library, parts, target.profile, progress)
             reference = prepare_reference(job.initial, parts, run, settings, data, progress)
             known = _say_reference(reference, settings, progress)
-            build_library(library, reference, settings, progress)
+            build_library(library, reference, settings, run.account, progress)
             require_choices(parts, library.entries(), refused, target.profile)
             stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
             write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
@@ -111,6 +116,7 @@ def compress(
             )
         finally:
             library.close()
+        report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
         "reference": {
@@ -121,6 +127,7 @@ def compress(
         "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
+        "report": None if report is None else str(report),
     }
 
 
@@ -138,8 +145,16 @@ def _say_reference(reference: Reference, settings: LibrarySettings, progress: Pr
     return known
 
 
+def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
+    """Write the device's report; a run does not fail for want of the package that it needs."""
+    if not is_available():
+        progress.say(f"no report without plotly: {INSTALL}, then: hwnas report {shlex.quote(str(run.path))}")
+        return None
+    return write_report(run.path, run.device(device))
+
+
 def build_library(
-    library: Library, reference: Reference, settings: LibrarySettings, progress: Progress
+    library: Library, reference: Reference, settings: LibrarySettings, account: Account, progress: Progress
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
@@ -157,7 +172,7 @@ def build_library(
     )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, how, progress)
+        _distill_slices(library, slices, reference, how, account, progress)
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
@@ -175,6 +190,7 @@ def _distill_slices(
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
     how: DistillSettings,
+    account: Account,
     progress: Progress,
 ) -> None:
     data, parts = reference.data, reference.parts
@@ -198,6 +214,8 @@ def _distill_slices(
             module.load_state_dict(result.state)
             shape = (1, *parts.shapes[candidate.part])
             library.finish(candidate, result, export_onnx(module, shape))
+            images = steps * min(how.batch_size, len(data.train))
+            account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
 
 

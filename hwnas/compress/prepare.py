@@ -11,6 +11,7 @@ from torch import nn
 
 from hwnas.compress import training
 from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
+from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
 from hwnas.compress.partition import Partition
@@ -150,6 +151,13 @@ def prepare_reference(
     module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
+        macs, _ = count(module, data.image_shape)
+        images = training.images_per_epoch(data, settings.batch_size)
+
+        def after_epoch(done: int, loss: float) -> None:
+            run.account.lap("reference training", images=images, of=len(data.train), macs=macs)
+            progress.advance("train reference", done, settings.train_epochs, f"loss {loss:.3f}")
+
         training.fit(
             module,
             data,
@@ -159,13 +167,12 @@ def prepare_reference(
             learning_rate=TRAIN_LEARNING_RATE,
             seed=settings.seed,
             state_file=state_file,
-            progress=lambda done, loss: progress.advance(
-                "train reference", done, settings.train_epochs, f"loss {loss:.3f}"
-            ),
+            progress=after_epoch,
         )
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     correct = training.correct_answers(module, data)
+    costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_json(
         record,
         {
@@ -174,6 +181,8 @@ def prepare_reference(
             "trained_epochs": settings.train_epochs if initial.to_train else 0,
             "accuracy": None if correct is None else encode(accuracy(correct)),
             "parts": parts.names,
+            "macs": [macs for macs, _ in costs],
+            "params": [params for _, params in costs],
             "cuts": list(parts.cuts),
             "partition_max_abs_difference": parts.max_abs_difference,
         },

@@ -79,6 +79,11 @@ def fit(
     model.eval()
 
 
+def images_per_epoch(data: Data, batch_size: int) -> int:
+    """Images that an epoch of training sees; a last partial batch is dropped."""
+    return data.steps_per_epoch(batch_size) * min(batch_size, len(data.train))
+
+
 def label_loss(logits: Tensor, _: Tensor, labels: Tensor | None) -> Tensor:
     """Cross-entropy with label smoothing 0.1."""
     assert labels is not None

@@ -17,7 +17,7 @@ from hwnas import __version__
 from hwnas.cli import main as command_line
 from hwnas.network import Network
 
-COMMANDS = ("compress", "profile", "devices", "space")
+COMMANDS = ("compress", "profile", "devices", "report", "space")
 
 
 @pytest.fixture(autouse=True)
@@ -384,3 +384,15 @@ def test_int8_is_profiled_without_data(workplace: Path, model: str) -> None:
     assert row["measurement"]["fingerprint"]["precision"] == "int8"
     operators = row["measurement"]["placement"]["CPUExecutionProvider"]
     assert any(name.startswith(("QLinear", "Quantize")) for name in operators)
+
+
+def test_a_report_of_what_is_no_run(hwnas: Hwnas, tmp_path: Path) -> None:
+    refused(hwnas("report", str(tmp_path)), "is not a run directory", "hwnas compress --out")
+
+
+def test_a_report_without_plotly(hwnas: Hwnas, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hwnas(*tiny.compress_arguments("run")).code == 0
+    done = hwnas("report", "run", "--json")
+    assert json.loads(done.out) == {"run": "run", "reports": ["run/devices/steady/report.html"]}
+    monkeypatch.setattr("hwnas.compress.report.is_available", lambda: False)
+    refused(hwnas("report", "run"), "plotly", "pip install 'hwnas[report]'")

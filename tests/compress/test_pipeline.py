@@ -19,6 +19,7 @@ import torch
 from tiny import compress_arguments, furnish, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 
+from hwnas.compress.account import read_account
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.library import Library
 from hwnas.compress.progress import Progress
@@ -78,6 +79,14 @@ class Watch(Progress):
 
 def run(out: Path, *, library: LibrarySettings = LIBRARY, watch: Watch | None = None, **changed: Any) -> Any:
     return run_job(library, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
+
+
+def trained(out: Path) -> dict[str, tuple[int, float, int]]:
+    """Images, epochs and FLOPs of each step of a run's account."""
+    return {
+        spent.step: (spent.images, round(spent.epochs, 9), spent.training_flops)
+        for spent in read_account(out / "account.json")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +173,10 @@ def test_a_second_time_does_nothing_and_says_the_same(finished: dict[str, Any], 
     done = run_hwnas(place, *compress_arguments("whole", "--json"))
     assert json.loads(done.stdout) == finished
     after = tree(place / "whole")
+    # Even looking everything up takes time, which the account and the report tell.
+    for files in (before, after):
+        for name in ("account.json", "devices/steady/report.html"):
+            files.pop(name)
     made_again = {"reference/model.onnx"} | {
         f"devices/steady/{name}.json" for name in ("front", "search", "blocks")
     }
@@ -186,6 +199,7 @@ def test_a_run_that_is_killed_at_every_step_ends_with_the_same(finished: dict[st
     done = run_hwnas(place, *arguments)
     assert done.returncode == 0, done.stderr
     assert snapshot(place / "killed") == snapshot(place / "whole")
+    assert trained(place / "killed") == trained(place / "whole")
     assert len(snapshot(place / "whole")) >= 3 + 12 + 3 + 4 + 2 + 3
     result = json.loads(done.stdout)
     assert result["front"] == finished["front"]
@@ -236,6 +250,17 @@ def test_a_kill_between_files_and_rows(
     monkeypatch.setattr(target, name, real)
     run(workplace / "killed")
     assert snapshot(workplace / "killed") == snapshot(place / "whole")
+
+
+def test_without_plotly_a_run_only_says_how_to_get_a_report(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwnas.compress.pipeline.is_available", lambda: False)
+    watch = Watch()
+    assert run(copy, watch=watch)["report"] is None
+    (said,) = [text for text in watch.said if "plotly" in text]
+    assert "pip install 'hwnas[report]'" in said
+    assert f"hwnas report {copy}" in said
 
 
 def test_what_a_killed_process_left_half_done_is_removed(copy: Path) -> None:
