@@ -14,7 +14,7 @@ from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.front import SearchOutcome, Target
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -172,7 +172,13 @@ def _measure(
     measurements = {}
     with (
         MeasurementStore(run.device(target.profile.name) / "measurements.db") as store,
-        Session(open_device(target.profile), REPORT, store, anchor=stitcher.reference) as session,
+        Session(
+            open_device(target.profile),
+            REPORT,
+            store,
+            anchor=stitcher.reference,
+            watch=watch_queue(progress),
+        ) as session,
     ):
         progress.say(f"measuring {', '.join(names.values())} and the reference, {describe(session.protocol)}")
         networks = {finished.network.hash: finished.network for finished in todo}

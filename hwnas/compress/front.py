@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hwnas.compress.progress import Progress
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, pareto_front, search
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Objective, SearchSettings
@@ -121,6 +121,7 @@ def search_device(
                     store,
                     anchor=stitcher.reference,
                     max_measurements=settings.max_measurements,
+                    watch=watch_queue(progress),
                 )
             )
             fingerprint = session.fingerprint
