@@ -49,7 +49,7 @@ class QueueStatus:
 
     def describe(self) -> str:
         """A short remark for people; `done` and `networks` are left to whoever draws a bar of them."""
-        text = f"{self.jobs} jobs in the queue, waited {timedelta(seconds=round(self.waited_s))}"
+        text = f"jobs in the queue: {self.jobs}, waited {timedelta(seconds=round(self.waited_s))}"
         return f"{text}; {self.trouble}" if self.trouble else text
 
 
@@ -72,7 +72,7 @@ class _Patience:
             ) from error
         self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
         self.ready_s = now_s + self._pause_s
-        self.trouble = f"{error.cause}; the next try is in {self._pause_s:.0f} s"
+        self.trouble = f"{error.cause}; trying again after {self._pause_s:.0f} s"
 
     def worked(self) -> None:
         self._pause_s, self._refused_since_s, self.trouble = 0.0, None, ""

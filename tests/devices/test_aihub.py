@@ -202,6 +202,7 @@ def test_an_unknown_name_gives_the_nearest_by_chipset(hub: LoopbackHub) -> None:
     [
         ("Samsung Galaxy S20 FE", "Samsung Galaxy Tab S7"),
         ("Samsung Galaxy S20+", "Samsung Galaxy Tab S7"),
+        ("Samsung Galaxy S10e", "Google Pixel 4"),
         ("snapdragon 8 gen 2", "Samsung Galaxy S23"),
         ("OnePlus 9", "Samsung Galaxy S21"),
         ("Pixel 4", "Google Pixel 4"),
@@ -217,6 +218,11 @@ def test_nearest(hub: LoopbackHub, asked: str, found: str) -> None:
         for name, os, chipset in DEVICES
     ]
     assert nearest(asked, units)[0].name == found
+
+
+def test_a_name_of_unknown_chipset_gives_the_nearest_by_name(hub: LoopbackHub) -> None:
+    with pytest.raises(DeviceError, match=r"no device 'Pixel XV'; the nearest by name are Google Pixel 4 "):
+        make_device(target="Pixel XV").__enter__()
 
 
 def test_every_known_phone_has_a_known_chipset() -> None:

@@ -229,12 +229,12 @@ def test_whoever_waits_is_told_how_far_the_queue_is(store: MeasurementStore) -> 
     assert max(status.jobs for status in told) == 2
     assert len(told) > len(slept)
     troubles = {status.trouble for status in told}
-    assert "the script limits the rate; the next try is in 10 s" in troubles
+    assert "the script limits the rate; trying again after 10 s" in troubles
     assert told[-1].trouble == ""
     busy = next(status for status in told if status.trouble)
-    assert busy.describe().endswith("limits the rate; the next try is in 10 s")
+    assert busy.describe().endswith("limits the rate; trying again after 10 s")
     assert QueueStatus(done=0, networks=3, jobs=2, waited_s=3661).describe() == (
-        "2 jobs in the queue, waited 1:01:01"
+        "jobs in the queue: 2, waited 1:01:01"
     )
 
 
