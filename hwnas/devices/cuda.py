@@ -100,7 +100,7 @@ class CudaDevice(Device):
                 f"profile {self.profile.name} is for {self._chip}, GPU {self.layer.index} is {gpu.name}",
                 "--any-gpu measures on it nevertheless; --device cuda is for any GPU",
             )
-        check_kernels(gpu, self.layer.architectures(), self.layer.versions())
+        check_kernels(gpu, self.layer.architectures(), self.layer.torch_version())
         self._check_provider()
         self._nvml = Nvml(gpu.uuid)
         self._check_power_mode(gpu, self._nvml.power_limit())
@@ -126,7 +126,7 @@ class CudaDevice(Device):
     def fingerprint(self) -> Fingerprint:
         gpu, runtime = self.layer.gpu(), self.runtime
         major, minor = gpu.capability
-        versions = self.layer.versions()
+        versions = f"{self.layer.torch_version()}, {self.layer.cudnn_version()}"
         if runtime.name in ONNX_RUNTIMES:
             import onnxruntime as ort
 

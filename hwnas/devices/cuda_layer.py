@@ -75,12 +75,17 @@ class CudaLayer:
             l2_bytes=found.L2_cache_size,
         )
 
-    def versions(self) -> str:
-        """Torch, CUDA and cuDNN."""
+    def torch_version(self) -> str:
+        """Torch, and the CUDA that it was built for."""
         import torch
 
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+        return f"torch {torch.__version__}, CUDA {torch.version.cuda}"
+
+    def cudnn_version(self) -> str:
+        """CuDNN; torch raises a RuntimeError where it is too new for the chip."""
+        import torch
+
+        return f"cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
 
     def providers(self) -> list[str]:
         """What the installed ONNX Runtime can run on."""

@@ -213,6 +213,17 @@ def test_a_gpu_that_fails_while_it_is_opened_is_explained(call: str, pynvml: Fak
     opened(fake())
 
 
+def test_an_old_chip_is_refused_before_cudnn_refuses_it() -> None:
+    """CuDNN's own complaint names no version to install."""
+
+    def too_new(_layer: FakeLayer) -> str:
+        raise RuntimeError("cuDNN version 92600 is not compatible with devices with SM < 7.5.")
+
+    with pytest.raises(DeviceError, match="no kernels for Tesla V100") as refusal:
+        opened(fake(found=V100, cudnn_version=too_new), chip="V100")
+    assert "torch<=2.10" in refusal.value.fix
+
+
 def test_a_full_gpu_is_explained_and_tf32_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
