@@ -70,7 +70,7 @@ class AiHubDevice(QueueDevice):
             self._compile_options += " --quantize_full_type float16"
         elif profile.precision == "fp16" and self.compute_unit != "npu":
             raise DeviceError(
-                f"profile {profile.name}: {self.target_runtime} on {self.compute_unit} keeps the graph's fp32",
+                f"profile {profile.name}: {self.target_runtime} on {self.compute_unit} keeps fp32",
                 f"use fp32, the compute unit npu, or one of {', '.join(FP16_BY_OPTION)}",
             )
         self._client: hub.Client | None = None

@@ -367,7 +367,7 @@ def test_fp32_on_an_npu_is_refused() -> None:
 
 
 def test_fp16_that_would_be_fp32_is_refused() -> None:
-    with pytest.raises(DeviceError, match="onnx on cpu keeps the graph's fp32") as refusal:
+    with pytest.raises(DeviceError, match="onnx on cpu keeps fp32") as refusal:
         make_device("fp16", target_runtime="onnx", compute_unit="cpu")
     assert "qnn_context_binary" in refusal.value.fix
 

@@ -15,7 +15,7 @@ from hwnas.database import Database
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.network import Network, Part
-from hwnas.profiles.protocols import REPORT, queued
+from hwnas.profiles.protocols import REPORT, describe, queued
 from hwnas.profiles.queue import QueueStatus
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
@@ -280,6 +280,7 @@ def test_what_a_protocol_is_at_a_queue() -> None:
     protocol = queued(REPORT)
     assert (protocol.repeats, protocol.min_runs, protocol.cooldown_s) == (5, 1, 0.0)
     assert protocol.id != REPORT.id
+    assert describe(protocol) == "report, queued: 5 repeats; median of the repeats' medians"
 
 
 def test_a_job_that_was_not_submitted_cannot_be_collected() -> None:
