@@ -150,12 +150,22 @@ class Network:
             raise NetworkFormError(
                 f"{self.name}: there is no ONNX form in bf16", "use a profile with fp16, or a torch runtime"
             )
+        return self.int8()
+
+    def int8(self, *, symmetric: bool = False) -> bytes:
+        """The whole graph in static QDQ; `symmetric` as TensorRT wants it.
+
+        Raises:
+            NetworkFormError: there are no calibration images, or a conversion that failed.
+        """
+        from hwnas.precision import to_int8
+
         if self.calibration is None:
             raise NetworkFormError(
                 f"{self.name}: int8 needs calibration images",
                 "give the data, for example --data digits",
             )
-        return conversion.to_int8(self.onnx(), self.calibration)
+        return to_int8(self.onnx(), self.calibration, symmetric=symmetric)
 
     @staticmethod
     def from_module(name: str, module: nn.Module, input_shape: Sequence[int]) -> Network:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.device_options import AllowUnknown, AnyGpu, Batch, Mode, Stacks, Tile
-from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def profile(
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
     from hwnas.compress.models import find_network
+    from hwnas.compress.progress import watch_queue
     from hwnas.devices.simulated import SimulatorDevice
     from hwnas.files import hwnas_home
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -66,10 +67,11 @@ def profile(
     networks = [find_network(model) for model in models]
     with (
         MeasurementStore(hwnas_home() / "history.db") as store,
-        Session(opened, how, store, recall=False) as session,
+        TerminalProgress() as progress,
+        Session(opened, how, store, recall=False, watch=watch_queue(progress)) as session,
     ):
         if not as_json:
-            messages().print(f"{session.fingerprint.chip}; {describe(session.protocol)}", highlight=False)
+            progress.say(f"{session.fingerprint.chip}; {describe(session.protocol)}")
         results = dict(session.measure(networks))
         schedules: dict[str, dict[str, Result]] = {}
         if explain and isinstance(opened, SimulatorDevice):

@@ -14,7 +14,7 @@ from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -185,7 +185,11 @@ def _measure(
     with (
         MeasurementStore(measurements_file(run.device(target.profile.name), stitcher)) as store,
         Session(
-            open_device(target.profile), REPORT, store, anchor=stitcher.network(stitcher.anchor)
+            open_device(target.profile),
+            REPORT,
+            store,
+            anchor=stitcher.network(stitcher.anchor),
+            watch=watch_queue(progress),
         ) as session,
     ):
         what = f"{', '.join(names.values())} and {stitcher.anchor_name}"

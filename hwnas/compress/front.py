@@ -11,7 +11,7 @@ from typing import Any
 
 from hwnas.compress.block_costs import counted_block_costs, energy_mj, measured_block_costs
 from hwnas.compress.operators import check_forbidden
-from hwnas.compress.progress import Progress
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
 from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
@@ -133,6 +133,7 @@ def search_device(
                     store,
                     anchor=stitcher.network(stitcher.anchor),
                     max_measurements=settings.max_measurements,
+                    watch=watch_queue(progress),
                 )
             )
             fingerprint = session.fingerprint

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.devices import machine
 from hwnas.devices.base import Device, Handle
+from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
 from hwnas.network import Network
@@ -31,6 +32,7 @@ class HostDevice(Device):
 
     Options of the profile:
         threads: threads within an operator; 0 takes every core that this process may use.
+        batch: images a run; 0 takes those of the network's graph, `--batch` sets it.
 
     Raises:
         DeviceError: an unknown option, or a power mode that the host is not in.
@@ -38,17 +40,12 @@ class HostDevice(Device):
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
-        unknown = sorted(set(profile.options) - {"threads"})
-        if unknown:
+        options = check_options(profile, "the host CPU", threads=0, batch=0)
+        threads, self.batch = int(options["threads"]), int(options["batch"])
+        if threads < 0 or self.batch < 0:
             raise DeviceError(
-                f"profile {profile.name}: the host CPU has no option {unknown[0]!r}, only 'threads'",
-                f"remove {unknown[0]} from the profile's options",
-            )
-        threads = profile.options.get("threads", 0)
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
-            raise DeviceError(
-                f"profile {profile.name}: threads is {threads!r}, it must be 0 (all cores) or more",
-                "correct threads in the profile's options",
+                f"profile {profile.name}: threads is {threads}, batch is {self.batch}; none may be below 0",
+                "correct them in the profile's options",
             )
         self.threads = threads or machine.usable_cores()
         self._throttle_count: int | None = None
@@ -69,11 +66,13 @@ class HostDevice(Device):
     def fingerprint(self) -> Fingerprint:
         import onnxruntime as ort
 
+        details = [f"onnxruntime {ort.__version__} {PROVIDER}", f"{self.threads} threads"]
+        details += [f"batch {self.batch}"] * (self.batch > 0)
         return Fingerprint(
             chip=machine.chip(),
             os_build=machine.os_build(),
             driver="none",
-            runtime=f"onnxruntime {ort.__version__} {PROVIDER}, {self.threads} threads",
+            runtime=", ".join(details),
             precision=self.profile.precision,
             power_mode=machine.governor() or self.profile.power_mode,
         )
@@ -92,7 +91,8 @@ class HostDevice(Device):
     def prepare_impl(self, network: Network) -> Handle:
         import onnxruntime as ort
 
-        content = network.onnx(self.profile.precision)
+        batched = network.batched(self.batch) if self.batch else network
+        content = batched.onnx(self.profile.precision)
         try:
             session = ort.InferenceSession(content, self._options(), providers=[PROVIDER])
             binding = session.io_binding()
@@ -104,7 +104,10 @@ class HostDevice(Device):
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise _refused(network.name, error) from error
         return Handle(
-            network_hash=network.hash, state=_Loaded(session, binding), placement=placement(session)
+            network_hash=network.hash,
+            state=_Loaded(session, binding),
+            placement=placement(session),
+            metrics={"batch_size": float(batched.input_shape[0])},
         )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
