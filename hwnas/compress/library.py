@@ -62,19 +62,15 @@ class Entry:
     seconds: float | None
 
 
-class Library:
+class Library(Database):
     """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
-        self._database = Database(
+        super().__init__(
             folder / "library.db", tables=_TABLES, version=2, loss="its candidates are distilled again"
         )
         self.blocks.mkdir(parents=True, exist_ok=True)
-
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Enter candidates as pending; known ones stay as they are."""
@@ -82,7 +78,7 @@ class Library:
             (c.part, c.part_name, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
             for c in candidates
         ]
-        self._database.write(
+        self.write(
             """INSERT OR IGNORE INTO candidates (part, part_name, choice, spec, macs, params, state)
             VALUES (?, ?, ?, ?, ?, ?, 'pending')""",
             *rows,
@@ -91,7 +87,7 @@ class Library:
     def entries(self) -> list[Entry]:
         """Every candidate, by part and choice."""
         query = f"SELECT {', '.join(_COLUMNS)} FROM candidates ORDER BY part, choice"  # noqa: S608
-        return [self._entry(row) for row in self._database.read(query)]
+        return [self._entry(row) for row in self.read(query)]
 
     def pending(self) -> list[Candidate]:
         """The candidates that are still to be distilled; a done one whose files are damaged is one."""
@@ -103,7 +99,7 @@ class Library:
 
     def store_operators(self, found: Sequence[tuple[Candidate, Sequence[str]]]) -> None:
         """Store the operators of exported candidates."""
-        self._database.write(
+        self.write(
             "UPDATE candidates SET operators = ? WHERE part = ? AND choice = ?",
             *((json.dumps(list(names)), c.part, c.choice) for c, names in found),
         )
@@ -117,7 +113,7 @@ class Library:
         write_bytes(self._path(candidate, "safetensors"), weights)
         write_bytes(self._path(candidate, "onnx"), onnx)
         metrics = result.metrics
-        self._database.write(
+        self.write(
             """UPDATE candidates SET state = 'done', reason = NULL, nsr = ?, mse = ?, relative_l1 = ?,
             end_slope = ?, weights_sha256 = ?, onnx_sha256 = ?, seconds = ? WHERE part = ? AND choice = ?""",
             (
@@ -135,7 +131,7 @@ class Library:
 
     def fail(self, candidate: Candidate, reason: str) -> None:
         """Mark a candidate as failed; it is left out of every search."""
-        self._database.write(
+        self.write(
             "UPDATE candidates SET state = 'failed', reason = ? WHERE part = ? AND choice = ?",
             (reason, candidate.part, candidate.choice),
         )
@@ -186,7 +182,7 @@ class Library:
             "metrics": None if values["nsr"] is None else {column: values[column] for column in _METRICS},
             **{column: values[column] for column in _OTHERS},
         }
-        place = f"{self._database.path}, part {values['part']}, choice {values['choice']}"
+        place = f"{self.path}, part {values['part']}, choice {values['choice']}"
         return decode(Entry, plain, place)
 
 

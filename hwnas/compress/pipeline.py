@@ -98,24 +98,20 @@ def compress(
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
-    with RunDirectory.open(out, settings, hashes) as run:
-        library = Library(run.library)
-        try:
-            library.add(job.candidates)
-            check_exports(library, parts, progress)
-            refused = check_device(library, parts, target.profile, progress)
-            reference = prepare_reference(job.initial, parts, run, settings, data, progress)
-            known = _say_reference(reference, settings, progress)
-            build_library(library, reference, settings, run.account, progress)
-            require_choices(parts, library.entries(), refused, target.profile)
-            stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
-            write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-            outcome = search_device(run, stitcher, settings, search, target, progress)
-            checkpoints = emit_checkpoints(
-                run, reference, stitcher, settings, search, target, outcome, command, progress
-            )
-        finally:
-            library.close()
+    with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
+        library.add(job.candidates)
+        check_exports(library, parts, progress)
+        refused = check_device(library, parts, target.profile, progress)
+        reference = prepare_reference(job.initial, parts, run, settings, data, progress)
+        known = _say_reference(reference, settings, progress)
+        build_library(library, reference, settings, run.account, progress)
+        require_choices(parts, library.entries(), refused, target.profile)
+        stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
+        write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+        outcome = search_device(run, stitcher, settings, search, target, progress)
+        checkpoints = emit_checkpoints(
+            run, reference, stitcher, settings, search, target, outcome, command, progress
+        )
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),

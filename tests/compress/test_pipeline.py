@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -455,7 +454,7 @@ def test_the_filter_costs_every_choice_and_bounds_the_search(
     blocks = json.loads((copy / "devices/sim-npu/blocks.json").read_text())
     assert [part["name"] for part in blocks["parts"]] == ["stem", "block1", "block2", "head"]
     assert blocks["unit"] == {"device": "ms", "macs": "MACs"}[by]
-    with closing(Library(copy / "library")) as library:
+    with Library(copy / "library") as library:
         entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries()}
     removed = set()
     for part in blocks["parts"]:

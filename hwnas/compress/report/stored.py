@@ -252,11 +252,8 @@ def _entries(folder: Path) -> dict[tuple[int, int], Entry]:
             f"{folder / 'library.db'} is missing",
             "restore it, or give the run's `hwnas compress` command again",
         )
-    library = Library(folder)
-    try:
+    with Library(folder) as library:
         return {(e.candidate.part, e.candidate.choice): e for e in library.entries()}
-    finally:
-        library.close()
 
 
 def _check_choices(stored: StoredRun) -> None:
