@@ -15,7 +15,7 @@ enum { MAX_OPTIONS = 64, MAX_VALUES = 16 };
 
 OrtTable ort_table;
 static int ort_version;
-static const char *ort_version_text;
+const char *ort_version_text;
 static void *env, *options, *allocator, *cpu_memory;
 
 static struct {

@@ -10,6 +10,7 @@ typedef struct {
 } Graph;
 
 extern char error_text[4096];
+extern const char *ort_version_text;
 
 /* Writes `error_text`; always false. */
 bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

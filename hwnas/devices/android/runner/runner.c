@@ -155,7 +155,7 @@ int main(int argc, char *argv[]) {
     fprintf(stderr, "%s\n", error_text);
     return 1;
   }
-  fprintf(answers, "ready %d\n", (int)getpid());
+  fprintf(answers, "ready %d %s\n", (int)getpid(), ort_version_text);
   fflush(answers);
   if (pthread_create(&reader, NULL, pass_on, &ends[1]) != 0) return 1;
   FILE *jobs = fdopen(ends[0], "r");
