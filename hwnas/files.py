@@ -36,6 +36,13 @@ def hwnas_config() -> Path:
     return Path(os.environ.get("HWNAS_CONFIG") or platformdirs.user_config_dir("hwnas", appauthor=False))
 
 
+def hwnas_cache() -> Path:
+    """Where what was downloaded or built lies: `$HWNAS_CACHE`, or the platform's place for caches."""
+    import platformdirs
+
+    return Path(os.environ.get("HWNAS_CACHE") or platformdirs.user_cache_dir("hwnas", appauthor=False))
+
+
 def decode(cls: type[T], data: Any, source: str | os.PathLike[str]) -> T:
     """Validate plain data (of JSON or TOML) as the dataclass `cls`: types strict, unknown keys refused.
 

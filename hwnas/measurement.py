@@ -72,6 +72,7 @@ class Conditions:
         power_w: watts by power domain.
         limits: what holds the clocks down at this moment, harmless reasons included.
         other_processes: processes of others that use the device as well.
+        governor: what chooses the clocks of the first CPU core.
     """
 
     __pydantic_config__ = STRICT
@@ -82,6 +83,7 @@ class Conditions:
     power_w: Mapping[str, float] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     other_processes: int | None = None
+    governor: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,6 +103,7 @@ class Chunk:
         Whatever happens, no network stays prepared.
         """
         with ExitStack() as held:
+            self._device.stage(networks)
             for network in networks:
                 self._prepare(network, held)
             if self._active:
