@@ -42,7 +42,7 @@ def missing() -> str | None:
     for program in ("gcc", "unshare", "ip"):
         if shutil.which(program) is None:
             return f"there is no {program}"
-    if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode != 0:
+    if subprocess.run(["unshare", "-rnm", "true"], capture_output=True).returncode != 0:
         return "this machine gives no network namespaces to us"
     return None
 
@@ -95,7 +95,20 @@ class FakePhone:
         return (self.folder / "fixed_performance").read_text().split()
 
     def plug(self) -> None:
+        """The daemon runs, and adb's server knows it."""
+        from adbutils import AdbClient, AdbError
+
         (self.folder / "plugged").touch()
+        deadline_s = time.monotonic() + 10
+        while self.port:
+            client = AdbClient(port=self.port)
+            with contextlib.suppress(AdbError):
+                client.connect(SERIAL, timeout=5)
+                if client.device(SERIAL).get_state() == "device":
+                    return
+                client.disconnect(SERIAL)
+            assert time.monotonic() < deadline_s, "the phone does not come back"
+            time.sleep(0.05)
 
     def unplug(self) -> None:
         """The daemon is killed, and stays away."""
@@ -133,7 +146,7 @@ def fake_phone() -> Iterator[FakePhone]:
     phone = FakePhone(folder)
     phone.reset()
     command = [str(SCRIPTS / "phone.sh"), str(PACKAGES / "adbd"), adbutils.adb_path(), str(folder)]
-    process = subprocess.Popen(["unshare", "-rn", *command, str(SCRIPTS / "bin")])
+    process = subprocess.Popen(["unshare", "-rnm", *command, str(SCRIPTS / "bin")])
     try:
         deadline_s = time.monotonic() + 20
         while not (folder / "adb.sock").exists() or not (folder / "adbd.pid").exists():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 from fake_phone import SERIAL, FakePhone
 
 from hwnas.devices.android.device import AndroidDevice
+from hwnas.devices.android.link import Process
 from hwnas.measurement import DeviceProfile
 
 MakeProfile = Callable[..., DeviceProfile]
 MakeDevice = Callable[..., AndroidDevice]
+OnSending = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +47,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
+def on_sending(monkeypatch: pytest.MonkeyPatch) -> OnSending:
+    """Do something each time that a job of a kind was sent to the runner, at most so many times."""
+
+    def install(kind: str, action: Callable[[], object], times: int = 1) -> None:
+        send, left = Process.send, itertools.count(times, -1)
+
+        def sent(process: Process, text: str) -> None:
+            send(process, text)
+            if text.startswith(kind) and next(left) > 0:
+                action()
+
+        monkeypatch.setattr(Process, "send", sent)
+
+    return install
+
+
+@pytest.fixture
 def make_profile(phone: FakePhone, built: dict[str, str]) -> MakeProfile:
     def make(precision: Any = "fp32", power_mode: str = "default", **options: Any) -> DeviceProfile:
         given = {"target": SERIAL, "folder": str(phone.storage / "hwnas"), "threads": 1, **built, **options}
@@ -60,9 +81,7 @@ def make_profile(phone: FakePhone, built: dict[str, str]) -> MakeProfile:
 
 @pytest.fixture
 def make_device(make_profile: MakeProfile) -> MakeDevice:
-    """A device whose pauses take no time."""
-
-    def make(**settings: Any) -> AndroidDevice:
-        return AndroidDevice(make_profile(**settings))
+    def make(sleep: Callable[[float], None] = time.sleep, **settings: Any) -> AndroidDevice:
+        return AndroidDevice(make_profile(**settings), sleep)
 
     return make

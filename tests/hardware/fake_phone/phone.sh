@@ -2,11 +2,14 @@
 # A phone: Debian's adbd in a network of its own, and an adb server that answers on a Unix socket outside of it.
 # While FOLDER/plugged exists the daemon runs, and is started again when it dies. Ends when FOLDER/adb.sock.stop is
 # there or the parent is gone.
-#   usage: unshare -rn phone.sh ADBD_ROOT ADB FOLDER PATH_OF_STAND_INS
+# FOLDER/small is a disk with 40 MB, seen from the phone only.
+#   usage: unshare -rnm phone.sh ADBD_ROOT ADB FOLDER PATH_OF_STAND_INS
 set -euo pipefail
 root=$1 adb=$2 folder=$3 stand_ins=$4
 ip link set lo up
 cd "$folder"
+exec 2> phone.log
+mkdir small && mount -t tmpfs -o size=40m none small
 export HOME=$folder ANDROID_USER_HOME=$folder ADB_MDNS=0 FAKE_PHONE=$folder
 parent=$PPID
 port=6555
