@@ -30,6 +30,7 @@ class DeviceProfile:
         description: one line for `hwnas devices`.
         precision: the form in which networks are run.
         power_mode: the power mode to ask for; `default` leaves it alone.
+        protocol: by which `hwnas profile` measures where the user names none; empty is `search`.
         options: settings of the device class, each validated by it.
     """
 
@@ -39,6 +40,7 @@ class DeviceProfile:
     description: str
     precision: Precision = "fp32"
     power_mode: str = "default"
+    protocol: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
+from hwnas.profiles.statistics import overhead_of
 from hwnas.profiles.store import MeasurementStore
 
 FRONT_SCHEMA = "hwnas.front/1"
@@ -83,7 +84,12 @@ def target_of(settings: SearchSettings) -> Target:
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
     """
     profile = load_profile(settings.device)
-    profile = with_options(profile, batch=settings.batch, any_gpu=settings.any_gpu or None)
+    profile = with_options(
+        profile,
+        batch=settings.batch,
+        any_gpu=settings.any_gpu or None,
+        allow_fallback=settings.allow_fallback or None,
+    )
     if settings.batch is not None:
         profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
@@ -160,6 +166,9 @@ def search_device(
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
+    overhead = overhead_of(measured.values())
+    if overhead:
+        progress.say(overhead)
     return outcome
 
 

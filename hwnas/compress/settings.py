@@ -59,6 +59,7 @@ class SearchSettings:
         picks: `knee`, `latency-ms=X` or `speedup=X`.
         batch: images a run; None is the profile's own.
         any_gpu: measure on another chip than the profile is for.
+        allow_fallback: let a phone's CPU run what its accelerator cannot.
         max_measurements: networks that may be measured in all searches of this run directory on this device,
             what else is measured by the same protocol included; None is no bound.
     """
@@ -73,6 +74,7 @@ class SearchSettings:
     picks: tuple[str, ...]
     batch: int | None = None
     any_gpu: bool = False
+    allow_fallback: bool = False
     max_measurements: int | None = None
 
 

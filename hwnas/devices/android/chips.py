@@ -103,6 +103,12 @@ def check_phone(phone: Phone, profile: str, settings: Settings, power_mode: str)
             f"{name} has no QNN: it drives Qualcomm's chips that hwnas knows, from Snapdragon 855 on",
             "--device android-cpu runs on any phone; several phones are sold with Exynos under one name",
         )
+    chip = phone.chip
+    if settings.provider == "qnn" and settings.backend == "htp" and chip and chip.hexagon < FIRST_HTP:
+        raise DeviceError(
+            f"{name} has Hexagon V{chip.hexagon}; QNN's HTP begins with V{FIRST_HTP} (Snapdragon 888)",
+            "take a profile with the GPU, such as s20-gpu or s10-gpu, or android-cpu",
+        )
     if settings.models and not any(fnmatchcase(phone.model, model) for model in settings.models):
         raise DeviceError(
             f"profile {profile} is for {', '.join(settings.models)}, the phone is {name}",
@@ -112,12 +118,6 @@ def check_phone(phone: Phone, profile: str, settings: Settings, power_mode: str)
         raise DeviceError(
             f"profile {profile} is for {', '.join(settings.platforms)}, the phone is {name} ({platform})",
             "--device android-cpu runs on any phone; `hwnas devices` lists other profiles",
-        )
-    chip = phone.chip
-    if settings.provider == "qnn" and settings.backend == "htp" and chip and chip.hexagon < FIRST_HTP:
-        raise DeviceError(
-            f"{name} has Hexagon V{chip.hexagon}; QNN's HTP begins with V{FIRST_HTP} (Snapdragon 888)",
-            "take a profile with the GPU, such as s20-gpu or s10-gpu, or android-cpu",
         )
     if settings.provider == "nnapi" and 0 < phone.sdk < 27:
         raise DeviceError(f"{name} has no NNAPI: it begins with Android 8.1", "--device android-cpu")
