@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
-app.command("devices", epilog=devices.EXAMPLE)(devices.devices)
+app.add_typer(devices.app)
 app.command("space", epilog=space.EXAMPLE)(space.space)
 
 
