@@ -43,6 +43,8 @@ class Summary:
         latency_ratio: to the reference, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
+        accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
+            where there is no such graph.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -70,6 +72,7 @@ class Summary:
     protocol: str
     fingerprint: str
     command: str
+    accuracy_in_precision: Interval | None = None
 
 
 def write_checkpoint(
@@ -166,7 +169,9 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
-    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracy are fp32.\n"
+    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+    if summary.accuracy_in_precision is not None:
+        precision += f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
     blocks = "\n".join(
         f"| block{n} | {spec.name if spec else 'the reference’s own'} |"
         for n, spec in enumerate(architecture.blocks, 1)

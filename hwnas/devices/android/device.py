@@ -15,7 +15,7 @@ from hwnas.devices.android.chips import Phone, check_phone
 from hwnas.devices.android.graphs import GraphFiles, graph_files
 from hwnas.devices.android.libraries import find_libraries, find_runner, libraries_hash
 from hwnas.devices.android.link import Link, LinkLost, find_serial
-from hwnas.devices.android.settings import provider_of, read_settings, session_entries
+from hwnas.devices.android.settings import Settings, provider_of, read_settings, session_entries
 from hwnas.devices.android.state import Look, look, read_phone
 from hwnas.devices.android.storage import Storage
 from hwnas.devices.android.warm import MARKER, SWITCH, JobFailed, Runner, RunnerDied, settings_lines
@@ -160,7 +160,7 @@ class AndroidDevice(Device):
 
         loaded, found = self._attempt(network.name, load)
         try:
-            placement = self._placement(network.name, found["placement"])
+            placement = placement_of(network.name, found["placement"], self.settings)
         except PreparationError:
             self._release(loaded)
             raise
@@ -251,23 +251,6 @@ class AndroidDevice(Device):
         loaded.runner = self._runs
         return found
 
-    def _placement(self, network: str, pairs: object) -> dict[str, dict[str, int]]:
-        """Nodes by provider and operator, as ONNX Runtime tells; nothing from one that is too old to tell.
-
-        Raises:
-            PreparationError: nodes run on the CPU, and nobody allowed that.
-        """
-        counts: dict[str, Counter[str]] = {}
-        for provider, operator in pairs if isinstance(pairs, list) else []:
-            counts.setdefault(provider, Counter())[operator] += 1
-        if CPU in counts and not self.settings.has_cpu_fallback:
-            operators = ", ".join(sorted(counts[CPU]))
-            raise PreparationError(
-                f"{network}: {operators} would run on the CPU, not on {self.settings.provider}",
-                "replace them, or measure it so with --allow-fallback",
-            )
-        return {provider: dict(sorted(counter.items())) for provider, counter in counts.items()}
-
     def _look(self) -> Look:
         return look(self._link, self.settings.max_thermal_status, self.settings.max_battery_c)
 
@@ -333,3 +316,24 @@ class AndroidDevice(Device):
             f"phone {self._serial} went away: {error}",
             "plug it in again, then give the same command again: what was measured is kept",
         )
+
+
+def placement_of(network: str, pairs: object, settings: Settings) -> dict[str, dict[str, int]]:
+    """Nodes by provider and operator, as ONNX Runtime tells; nothing from one that is too old to tell.
+
+    Args:
+        pairs: (provider, operator) of each node.
+
+    Raises:
+        PreparationError: nodes run on the CPU, and nobody allowed that.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for provider, operator in pairs if isinstance(pairs, list) else []:
+        counts.setdefault(provider, Counter())[operator] += 1
+    if CPU in counts and not settings.has_cpu_fallback:
+        operators = ", ".join(sorted(counts[CPU]))
+        raise PreparationError(
+            f"{network}: {operators} would run on the CPU, not on {settings.provider}",
+            "replace them, or measure it so with --allow-fallback",
+        )
+    return {provider: dict(sorted(counter.items())) for provider, counter in counts.items()}

@@ -111,7 +111,8 @@ def _check(profile: DeviceProfile, settings: Settings) -> None:
             f"profile {profile.name}: folder {settings.folder!r} is no place for files of our own",
             "take /data/local/tmp/hwnas",
         )
-    for text in (settings.folder, *settings.provider_options.values(), *settings.session_entries.values()):
+    passed = [*settings.provider_options.items(), *settings.session_entries.items()]
+    for text in (settings.folder, settings.plugin, *(text for pair in passed for text in pair)):
         if any(character in text for character in "\t\n\r\0"):
             raise DeviceError(f"profile {profile.name}: {text!r} has a tab or a line break", "remove it")
 

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from xml.etree import ElementTree
 
 from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder
 from hwnas.errors import DeviceError, InputError
@@ -155,17 +154,15 @@ def _cmake(*arguments: str) -> None:
 
 def _qnn_of(archive: Archive, repository: str) -> Archive:
     """Qualcomm's runtime in the version that an ONNX Runtime was built with, as its POM says."""
-    pom = _read(f"{repository}/{archive.path('pom')}")
-    try:
-        root = ElementTree.fromstring(pom)  # noqa: S314 - its checksum was compared, and nothing is expanded
-    except ElementTree.ParseError as error:
-        raise DeviceError(f"the POM of {archive.name} is damaged: {error}", _OTHERWISE) from None
-    for dependency in root.iter("{*}dependency"):
-        texts = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in dependency}
-        if (texts.get("groupId"), texts.get("artifactId")) == QNN and re.fullmatch(
-            r"[0-9][0-9A-Za-z.-]*", texts.get("version", "")
-        ):
-            return Archive(*QNN, texts["version"])
+    pom = _read(f"{repository}/{archive.path('pom')}").decode(errors="replace")
+    group, name = QNN
+    found = re.search(
+        rf"<groupId>{re.escape(group)}</groupId>\s*<artifactId>{name}</artifactId>\s*"
+        r"<version>([0-9][0-9A-Za-z.-]*)</version>",
+        pom,
+    )
+    if found is not None:
+        return Archive(group, name, found[1])
     raise DeviceError(f"the POM of {archive.name} {archive.version} names no {QNN[1]}", _OTHERWISE)
 
 
