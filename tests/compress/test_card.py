@@ -44,6 +44,7 @@ def test_nothing_is_counted_where_there_is_nothing_to_count(classifier: nn.Modul
     assert _correct_in_precision(network, make_data(), "int8") is None  # no images to calibrate it with
 
 
+@pytest.mark.slow
 def test_it_stands_in_the_model_card(tmp_path: Path) -> None:
     furnish(tmp_path)
     steady = tmp_path / "steady.toml"

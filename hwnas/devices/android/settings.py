@@ -118,9 +118,8 @@ def _check(profile: DeviceProfile, settings: Settings) -> None:
 
 
 def session_entries(settings: Settings) -> dict[str, str]:
-    """Session config entries of ONNX Runtime: placement is recorded, and never falls back in silence."""
+    """Session config entries of ONNX Runtime: nothing falls back to the CPU in silence."""
     entries = {
-        "session.record_ep_graph_assignment_info": "1",
         # Threads spin while a network runs, not after it: they would take the cores from the next one.
         "session.force_spinning_stop": "1",
         "session.disable_cpu_ep_fallback": "0" if settings.has_cpu_fallback else "1",

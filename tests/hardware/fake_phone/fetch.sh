@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fetches Debian's adb daemon (and, with --arm64, what runs arm64 programs) and unpacks it; nothing is installed.
+# With --arm64 also ONNX Runtime's wheel for arm64.
 # Installing the package would start an open root shell on all interfaces. Needs apt and a Debian mirror, not root.
 #   usage: fetch.sh FOLDER [--arm64]
 set -euo pipefail
@@ -39,6 +40,9 @@ unpack adbd adbd/$backports android-liblog/$backports android-libbase/$backports
 if [ "${2:-}" = --arm64 ]; then
   unpack qemu qemu-user/trixie  # bookworm's crashes in ONNX Runtime
   unpack arm64 libc6:arm64/trixie libstdc++6:arm64/trixie libgcc-s1:arm64/trixie
+  ${PYTHON:-python3} -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
+    --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --dest "$folder/debs" onnxruntime
+  unzip -q -j "$folder"/debs/onnxruntime-*.whl 'onnxruntime/capi/libonnxruntime.so.*' -d "$folder/arm64"
   [ -e "$folder/arm64/lib" ] || ln -s usr/lib "$folder/arm64/lib"
 fi
 rm -rf "$folder/apt" "$folder/debs"

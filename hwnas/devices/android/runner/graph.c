@@ -267,6 +267,8 @@ bool start(const char *path) {
   TRY(ORT(CreateEnv)(3 /* errors only */, "hwnas", &env));
   TRY(ORT(CreateSessionOptions)(&options));
   TRY(ORT(SetInterOpNumThreads)(options, 1));
+  if (ort_version >= ORT_SINCE_ASSIGNMENT)
+    TRY(ORT(AddSessionConfigEntry)(options, "session.record_ep_graph_assignment_info", "1"));
   TRY(ORT(GetAllocatorWithDefaultOptions)(&allocator));
   TRY(ORT(CreateCpuMemoryInfo)(0 /* device allocator */, 0 /* default memory */, &cpu_memory));
   return true;
