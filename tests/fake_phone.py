@@ -1,6 +1,7 @@
 """A phone without a phone: Debian's adb daemon in a network of its own, reached through a real adb server.
 
-`python tests/fake_phone.py` starts one and says how to use it. `tests/hardware/fake_phone/fetch.sh` brings the daemon.
+`tests/hardware/fake_phone/fetch.sh .fake_phone` brings the daemon; `python tests/fake_phone.py` starts a
+phone and says how to use it.
 """
 
 from __future__ import annotations

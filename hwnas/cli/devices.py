@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from hwnas.measurement import DeviceProfile
 
 app = typer.Typer(
-    name="devices", epilog="Examples: `hwnas devices --json`, `hwnas devices doctor s20-gpu`", rich_markup_mode="markdown"
+    name="devices",
+    epilog="Examples: `hwnas devices --json`, `hwnas devices doctor s20-gpu`",
+    rich_markup_mode="markdown",
 )
 Name = Annotated[str, typer.Argument(metavar="PROFILE", help="A phone's profile, such as s20-gpu.")]
 
@@ -35,7 +37,7 @@ def setup(
         str, typer.Option(help="Maven repository or mirror.", show_default="Maven Central")
     ] = "",
 ) -> None:
-    """Bring what a phone needs: download the libraries, build the runner, copy both to a phone that is there."""
+    """Bring what a phone needs: download libraries, build the runner, copy both to a phone that is there."""
     from hwnas.devices.android import setup as android
     from hwnas.devices.android.device import AndroidDevice
 
@@ -83,7 +85,9 @@ def _phone(name: str) -> DeviceProfile:
 
     profile = load_profile(name)
     if profile.device != "android":
-        raise InputError(f"{name} is no phone on a cable: it needs no setup", "hwnas devices lists the profiles")
+        raise InputError(
+            f"{name} is no phone on a cable: it needs no setup", "hwnas devices lists the profiles"
+        )
     return profile
 
 

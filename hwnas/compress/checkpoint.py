@@ -169,9 +169,13 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
-    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+    precision = (
+        "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+    )
     if summary.accuracy_in_precision is not None:
-        precision += f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
+        precision += (
+            f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
+        )
     blocks = "\n".join(
         f"| block{n} | {spec.name if spec else 'the reference’s own'} |"
         for n, spec in enumerate(architecture.blocks, 1)

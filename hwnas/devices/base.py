@@ -131,8 +131,8 @@ class Device(BaseDevice):
             for handle in list(self._handles.values()):
                 last_to_first.callback(self.release, handle)
 
-    def stage(self, networks: Sequence[Network]) -> None:  # noqa: B027 - most devices load at once
-        """Networks that are prepared next, in this order: the device may begin to bring them to its hardware."""
+    def stage(self, networks: Sequence[Network]) -> None:
+        """Networks that are prepared next, in this order: the device may begin to copy them."""
 
     def prepare(self, network: Network) -> Handle:
         """Load a network and keep it ready.

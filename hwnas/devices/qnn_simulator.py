@@ -1,4 +1,4 @@
-"""QNN's simulator of the Hexagon tensor processor (HTP) on this machine: functional, its times mean nothing."""
+"""QNN's simulator of the Hexagon tensor processor (HTP) on this machine; its times mean nothing."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ class QnnSimulatorDevice(HostDevice):
     def __init__(self, profile: DeviceProfile) -> None:
         options = check_options(profile, "QNN's simulator", htp_arch=75, soc_model=57)
         if profile.precision not in ("fp16", "int8"):
-            raise DeviceError(
-                f"profile {profile.name}: HTP has no {profile.precision}", "take fp16 or int8"
-            )
+            raise DeviceError(f"profile {profile.name}: HTP has no {profile.precision}", "take fp16 or int8")
         super().__init__(replace(profile, options={}))
         self.profile = profile
         self._options_of_provider = {

@@ -24,12 +24,12 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def overhead_of(results: Iterable[MeasurementResult]) -> str:
-    """One line on what networks cost beyond their own measuring time; empty where the device does not tell."""
+    """One line on what networks cost beyond their measuring time; empty where the device does not tell."""
     measured = [result for result in results if isinstance(result, Measurement)]
     overheads_ms = [m.metrics["overhead_ms"] for m in measured if "overhead_ms" in m.metrics]
     if not overheads_ms:
         return ""
     return (
-        f"overhead beyond measuring (copying, loading, round trips): {statistics.median(overheads_ms) / 1000:.2f} s "
-        f"a network, {max(overheads_ms) / 1000:.2f} s at most"
+        "overhead beyond measuring (copying, loading, round trips): "
+        f"{statistics.median(overheads_ms) / 1000:.2f} s a network, {max(overheads_ms) / 1000:.2f} s at most"
     )

@@ -1,4 +1,4 @@
-"""Accuracy in the precision that a device measures in: counted on its graph, and written into the model card."""
+"""Accuracy in the precision that a device measures in: counted on its graph, told in the model card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ from hwnas.network import Network
 @pytest.fixture(scope="module")
 def classifier() -> nn.Module:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)]
+    layers = [
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    ]
     return nn.Sequential(*layers).eval()
 
 

@@ -129,5 +129,6 @@ def check_phone(phone: Phone, profile: str, settings: Settings, power_mode: str)
         )
     if power_mode not in ("default", "fixed-performance"):
         raise DeviceError(
-            f"profile {profile}: a phone has no power mode {power_mode!r}", "take default or fixed-performance"
+            f"profile {profile}: a phone has no power mode {power_mode!r}",
+            "take default or fixed-performance",
         )

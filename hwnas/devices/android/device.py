@@ -64,7 +64,7 @@ class AndroidDevice(Device):
         limit_s: for loading a graph, and for what a run takes beyond its seconds.
 
     Raises:
-        DeviceError: an unknown option or one of the wrong type, or a precision that the backend does not have.
+        DeviceError: an unknown option or one of the wrong type, or a precision that the backend lacks.
     """
 
     def __init__(self, profile: DeviceProfile, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -109,7 +109,9 @@ class AndroidDevice(Device):
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
         self._runner.stop()
-        with contextlib.suppress(LinkLost):  # then the runner's shell restores it, and the next opening cleans up
+        with contextlib.suppress(
+            LinkLost
+        ):  # then the runner's shell restores it, and the next opening cleans up
             self._link.shell(f"cd {shlex.quote(self._storage.work)} && rm -f owner *.json *.part")
             self._restore_power_mode()
 

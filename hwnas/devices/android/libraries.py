@@ -78,7 +78,7 @@ def find_runner(settings: Settings, phone: Phone) -> Path:
     if not path.is_file():
         raise DeviceError(
             f"there is no runner for phones at {path}",
-            "hwnas devices setup NAME builds it with the NDK in $ANDROID_NDK_HOME; docs/android.md shows the command",
+            "hwnas devices setup NAME builds it with the NDK in $ANDROID_NDK_HOME; see docs/android.md",
         )
     return path
 

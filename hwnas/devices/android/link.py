@@ -108,7 +108,9 @@ class Link:
                 return
             if ":" in self.serial:
                 self._client.disconnect(self.serial)
-                self._client.connect(self.serial, timeout=10)  # tells a failure as a text, so the state is asked
+                self._client.connect(
+                    self.serial, timeout=10
+                )  # tells a failure as a text, so the state is asked
             state = self.state()
             if state != "device":
                 raise LinkLost(f"its state is {state}")
@@ -215,7 +217,7 @@ _CHOOSE = "name one of them: --device PROFILE:SERIAL"
 _FIXES = {
     "unauthorized": "unlock the phone and allow USB debugging from this computer",
     "offline": "unplug the phone and plug it in again, or `adb reconnect offline`",
-    "no permissions": "let udev give you access to the phone (Debian: apt install android-sdk-platform-tools-common)",
+    "no permissions": "let udev give you access (Debian: apt install android-sdk-platform-tools-common)",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -81,7 +82,9 @@ def read_settings(profile: DeviceProfile) -> Settings:
         reconnect_s=30.0,
         limit_s=300.0,
     )
-    values = {key: _texts(value) if key in ("models", "platforms") else value for key, value in options.items()}
+    values = {
+        key: _texts(value) if key in ("models", "platforms") else value for key, value in options.items()
+    }
     for key in ("threads", "cache_mb", "max_thermal_status", "cooldown_s", "reconnect_s", "limit_s"):
         if not options[key] >= 0:  # type: ignore[operator]  # check_options made it a number; NaN is refused
             raise DeviceError(f"profile {profile.name}: {key} is {options[key]}", f"set {key} to 0 or more")
@@ -98,7 +101,7 @@ def _check(profile: DeviceProfile, settings: Settings) -> None:
     if (settings.provider == "qnn") != bool(settings.backend):
         raise DeviceError(
             f"profile {profile.name}: provider {settings.provider} with backend {settings.backend!r}",
-            f"set provider = \"qnn\" together with a backend of {', '.join(BACKENDS)}",
+            f'set provider = "qnn" together with a backend of {", ".join(BACKENDS)}',
         )
     known = PRECISIONS.get(settings.backend, ("fp32", "fp16", "int8"))
     if profile.precision not in known:
@@ -127,7 +130,9 @@ def session_entries(settings: Settings) -> dict[str, str]:
     return {**dict(settings.session_entries), **entries}
 
 
-def provider_of(settings: Settings, precision: Precision, hexagon: int, qnn_id: int) -> tuple[str, dict[str, str]]:
+def provider_of(
+    settings: Settings, precision: Precision, hexagon: int, qnn_id: int
+) -> tuple[str, dict[str, str]]:
     """The execution provider's name and options; the CPU has neither."""
     name = {"cpu": "", "xnnpack": "XNNPACK", "nnapi": "NNAPI", "qnn": "QNN"}[settings.provider]
     if settings.plugin:
@@ -153,7 +158,7 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(text.strip() for text in str(value).split(",") if text.strip())
 
 
-def _passed(options: dict[str, object], prefix: str) -> dict[str, str]:
+def _passed(options: Mapping[str, object], prefix: str) -> dict[str, str]:
     """Options for ONNX Runtime as texts; a truth value is 0 or 1 there."""
     if not prefix:
         chosen = {key: value for key, value in options.items() if key.startswith("session.")}

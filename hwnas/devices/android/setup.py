@@ -1,4 +1,4 @@
-"""Bringing what phones need: ONNX Runtime's and QNN's archives from a Maven repository, and the runner by the NDK.
+"""Bringing what phones need: ONNX Runtime's and QNN's archives from Maven, the runner by the NDK.
 
 Every archive is compared with the checksum that the repository publishes beside it, with ours where we know
 it, and with the one of its first download on this computer.
@@ -93,7 +93,9 @@ def adopt_libraries(provider: str, source: Path, say: Say) -> Path:
     """
     libraries = sorted(source.glob("*.so"))
     if not any(path.name == "libonnxruntime.so" for path in libraries):
-        raise DeviceError(f"{source} has no libonnxruntime.so", "give a folder with the libraries for the phone")
+        raise DeviceError(
+            f"{source} has no libonnxruntime.so", "give a folder with the libraries for the phone"
+        )
     folder = runtime_folder(provider)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=LEFTOVER, dir=folder.parent) as name:
@@ -146,10 +148,12 @@ def sources() -> Path:
 
 
 def _cmake(*arguments: str) -> None:
-    done = subprocess.run(["cmake", *arguments], capture_output=True, text=True)  # noqa: S603, S607
+    done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise DeviceError(f"the runner cannot be built: {lines[-1] if lines else 'cmake failed'}", "see docs/android.md")
+        raise DeviceError(
+            f"the runner cannot be built: {lines[-1] if lines else 'cmake failed'}", "see docs/android.md"
+        )
 
 
 def _qnn_of(archive: Archive, repository: str) -> Archive:
@@ -198,7 +202,7 @@ def _download(archive: Archive, repository: str, file: Path, say: Say) -> str:
             "give the command again; if that stays, the repository or the way to it is not to be trusted",
         )
     if not archive.sha256:
-        say(f"{archive.name}: hwnas knows no checksum of it; compared with the repository's {kind}, and remembered")
+        say(f"{archive.name}: no checksum is known of it: compared with the repository's {kind}, remembered")
     write_json(record, {**known, key: found})
     return found
 
@@ -246,7 +250,9 @@ def _read(url: str) -> bytes:
 
 def _open(url: str):  # type: ignore[no-untyped-def]  # urllib's own type of an answer is private
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")):
+    if parts.scheme != "https" and not (
+        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    ):
         raise InputError(f"{url} is not https", "give a repository with https")
     return urllib.request.urlopen(url, timeout=TIMEOUT_S)  # noqa: S310 - the scheme was checked
 

@@ -1,4 +1,4 @@
-"""What a phone tells about itself: its properties, and its clocks, temperatures and throttling at a moment."""
+"""What a phone tells: its properties, and its clocks, temperatures and throttling at a moment."""
 
 from __future__ import annotations
 

@@ -15,6 +15,12 @@ from hwnas.files import read_bytes, sha256, sha256_of_plain
 
 CACHED = re.compile(r"^(\d+) ([0-9a-f]{32}\.(?:onnx|bin))$", re.MULTILINE)
 
+# What is not ours to keep goes; the rest is told, the longest unused first.
+TIDY = (
+    'for file in *; do case "$file" in *.onnx|*.bin|runner.lock|owner) ;; *) rm -rf -- "$file";; esac; done; '
+    "for file in $(ls -tr); do stat -c '%s %n' -- \"$file\"; done"
+)
+
 
 class Storage:
     """Files of ours on a phone; safe to use from two threads.
@@ -41,17 +47,15 @@ class Storage:
             DeviceError: the folder cannot be made or written to.
             LinkLost: the phone does not answer.
         """
-        work = shlex.quote(self.work)
+        folder, work = shlex.quote(self.folder), shlex.quote(self.work)
         with self._lock:
             made = self.link.shell(
-                f"mkdir -p {work} && chmod 700 {shlex.quote(self.folder)} && cd {work} && test -w . || exit 1; "
-                'for file in *; do case "$file" in *.onnx|*.bin|runner.lock|owner) ;; *) rm -rf -- "$file";; esac; done; '
-                "for file in $(ls -tr); do stat -c '%s %n' -- \"$file\"; done"
+                f"mkdir -p {work} && chmod 700 {folder} && cd {work} && test -w . || exit 1; {TIDY}"
             )
             if made.code != 0:
                 raise DeviceError(
-                    f"phone {self.link.serial}: {self.folder} cannot be used: {made.errors or 'not writable'}",
-                    "set `folder` in the profile to a place that adb's shell may write to and run programs from",
+                    f"phone {self.link.serial}: {self.folder} is of no use: {made.errors or 'not writable'}",
+                    "set `folder` in the profile to a place where adb's shell may write and run programs",
                 )
             self._sizes = {name: int(size) for size, name in CACHED.findall(made.output)}
             self._make_room(0)
@@ -69,8 +73,8 @@ class Storage:
         program = _content(runner)
         executable = f"{self.folder}/runner-{sha256(program)[:16]}"
         self._run(
-            f"cd {shlex.quote(self.folder)} && for old in lib-* runner-*; do case \"$old\" in "
-            f"{place.rpartition('/')[2]}|{executable.rpartition('/')[2]}) ;; *) rm -rf \"$old\";; esac; done; "
+            f'cd {shlex.quote(self.folder)} && for old in lib-* runner-*; do case "$old" in '
+            f'{place.rpartition("/")[2]}|{executable.rpartition("/")[2]}) ;; *) rm -rf "$old";; esac; done; '
             f"mkdir -p {shlex.quote(place)}"
         )
         there = self._hashes([*(f"{place}/{name}" for name in contents), executable])
@@ -128,26 +132,27 @@ class Storage:
             del self._sizes[name]
 
     def _push(self, content: bytes, path: str, mode: int) -> None:
-        for attempt in (1, 2):
+        """Write a file; where there is no room, with all graphs removed that nobody holds."""
+        try:
+            self.link.push(content, path, mode)
+        except StorageFull as error:
+            with self._lock:
+                self._run(f"rm -f {shlex.quote(path)}")
+                self._make_room(0, limit=0)
             try:
-                return self.link.push(content, path, mode)
-            except StorageFull as error:
-                self.link.shell(f"rm -f {shlex.quote(path)}")
-                with self._lock:
-                    before = len(self._sizes)
-                    self._make_room(0, limit=0)
-                    if attempt == 2 or len(self._sizes) == before:
-                        raise DeviceError(
-                            f"the storage of phone {self.link.serial} is full: {error}",
-                            "free some space on the phone, then give the same command again: "
-                            "what was measured is kept",
-                        ) from error
+                self.link.push(content, path, mode)
+            except StorageFull:
+                self._run(f"rm -f {shlex.quote(path)}")
+                raise DeviceError(
+                    f"the storage of phone {self.link.serial} is full: {error}",
+                    "free some space on it, then give the same command again: what was measured is kept",
+                ) from error
 
     def _hashes(self, paths: Sequence[str]) -> dict[str, str]:
         command = f"sha256sum -- {' '.join(shlex.quote(path) for path in paths)} 2>/dev/null"
         rows = self.link.shell(command, limit_s=120).output.splitlines()
         found = (row.partition("  ") for row in rows)
-        # A name with a backslash or a line break is printed escaped: it is taken for missing, and copied again.
+        # A name with a backslash or a line break is printed escaped: taken for missing, it is copied again.
         return {path: digest for digest, _, path in found}
 
     def _run(self, command: str) -> None:

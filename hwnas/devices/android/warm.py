@@ -89,7 +89,7 @@ class Runner:
         library = shlex.quote(f"{library_folder}/libonnxruntime.so")
         command = f"{given} timeout -s KILL {LIFETIME_S} {shlex.quote(executable)} {library}"
         if fixed_performance:
-            # The shell outlives a lost link and switches the mode off itself; the marker is for one that does not.
+            # The shell outlives a lost link and switches the mode off; the marker is for one that does not.
             command = (
                 f"trap '' HUP; touch ../{MARKER}; {SWITCH} true >/dev/null; {command}; code=$?; "
                 f"{SWITCH} false >/dev/null && rm -f ../{MARKER}; exit $code"

@@ -1,4 +1,4 @@
-"""A search-sized batch on a phone: shared weights are copied once, graphs ahead of their use, overhead is told."""
+"""A search-sized batch on a phone: shared weights are copied once, and the overhead is told."""
 
 from __future__ import annotations
 
@@ -124,7 +124,10 @@ def _congruential(count: int) -> Any:
 
 
 def test_profile_prints_the_overhead_and_keeps_it(
-    phone: FakePhone, make_profile: Callable[..., DeviceProfile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phone: FakePhone,
+    make_profile: Callable[..., DeviceProfile],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     profile, model = Path("mine.toml"), Path("small.onnx")

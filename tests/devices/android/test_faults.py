@@ -117,9 +117,7 @@ def test_a_network_that_crashes_the_driver_is_refused_and_others_go_on(
         assert device.sample(good, runs=2, seconds=0)
 
 
-def test_a_run_that_hangs_is_ended_on_the_phone(
-    phone: FakePhone, make_device: MakeDevice
-) -> None:
+def test_a_run_that_hangs_is_ended_on_the_phone(phone: FakePhone, make_device: MakeDevice) -> None:
     with make_device(limit_s=1.0) as device:
         handle = device.prepare(network())
         with pytest.raises(PreparationError, match="took longer than 1 s"):
@@ -130,7 +128,7 @@ def test_a_run_that_hangs_is_ended_on_the_phone(
 def test_a_full_disk_is_told_and_the_cache_makes_room(phone: FakePhone, make_device: MakeDevice) -> None:
     with make_device(folder=str(phone.folder / "small/hwnas")) as device:
         first = device.prepare(weighty(1, 6))
-        with pytest.raises(DeviceError, match="storage of phone .* is full"):
+        with pytest.raises(DeviceError, match=r"storage of phone .* is full"):
             device.prepare(weighty(2, 6))
         assert device.sample(first, runs=1, seconds=0)
         device.release(first)
@@ -151,7 +149,8 @@ def test_a_killed_host_leaves_no_process_and_no_power_mode(
     profile = tmp_path / "mine.toml"
     options = {"target": SERIAL, "folder": str(phone.storage / "hwnas"), **built}
     profile.write_text(
-        'name = "mine"\ndevice = "android"\ndescription = "mine"\npower_mode = "fixed-performance"\n[options]\n'
+        'name = "mine"\ndevice = "android"\ndescription = "mine"\n'
+        'power_mode = "fixed-performance"\n[options]\n'
         + "".join(f'{key} = "{value}"\n' for key, value in options.items())
     )
     host = subprocess.Popen([sys.executable, "-c", HELD_OPEN, str(profile)], stdout=subprocess.PIPE)
@@ -248,7 +247,9 @@ def test_a_phone_that_stays_hot_is_a_failure_with_its_reason(
     assert "battery at 47.1 °C" in result.reason
 
 
-@pytest.mark.parametrize("odd", ["a b", "it's", 'say "no"', "$(touch hacked)", "`touch hacked`", "; touch hacked"])
+@pytest.mark.parametrize(
+    "odd", ["a b", "it's", 'say "no"', "$(touch hacked)", "`touch hacked`", "; touch hacked"]
+)
 def test_no_name_runs_anything_on_the_phone(phone: FakePhone, make_device: MakeDevice, odd: str) -> None:
     with make_device(folder=str(phone.storage / odd / "hwnas")) as device:
         assert device.sample(device.prepare(network(odd)), runs=1, seconds=0)

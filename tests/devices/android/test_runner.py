@@ -38,15 +38,30 @@ def command(built: dict[str, str]) -> list[str]:
 
 
 def test_jobs_are_done_one_after_the_other(built: dict[str, str], folder: Path) -> None:
-    jobs = ["load\t0\tsmall.onnx\t60\ta.json", "run\t0\t5\t0.01\t60\tb.json", "load\t1\tbroken.onnx\t60\tc.json"]
-    jobs += ["run\t1\t1\t0\t60\td.json", "release\t0\te.json", "run\t0\t1\t0\t60\tf.json", "load\t999\tx\t60\tg.json"]
+    jobs = [
+        "load\t0\tsmall.onnx\t60\ta.json",
+        "run\t0\t5\t0.01\t60\tb.json",
+        "load\t1\tbroken.onnx\t60\tc.json",
+    ]
+    jobs += [
+        "run\t1\t1\t0\t60\td.json",
+        "release\t0\te.json",
+        "run\t0\t1\t0\t60\tf.json",
+        "load\t999\tx\t60\tg.json",
+    ]
     told = run(command(built), folder, "threads\t1", *jobs)
     assert told.returncode == 0, told.stderr
     answers = told.stdout.splitlines()
     assert answers[0].startswith("ready ")
     assert answers[1:] == [f"done {name}.json" for name in "abcdefg"]
     a, b, c, d, e, f, g = (json.loads((folder / f"{name}.json").read_text()) for name in "abcdefg")
-    assert [operator for _, operator in a["placement"]] == ["Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm"]
+    assert [operator for _, operator in a["placement"]] == [
+        "Conv",
+        "Relu",
+        "GlobalAveragePool",
+        "Flatten",
+        "Gemm",
+    ]
     assert a["load_ms"] > 0 and a["first_run_ms"] > 0 and len(a["outputs"]) == 4
     assert len(b["samples_ms"]) >= 5 and sum(b["samples_ms"]) >= 10
     assert "broken.onnx" in c["error"]
@@ -127,7 +142,9 @@ def test_the_arm64_build_under_qemu(folder: Path) -> None:
     assert {provider for provider, _ in result["placement"]} == {"CPUExecutionProvider"}
     assert len(json.loads((folder / "b.json").read_text())["samples_ms"]) >= 3
     # The same numbers as on this machine.
-    native = run([str(fake_phone.build_runner(folder)), str(_library())], folder, "load\t0\tsmall.onnx\t60\tc.json")
+    native = run(
+        [str(fake_phone.build_runner(folder)), str(_library())], folder, "load\t0\tsmall.onnx\t60\tc.json"
+    )
     assert native.returncode == 0
     expected = json.loads((folder / "c.json").read_text())["outputs"]
     assert result["outputs"] == pytest.approx(expected, rel=1e-4)

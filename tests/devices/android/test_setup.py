@@ -1,4 +1,4 @@
-"""`hwnas devices setup`: archives from a Maven repository on the loopback interface; `doctor` on the adb daemon."""
+"""`hwnas devices setup` from a Maven repository on the loopback interface; `doctor` on an adb daemon."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_archives_are_compared_unpacked_and_remembered(maven: tuple[str, dict[st
     assert not list(hwnas_cache().parent.rglob("escape.so"))
     digest = hashlib.sha256(files[ORT]).hexdigest()
     assert digest in json.loads((hwnas_cache() / "android/checksums.json").read_text()).values()
-    assert any("knows no checksum" in line for line in said)
+    assert any("no checksum is known" in line for line in said)
     files.clear()
     assert setup.fetch_libraries("cpu", address, said.append) == folder
     # Another archive under the same name is refused, though the repository vouches for it.
@@ -154,7 +154,12 @@ def profile_file(make_profile: Callable[..., DeviceProfile], tmp_path: Path) -> 
     def write(**settings: object) -> str:
         profile = make_profile(**settings)
         path = tmp_path / "mine.toml"
-        values = {"name": "mine", "device": "android", "description": "mine", "options": dict(profile.options)}
+        values = {
+            "name": "mine",
+            "device": "android",
+            "description": "mine",
+            "options": dict(profile.options),
+        }
         write_toml(path, values)
         return str(path)
 
