@@ -202,6 +202,8 @@ if __name__ == "__main__":
     reason = missing()
     if reason is not None:
         raise SystemExit(reason)
+    ending = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # before there are threads, which inherit it
     with fake_phone() as phone:
         folder = phone.folder
         runner = build_runner(folder)
@@ -212,6 +214,5 @@ if __name__ == "__main__":
             f'runtime_dir = "{runtime_folder(folder / "runtime")}"\n'
         )
         print(f"export ANDROID_ADB_SERVER_PORT={phone.port}")
-        print(f"hwnas profile mobilenetv2_100 --device {profile}")
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        print(f"hwnas profile mobilenetv2_100 --device {profile}", flush=True)
+        signal.sigwait(ending)

@@ -30,6 +30,6 @@ def overhead_of(results: Iterable[MeasurementResult]) -> str:
     if not overheads_ms:
         return ""
     return (
-        "overhead beyond measuring (copying, loading, round trips): "
+        "overhead beyond measuring (converting, copying, loading, round trips): "
         f"{statistics.median(overheads_ms) / 1000:.2f} s a network, {max(overheads_ms) / 1000:.2f} s at most"
     )

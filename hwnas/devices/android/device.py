@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from hwnas.devices.android.chips import Phone, check_phone
 from hwnas.devices.android.graphs import GraphFiles, graph_files
-from hwnas.devices.android.libraries import find_libraries, find_runner, libraries_hash
+from hwnas.devices.android.libraries import file_hashes, find_libraries, find_runner, set_hash
 from hwnas.devices.android.link import Link, LinkLost, find_serial
 from hwnas.devices.android.settings import Settings, provider_of, read_settings, session_entries
 from hwnas.devices.android.state import Look, look, read_phone
@@ -50,7 +50,8 @@ class AndroidDevice(Device):
         models, platforms: patterns of `ro.product.model`, names of `ro.board.platform`; another is refused.
         provider: cpu, xnnpack, nnapi or qnn.
         backend: of qnn: htp, gpu or dsp.
-        plugin: library of the provider, where it is a plugin and not built into ONNX Runtime.
+        plugin: library of the provider, where it is a plugin and not built into ONNX Runtime. This one, and
+            provider.backend_path of qnn, lie on the phone already where they are whole paths.
         provider.KEY, session.KEY: an option of the execution provider, a session config entry.
         threads: within an operator on the CPU; 0 lets ONNX Runtime choose.
         allow_fallback: let nodes run on the CPU that the provider does not take; `--allow-fallback` sets it.
@@ -90,9 +91,8 @@ class AndroidDevice(Device):
 
     def open_impl(self) -> None:
         check_phone(self._phone, self.profile.name, self.settings, self.profile.power_mode)
-        self._libraries = find_libraries(self.settings, self._phone)
-        self._libraries_hash = libraries_hash(self._libraries)
-        self._program = find_runner(self.settings, self._phone)
+        self._libraries = file_hashes(find_libraries(self.settings, self._phone))
+        self._program = file_hashes([find_runner(self.settings, self._phone)])
         folder = self.settings.folder
         self._storage = Storage(self._link, folder, self.settings.cache_mb * 1024 * 1024)
         self._runner = Runner(self._link, folder)
@@ -123,10 +123,11 @@ class AndroidDevice(Device):
         details += [f"{key}={value}" for key, value in sorted(settings.session_entries.items())]
         details += [f"{settings.threads} threads"] if settings.threads else []
         details += ["CPU fallback"] if settings.allow_fallback else []
+        vendor = phone["ro.vendor.build.fingerprint"] or "unknown"
         return Fingerprint(
             chip=f"{phone.model}, {phone.chip_name}",
             os_build=f"Android {phone['ro.build.version.release']}, {phone['ro.build.display.id']}",
-            driver=f"{phone['ro.vendor.build.fingerprint'] or 'unknown'}; libraries {self._libraries_hash}",
+            driver=f"{vendor}; libraries {set_hash(self._libraries)}",
             runtime=", ".join(details),
             precision=self.profile.precision,
             power_mode=self.profile.power_mode,
@@ -226,7 +227,8 @@ class AndroidDevice(Device):
         return provider_of(self.settings, self.profile.precision, hexagon, qnn_id)
 
     def _plugin(self) -> str:
-        return f"{self._place[0]}/{self.settings.plugin}" if self.settings.plugin else ""
+        plugin = self.settings.plugin
+        return plugin if not plugin or plugin.startswith("/") else f"{self._place[0]}/{plugin}"
 
     def _restore_power_mode(self) -> None:
         """Switch fixed-performance mode off where we left it on, however that came about."""

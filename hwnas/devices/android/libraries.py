@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.devices.android.chips import Phone
 from hwnas.devices.android.settings import Settings, local_path
-from hwnas.errors import DeviceError
+from hwnas.errors import DeviceError, InputError
 from hwnas.files import hwnas_cache, read_bytes, sha256, sha256_of_plain
 
 ABI = "arm64-v8a"
@@ -30,8 +30,15 @@ def runner_path() -> Path:
 
 
 def library_names(settings: Settings, hexagon: int) -> list[str]:
-    """The libraries that a profile needs on a phone with this Hexagon version (0: none)."""
+    """The libraries that a profile needs on a phone with this Hexagon version (0: none).
+
+    What is given as a whole path is on the phone already.
+    """
     names = ["libonnxruntime.so"]
+    if settings.plugin and not settings.plugin.startswith("/"):
+        names.append(settings.plugin)
+    if settings.provider_options.get("backend_path", "").startswith("/"):
+        return names
     if settings.backend == "htp":
         names += ["libQnnHtp.so", "libQnnSystem.so", "libQnnHtpPrepare.so"]
         names += [f"libQnnHtpV{hexagon}{part}.so" for part in ("Stub", "Skel")]
@@ -39,7 +46,7 @@ def library_names(settings: Settings, hexagon: int) -> list[str]:
         names += ["libQnnGpu.so"]
     elif settings.backend == "dsp":
         names += ["libQnnDsp.so", *(f"libQnnDspV{hexagon}{part}.so" for part in ("Stub", "Skel"))]
-    return names + ([settings.plugin] if settings.plugin else [])
+    return names
 
 
 def find_libraries(settings: Settings, phone: Phone) -> list[Path]:
@@ -83,6 +90,14 @@ def find_runner(settings: Settings, phone: Phone) -> Path:
     return path
 
 
-def libraries_hash(libraries: Sequence[Path]) -> str:
-    """Sixteen hexadecimal digits that stand for a set of libraries."""
-    return sha256_of_plain({path.name: sha256(read_bytes(path)) for path in libraries})[:16]
+def file_hashes(files: Sequence[Path]) -> dict[Path, str]:
+    """The SHA-256 of each file. Raises DeviceError where one cannot be read."""
+    try:
+        return {path: sha256(read_bytes(path)) for path in files}
+    except InputError as error:
+        raise DeviceError(error.cause, error.fix) from None
+
+
+def set_hash(files: Mapping[Path, str]) -> str:
+    """Sixteen hexadecimal digits that stand for a set of files with these hashes."""
+    return sha256_of_plain({path.name: digest for path, digest in files.items()})[:16]

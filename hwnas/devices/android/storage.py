@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hwnas.devices.android.libraries import set_hash
 from hwnas.devices.android.link import Link, StorageFull
-from hwnas.errors import DeviceError, InputError
-from hwnas.files import read_bytes, sha256, sha256_of_plain
+from hwnas.errors import DeviceError
+from hwnas.files import read_bytes
 
 CACHED = re.compile(r"^(\d+) ([0-9a-f]{32}\.(?:onnx|bin))$", re.MULTILINE)
 
@@ -60,30 +61,28 @@ class Storage:
             self._sizes = {name: int(size) for size, name in CACHED.findall(made.output)}
             self._make_room(0)
 
-    def install(self, libraries: Sequence[Path], runner: Path) -> tuple[str, str]:
+    def install(self, libraries: Mapping[Path, str], runner: Mapping[Path, str]) -> tuple[str, str]:
         """Copy libraries and the runner, those that are not there yet; their places on the phone.
 
+        Args:
+            libraries, runner: files with their SHA-256.
+
         Raises:
-            DeviceError: a file cannot be read here, or the phone has no room.
+            DeviceError: the phone has no room.
             LinkLost: the phone does not answer.
         """
-        contents = {path.name: _content(path) for path in libraries}
-        hashes = {name: sha256(content) for name, content in contents.items()}
-        place = f"{self.folder}/lib-{sha256_of_plain(hashes)[:16]}"
-        program = _content(runner)
-        executable = f"{self.folder}/runner-{sha256(program)[:16]}"
+        place, executable = f"lib-{set_hash(libraries)}", f"runner-{set_hash(runner)}"
         self._run(
             f'cd {shlex.quote(self.folder)} && for old in lib-* runner-*; do case "$old" in '
-            f'{place.rpartition("/")[2]}|{executable.rpartition("/")[2]}) ;; *) rm -rf "$old";; esac; done; '
-            f"mkdir -p {shlex.quote(place)}"
+            f'{place}|{executable}) ;; *) rm -rf "$old";; esac; done; mkdir -p {place}'
         )
-        there = self._hashes([*(f"{place}/{name}" for name in contents), executable])
-        for name, content in contents.items():
-            if there.get(f"{place}/{name}") != hashes[name]:
-                self._push(content, f"{place}/{name}", 0o600)
-        if there.get(executable) != sha256(program):
-            self._push(program, executable, 0o700)
-        return place, executable
+        wanted = {f"{self.folder}/{place}/{path.name}": (path, 0o600) for path in libraries}
+        wanted |= {f"{self.folder}/{executable}": (path, 0o700) for path in runner}
+        there = self._hashes(list(wanted))
+        for target, (path, mode) in wanted.items():
+            if there.get(target) != {**libraries, **runner}[path]:
+                self._push(read_bytes(path), target, mode)
+        return f"{self.folder}/{place}", f"{self.folder}/{executable}"
 
     def bring(self, files: Mapping[str, bytes]) -> int:
         """See to it that graph files are on the phone, and stay until they are dropped; bytes copied.
@@ -160,10 +159,3 @@ class Storage:
         if answer.code != 0:
             reason = answer.errors or answer.output or f"exit code {answer.code}"
             raise DeviceError(f"phone {self.link.serial} cannot keep files: {reason}", "see the reason")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except InputError as error:
-        raise DeviceError(error.cause, error.fix) from None
