@@ -109,9 +109,8 @@ class AndroidDevice(Device):
         if self._worker is not None:
             self._worker.shutdown(cancel_futures=True)
         self._runner.stop()
-        with contextlib.suppress(
-            LinkLost
-        ):  # then the runner's shell restores it, and the next opening cleans up
+        # Without a link the runner's own shell restores the power mode, and the next opening cleans up.
+        with contextlib.suppress(LinkLost):
             self._link.shell(f"cd {shlex.quote(self._storage.work)} && rm -f owner *.json *.part")
             self._restore_power_mode()
 
@@ -208,6 +207,7 @@ class AndroidDevice(Device):
 
     def _furnish(self) -> None:
         """Everything on the phone that the first graph needs."""
+        self._runner.claim()
         self._storage.open()
         self._restore_power_mode()
         self._place = self._storage.install(self._libraries, self._program)
@@ -231,11 +231,15 @@ class AndroidDevice(Device):
         return plugin if not plugin or plugin.startswith("/") else f"{self._place[0]}/{plugin}"
 
     def _restore_power_mode(self) -> None:
-        """Switch fixed-performance mode off where we left it on, however that came about."""
+        """Switch fixed-performance mode off where we left it on, however that came about.
+
+        The shell of a runner that has just ended does so itself; if it came late it would switch off what the
+        next runner has switched on. So it is waited for, and only then done in its place.
+        """
         marker = f"../{MARKER}"
-        self._link.shell(
-            f"cd {shlex.quote(self._storage.work)} && test -e {marker} && {SWITCH} false && rm -f {marker}"
-        )
+        wait = f"for turn in 1 2 3 4 5 6 7 8 9 10; do test -e {marker} || break; sleep 0.2; done"
+        restore = f"test -e {marker} && {SWITCH} false && rm -f {marker}"
+        self._link.shell(f"cd {shlex.quote(self._storage.work)} && {{ {wait}; {restore}; }}")
 
     def _upload(self, network: Network) -> Future[GraphFiles]:
         assert self._worker is not None

@@ -17,8 +17,6 @@ from hwnas.errors import DeviceError
 from hwnas.files import hwnas_home, sha256
 
 LIFETIME_S = 3600  # after which the phone ends the runner, whatever became of us; it is started anew before
-BUSY = 75  # the runner's exit code where another one holds the folder
-HOST_GONE = 3
 MARKER = "fixed-performance"
 SWITCH = "cmd power set-fixed-performance-mode-enabled"
 DSP_PLACES = "/vendor/dsp/cdsp;/vendor/lib/rfsa/adsp;/system/lib/rfsa/adsp"
@@ -49,36 +47,49 @@ class Runner:
         self._jobs = 0
         self.version = ""
 
+    def claim(self) -> None:
+        """End a runner that a killed process of this user left behind, before anything is touched.
+
+        Raises:
+            DeviceError: another computer uses the phone.
+            LinkLost: the phone does not answer.
+        """
+        busy = "( flock -n 9; test $? = 1 ) 9< runner.lock"
+        owner = ""
+        for _ in range(5):
+            answer = self._link.shell(
+                f"cd {shlex.quote(self._work)} && test -e runner.lock && {busy} && cat owner"
+            )
+            if answer.code != 0:
+                return
+            owner, _, pid = answer.output.strip().rpartition(" ")
+            if owner != _owner() or not pid.isdecimal():
+                break
+            self._link.shell(f"kill -9 {pid}; sleep 0.2")
+        raise DeviceError(
+            f"phone {self._link.serial} is in use by hwnas on another computer or account ({owner})",
+            "wait until it has ended; its runner ends by itself within the hour",
+        )
+
     def start(
         self, library_folder: str, executable: str, fixed_performance: bool, settings: Sequence[str]
     ) -> None:
-        """Start it, ending one that a killed process of this user left behind.
+        """Start it.
 
         Args:
             settings: the lines that every graph is loaded with.
 
         Raises:
-            DeviceError: it does not start, or another computer uses the phone.
+            DeviceError: it does not start.
             LinkLost: the phone does not answer.
         """
-        for attempt in range(5):
-            answer = self._start(library_folder, executable, fixed_performance)
-            if answer is None:
-                break
-            if self._process is None or self._process.code != BUSY:
-                raise self._refused()
-            owner, _, pid = self._link.shell(f"cat {self._quoted('owner')}").output.strip().rpartition(" ")
-            if owner != _owner() or not pid.isdecimal() or attempt == 4:
-                raise DeviceError(
-                    f"phone {self._link.serial} is in use by hwnas on another computer or account ({owner})",
-                    "wait until it has ended; its runner ends by itself within the hour",
-                )
-            self._link.shell(f"kill -9 {pid}; sleep 0.2")
+        if not self._start(library_folder, executable, fixed_performance):
+            raise self._refused()
         for line in settings:
             self._sent(line)
 
-    def _start(self, library_folder: str, executable: str, fixed_performance: bool) -> str | None:
-        """None when it runs, otherwise what it said."""
+    def _start(self, library_folder: str, executable: str, fixed_performance: bool) -> bool:
+        """Whether it runs."""
         self.stop()
         variables = {
             "LD_LIBRARY_PATH": library_folder,
@@ -100,10 +111,10 @@ class Runner:
         self._ends_s = time.monotonic() + LIFETIME_S
         ready = process.line(30)
         if ready is None or not ready.startswith("ready "):
-            return ready or process.errors
+            return False
         _, pid, self.version = ready.split(" ", 2)
         self._link.shell(f"echo {shlex.quote(f'{_owner()} {pid}')} > {self._quoted('owner')}")
-        return None
+        return True
 
     def stop(self) -> None:
         """End it: it sees the end of its stdin."""
