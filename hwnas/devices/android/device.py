@@ -15,10 +15,11 @@ from hwnas.devices.android.chips import Phone, check_phone
 from hwnas.devices.android.graphs import GraphFiles, graph_files
 from hwnas.devices.android.libraries import file_hashes, find_libraries, find_runner, set_hash
 from hwnas.devices.android.link import Link, LinkLost, find_serial
-from hwnas.devices.android.settings import Settings, provider_of, read_settings, session_entries
+from hwnas.devices.android.placement import CPU, placement_of
+from hwnas.devices.android.settings import provider_of, read_settings, session_entries
 from hwnas.devices.android.state import Look, look, read_phone
 from hwnas.devices.android.storage import Storage
-from hwnas.devices.android.warm import MARKER, SWITCH, JobFailed, Runner, RunnerDied, settings_lines
+from hwnas.devices.android.warm import JobFailed, Runner, RunnerDied, settings_lines
 from hwnas.devices.base import Device, Handle
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
@@ -27,7 +28,6 @@ from hwnas.network import Network
 ATTEMPTS = 2  # at one job: a second one after the link was lost or the runner died
 SLOTS = 256  # graphs that a runner holds
 COOL_LOOK_S = 5.0  # between two looks at a phone that cools down
-CPU = "CPUExecutionProvider"
 
 Result = TypeVar("Result")
 
@@ -112,7 +112,7 @@ class AndroidDevice(Device):
         # Without a link the runner's own shell restores the power mode, and the next opening cleans up.
         with contextlib.suppress(LinkLost):
             self._link.shell(f"cd {shlex.quote(self._storage.work)} && rm -f owner *.json *.part")
-            self._restore_power_mode()
+            self._runner.restore_power_mode()
 
     def fingerprint(self) -> Fingerprint:
         phone, settings = self._phone, self.settings
@@ -209,7 +209,7 @@ class AndroidDevice(Device):
         """Everything on the phone that the first graph needs."""
         self._runner.claim()
         self._storage.open()
-        self._restore_power_mode()
+        self._runner.restore_power_mode()
         self._place = self._storage.install(self._libraries, self._program)
         self._start_runner()
 
@@ -229,17 +229,6 @@ class AndroidDevice(Device):
     def _plugin(self) -> str:
         plugin = self.settings.plugin
         return plugin if not plugin or plugin.startswith("/") else f"{self._place[0]}/{plugin}"
-
-    def _restore_power_mode(self) -> None:
-        """Switch fixed-performance mode off where we left it on, however that came about.
-
-        The shell of a runner that has just ended does so itself; if it came late it would switch off what the
-        next runner has switched on. So it is waited for, and only then done in its place.
-        """
-        marker = f"../{MARKER}"
-        wait = f"for turn in 1 2 3 4 5 6 7 8 9 10; do test -e {marker} || break; sleep 0.2; done"
-        restore = f"test -e {marker} && {SWITCH} false && rm -f {marker}"
-        self._link.shell(f"cd {shlex.quote(self._storage.work)} && {{ {wait}; {restore}; }}")
 
     def _upload(self, network: Network) -> Future[GraphFiles]:
         assert self._worker is not None
@@ -324,24 +313,3 @@ class AndroidDevice(Device):
             f"phone {self._serial} went away: {error}",
             "plug it in again, then give the same command again: what was measured is kept",
         )
-
-
-def placement_of(network: str, pairs: object, settings: Settings) -> dict[str, dict[str, int]]:
-    """Nodes by provider and operator, as ONNX Runtime tells; nothing from one that is too old to tell.
-
-    Args:
-        pairs: (provider, operator) of each node.
-
-    Raises:
-        PreparationError: nodes run on the CPU, and nobody allowed that.
-    """
-    counts: dict[str, Counter[str]] = {}
-    for provider, operator in pairs if isinstance(pairs, list) else []:
-        counts.setdefault(provider, Counter())[operator] += 1
-    if CPU in counts and not settings.has_cpu_fallback:
-        operators = ", ".join(sorted(counts[CPU]))
-        raise PreparationError(
-            f"{network}: {operators} would run on the CPU, not on {settings.provider}",
-            "replace them, or measure it so with --allow-fallback",
-        )
-    return {provider: dict(sorted(counter.items())) for provider, counter in counts.items()}

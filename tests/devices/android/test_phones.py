@@ -10,8 +10,9 @@ import pytest
 from fake_phone import GALAXY_S20, SERIAL, FakePhone
 
 from hwnas.devices.android.chips import Phone, check_phone
-from hwnas.devices.android.device import AndroidDevice, placement_of
+from hwnas.devices.android.device import AndroidDevice
 from hwnas.devices.android.libraries import library_names
+from hwnas.devices.android.placement import placement_of
 from hwnas.devices.android.settings import provider_of, read_settings, session_entries
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import DeviceProfile
