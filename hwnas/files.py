@@ -38,7 +38,7 @@ def hwnas_config() -> Path:
 
 
 def hwnas_cache() -> Path:
-    """Where downloads and decoded images are kept: `$HWNAS_CACHE`, or the platform's place for caches."""
+    """Where downloads, decoded images and programs are kept: `$HWNAS_CACHE`, or the platform's place."""
     import platformdirs
 
     return Path(os.environ.get("HWNAS_CACHE") or platformdirs.user_cache_dir("hwnas", appauthor=False))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from hwnas.cli.device_options import AnyGpu, Batch
+from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch
 from hwnas.cli.output import (
     AllowCode,
     Cut,
@@ -131,6 +131,7 @@ def compress(
     ] = None,
     batch: Batch = None,
     any_gpu: AnyGpu = False,
+    allow_fallback: AllowFallback = False,
     max_measurements: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Networks that the run may measure before it emits checkpoints."),
@@ -218,6 +219,7 @@ def compress(
         picks=tuple(rules) or ("knee",),
         batch=batch,
         any_gpu=any_gpu,
+        allow_fallback=allow_fallback,
         max_measurements=max_measurements,
     )
     target = target_of(search)

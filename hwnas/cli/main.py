@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
-app.command("devices", epilog=devices.EXAMPLE)(devices.devices)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+app.add_typer(devices.app)
 app.command("space", epilog=space.EXAMPLE)(space.space)
 
 

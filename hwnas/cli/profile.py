@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli.device_options import AllowUnknown, AnyGpu, Batch, Mode, Stacks, Tile
-from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+from hwnas.cli.device_options import (
+    AllowFallback,
+    AllowUnknown,
+    AnyGpu,
+    Batch,
+    Mode,
+    RuntimeDir,
+    Stacks,
+    Tile,
+)
+from hwnas.cli.output import Json, TerminalProgress, messages, print_json, print_table
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
@@ -29,9 +38,14 @@ def profile(
         list[str], typer.Argument(help="timm name, .onnx file, checkpoint directory, or module:function.")
     ],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    protocol: Annotated[str, typer.Option(help="quick, search, report, or a .toml file.")] = "search",
+    protocol: Annotated[
+        str,
+        typer.Option(help="quick, search, report, or a .toml file.", show_default="the profile's, or search"),
+    ] = "",
     batch: Batch = None,
     any_gpu: AnyGpu = False,
+    allow_fallback: AllowFallback = False,
+    runtime_dir: RuntimeDir = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
     ] = False,
@@ -49,12 +63,15 @@ def profile(
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.protocols import describe, load_protocol
     from hwnas.profiles.session import Session
+    from hwnas.profiles.statistics import overhead_of
     from hwnas.profiles.store import MeasurementStore
 
     changed = with_options(
         load_profile(device),
         batch=batch,
         any_gpu=any_gpu or None,
+        allow_fallback=allow_fallback or None,
+        runtime_dir=None if runtime_dir is None else str(runtime_dir),
         mode=mode,
         tile=tile,
         stacks=stacks,
@@ -63,7 +80,7 @@ def profile(
     opened = open_device(changed)
     if explain and not isinstance(opened, SimulatorDevice):
         raise InputError(f"--explain needs a simulated device, {device} is none", "take --device sim-npu")
-    how = load_protocol(protocol)
+    how = load_protocol(protocol or changed.protocol or "search")
     networks = [find_network(model) for model in models]
     with (
         MeasurementStore(hwnas_home() / "history.db") as store,
@@ -85,6 +102,9 @@ def profile(
         print_json([_plain(model, result, schedules.get(result.network_hash)) for model, result in rows])
     else:
         _show(rows)
+        overhead = overhead_of([result for _, result in rows])
+        if overhead:
+            messages().print(overhead, highlight=False)
         for named in schedules.values():
             _show_schedules(named)
     failed = [(model, result) for model, result in rows if not _measured(result)]

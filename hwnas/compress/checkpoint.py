@@ -48,6 +48,8 @@ class Summary:
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
         agreement: share of the test part's images on which network and reference answer alike.
+        accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
+            where there is no such graph.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -78,6 +80,7 @@ class Summary:
     protocol: str
     fingerprint: str
     command: str
+    accuracy_in_precision: Interval | None = None
 
 
 def write_checkpoint(
@@ -174,7 +177,13 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
-    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracy are fp32.\n"
+    precision = (
+        "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+    )
+    if summary.accuracy_in_precision is not None:
+        precision += (
+            f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
+        )
     refusal = (
         "- The device refuses the reference, whose latency there is not known. The anchor is the accepted\n"
         "  architecture with the lowest loss.\n"

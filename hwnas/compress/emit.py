@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
+from hwnas.compress.data import Data
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress, watch_queue
@@ -20,9 +21,9 @@ from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
-from hwnas.errors import DeviceError, HwnasError, InputError
+from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
-from hwnas.measurement import Interval, Measurement
+from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
@@ -234,6 +235,9 @@ def _write(
         latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=_accuracy(finished.stitched),
         accuracy=_accuracy(correct),
+        accuracy_in_precision=_accuracy(
+            _correct_in_precision(finished.network, reference.data, target.profile.precision)
+        ),
         accuracy_reference=_accuracy(reference_correct),
         accuracy_difference=None
         if correct is None or reference_correct is None
@@ -258,6 +262,27 @@ def _write(
         summary=summary,
     )
     finished.state_file.unlink(missing_ok=True)
+
+
+def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:
+    """Which images of the test part the graph in a device's precision classifies rightly, on this CPU.
+
+    None without labels, in fp32, and where the network has no graph in that precision.
+    """
+    import onnxruntime as ort
+
+    if precision == "fp32" or data.test.labels is None:
+        return None
+    try:
+        content = network.onnx(precision)
+    except NetworkFormError:
+        return None
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    answers = [
+        session.run(None, {name: x.contiguous().numpy()})[0].argmax() for x, _ in data.batches(data.test, 1)
+    ]
+    return torch.tensor(np.array(answers)) == data.test.labels
 
 
 def _accuracy(correct: Tensor | None) -> Interval | None:

@@ -22,6 +22,7 @@ from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
+from hwnas.profiles.statistics import overhead_of
 from hwnas.profiles.store import MeasurementStore
 
 FRONT_SCHEMA = "hwnas.front/2"
@@ -93,7 +94,12 @@ def target_of(settings: SearchSettings) -> Target:
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
     profile = load_profile(settings.device)
-    profile = with_options(profile, batch=settings.batch, any_gpu=settings.any_gpu or None)
+    profile = with_options(
+        profile,
+        batch=settings.batch,
+        any_gpu=settings.any_gpu or None,
+        allow_fallback=settings.allow_fallback or None,
+    )
     if settings.batch is not None:
         profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
@@ -198,6 +204,9 @@ def search_device(
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
+    overhead = overhead_of(measured.values())
+    if overhead:
+        progress.say(overhead)
     return outcome
 
 

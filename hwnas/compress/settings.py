@@ -67,6 +67,7 @@ class SearchSettings:
         filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
         batch: images a run; None is the profile's own.
         any_gpu: measure on another chip than the profile is for.
+        allow_fallback: let a phone's CPU run what its accelerator cannot.
         max_measurements: networks that may be measured in all searches of this run directory on this device,
             what else is measured by the same protocol included; None is no bound.
     """
@@ -83,6 +84,7 @@ class SearchSettings:
     filter_threshold: float
     batch: int | None = None
     any_gpu: bool = False
+    allow_fallback: bool = False
     max_measurements: int | None = None
 
     def __post_init__(self) -> None:

@@ -86,15 +86,14 @@ class HostDevice(Device):
             temperatures_c=machine.temperatures_c(),
             throttled=self._throttle_count != last if known else None,
             load=machine.load(),
+            governor=machine.governor(),
         )
 
     def prepare_impl(self, network: Network) -> Handle:
-        import onnxruntime as ort
-
         batched = network.batched(self.batch) if self.batch else network
         content = batched.onnx(self.profile.precision)
         try:
-            session = ort.InferenceSession(content, self._options(), providers=[PROVIDER])
+            session = self._session(content)
             binding = session.io_binding()
             for value in session.get_inputs():
                 binding.bind_cpu_input(value.name, _input_array(value))
@@ -127,6 +126,11 @@ class HostDevice(Device):
 
     def release_impl(self, handle: Handle) -> None:
         handle.state = None  # the session and its thread pool go with the last reference
+
+    def _session(self, content: bytes) -> ort.InferenceSession:
+        import onnxruntime as ort
+
+        return ort.InferenceSession(content, self._options(), providers=[PROVIDER])
 
     def _options(self) -> ort.SessionOptions:
         import onnxruntime as ort
