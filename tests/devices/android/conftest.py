@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,16 +49,27 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture
-def on_sending(monkeypatch: pytest.MonkeyPatch) -> OnSending:
-    """Do something each time that a job of a kind was sent to the runner, at most so many times."""
+def on_sending(monkeypatch: pytest.MonkeyPatch, phone: FakePhone) -> OnSending:
+    """Do something each time that a job of a kind was sent to the runner, at most so many times.
+
+    The runner is stopped meanwhile, so that it cannot have finished the job before.
+    """
 
     def install(kind: str, action: Callable[[], object], times: int = 1) -> None:
         send, left = Process.send, itertools.count(times, -1)
 
         def sent(process: Process, text: str) -> None:
+            if not text.startswith(kind) or next(left) <= 0:
+                send(process, text)
+                return
+            runners = phone.processes()
+            for pid in runners:
+                os.kill(pid, signal.SIGSTOP)
             send(process, text)
-            if text.startswith(kind) and next(left) > 0:
-                action()
+            action()
+            for pid in runners:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
         monkeypatch.setattr(Process, "send", sent)
 
