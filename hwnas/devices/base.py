@@ -116,6 +116,10 @@ class Device(BaseDevice):
     def prepare_impl(self, network: Network) -> Handle:
         """Load a network. Raises PreparationError or NetworkFormError where this one cannot be run."""
 
+    def prepare_fresh_impl(self, network: Network) -> Handle:
+        """The same, in a process of its own where the device has such."""
+        return self.prepare_impl(network)
+
     @abstractmethod
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
@@ -131,14 +135,18 @@ class Device(BaseDevice):
             for handle in list(self._handles.values()):
                 last_to_first.callback(self.release, handle)
 
-    def prepare(self, network: Network) -> Handle:
+    def prepare(self, network: Network, *, fresh: bool = False) -> Handle:
         """Load a network and keep it ready.
+
+        Args:
+            fresh: in a process of its own where the device has such. What a process does not change while it
+                lives, such as where its memory lies, then differs from handle to handle.
 
         Raises:
             PreparationError, NetworkFormError: this device cannot run this network.
         """
         self._require_open()
-        handle = self.prepare_impl(network)
+        handle = self.prepare_fresh_impl(network) if fresh else self.prepare_impl(network)
         self._handles[id(handle)] = handle
         return handle
 
