@@ -1,12 +1,13 @@
 """A network in a process of its own: nothing of an earlier one (memory layout, heap, threads) is left in it.
 
-The process is `python -m hwnas.devices.host_process`. It is sent one line of JSON with the size of the model and
-the model itself, and then one line of JSON for each sampling; it answers each with a line of JSON. It ends when
-its input does, so it never outlives whoever started it.
+The process is `python -m hwnas.devices.host_process`. It is sent one line of JSON with the size of the model
+and the model itself, and then one line of JSON for each sampling; it answers each with a line of JSON. It
+ends when its input does, so it never outlives whoever started it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -33,7 +34,7 @@ class HostProcess:
     """
 
     def __init__(self, content: bytes, threads: int) -> None:
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
             [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -57,10 +58,8 @@ class HostProcess:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             process.wait(END_S)
         except subprocess.TimeoutExpired:

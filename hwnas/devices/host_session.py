@@ -39,7 +39,7 @@ def session_options(threads: int) -> ort.SessionOptions:
 
 
 def load(content: bytes, options: ort.SessionOptions) -> Loaded:
-    """Load a serialised ONNX model, bind seeded inputs, and run it once. ONNX Runtime's errors pass through."""
+    """Load a serialised model, bind seeded inputs, run it once. ONNX Runtime's errors pass through."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(content, options, providers=[PROVIDER])

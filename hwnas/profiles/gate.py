@@ -1,7 +1,8 @@
 """The decision of `hwnas check`: is a network slower than its baseline by more than a threshold?
 
-A regression needs both: an effect over the threshold, and significance on repeats. So a slow-down that lies exactly
-at the threshold is found half of the time, whatever the noise, and one of twice the threshold nearly always. What
+A regression needs both: an effect over the threshold, and significance on repeats. So a slow-down that lies
+exactly at the threshold is found half of the time, whatever the noise, and one of twice the threshold nearly
+always. What
 cannot be told apart is called inconclusive: neither side of the truth is guessed.
 """
 
@@ -32,7 +33,8 @@ class Decision:
 
     Attributes:
         effect: by how much it is slower; negative is faster.
-        low, high: the interval of the effect, at a confidence of 1 − 2 × the accepted chance of a false alarm;
+        low, high: the interval of the effect, at a confidence of 1 − 2 × the accepted chance of a false
+            alarm;
             None is no bound: too few repeats.
         noise_floor: the smallest slow-down that these repeats could have told from none; None is none at all.
         p_slower: the p-value of the hypothesis that it is not slower.
@@ -53,6 +55,11 @@ class Decision:
 def confidence(networks: int) -> float:
     """Of each network's interval, so that all of them and both looks together keep to `FALSE_ALARMS`."""
     return 1 - 2 * FALSE_ALARMS / LOOKS / networks
+
+
+def fewest_repeats(networks: int) -> int:
+    """Interleaved repeats without which nothing can be significant."""
+    return fewest_pairs(confidence(networks))
 
 
 def decide_paired(log_ratios: Sequence[float], threshold: float, networks: int = 1) -> Decision:
@@ -94,7 +101,7 @@ def is_settled(log_ratios: Sequence[float], threshold: float, networks: int = 1)
     """
     if paired_shift(log_ratios, confidence(networks)).high < math.log1p(threshold):
         return True
-    at_first_look = len(log_ratios) == max(FIRST_LOOK, fewest_pairs(confidence(networks)))
+    at_first_look = len(log_ratios) == max(FIRST_LOOK, fewest_repeats(networks))
     return at_first_look and decide_paired(log_ratios, threshold, networks).verdict == "regression"
 
 

@@ -1,8 +1,9 @@
 """How far two sets of latencies lie apart, by ranks: exact at any number of repeats, indifferent to outliers.
 
-Both estimates are due to Hodges and Lehmann (1963): the median of all pairwise averages (paired repeats) or of
-all pairwise differences (two independent sets). Intervals and p-values come from the exact null distribution of
-Wilcoxon's signed-rank statistic and of Mann and Whitney's U, so they hold for ten repeats as for a hundred.
+Both estimates are due to Hodges and Lehmann (1963): the median of all pairwise averages (paired repeats) or
+of all pairwise differences (two independent sets). Intervals and p-values come from the exact null
+distribution of Wilcoxon's signed-rank statistic and of Mann and Whitney's U, so they hold for ten repeats as
+for a hundred.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Networks side by side: short slices in turn, in repeats that share nothing but the device.
 
 A repeat prepares every network anew, in a process of its own where the device has such, and then gives each a
-slice of runs in turn, `a b b a a b …`, so that whatever slows the device down meets all of them alike. Repeats are
-independent of each other; the runs within one are not.
+slice of runs in turn, `a b b a a b …`, so that whatever slows the device down meets all of them alike.
+Repeats are independent of each other; the runs within one are not.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def latency_ms(slices: Slices) -> float:
     """The lower decile of a network's runs in one repeat: its latency where nothing else ran.
 
     Other work on the device only ever adds time, and to some runs more than to others. The median follows how
-    many runs were disturbed, the smallest run is a single one; the decile is near the one and steady as the other.
+    many runs were disturbed, the smallest run is a single one; the decile is near the one and steady as the
+    other.
     """
     ordered = sorted(itertools.chain.from_iterable(slices))
     return ordered[int(QUANTILE * (len(ordered) - 1))]
