@@ -1,12 +1,14 @@
 """How often `hwnas check` fails wrongly, and how often it finds a true slow-down, beside other rules.
 
-python benchmarks/gate_power.py verify [--minutes M]              # that 5 % and 10 % more work take so much longer
-python benchmarks/gate_power.py collect --pairs N [--minutes M]   # append pairs of measurements; goes on where it was
-python benchmarks/gate_power.py replay                            # every rule on the same samples
-python benchmarks/gate_power.py simulate --pairs N --file FILE    # pairs of known truth, to check the statistics only
+python benchmarks/gate_power.py verify [--minutes M]              # that 5 % and 10 % more work take so much
+longer python benchmarks/gate_power.py collect --pairs N [--minutes M]   # append pairs of measurements; goes
+on where it was python benchmarks/gate_power.py replay                            # every rule on the same
+samples python benchmarks/gate_power.py simulate --pairs N --file FILE    # pairs of known truth, to check the
+statistics only
 
-Of five pairs three are of equal work (other weights), one has 5 % and one 10 % more layers. Every second five are
-taken while another process loads a core. The file of samples is only appended to (--file, runs/gate_power.jsonl).
+Of five pairs three are of equal work (other weights), one has 5 % and one 10 % more layers. Every second five
+are taken while another process loads a core. The file of samples is only appended to (--file,
+runs/gate_power.jsonl).
 """
 
 from __future__ import annotations
@@ -126,7 +128,10 @@ def collect(path: Path, device: str, pairs: int, minutes: float) -> None:
             }
             file.write(json.dumps(pair).encode() + b"\n")
             file.flush()
-            print(f"{index + 1}/{pairs} {kind}{', loaded' if is_loaded else ''}: {pair['seconds']} s", flush=True)
+            print(
+                f"{index + 1}/{pairs} {kind}{', loaded' if is_loaded else ''}: {pair['seconds']} s",
+                flush=True,
+            )
 
 
 def sitting(device: Any, both: list[Network], thresholds: tuple[float, ...]) -> Iterator[Any]:
@@ -147,7 +152,9 @@ def simulate(path: Path, pairs: int) -> None:
 
     def run_ms(true_ms: float, is_loaded: bool) -> list[float]:
         undisturbed = true_ms * np.exp(generator.normal(0, 0.01)) * np.exp(generator.normal(0, 0.01, (5, 20)))
-        delays = generator.exponential(2.0, (5, 20)) * (generator.random((5, 20)) < (0.6 if is_loaded else 0.05))
+        delays = generator.exponential(2.0, (5, 20)) * (
+            generator.random((5, 20)) < (0.6 if is_loaded else 0.05)
+        )
         return (undisturbed + delays).round(4).tolist()
 
     with path.open("w") as file:
@@ -210,7 +217,9 @@ def replay(path: Path) -> None:
 
 def main() -> None:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", nargs="?", choices=["verify", "collect", "replay", "simulate"])
     parser.add_argument("--file", type=Path, default=Path("runs/gate_power.jsonl"))
     parser.add_argument("--device", default="cpu")

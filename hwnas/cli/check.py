@@ -224,7 +224,7 @@ def _show(report: Report) -> None:
     outcome = {0: "pass", 1: "regression", 2: "could not run", 3: "inconclusive"}[report.exit_code]
     typer.echo(
         f"{outcome} (exit code {report.exit_code}): {report.device} against {report.baseline}, "
-        f"threshold {report.threshold:.1%}; latencies are medians, decisions rest on lower deciles"
+        f"threshold {report.threshold:.1%}; latencies are lower deciles: without what else ran"
     )
 
 

@@ -27,7 +27,11 @@ def find_network(text: str) -> Network:
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
     """
-    network = _find(text)
+    return with_noise(_find(text))
+
+
+def with_noise(network: Network) -> Network:
+    """The network itself, with noise to be calibrated with where it takes images."""
     shape = network.input_shape
     if len(shape) == 4:
         generator = np.random.default_rng(0)

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hwnas.compress.models import find_network
-from hwnas.errors import InputError, first_line
-from hwnas.network import Network
+from hwnas.compress.models import find_network, with_noise
+from hwnas.errors import HwnasError, InputError, first_line
+from hwnas.network import Network, Part
 
 GIT_TIMEOUT_S = 300.0
 
@@ -99,7 +99,8 @@ def _function_at(folder: Path, model: str, revision: str) -> Network:
             raise InputError(
                 f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
             )
-        return find_network(str(output))
+        content = output.read_bytes()
+    return with_noise(Network(model, [Part(model, onnx=lambda: content)]))
 
 
 def _git(arguments: Sequence[str], revision: str) -> str:
@@ -125,4 +126,7 @@ def _git(arguments: Sequence[str], revision: str) -> str:
 
 if __name__ == "__main__":
     named, target = sys.argv[1:]
-    Path(target).write_bytes(find_network(named).onnx())
+    try:
+        Path(target).write_bytes(find_network(named).onnx())
+    except HwnasError as failure:
+        sys.exit(failure.cause)

@@ -162,14 +162,14 @@ def _check_one(
     both = [entry.baseline, entry.network]
     settled = partial(gate.is_settled, threshold=threshold, networks=networks)
     old, new = measure_repeats(device, both, terms.pace, settled, clock)
-    old_ms, new_ms = ([latency_ms(slices) for slices in taken] for taken in (old, new))
-    log_ratios = tuple(math.log(now / then) for then, now in zip(old_ms, new_ms, strict=True))
+    old_ms, new_ms = (tuple(map(latency_ms, taken)) for taken in (old, new))
     how: How
     if device.kind == "modelled":
         how, decision = "modelled", gate.decide_modelled(old_ms[0], new_ms[0], threshold)
     elif isinstance(device, QueueDevice):
         how, decision = "jobs", gate.decide_recorded(old_ms, new_ms, threshold, networks)
     else:
+        log_ratios = [math.log(now / then) for then, now in zip(old_ms, new_ms, strict=True)]
         how, decision = "interleaved", gate.decide_paired(log_ratios, threshold, networks)
     return Checked(
         model=entry.model,
@@ -177,9 +177,10 @@ def _check_one(
         how=how,
         reason=explain(decision, terms),
         decision=decision,
-        baseline_ms=tuple(map(median_ms, old)),
-        now_ms=tuple(map(median_ms, new)),
-        log_ratios=log_ratios if how == "interleaved" else (),
+        baseline_ms=old_ms,
+        now_ms=new_ms,
+        baseline_median_ms=tuple(map(median_ms, old)),
+        now_median_ms=tuple(map(median_ms, new)),
     )
 
 
@@ -199,7 +200,7 @@ def _check_recorded(
     # Nothing is interleaved, so the repeats are as many as those that were recorded.
     pace = replace(terms.pace, max_repeats=max(len(recorded.repeats_ms), gate.fewest_repeats(networks)))
     (new,) = measure_repeats(device, [entry.network], pace)
-    new_ms = [latency_ms(slices) for slices in new]
+    new_ms = tuple(map(latency_ms, new))
     if device.kind == "modelled":
         decision = gate.decide_modelled(recorded.repeats_ms[0], new_ms[0], terms.threshold)
     else:
@@ -210,15 +211,17 @@ def _check_recorded(
         how="recorded",
         reason=explain(decision, terms),
         decision=decision,
-        baseline_ms=recorded.medians_ms,
-        now_ms=tuple(map(median_ms, new)),
+        baseline_ms=recorded.repeats_ms,
+        now_ms=new_ms,
+        baseline_median_ms=recorded.medians_ms,
+        now_median_ms=tuple(map(median_ms, new)),
     )
 
 
 def explain(decision: gate.Decision, terms: Terms) -> str:
     """Why, and what to do, in one line."""
     size = f"{abs(decision.effect):.1%} {'slower' if decision.effect > 0 else 'faster'}{_range(decision)}"
-    limit = f"threshold {decision.threshold:.1%}, noise floor {_percent(decision.noise_floor)}"
+    limit = f"threshold {decision.threshold:.1%}, noise floor {decision.noise_floor or 0:.1%}"
     match decision.verdict:
         case "regression":
             return f"{size}, {limit}: make it faster again, or accept it: {terms.accept}"
@@ -226,6 +229,10 @@ def explain(decision: gate.Decision, terms: Terms) -> str:
             return f"{size}, {limit}: accept the new baseline: {terms.accept}"
         case "pass":
             return f"{size}, {limit}: nothing to do"
+    if decision.noise_floor is None:
+        return (
+            f"{size}, but {decision.repeats} repeats are too few to tell: check again with more --max-seconds"
+        )
     return (
         f"{size}, {limit}: the noise hides what is asked for; check again on a quieter machine, with more "
         f"--max-seconds, or with a higher --threshold"
@@ -249,10 +256,6 @@ def _range(decision: gate.Decision) -> str:
     if decision.low is None or decision.high is None:
         return ""
     return f" [{100 * decision.low:+.1f}, {100 * decision.high:+.1f}]"
-
-
-def _percent(fraction: float | None) -> str:
-    return "unknown (too few repeats)" if fraction is None else f"{fraction:.1%}"
 
 
 def _difference(then: Fingerprint, now: Fingerprint) -> str:

@@ -25,8 +25,8 @@ class Checked:
     Attributes:
         how: interleaved with its baseline in one session, or against recorded samples.
         reason: one line: why, and what to do.
-        baseline_ms, now_ms: the median latency of each repeat.
-        log_ratios: of interleaved repeats, by which the decision was made.
+        baseline_ms, now_ms: the lower decile of each repeat, by which the decision was made.
+        baseline_median_ms, now_median_ms: the median of each repeat: what users of a device this busy meet.
     """
 
     __pydantic_config__ = STRICT
@@ -37,7 +37,8 @@ class Checked:
     decision: Decision | None = None
     baseline_ms: tuple[float, ...] = ()
     now_ms: tuple[float, ...] = ()
-    log_ratios: tuple[float, ...] = ()
+    baseline_median_ms: tuple[float, ...] = ()
+    now_median_ms: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class Session:
         max_measurements: networks that the store may come to hold of this fingerprint and protocol, earlier
             sessions included; those beyond are answered with a failure that is not stored. None is no bound.
         sleep: pauses for some seconds.
+        clock: seconds since any moment.
 
     Raises:
         DeviceError: on entering, when the device cannot be used.
@@ -57,6 +58,7 @@ class Session:
         recall: bool = True,
         max_measurements: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = device
         self._protocol = protocol
@@ -67,6 +69,7 @@ class Session:
         self._recalls = recall
         self._max_measurements = max_measurements
         self._sleep = sleep
+        self._clock = clock
         self._closing = ExitStack()
 
     @property
@@ -132,7 +135,9 @@ class Session:
             results[result.network_hash] = result
 
         if pending and isinstance(self.device, Device):
-            chunk = Chunk(self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep)
+            chunk = Chunk(
+                self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep, self._clock
+            )
             chunk.measure(list(pending.values()))
         elif pending and isinstance(self.device, QueueDevice):
             with JobStore(self._store.path.with_name("jobs.db"), self.fingerprint, self.protocol) as jobs:

@@ -118,4 +118,4 @@ def _repeat(device: Device, networks: Sequence[Network], pace: Pace, *, backward
 def _is_enough(slices: Sequence[Sequence[Sequence[float]]], pace: Pace) -> bool:
     taken_s = sum(map(sum, itertools.chain.from_iterable(slices))) / 1000 / len(slices)
     runs = min(sum(map(len, taken)) for taken in slices)
-    return taken_s >= pace.repeat_s * (1 if runs >= pace.repeat_runs else SLOWEST)
+    return runs > 0 and taken_s >= pace.repeat_s * (1 if runs >= pace.repeat_runs else SLOWEST)

@@ -13,7 +13,7 @@ from hwnas.database import Database
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, sha256
 from hwnas.measurement import (
-    MEASUREMENT_SCHEMA,
+    MEASUREMENT_SCHEMAS,
     Fingerprint,
     Measurement,
     MeasurementFailure,
@@ -111,6 +111,6 @@ def _digest(key_and_body: Sequence[object]) -> str:
 
 def _read(body: str, source: str) -> MeasurementResult:
     plain = json.loads(body)
-    if plain["schema"] == MEASUREMENT_SCHEMA:
+    if plain["schema"] in MEASUREMENT_SCHEMAS:
         return Measurement.from_json(plain, source)
     return decode(MeasurementFailure, check_schema(plain, FAILURE_SCHEMA, source), source)

@@ -1,0 +1,34 @@
+"""A workplace and a way to call `hwnas` in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from command import Hwnas, Run
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """One thread, whatever a run before this one has set."""
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def hwnas(capsys: pytest.CaptureFixture[str]) -> Hwnas:
+    return lambda *arguments: Run(capsys, arguments)
