@@ -273,10 +273,9 @@ class Measurement:
 
     def percentile_ms(self, percent: int) -> float:
         """A percentile (1 to 99) of all samples of all repeats."""
-        pooled = [sample for samples in self.repeats_ms for sample in samples]
-        if len(pooled) == 1:
-            return pooled[0]
-        return statistics.quantiles(pooled, n=100, method="inclusive")[percent - 1]
+        import numpy as np
+
+        return float(np.percentile([sample for samples in self.repeats_ms for sample in samples], percent))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the schema's name and version, as stored."""

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from hwnas.devices.lock import DeviceLock
 from hwnas.errors import DeviceError, PreparationError
-from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
 
 
@@ -127,6 +127,10 @@ class Device(BaseDevice):
     def release_impl(self, handle: Handle) -> None:
         """Free what the handle holds."""
 
+    def layers_impl(self, network: Network) -> tuple[Layer, ...]:
+        """The time of each operator; none where the device does not tell."""
+        return ()
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -167,6 +171,16 @@ class Device(BaseDevice):
                 "try a single network: hwnas profile MODEL --device NAME",
             )
         return samples_ms
+
+    def layers(self, network: Network) -> tuple[Layer, ...]:
+        """The operators of a network with their times in order, from a run of their own: timing each one
+        slows the network down. None where the device does not tell.
+
+        Raises:
+            PreparationError, NetworkFormError: this device cannot run this network.
+        """
+        self._require_open()
+        return self.layers_impl(network)
 
     def release(self, handle: Handle) -> None:
         """Free a prepared network; a second release does nothing."""

@@ -6,9 +6,12 @@ from hwnas.devices import host_session, machine
 from hwnas.devices.base import Device, Handle
 from hwnas.devices.host_process import HostProcess
 from hwnas.devices.host_session import PROVIDER, Loaded
+from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
-from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
+
+PROFILED_RUNS = 30
 
 
 class HostDevice(Device):
@@ -16,6 +19,7 @@ class HostDevice(Device):
 
     Options of the profile:
         threads: threads within an operator; 0 takes every core that this process may use.
+        batch: images a run, 0 as many as the network takes; `--batch` sets it.
 
     Raises:
         DeviceError: an unknown option, or a power mode that the host is not in.
@@ -23,17 +27,12 @@ class HostDevice(Device):
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
-        unknown = sorted(set(profile.options) - {"threads"})
-        if unknown:
+        options = check_options(profile, "the host CPU", threads=0, batch=0)
+        threads, self.batch = int(options["threads"]), int(options["batch"])
+        if threads < 0 or self.batch < 0:
             raise DeviceError(
-                f"profile {profile.name}: the host CPU has no option {unknown[0]!r}, only 'threads'",
-                f"remove {unknown[0]} from the profile's options",
-            )
-        threads = profile.options.get("threads", 0)
-        if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
-            raise DeviceError(
-                f"profile {profile.name}: threads is {threads!r}, it must be 0 (all cores) or more",
-                "correct threads in the profile's options",
+                f"profile {profile.name}: threads is {threads}, batch is {self.batch}",
+                "take 0 (all cores) or more threads, and a batch of 0 (the network's own) or more",
             )
         self.threads = threads or machine.usable_cores()
         self._throttle_count: int | None = None
@@ -54,11 +53,12 @@ class HostDevice(Device):
     def fingerprint(self) -> Fingerprint:
         import onnxruntime as ort
 
+        batch = f", batch {self.batch}" if self.batch else ""
         return Fingerprint(
             chip=machine.chip(),
             os_build=machine.os_build(),
             driver="none",
-            runtime=f"onnxruntime {ort.__version__} {PROVIDER}, {self.threads} threads",
+            runtime=f"onnxruntime {ort.__version__} {PROVIDER}, {self.threads} threads{batch}",
             precision=self.profile.precision,
             power_mode=machine.governor() or self.profile.power_mode,
         )
@@ -75,22 +75,27 @@ class HostDevice(Device):
         )
 
     def prepare_impl(self, network: Network) -> Handle:
-        content = network.onnx(self.profile.precision)
+        content = self._content(network)
         try:
             loaded = host_session.load(content, host_session.session_options(self.threads))
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise _refused(network.name, error) from error
         return Handle(
-            network_hash=network.hash, state=loaded, placement=host_session.placement(loaded.session)
+            network_hash=network.hash,
+            state=loaded,
+            placement=host_session.placement(loaded.session),
+            metrics=self._metrics,
         )
 
     def prepare_fresh_impl(self, network: Network) -> Handle:
-        content = network.onnx(self.profile.precision)
+        content = self._content(network)
         try:
             process = HostProcess(content, self.threads)
         except RuntimeError as error:
             raise _refused(network.name, error) from error
-        return Handle(network_hash=network.hash, state=process, placement=process.placement)
+        return Handle(
+            network_hash=network.hash, state=process, placement=process.placement, metrics=self._metrics
+        )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         state: Loaded | HostProcess = handle.state
@@ -107,6 +112,20 @@ class HostDevice(Device):
         if isinstance(handle.state, HostProcess):
             handle.state.end()
         handle.state = None  # the session and its thread pool go with the last reference
+
+    def layers_impl(self, network: Network) -> tuple[Layer, ...]:
+        content = self._content(network)
+        try:
+            return host_session.layers(content, self.threads, PROFILED_RUNS)
+        except Exception as error:
+            raise _refused(network.name, error) from error
+
+    def _content(self, network: Network) -> bytes:
+        return (network.batched(self.batch) if self.batch else network).onnx(self.profile.precision)
+
+    @property
+    def _metrics(self) -> dict[str, float]:
+        return {"batch_size": float(self.batch)} if self.batch else {}
 
 
 def _refused(network: str, error: Exception) -> PreparationError:
