@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from hwnas.cli.device_options import AllowUnknown, AnyGpu, Batch, Mode, Stacks, Tile
-from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.cli.output import Json, messages
+from hwnas.cli.parsing import parse_fraction, parse_shape
+from hwnas.cli.profile_output import Format, blocks_row, show, show_blocks, show_layers
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
+    from hwnas.devices.base import BaseDevice
     from hwnas.devices.simulator import Result
-    from hwnas.measurement import MeasurementResult
+    from hwnas.measurement import Layer, MeasurementResult, Protocol
+    from hwnas.network import Network
+    from hwnas.profiles.session import Session
 
 EXAMPLE = """Examples:
 
@@ -20,17 +28,56 @@ EXAMPLE = """Examples:
 
 `hwnas profile runs/demo/checkpoints/cpu-knee --device cpu --protocol report --json`
 
+`hwnas profile mobilenetv2_100 --device cpu --precision 0.5% --operators --blocks --html report.html`
+
 `hwnas profile efficientnet_b0 --device sim-npu --explain`
 """
+
+MOST_REPEATS, LONGEST_S = 100, 60.0
+"""Of a protocol that is told to reach a precision and has no limit of its own."""
+
+
+@dataclass
+class _Found:
+    """What one device said, by network hash."""
+
+    results: dict[str, MeasurementResult] = field(default_factory=dict)
+    layers: dict[str, tuple[Layer, ...]] = field(default_factory=dict)
+    schedules: dict[str, dict[str, Result]] = field(default_factory=dict)
 
 
 def profile(
     models: Annotated[
         list[str], typer.Argument(help="timm name, .onnx file, checkpoint directory, or module:function.")
     ],
-    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    protocol: Annotated[str, typer.Option(help="quick, search, report, or a .toml file.")] = "search",
+    device: Annotated[
+        list[str], typer.Option(help="Device profile; see `hwnas devices`. Given again: another device.")
+    ],
+    protocol: Annotated[
+        str, typer.Option(help="adaptive, quick, search, report, or a .toml file.")
+    ] = "adaptive",
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Go on until half of the median's 95 % interval is at most this.",
+            show_default="the protocol's",
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.1, help="Begin no repeat later than this.", show_default="the protocol's"),
+    ] = None,
     batch: Batch = None,
+    input_shape: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="CxHxW", help="Images of this shape.", show_default="the model's own"),
+    ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Show the time of each operator, where the device tells.")
+    ] = False,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
+    ] = False,
     any_gpu: AnyGpu = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
@@ -39,58 +86,181 @@ def profile(
     tile: Tile = None,
     stacks: Stacks = None,
     allow_unknown: AllowUnknown = False,
+    form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a report with histograms and time-lines here."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.models import find_network
+    from hwnas.compress.models import block_networks, find_network, with_input_shape
+    from hwnas.profiles.catalogue import load_profile, open_device, with_options
+    from hwnas.profiles.rows import row
+
+    how = _protocol(protocol, precision, max_seconds)
+    shape = parse_shape(input_shape) if input_shape else None
+    _check_page(html)
+    options = {
+        "batch": batch,
+        "any_gpu": any_gpu or None,
+        "mode": mode,
+        "tile": tile,
+        "stacks": stacks,
+        "allow_unknown": allow_unknown or None,
+    }
+    opened = [open_device(with_options(load_profile(name), **options)) for name in device]
+    _check_explain(opened, explain)
+    networks = []
+    for model in models:
+        network = find_network(model)
+        network = with_input_shape(network, shape) if shape else network
+        network.name = model
+        networks.append(network)
+    parts = [block_networks(network) if blocks else [] for network in networks]
+    form = "json" if as_json else form
+    shown, failures, measured = [], [], []
+    layers: dict[str, tuple[Layer, ...]] = {}
+    for each in opened:
+        found = _measure(
+            each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
+        )
+        rows = []
+        for model, network, pieces in zip(models, networks, parts, strict=True):
+            result = found.results[network.hash]
+            plain = row(model, result, found.layers.get(network.hash, ()))
+            if network.hash in found.schedules:
+                plain["schedules"] = _plain_schedules(found.schedules[network.hash])
+            if pieces:
+                names = [piece.name.removeprefix(f"{model}: ") for piece in pieces]
+                of_pieces = [found.results[piece.hash] for piece in pieces]
+                plain["blocks"] = blocks_row(model, result, names, of_pieces)
+            rows.append(plain)
+            failures += [plain["failure"]["reason"]] if "failure" in plain else []
+            measured += [(model, result)] if _measured(result) else []
+        shown += rows
+        layers |= found.layers
+        if form == "table":
+            _show_device(rows, found, models, networks)
+    if html is not None:
+        _write_page(html, measured, layers)
+    if form != "table":
+        show(shown, form)
+    if failures:
+        raise HwnasError(
+            f"{len(failures)} of {len(shown)} networks could not be measured: {failures[0]}",
+            "see the reason; the measured ones are above",
+        )
+
+
+def _protocol(name: str, precision: str | None, max_seconds: float | None) -> Protocol:
+    from hwnas.profiles.protocols import load_protocol
+
+    how = load_protocol(name)
+    if precision is not None:
+        wanted = parse_fraction(precision, "--precision")
+        how = replace(how, precision=wanted, max_repeats=max(how.max_repeats, MOST_REPEATS))
+        how = how if how.max_seconds or max_seconds else replace(how, max_seconds=LONGEST_S)
+    if max_seconds is not None:
+        how = replace(how, max_seconds=max_seconds)
+    return how
+
+
+def _check_page(html: Path | None) -> None:
+    """Refuse before anything is measured what would fail after it."""
+    from hwnas import page
+
+    if html is None:
+        return
+    if not page.is_available():
+        raise InputError("--html needs the package plotly, which is not installed", page.INSTALL)
+    if not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent}", f"mkdir -p {html.parent}")
+
+
+def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
+    from hwnas.devices.simulated import SimulatorDevice
+
+    for device in opened if explain else ():
+        if not isinstance(device, SimulatorDevice):
+            name = device.profile.name
+            raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
+
+
+def _measure(
+    device: BaseDevice,
+    how: Protocol,
+    networks: Sequence[Network],
+    parts: Sequence[Sequence[Network]],
+    *,
+    operators: bool,
+    explain: bool,
+    quiet: bool,
+) -> _Found:
     from hwnas.devices.simulated import SimulatorDevice
     from hwnas.files import hwnas_home
-    from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.protocols import describe, load_protocol
+    from hwnas.profiles.protocols import describe
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import MeasurementStore
 
-    changed = with_options(
-        load_profile(device),
-        batch=batch,
-        any_gpu=any_gpu or None,
-        mode=mode,
-        tile=tile,
-        stacks=stacks,
-        allow_unknown=allow_unknown or None,
-    )
-    opened = open_device(changed)
-    if explain and not isinstance(opened, SimulatorDevice):
-        raise InputError(f"--explain needs a simulated device, {device} is none", "take --device sim-npu")
-    how = load_protocol(protocol)
-    networks = [find_network(model) for model in models]
+    found = _Found()
     with (
         MeasurementStore(hwnas_home() / "history.db") as store,
-        Session(opened, how, store, recall=False) as session,
+        Session(device, how, store, recall=False) as session,
     ):
-        if not as_json:
-            messages().print(f"{session.fingerprint.chip}; {describe(session.protocol)}", highlight=False)
-        results = dict(session.measure(networks))
-        schedules: dict[str, dict[str, Result]] = {}
-        if explain and isinstance(opened, SimulatorDevice):
-            schedules = {
-                network.hash: opened.explain(network)
-                for network in networks
-                if _measured(results[network.hash])
-            }
-    rows = [(model, results[network.hash]) for model, network in zip(models, networks, strict=True)]
-    if as_json:
-        print_json([_plain(model, result, schedules.get(result.network_hash)) for model, result in rows])
-    else:
-        _show(rows)
-        for named in schedules.values():
-            _show_schedules(named)
-    failed = [(model, result) for model, result in rows if not _measured(result)]
-    if failed:
-        raise HwnasError(
-            f"{len(failed)} of {len(rows)} networks could not be measured: {failed[0][1].reason}",  # type: ignore[union-attr]
-            "see the reason; the measured ones are above",
-        )
+        if not quiet:
+            messages().print(
+                f"{session.fingerprint.chip}; {describe(session.protocol)}", highlight=False, markup=False
+            )
+        found.results = dict(session.measure([*networks, *(piece for pieces in parts for piece in pieces)]))
+        for network in networks:
+            if not _measured(found.results[network.hash]):
+                continue
+            if operators:
+                found.layers[network.hash] = _layers(session, network)
+            if explain and isinstance(device, SimulatorDevice):
+                found.schedules[network.hash] = device.explain(network)
+    return found
+
+
+def _layers(session: Session, network: Network) -> tuple[Layer, ...]:
+    from hwnas.devices.base import Device
+
+    return session.device.layers(network) if isinstance(session.device, Device) else ()
+
+
+def _write_page(
+    html: Path, measured: Sequence[tuple[str, MeasurementResult]], layers: dict[str, tuple[Layer, ...]]
+) -> None:
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.profile_page import write_report
+
+    known = [(model, result) for model, result in measured if isinstance(result, Measurement)]
+    write_report(html, known, dict(layers))
+    messages().print(str(html), markup=False, highlight=False)
+
+
+def _show_device(
+    rows: list[dict[str, Any]], found: _Found, models: list[str], networks: list[Network]
+) -> None:
+    from hwnas.measurement import Measurement
+
+    show(rows, "table")
+    for model, network, plain in zip(models, networks, rows, strict=True):
+        result = found.results[network.hash]
+        layers = found.layers.get(network.hash) or (result.layers if isinstance(result, Measurement) else ())
+        if layers:
+            show_layers(model, layers)
+        if "blocks" in plain:
+            show_blocks(plain["blocks"])
+    for named in found.schedules.values():
+        _show_schedules(named)
+
+
+def _plain_schedules(schedules: dict[str, Result]) -> dict[str, Any]:
+    from hwnas.files import encode
+
+    return {name: encode(schedule) for name, schedule in schedules.items()}
 
 
 def _measured(result: MeasurementResult) -> bool:
@@ -103,66 +273,3 @@ def _show_schedules(schedules: dict[str, Result]) -> None:
     from hwnas.devices.simulator import explain
 
     typer.echo("\n" + explain(schedules["chosen"], {k: v for k, v in schedules.items() if k != "chosen"}))
-
-
-def _plain(model: str, result: MeasurementResult, schedules: dict[str, Result] | None) -> dict[str, Any]:
-    from hwnas.files import encode
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.statistics import median_interval
-
-    if not isinstance(result, Measurement):
-        return {"model": model, "failure": encode(result)}
-    summary = {
-        "latency_ms": encode(median_interval(result.medians_ms)),
-        "p90_ms": result.percentile_ms(90),
-        "p99_ms": result.percentile_ms(99),
-        "spread": result.spread,
-        "throughput_per_s": result.throughput_per_s,
-    }
-    row = {"model": model, "summary": summary, "measurement": result.to_json()}
-    if schedules is not None:
-        row["schedules"] = {name: encode(schedule) for name, schedule in schedules.items()}
-    return row
-
-
-def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.statistics import median_interval
-
-    table = Table()
-    table.add_column("network", no_wrap=True)
-    for column in (
-        "median ms",
-        "95 % interval",
-        "p90 ms",
-        "p99 ms",
-        "spread of repeats",
-        "runs",
-        "images/s",
-        "kind",
-        "nodes",
-    ):
-        table.add_column(column, justify="right")
-    for model, result in rows:
-        if isinstance(result, Measurement):
-            runs = sum(len(samples) for samples in result.repeats_ms)
-            nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in result.placement.items()]
-            interval = median_interval(result.medians_ms)
-            table.add_row(
-                escape(model),
-                f"{interval.value:.3f}",
-                f"{interval.low:.3f} … {interval.high:.3f}",
-                f"{result.percentile_ms(90):.3f}",
-                f"{result.percentile_ms(99):.3f}",
-                f"{result.spread:.1%}",
-                f"{len(result.repeats_ms)} × {runs // len(result.repeats_ms)}",
-                f"{result.throughput_per_s:.1f}",
-                result.kind,
-                ", ".join(nodes) or "–",
-            )
-        else:
-            table.add_row(escape(model), "failed")
-    print_table(table)

@@ -79,3 +79,43 @@ def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
             "set module.input_shape = (channels, height, width) in the function",
         )
     return shape
+
+
+def block_networks(network: Network) -> list[Network]:
+    """The network's parts (stem, blocks, head), each as a network of its own.
+
+    A checkpoint has parts; any other module is cut by its stages.
+
+    Raises:
+        NetworkFormError: it has no torch module.
+        InputError: it has no parts and cannot be cut by its stages.
+    """
+    import torch
+    from torch import nn
+
+    from hwnas.compress.partition import partition
+
+    module = network.parts[0].module() if len(network.parts) == 1 else network.module()
+    shape = network.input_shape
+    if isinstance(module, nn.Sequential) and "stem" in dict(module.named_children()):
+        pieces = dict(module.named_children())
+    else:
+        parts = partition(module, shape[1:])
+        pieces = dict(zip(parts.names, parts.modules, strict=True))
+    networks, flowing = [], torch.zeros(*shape)
+    for name, piece in pieces.items():
+        block = Network.from_module(f"{network.name}: {name}", piece, flowing.shape)
+        with torch.no_grad():
+            flowing = piece.eval()(flowing)
+        networks.append(with_noise(block))
+    return networks
+
+
+def with_input_shape(network: Network, shape: tuple[int, ...]) -> Network:
+    """The network exported again for images of (C, H, W).
+
+    Raises:
+        NetworkFormError: it has no torch module, or cannot take such images.
+    """
+    resized = Network.from_module(network.name, network.parts[0].module(), (network.input_shape[0], *shape))
+    return with_noise(resized)

@@ -105,7 +105,8 @@ class HostDevice(Device):
             samples_ms = state.sample(runs, seconds)
         except Exception as error:
             raise _refused(handle.network_hash[:12], error) from error
-        handle.metrics = {**handle.metrics, "peak_memory_bytes": state.peak_memory_bytes}
+        if state.peak_memory_bytes:
+            handle.metrics = {**handle.metrics, "peak_memory_bytes": state.peak_memory_bytes}
         return samples_ms
 
     def release_impl(self, handle: Handle) -> None:

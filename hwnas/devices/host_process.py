@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from hwnas.devices import host_session
@@ -102,10 +102,18 @@ def main() -> None:
                 answer = {"samples_ms": host_session.sample(loaded, question["runs"], question["seconds"])}
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             answer = {"error": first_line(error)}
-        # Linux gives the peak in KiB.
-        answer["peak_memory_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer["peak_memory_bytes"] = _peak_memory_bytes()
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
+
+
+def _peak_memory_bytes() -> int:
+    """The largest resident set of this process. `ru_maxrss` would begin with that of the one it came from."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    return 0
 
 
 if __name__ == "__main__":

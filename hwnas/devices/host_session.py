@@ -74,7 +74,7 @@ def sample(loaded: Loaded, runs: int, seconds: float) -> list[float]:
 
 
 def layers(content: bytes, threads: int, runs: int) -> tuple[Layer, ...]:
-    """The median time of each operator over some runs, by ONNX Runtime's profiler, in the order of running."""
+    """The median time of each operator over some runs, by ONNX Runtime's profiler, in order."""
     options = session_options(threads)
     with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
         options.enable_profiling = True
