@@ -1,14 +1,12 @@
 """How often `hwnas check` fails wrongly, and how often it finds a true slow-down, beside other rules.
 
-python benchmarks/gate_power.py verify [--minutes M]              # that 5 % and 10 % more work take so much
-longer python benchmarks/gate_power.py collect --pairs N [--minutes M]   # append pairs of measurements; goes
-on where it was python benchmarks/gate_power.py replay                            # every rule on the same
-samples python benchmarks/gate_power.py simulate --pairs N --file FILE    # pairs of known truth, to check the
-statistics only
+python benchmarks/gate_power.py verify --minutes 10               # how much longer 5 % and 10 % more work take
+python benchmarks/gate_power.py collect --pairs 650 --minutes 300 # measure pairs; goes on where it was
+python benchmarks/gate_power.py replay                            # every rule on the same samples
+python benchmarks/gate_power.py simulate --pairs 500 --file FILE  # pairs of known truth: the statistics only
 
 Of five pairs three are of equal work (other weights), one has 5 % and one 10 % more layers. Every second five
-are taken while another process loads a core. The file of samples is only appended to (--file,
-runs/gate_power.jsonl).
+are taken while another process loads a core. The samples are only ever appended to (runs/gate_power.jsonl).
 """
 
 from __future__ import annotations

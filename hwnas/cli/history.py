@@ -22,7 +22,7 @@ EXAMPLE = """Examples:
 
 `hwnas history export ours.jsonl` and, elsewhere, `hwnas history import ours.jsonl`
 """
-EXAMPLE_SHOW = "Example: `hwnas history mobilenetv2_100 --device cpu --json`"
+EXAMPLE_SHOW = "Example: `hwnas history show mobilenetv2_100 --device cpu --json`"
 EXAMPLE_EXPORT = "Example: `hwnas history export ours.jsonl --model mobilenetv2_100 --json`"
 EXAMPLE_IMPORT = "Example: `hwnas history import ours.jsonl --json`"
 

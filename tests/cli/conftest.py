@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,15 @@ def threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A furnished folder that is the working directory, with a tinynet.py of its own."""
+    sys.modules.pop("tinynet", None)
     tiny.furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("tinynet", None)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,9 +18,8 @@ DEVICE = "measured.toml"
 
 
 @pytest.fixture
-def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(workplace: Path) -> Path:
     """A git repository with model.onnx; the device takes as long as the file is large."""
-    monkeypatch.delitem(sys.modules, "tinynet", raising=False)
     (workplace / DEVICE).write_text('name = "measured"\ndevice = "steady"\ndescription = "a plugin"\n')
     write_model(workplace / "model.onnx", 100_000)
     git("init", "--quiet")
@@ -143,7 +141,7 @@ def test_a_function_is_built_from_the_code_of_the_revision(place: Path) -> None:
     commit("second")
     with checked_out("HEAD~1") as folder:
         assert network_at(folder, "tinynet:make", "HEAD~1").hash == before
-    with checked_out("HEAD") as folder, pytest.raises(Exception, match="cannot be built as of HEAD.*broken"):
+    with checked_out("HEAD") as folder, pytest.raises(Exception, match=r"cannot be built as of HEAD.*broken"):
         network_at(folder, "tinynet:make", "HEAD")
 
 
@@ -169,7 +167,7 @@ def test_every_output_in_one_run(hwnas: Hwnas, place: Path, monkeypatch: pytest.
     assert done.out.startswith("::error title=hwnas%3A model.onnx::12.0%25 slower")
     assert "regression (exit code 1)" in done.out
     assert "SLOWER" in (place / "summary.md").read_text()
-    assert ElementTree.parse(place / "a.xml").getroot().tag == "testsuites"
+    assert ElementTree.parse(place / "a.xml").getroot().tag == "testsuites"  # noqa: S314
     assert json.loads((place / "b.json").read_text())[0]["value"] == pytest.approx(11.2, rel=1e-3)
     assert json.loads((place / "c.json").read_text())["model.onnx on measured"]["latency"]["value"] > 1e7
     plain = hwnas("check", "run", "--json")

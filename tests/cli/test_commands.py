@@ -8,14 +8,25 @@ from pathlib import Path
 
 import pytest
 import tiny
-from safetensors.torch import save_file
 from command import Hwnas, refused
+from safetensors.torch import save_file
 from workplace import tinynet
 
 from hwnas import __version__
 from hwnas.network import Network
 
-COMMANDS = ("compress", "profile", "devices", "space", "check record", "check run")
+COMMANDS = (
+    "compress",
+    "profile",
+    "devices",
+    "space",
+    "check record",
+    "check run",
+    "compare",
+    "history show",
+    "history export",
+    "history import",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -45,7 +45,7 @@ def report() -> Report:
 
 
 def test_junit(report: Report) -> None:
-    suite = ElementTree.fromstring(check_formats.junit(report)).find("testsuite")
+    suite = ElementTree.fromstring(check_formats.junit(report)).find("testsuite")  # noqa: S314
     assert suite is not None
     assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
         "tests": "6",

@@ -132,8 +132,8 @@ def test_at_a_queue_a_precision_is_not_chased() -> None:
 
 def test_the_adaptive_protocol_says_what_it_does() -> None:
     assert describe(ADAPTIVE) == (
-        "adaptive: 0.1 s of warm-up, 6 × at least 30 runs and 0.3 s, each in a session of its own, until the median "
-        "is known to 1.0%, at most 60 s together; median of the repeats' medians"
+        "adaptive: 0.1 s of warm-up, 6 × at least 30 runs and 0.3 s, each in a session of its own, until "
+        "the median is known to 1.0%, at most 60 s together; median of the repeats' medians"
     )
     assert not is_enough(ADAPTIVE, [1.0] * 5, 0.0)
     assert is_enough(ADAPTIVE, [1.0] * 6, 0.0)
