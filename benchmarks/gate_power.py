@@ -1,6 +1,6 @@
 """How often `hwnas check` fails wrongly, and how often it finds a true slow-down, beside other rules.
 
-python benchmarks/gate_power.py verify --minutes 10               # how much longer 5 % and 10 % more work take
+python benchmarks/gate_power.py verify --minutes 10               # what 5 % and 10 % more work cost
 python benchmarks/gate_power.py collect --pairs 650 --minutes 300 # measure pairs; goes on where it was
 python benchmarks/gate_power.py replay                            # every rule on the same samples
 python benchmarks/gate_power.py simulate --pairs 500 --file FILE  # pairs of known truth: the statistics only

@@ -25,7 +25,8 @@ from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Library
 from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.partition import partition
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.compress.stitch import Stitcher
 from hwnas.network import export_onnx
 
@@ -38,7 +39,7 @@ def main() -> None:
     parts = partition(timm.create_model("efficientnet_b0").eval(), SHAPE)
     with tempfile.TemporaryDirectory() as folder:
         library = Library(Path(folder))
-        candidates = compression_space(parts, 6)
+        candidates = find_candidates(parts, load_space("compression"), 6)
         library.add(candidates)
         metrics = BlockMetrics(nsr=1.0, mse=1.0, relative_l1=1.0)
         for candidate in candidates:

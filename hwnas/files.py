@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,13 @@ def hwnas_config() -> Path:
     import platformdirs
 
     return Path(os.environ.get("HWNAS_CONFIG") or platformdirs.user_config_dir("hwnas", appauthor=False))
+
+
+def hwnas_cache() -> Path:
+    """Where downloads, decoded images and programs are kept: `$HWNAS_CACHE`, or the platform's place."""
+    import platformdirs
+
+    return Path(os.environ.get("HWNAS_CACHE") or platformdirs.user_cache_dir("hwnas", appauthor=False))
 
 
 def decode(cls: type[T], data: Any, source: str | os.PathLike[str]) -> T:
@@ -145,6 +153,28 @@ def write_toml(path: Path, data: dict[str, Any]) -> None:
     write_bytes(path, tomli_w.dumps(data).encode())
 
 
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock that belongs to a path among all processes; the kernel takes it back from a dead one.
+
+    Args:
+        waiting: called once if another process holds it.
+
+    Raises:
+        OSError: the lock file beside `path` cannot be made.
+    """
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def safe_name(text: str) -> str:
     """Any text as the name of one file or folder: readable, and never a path of its own."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:80] or "_"
@@ -153,6 +183,17 @@ def safe_name(text: str) -> str:
 def sha256(content: bytes) -> str:
     """The hexadecimal SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file of any size. Raises InputError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
+        ) from None
 
 
 def sha256_of_plain(data: Any) -> str:

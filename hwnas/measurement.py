@@ -33,7 +33,9 @@ class DeviceProfile:
         description: one line for `hwnas devices`.
         precision: the form in which networks are run.
         power_mode: the power mode to ask for; `default` leaves it alone.
+        protocol: by which `hwnas profile` measures where the user names none; empty is `search`.
         options: settings of the device class, each validated by it.
+        forbidden_operators: ONNX operators that a search for this device does without.
     """
 
     __pydantic_config__ = STRICT
@@ -42,7 +44,9 @@ class DeviceProfile:
     description: str
     precision: Precision = "fp32"
     power_mode: str = "default"
+    protocol: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
+    forbidden_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ class Conditions:
         power_w: watts by power domain.
         limits: what holds the clocks down at this moment, harmless reasons included.
         other_processes: processes of others that use the device as well.
+        governor: what chooses the clocks of the first CPU core.
     """
 
     __pydantic_config__ = STRICT
@@ -85,6 +90,7 @@ class Conditions:
     power_w: Mapping[str, float] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     other_processes: int | None = None
+    governor: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,12 +150,22 @@ class Network:
             raise NetworkFormError(
                 f"{self.name}: there is no ONNX form in bf16", "use a profile with fp16, or a torch runtime"
             )
+        return self.int8()
+
+    def int8(self, *, symmetric: bool = False) -> bytes:
+        """The whole graph in static QDQ; `symmetric` as TensorRT wants it.
+
+        Raises:
+            NetworkFormError: there are no calibration images, or a conversion that failed.
+        """
+        from hwnas.precision import to_int8
+
         if self.calibration is None:
             raise NetworkFormError(
                 f"{self.name}: int8 needs calibration images",
                 "give the data, for example --data digits",
             )
-        return conversion.to_int8(self.onnx(), self.calibration)
+        return to_int8(self.onnx(), self.calibration, symmetric=symmetric)
 
     @staticmethod
     def from_module(name: str, module: nn.Module, input_shape: Sequence[int]) -> Network:
@@ -246,6 +256,20 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int]) -> bytes:
                 "replace the operation that the exporter names",
             ) from error
     return buffer.getvalue()
+
+
+def operators_of(content: bytes) -> tuple[str, ...]:
+    """The kinds of operators in an ONNX model, subgraphs included, sorted."""
+    import onnx
+
+    def kinds(graph: onnx.GraphProto) -> set[str]:
+        found = {node.op_type for node in graph.node}
+        for node in graph.node:
+            for attribute in node.attribute:
+                found.update(*(kinds(inner) for inner in (attribute.g, *attribute.graphs)))
+        return found
+
+    return tuple(sorted(kinds(onnx.load_model_from_string(content).graph)))
 
 
 _GRAPH_FIELD = 7  # ModelProto.graph

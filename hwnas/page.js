@@ -4,7 +4,11 @@
   const root = document.documentElement;
   const narrow = matchMedia("(max-width: 40rem)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const config = {
+    responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    // Otherwise plotly.js has a button that uploads the plot.
+    showSendToCloud: false, plotlyServerURL: "",
+  };
   const plots = [...document.querySelectorAll(".plot")].map((place) => {
     const figure = JSON.parse(place.querySelector("script").textContent);
     place.replaceChildren();
@@ -14,13 +18,14 @@
   function template() {
     const style = getComputedStyle(root);
     const colour = (name) => style.getPropertyValue(name).trim();
+    const size = narrow.matches ? 11 : 13;
     const axis = {
       gridcolor: colour("--grid"), zerolinecolor: colour("--line"), linecolor: colour("--line"),
-      automargin: true, title: { standoff: 8 },
+      automargin: true, title: { standoff: 8, font: { size } },
     };
     const clear = "rgba(0,0,0,0)";
     const layout = {
-      font: { color: colour("--ink"), family: "system-ui, sans-serif", size: narrow.matches ? 11 : 13 },
+      font: { color: colour("--ink"), family: "system-ui, sans-serif", size },
       paper_bgcolor: clear, plot_bgcolor: clear,
       xaxis: axis, yaxis: axis,
       scene: { xaxis: axis, yaxis: axis, zaxis: axis },

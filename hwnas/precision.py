@@ -30,21 +30,25 @@ def to_fp16(content: bytes) -> bytes:
         return bytes(model.SerializeToString())
 
 
-def to_int8(content: bytes, images: np.ndarray) -> bytes:
+def to_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) -> bytes:
     """Static QDQ quantisation: int8 weights per channel, uint8 activations.
 
     Args:
-        images: (N, C, H, W), float32, normalised; their ranges calibrate the activations.
+        images: (N, C, H, W), float32, normalised; their ranges calibrate the activations. Too few for one
+            batch of the graph are repeated.
+        symmetric: int8 activations with zero points of 0, and biases in float, as TensorRT wants them.
 
     Raises:
         NetworkFormError: an operator could not be converted.
     """
+    import numpy as np
     import onnx
     from onnxruntime import quantization
 
     model = onnx.load_model_from_string(content)
     name = model.graph.input[0].name
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    images = np.resize(images, (max(batch, len(images)), *images.shape[1:]))
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -63,8 +67,9 @@ def to_int8(content: bytes, images: np.ndarray) -> bytes:
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
         )
         return quantized.read_bytes()
 

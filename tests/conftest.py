@@ -16,3 +16,5 @@ def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep locks, history and profiles of the user out of the tests, and the tests out of them."""
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HWNAS_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HWNAS_DATA_DIR", raising=False)

@@ -32,11 +32,12 @@ def test_the_wheel_holds_one_top_level_package_with_its_data(tmp_path: Path) -> 
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"hwnas"}
     assert "hwnas/profiles/catalogue/cpu.toml" in names
-    assert "hwnas/py.typed" in names
+    assert "hwnas/compress/spaces/donna.toml" in names
+    assert {"hwnas/py.typed", "hwnas/page.css", "hwnas/page.js"} <= set(names)
 
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
-    heavy = "{'torch', 'onnx', 'onnxruntime', 'timm', 'pymoo', 'sklearn'}"
+    heavy = "{'torch', 'plotly', 'onnx', 'onnxruntime', 'timm', 'pymoo', 'sklearn'}"
     code = f"import sys, hwnas.cli.main; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"

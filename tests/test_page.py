@@ -132,6 +132,9 @@ def test_a_browser_shows_it_without_complaint_or_request(tmp_path: Path, width: 
         assert (brightness[0] < brightness[1]) == dark
         seen.page.emulate_media(color_scheme="light" if dark else "dark")
         assert seen.page.evaluate(REDRAWN, ink)
+        titles = seen.page.locator(".modebar-btn").evaluate_all("all => all.map(b => b.dataset.title)")
+        assert not [title for title in titles if "Share" in title or "loud" in title]
+        assert bool(titles) == (width > 640)
         assert seen.complaints == []
         assert seen.requests == []
 

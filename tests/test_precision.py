@@ -10,6 +10,7 @@ from torch import nn
 from hwnas.errors import NetworkFormError
 from hwnas.measurement import Precision
 from hwnas.network import Network, Part, export_onnx
+from hwnas.precision import to_int8
 
 IMAGES = np.random.default_rng(0).standard_normal((16, 3, 16, 16)).astype(np.float32)
 
@@ -46,6 +47,25 @@ def test_the_graph_holds_the_precision(network: Network) -> None:
     operators = [node.op_type for node in onnx.load_from_string(network.onnx("int8")).graph.node]
     assert "QuantizeLinear" in operators
     assert "DequantizeLinear" in operators
+
+
+def test_symmetric_int8_is_what_tensorrt_takes(network: Network) -> None:
+    content = to_int8(network.onnx(), IMAGES, symmetric=True)
+    model = onnx.load_from_string(content)
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    points = [weights[node.input[2]] for node in nodes]
+    assert len(points) > 4
+    assert {str(point.dtype) for point in points} == {"int8"}  # no int32 of a bias
+    assert not any(point.any() for point in points)
+    full = run(network.onnx())
+    assert np.linalg.norm(run(content) - full) / np.linalg.norm(full) < 0.1
+
+
+def test_a_batch_beyond_the_calibration_images_repeats_them() -> None:
+    wide = export_onnx(nn.Sequential(nn.Conv2d(3, 4, 3)), (40, 3, 16, 16))
+    operators = [node.op_type for node in onnx.load_from_string(to_int8(wide, IMAGES)).graph.node]
+    assert "QuantizeLinear" in operators
 
 
 def test_int8_without_images_is_refused(network: Network) -> None:

@@ -14,13 +14,33 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hwnas.compress.data import Data, Images
+from hwnas.compress.front import target_of
+from hwnas.compress.pipeline import compress, open_job
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import LibrarySettings, SearchSettings
 
 MODEL = "tinynet:make"
 DEVICE = "steady.toml"
+
+
+def run_job(
+    library: LibrarySettings,
+    search: SearchSettings,
+    out: Path,
+    command: str,
+    progress: Progress,
+    *,
+    allow_code: bool = False,
+) -> dict[str, Any]:
+    """What `hwnas compress` does with these settings."""
+    target = target_of(search)
+    job = open_job(library, progress, allow_code=allow_code)
+    return compress(job, search, target, out, command, progress)
 
 
 def furnish(folder: Path) -> None:
@@ -75,6 +95,7 @@ def run_python(
         "PYTHONPATH": str(folder),
         "HWNAS_HOME": str(folder / "home"),
         "HWNAS_CONFIG": str(folder / "config"),
+        "HWNAS_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
     return subprocess.run(

@@ -10,13 +10,26 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from hwnas.cli.device_options import AnyGpu, Batch
-from hwnas.cli.output import AllowCode, Cut, Json, TerminalProgress, parse_cuts, print_json, print_table
+from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch
+from hwnas.cli.output import (
+    AllowCode,
+    Cut,
+    Json,
+    Space,
+    TerminalProgress,
+    parse_cuts,
+    print_json,
+    print_table,
+)
 from hwnas.compress.filter import DEFAULT_THRESHOLD
 
 EXAMPLE = """Examples:
 
 `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
+
+`hwnas compress tf_efficientnet_lite0 --weights FILE --data imagenette --device cpu`
+
+`hwnas compress mobilenetv3_large_100 --weights FILE --data folder:photos --device cpu`
 
 `hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
 """
@@ -28,6 +41,9 @@ SHOWN = {
     "energy": ("energy mJ", "energy_mj", 3),
 }
 """What stands beside the ratios in the table of the front, by objective: label, key, digits."""
+
+COUNTED = ("macs", "params")
+"""Objectives that are known of the reference on any device."""
 
 
 class LossName(StrEnum):
@@ -58,7 +74,13 @@ class ObjectiveName(StrEnum):
 def compress(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    data: Annotated[str, typer.Option(help="Data set to distil with: digits.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Images to distil with: digits, fashion-mnist, cifar10, imagenette (looked for in "
+            "$HWNAS_DATA_DIR, downloaded once), or folder:PATH (a folder for each class, or no labels)."
+        ),
+    ],
     out: Annotated[Optional[Path], typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,  # noqa: UP045
     preset: Annotated[
         str, typer.Option(help="Defaults of the options below: quick, standard, paper.")
@@ -70,9 +92,19 @@ def compress(
             "`auto` takes published weights where their classes are those of the data."
         ),
     ] = "auto",
+    image_size: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Side of the images in pixels; 0: the data's own, for a folder the model's."
+        ),
+    ] = 0,
     cut: Cut = "",
+    space: Space = "compression",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
-    candidates: Annotated[Optional[int], typer.Option(min=1, help="Candidates a block.")] = None,  # noqa: UP045
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Candidates a block at most.", show_default="the space's own; quick: 6"),
+    ] = None,
     train_epochs: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Epochs of a reference that has no weights for the data."),
@@ -99,6 +131,7 @@ def compress(
     ] = None,
     batch: Batch = None,
     any_gpu: AnyGpu = False,
+    allow_fallback: AllowFallback = False,
     max_measurements: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Networks that the run may measure before it emits checkpoints."),
@@ -159,8 +192,9 @@ def compress(
         model=model,
         weights=weights,
         data=data,
+        image_size=image_size,
         cuts=parse_cuts(cut),
-        space="compression",
+        space=space,
         per_block=candidates or values["per_block"],
         loss=loss.value,
         train_epochs=train_epochs or values["train_epochs"],
@@ -185,10 +219,12 @@ def compress(
         picks=tuple(rules) or ("knee",),
         batch=batch,
         any_gpu=any_gpu,
+        allow_fallback=allow_fallback,
         max_measurements=max_measurements,
     )
     target = target_of(search)
-    job = open_job(library, allow_code=allow_code)
+    with TerminalProgress() as progress:
+        job = open_job(library, progress, allow_code=allow_code)
     plan = plan_of(search, target, job.choice_count)
     if dry_run:
         print_json(encode(plan)) if as_json else typer.echo(plan.describe())
@@ -206,17 +242,21 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
-    from hwnas.measurement import Interval
+    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, percent, points, ratio
+    from hwnas.files import decode
 
     front = result["front"]
     rows = front["front"]
     objectives = front["objectives"]
     ratios = ["time an image" if name == "throughput" else name for name in objectives]
+    unit = "anchor" if any(front["anchor"]) else "reference"
     shown = [SHOWN[name] for name in objectives if name in SHOWN] or [SHOWN["latency"]]
     title = f"front on {front['device']}: {len(rows)} of {front['evaluated']} networks"
     table = Table(title=title, title_justify="left")
-    columns = [*(f"{name} / reference" for name in ratios), *(label for label, _, _ in shown)]
+    columns = [
+        *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
+        *(label for label, _, _ in shown),
+    ]
     for column in ("choices", "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
@@ -232,17 +272,22 @@ def _show(result: dict[str, Any]) -> None:
             style="bold" if rule else None,
         )
     print_table(table)
+    if any(front["anchor"]):
+        anchor = "-".join(str(choice) for choice in front["anchor"])
+        typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
     for checkpoint in result["checkpoints"]:
-        summary = {
-            key: Interval(**value) if isinstance(value, dict) else value for key, value in checkpoint.items()
-        }
+        path = checkpoint["path"]
+        summary = decode(Summary, {key: checkpoint[key] for key in checkpoint if key != "path"}, path)
         typer.echo(
-            f"\n{checkpoint['path']}   (95 % intervals in brackets)\n"
-            f"  latency   {milliseconds(summary['latency_reference_ms'])} → "
-            f"{milliseconds(summary['latency_ms'])}, protocol {summary['protocol']}\n"
-            f"            {ratio(summary['latency_ratio'])} of the reference\n"
-            f"  accuracy  {percent(summary['accuracy_reference'])} → {percent(summary['accuracy'])}\n"
-            f"            {points(summary['accuracy_difference'])} on the same images\n"
-            f"  MMACs     {checkpoint['macs_reference'] / 1e6:.2f} → {checkpoint['macs'] / 1e6:.2f}\n"
-            f"  k params  {checkpoint['params_reference'] / 1e3:.0f} → {checkpoint['params'] / 1e3:.0f}"
+            f"\n{path}   (95 % intervals in brackets)\n"
+            f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
+            f"protocol {summary.protocol}\n"
+            f"            {ratio(summary.latency_ratio)} of {compared_with(summary)}\n"
+            f"  accuracy  {percent(summary.accuracy_reference)} → {percent(summary.accuracy)}\n"
+            f"            {points(summary.accuracy_difference)} on the same images\n"
+            f"  agreement {percent(summary.agreement)} of answers are the reference's\n"
+            f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
+            f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )
+    if result["report"]:
+        typer.echo(f"\nreport: {result['report']}")

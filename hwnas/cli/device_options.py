@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -11,6 +12,14 @@ Batch = Annotated[
     typer.Option(min=1, help="Images a run, where the device has batches.", show_default="the profile's"),
 ]
 AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU than the profile is for.")]
+AllowFallback = Annotated[
+    bool,
+    typer.Option("--allow-fallback", help="Let a phone's CPU run what its accelerator cannot; recorded."),
+]
+RuntimeDir = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder with ONNX Runtime's libraries for a phone.", show_default="as set up"),
+]
 Mode = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -23,6 +23,11 @@ AllowCode = Annotated[
 
 Cut = Annotated[str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")]
 
+Space = Annotated[
+    str,
+    typer.Option(help="Candidates of the blocks: compression, donna, donnav2, mobilenetv3, or a .toml file."),
+]
+
 QUIET_INTERVAL_S = 10.0
 
 

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from hwnas.cli.device_options import AllowUnknown, AnyGpu, Batch, Mode, Stacks, Tile
-from hwnas.cli.output import Json, messages
+from hwnas.cli.device_options import (
+    AllowFallback,
+    AllowUnknown,
+    AnyGpu,
+    Batch,
+    Mode,
+    RuntimeDir,
+    Stacks,
+    Tile,
+)
+from hwnas.cli.output import Json, TerminalProgress, messages
 from hwnas.cli.parsing import parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, blocks_row, show, show_blocks, show_layers
 from hwnas.errors import HwnasError, InputError
@@ -54,8 +63,12 @@ def profile(
         list[str], typer.Option(help="Device profile; see `hwnas devices`. Given again: another device.")
     ],
     protocol: Annotated[
-        str, typer.Option(help="adaptive, quick, search, report, or a .toml file.")
-    ] = "adaptive",
+        str,
+        typer.Option(
+            help="adaptive, quick, search, report, or a .toml file.",
+            show_default="the profile's, or adaptive",
+        ),
+    ] = "",
     precision: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -79,6 +92,8 @@ def profile(
         bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
     ] = False,
     any_gpu: AnyGpu = False,
+    allow_fallback: AllowFallback = False,
+    runtime_dir: RuntimeDir = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
     ] = False,
@@ -98,18 +113,23 @@ def profile(
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.rows import row
 
-    how = _protocol(protocol, precision, max_seconds)
     shape = parse_shape(input_shape) if input_shape else None
     _check_page(html)
     options = {
         "batch": batch,
         "any_gpu": any_gpu or None,
+        "allow_fallback": allow_fallback or None,
+        "runtime_dir": None if runtime_dir is None else str(runtime_dir),
         "mode": mode,
         "tile": tile,
         "stacks": stacks,
         "allow_unknown": allow_unknown or None,
     }
-    opened = [open_device(with_options(load_profile(name), **options)) for name in device]
+    profiles = [with_options(load_profile(name), **options) for name in device]
+    protocols = [
+        _protocol(protocol or profile.protocol or "adaptive", precision, max_seconds) for profile in profiles
+    ]
+    opened = [open_device(profile) for profile in profiles]
     _check_explain(opened, explain)
     networks = []
     for model in models:
@@ -121,7 +141,7 @@ def profile(
     form = "json" if as_json else form
     shown, failures, measured = [], [], []
     layers: dict[str, tuple[Layer, ...]] = {}
-    for each in opened:
+    for each, how in zip(opened, protocols, strict=True):
         found = _measure(
             each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
         )
@@ -197,6 +217,7 @@ def _measure(
     explain: bool,
     quiet: bool,
 ) -> _Found:
+    from hwnas.compress.progress import watch_queue
     from hwnas.devices.simulated import SimulatorDevice
     from hwnas.files import hwnas_home
     from hwnas.profiles.protocols import describe
@@ -206,12 +227,11 @@ def _measure(
     found = _Found()
     with (
         MeasurementStore(hwnas_home() / "history.db") as store,
-        Session(device, how, store, recall=False) as session,
+        TerminalProgress() as progress,
+        Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
     ):
         if not quiet:
-            messages().print(
-                f"{session.fingerprint.chip}; {describe(session.protocol)}", highlight=False, markup=False
-            )
+            progress.say(f"{session.fingerprint.chip}; {describe(session.protocol)}")
         found.results = dict(session.measure([*networks, *(piece for pieces in parts for piece in pieces)]))
         for network in networks:
             if not _measured(found.results[network.hash]):
@@ -244,8 +264,12 @@ def _show_device(
     rows: list[dict[str, Any]], found: _Found, models: list[str], networks: list[Network]
 ) -> None:
     from hwnas.measurement import Measurement
+    from hwnas.profiles.statistics import overhead_of
 
     show(rows, "table")
+    overhead = overhead_of([found.results[network.hash] for network in networks])
+    if overhead:
+        messages().print(overhead, highlight=False)
     for model, network, plain in zip(models, networks, rows, strict=True):
         result = found.results[network.hash]
         layers = found.layers.get(network.hash) or (result.layers if isinstance(result, Measurement) else ())

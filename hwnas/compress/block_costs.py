@@ -37,7 +37,8 @@ class BlockCosts:
     """What was found out about every choice of every part.
 
     Attributes:
-        reference_latency_ms: the whole reference's in the same session; None where the cost is MACs.
+        reference_latency_ms: the whole reference's in the same session; None where the cost is MACs, or where
+            the device refuses the reference.
         threshold: of the filter.
     """
 
@@ -118,20 +119,20 @@ def measured_block_costs(
             f"no block could be measured on its own: {reason}",
             "see the reason, or do without: --filter macs, --filter none",
         )
-    reference_ms = statistics.median(ms for result in known.values() for ms in result.anchor_ms)
+    anchor_ms = statistics.median(ms for result in known.values() for ms in result.anchor_ms)
     energy = "energy" in objectives and not {*TIMED} & {*objectives}
     costs = {
         key: result
         if isinstance(result, MeasurementFailure)
         else energy_mj(result)
         if energy
-        else result.anchor_ratio * reference_ms
+        else result.anchor_ratio * anchor_ms
         for key, result in results.items()
     }
     return BlockCosts(
         cost="energy" if energy else "latency",
         protocol=session.protocol,
-        reference_latency_ms=reference_ms,
+        reference_latency_ms=None if any(stitcher.anchor) else anchor_ms,
         threshold=threshold,
         parts=_filtered(stitcher, costs, metric, objectives, threshold),
     )

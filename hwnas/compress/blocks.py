@@ -47,8 +47,10 @@ class InvertedBottleneckSpec:
         """Refuse what no network has; a file may say anything."""
         if self.kernel % 2 == 0 or not 1 <= self.kernel <= 31:
             raise ValueError(f"kernel is {self.kernel}, it must be odd and from 1 to 31")
-        if not 1 <= self.expand <= 16 or not 1 <= self.depth <= 64:
-            raise ValueError(f"expand is {self.expand} (1 to 16), depth is {self.depth} (1 to 64)")
+        if not 1 <= self.expand <= 16:
+            raise ValueError(f"expand is {self.expand}, it must be from 1 to 16")
+        if not 1 <= self.depth <= 64:
+            raise ValueError(f"depth is {self.depth}, it must be from 1 to 64")
         if not 0 < self.width <= 4:
             raise ValueError(f"width is {self.width}, it must be above 0 and at most 4")
 
@@ -69,7 +71,7 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, reduced, 1)
         self.activation = activation()
         self.expand = nn.Conv2d(reduced, channels, 1)
-        self.gate = nn.Sigmoid()
+        self.gate = nn.Hardsigmoid() if activation is nn.Hardswish else nn.Sigmoid()  # MobileNetV3, 5.3
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=True)

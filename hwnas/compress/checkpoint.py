@@ -40,10 +40,16 @@ class Summary:
     Attributes:
         pick: the rule by which the architecture was picked from the front.
         choices: of each part; 0 is the reference's own.
-        latency_ms, latency_reference_ms: medians, with intervals over the repeats.
-        latency_ratio: to the reference, the two interleaved in one session.
+        anchor: choices of the architecture that latencies are compared with: all 0, the reference, unless
+            the device refuses that.
+        latency_ms, latency_anchor_ms: medians, with intervals over the repeats.
+        latency_reference_ms: as the anchor's; None where the device refuses the reference.
+        latency_ratio: to the anchor, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
         accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
+        agreement: share of the test part's images on which network and reference answer alike.
+        accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
+            where there is no such graph.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -56,13 +62,16 @@ class Summary:
     device: str
     data: str
     choices: tuple[int, ...]
+    anchor: tuple[int, ...]
     latency_ms: Interval
-    latency_reference_ms: Interval
+    latency_anchor_ms: Interval
+    latency_reference_ms: Interval | None
     latency_ratio: Interval
     accuracy_stitched: Interval | None
     accuracy: Interval | None
     accuracy_reference: Interval | None
     accuracy_difference: Interval | None
+    agreement: Interval
     macs: int
     macs_reference: int
     params: int
@@ -71,6 +80,7 @@ class Summary:
     protocol: str
     fingerprint: str
     command: str
+    accuracy_in_precision: Interval | None = None
 
 
 def write_checkpoint(
@@ -167,14 +177,30 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
-    precision = "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracy are fp32.\n"
+    precision = (
+        "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+    )
+    if summary.accuracy_in_precision is not None:
+        precision += (
+            f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
+        )
+    refusal = (
+        "- The device refuses the reference, whose latency there is not known. The anchor is the accepted\n"
+        "  architecture with the lowest loss.\n"
+        if any(summary.anchor)
+        else ""
+    )
     parts = "\n".join(
         f"| {name} | {spec.name if spec else 'the reference’s own'} |"
         for name, spec in zip(part_names(len(architecture.parts) - 2), architecture.parts, strict=True)
     )
     shape = ", ".join(str(size) for size in architecture.input_shape)
     rows = [
-        ("latency, median", milliseconds(summary.latency_reference_ms), milliseconds(summary.latency_ms)),
+        (
+            "latency, median",
+            milliseconds(summary.latency_reference_ms),
+            milliseconds(summary.latency_ms),
+        ),
         ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
         ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
         ("accuracy", percent(summary.accuracy_reference), percent(summary.accuracy)),
@@ -190,11 +216,12 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
 
 In brackets: 95 % intervals.
 
-- Latency: {ratio(summary.latency_ratio)} of the reference's, the two interleaved in one session; spread of
-  the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, each at \
-least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
-- Accuracy on the test part of `{summary.data}`. Difference to the reference on
+- Latency: {ratio(summary.latency_ratio)} of {compared_with(summary)}; the two interleaved in one session.
+  Spread of the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, \
+each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
+{refusal}- Accuracy on the test part of `{summary.data}`. Difference to the reference on
   the same images: {points(summary.accuracy_difference)}.
+- On {percent(summary.agreement)} of these images it answers what the reference answers.
 - Before finetuning: {percent(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
 {precision}
@@ -233,8 +260,18 @@ def _function_of(reference: ReferenceSpec) -> str | None:
     return reference.name if reference.source == "function" else None
 
 
-def milliseconds(interval: Interval) -> str:
-    """`1.234 ms [1.230, 1.241]`."""
+def compared_with(summary: Summary) -> str:
+    """Which network's latency the ratio is to."""
+    if not any(summary.anchor):
+        return "the reference"
+    name = "-".join(str(choice) for choice in summary.anchor)
+    return f"the anchor, architecture {name} before finetuning, {milliseconds(summary.latency_anchor_ms)}"
+
+
+def milliseconds(interval: Interval | None) -> str:
+    """`1.234 ms [1.230, 1.241]`, or that it is not known."""
+    if interval is None:
+        return "not known (refused by the device)"
     return f"{interval.value:.3f} ms [{interval.low:.3f}, {interval.high:.3f}]"
 
 

@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
-from hwnas.compress.front import SearchOutcome, Target
+from hwnas.compress.data import Data
+from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
-from hwnas.errors import DeviceError, HwnasError, InputError
+from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
-from hwnas.measurement import Interval, Measurement
+from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
@@ -44,7 +45,7 @@ class _Finished:
     module: nn.Sequential
     network: Network
     stitched: Tensor | None
-    correct: Tensor | None
+    answers: Tensor
     state_file: Path
 
 
@@ -61,7 +62,8 @@ def emit_checkpoints(
 ) -> list[tuple[Path, Summary]]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
-    The picked networks and the reference are measured together, interleaved, by the protocol `report`.
+    The picked networks and the anchor (the reference, where the device accepts it) are measured together,
+    interleaved, by the protocol `report`.
 
     Raises:
         InputError: a pick that no point of the front reaches; the others are written first.
@@ -71,28 +73,32 @@ def emit_checkpoints(
     picked: list[tuple[str, Point]] = []
     for rule in search.picks:
         try:
-            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.reference_latency_ms)))
+            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
         except InputError as error:
             unreached = error
     todo = []
     for rule, point in picked:
-        path = run.checkpoints / checkpoint_name(outcome, rule)
+        path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
         if not _is_written(path, point.choices, search, outcome):
-            todo.append(_finish(run, reference, stitcher, settings, search, path.name, rule, point, progress))
+            device = outcome.device
+            todo.append(
+                _finish(run, reference, stitcher, settings, search, device, path.name, rule, point, progress)
+            )
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
-        correct = training.correct_answers(reference.module(), reference.data)
+        answers = training.answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _write(run, reference, stitcher, search, target, command, finished, measurement, correct)
+            _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
+        run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
-    paths = [run.checkpoints / checkpoint_name(outcome, rule) for rule, _ in picked]
+    paths = [run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule) for rule, _ in picked]
     return [(path, read_summary(path)) for path in paths]
 
 
-def checkpoint_name(outcome: SearchOutcome, rule: str) -> str:
+def checkpoint_name(device: str, suffix: str, rule: str) -> str:
     """`cpu-knee`, `cpu-speedup-2`, `s20-gpu-latency-ms-1.5`; `cpu-macs-knee` for another objective."""
-    return safe_name(f"{outcome.device}{outcome.suffix}-{rule.replace('=', '-')}")
+    return safe_name(f"{device}{suffix}-{rule.replace('=', '-')}")
 
 
 def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: SearchOutcome) -> bool:
@@ -102,7 +108,8 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
     summary = read_summary(path)
     same_device = outcome.fingerprint is None or outcome.fingerprint.id == summary.fingerprint
     same_training = summary.finetune_epochs == search.finetune_epochs
-    return summary.choices == choices and same_training and same_device
+    same_network = summary.choices == choices and summary.anchor == outcome.anchor
+    return same_network and same_training and same_device
 
 
 def _finish(
@@ -111,6 +118,7 @@ def _finish(
     stitcher: Stitcher,
     settings: LibrarySettings,
     search: SearchSettings,
+    device: str,
     name: str,
     rule: str,
     point: Point,
@@ -122,6 +130,13 @@ def _finish(
     stitched = training.correct_answers(module, data)
     joined = "-".join(str(choice) for choice in point.choices)
     state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
+    macs, _ = stitcher.cost(point.choices)
+    images = training.images_per_epoch(data, settings.batch_size)
+
+    def after_epoch(done: int, loss: float) -> None:
+        run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
+        progress.advance(f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}")
+
     training.fit(
         module,
         data,
@@ -131,9 +146,7 @@ def _finish(
         learning_rate=FINETUNE_LEARNING_RATE,
         seed=settings.seed,
         state_file=state_file,
-        progress=lambda done, loss: progress.advance(
-            f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}"
-        ),
+        progress=after_epoch,
     )
     network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
@@ -144,7 +157,7 @@ def _finish(
         module=module,
         network=network,
         stitched=stitched,
-        correct=training.correct_answers(module, data),
+        answers=training.answers(module, data),
         state_file=state_file,
     )
 
@@ -171,10 +184,17 @@ def _measure(
     names = {finished.network.hash: finished.name for finished in todo}
     measurements = {}
     with (
-        MeasurementStore(run.device(target.profile.name) / "measurements.db") as store,
-        Session(open_device(target.profile), REPORT, store, anchor=stitcher.reference) as session,
+        MeasurementStore(measurements_file(run.device(target.profile.name), stitcher)) as store,
+        Session(
+            open_device(target.profile),
+            REPORT,
+            store,
+            anchor=stitcher.network(stitcher.anchor),
+            watch=watch_queue(progress),
+        ) as session,
     ):
-        progress.say(f"measuring {', '.join(names.values())} and the reference, {describe(session.protocol)}")
+        what = f"{', '.join(names.values())} and {stitcher.anchor_name}"
+        progress.say(f"measuring {what}, {describe(session.protocol)}")
         networks = {finished.network.hash: finished.network for finished in todo}
         for network_hash, result in session.measure(networks.values()):
             if not isinstance(result, Measurement):
@@ -195,24 +215,34 @@ def _write(
     command: str,
     finished: _Finished,
     measurement: Measurement,
-    reference_correct: Tensor | None,
+    reference_answers: Tensor,
 ) -> None:
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
+    latency_anchor_ms = median_interval(measurement.anchor_ms)
+    labels = reference.data.test.labels
+    correct = None if labels is None else finished.answers == labels
+    reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
         device=target.profile.name,
         data=reference.data.name,
         choices=finished.choices,
         latency_ms=median_interval(measurement.medians_ms),
-        latency_reference_ms=median_interval(measurement.anchor_ms),
+        anchor=stitcher.anchor,
+        latency_anchor_ms=latency_anchor_ms,
+        latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=_accuracy(finished.stitched),
-        accuracy=_accuracy(finished.correct),
+        accuracy=_accuracy(correct),
+        accuracy_in_precision=_accuracy(
+            _correct_in_precision(finished.network, reference.data, target.profile.precision)
+        ),
         accuracy_reference=_accuracy(reference_correct),
         accuracy_difference=None
-        if finished.correct is None or reference_correct is None
-        else paired_difference(finished.correct, reference_correct),
+        if correct is None or reference_correct is None
+        else paired_difference(correct, reference_correct),
+        agreement=accuracy(finished.answers == reference_answers),
         macs=macs,
         macs_reference=macs_reference,
         params=params,
@@ -232,6 +262,27 @@ def _write(
         summary=summary,
     )
     finished.state_file.unlink(missing_ok=True)
+
+
+def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:
+    """Which images of the test part the graph in a device's precision classifies rightly, on this CPU.
+
+    None without labels, in fp32, and where the network has no graph in that precision.
+    """
+    import onnxruntime as ort
+
+    if precision == "fp32" or data.test.labels is None:
+        return None
+    try:
+        content = network.onnx(precision)
+    except NetworkFormError:
+        return None
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    answers = [
+        session.run(None, {name: x.contiguous().numpy()})[0].argmax() for x, _ in data.batches(data.test, 1)
+    ]
+    return torch.tensor(np.array(answers)) == data.test.labels
 
 
 def _accuracy(correct: Tensor | None) -> Interval | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 
-DEFAULT_THRESHOLD = 0.05
+DEFAULT_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.compress.block_costs import counted_block_costs, energy_mj, measured_block_costs
-from hwnas.compress.progress import Progress
+from hwnas.compress.operators import check_forbidden
+from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
 from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
@@ -21,9 +22,11 @@ from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
+from hwnas.profiles.statistics import overhead_of
 from hwnas.profiles.store import MeasurementStore
 
 FRONT_SCHEMA = "hwnas.front/2"
+SEARCH_SCHEMA = "hwnas.search/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,10 @@ class SearchOutcome:
     Attributes:
         points: every architecture that it asked for.
         front: the Pareto-optimal ones, by rising costs.
-        reference_latency_ms: the reference's, in the middle of the search; None where nothing was measured.
+        reference_latency_ms: the reference's, in the middle of the search; None where it was not measured.
+        anchor: what measured costs are ratios to: the reference, where the device accepts it.
+        anchor_latency_ms: its latency; None where nothing was measured.
+        refused: the choices that hold operators which the device forbids.
     """
 
     device: str
@@ -49,6 +55,9 @@ class SearchOutcome:
     protocol: Protocol
     fingerprint: Fingerprint | None
     reference_latency_ms: float | None
+    anchor: Choices
+    anchor_latency_ms: float | None
+    refused: tuple[dict[str, Any], ...]
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     rows: tuple[dict[str, Any], ...]
@@ -67,6 +76,9 @@ class SearchOutcome:
             "protocol": encode(self.protocol),
             "fingerprint": None if self.fingerprint is None else encode(self.fingerprint),
             "reference_latency_ms": self.reference_latency_ms,
+            "anchor": list(self.anchor),
+            "anchor_latency_ms": self.anchor_latency_ms,
+            "refused": list(self.refused),
             "evaluated": len(self.points),
             "failed": [encode(point) for point in self.points if point.reason is not None],
             "front": list(self.rows),
@@ -82,10 +94,16 @@ def target_of(settings: SearchSettings) -> Target:
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
     profile = load_profile(settings.device)
-    profile = with_options(profile, batch=settings.batch, any_gpu=settings.any_gpu or None)
+    profile = with_options(
+        profile,
+        batch=settings.batch,
+        any_gpu=settings.any_gpu or None,
+        allow_fallback=settings.allow_fallback or None,
+    )
     if settings.batch is not None:
         profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
+    check_forbidden(profile)
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
 
 
@@ -113,24 +131,37 @@ def search_device(
     with ExitStack() as stack:
         session = None
         if settings.uses_device:
-            store = stack.enter_context(MeasurementStore(folder / "measurements.db"))
+            store = stack.enter_context(MeasurementStore(measurements_file(folder, stitcher)))
             session = stack.enter_context(
                 Session(
                     open_device(target.profile),
                     target.protocol,
                     store,
-                    anchor=stitcher.reference,
+                    anchor=stitcher.network(stitcher.anchor),
                     max_measurements=settings.max_measurements,
+                    watch=watch_queue(progress),
                 )
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
+            if any(stitcher.anchor):
+                progress.say(
+                    f"the device refuses the reference, whose latency there stays unknown; costs are ratios "
+                    f"to {stitcher.anchor_name}, the accepted architecture with the lowest loss"
+                )
         choices = _filtered_choices(folder, session, stitcher, library.loss, settings, progress)
+        if settings.filter != "none":
+            run.account.lap("block costs", target.profile.name)
         if settings.measures:
             assert session is not None
             costs = _measured_costs(session, stitcher, settings.objectives, measured)
         else:
             costs = _counted_costs(stitcher, settings.objectives)
+
+        def after_generation(generation: int, seen: int) -> None:
+            run.account.lap("search", target.profile.name)
+            progress.advance("search", generation, settings.generations, f"{seen} networks")
+
         points = search(
             choices,
             lambda choices: stitcher.loss(choices, library.loss),
@@ -139,16 +170,14 @@ def search_device(
             population=settings.population,
             generations=settings.generations,
             seed=library.seed,
-            progress=lambda generation, seen: progress.advance(
-                "search", generation, settings.generations, f"{seen} networks"
-            ),
+            progress=after_generation,
         )
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
-    reference_latency_ms = statistics.median(anchors) if anchors else None
+    anchor_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
         folder / f"search{_suffix(settings.objectives)}.json",
         {
-            "schema": "hwnas.search/2",
+            "schema": SEARCH_SCHEMA,
             "objectives": list(settings.objectives),
             "points": [encode(point) for point in points],
         },
@@ -159,17 +188,32 @@ def search_device(
         objectives=settings.objectives,
         protocol=target.protocol,
         fingerprint=fingerprint,
-        reference_latency_ms=reference_latency_ms,
+        reference_latency_ms=None if any(stitcher.anchor) else anchor_latency_ms,
+        anchor=stitcher.anchor,
+        anchor_latency_ms=anchor_latency_ms,
+        refused=tuple(
+            {"part": part, "choice": choice, "operators": list(operators)}
+            for (part, choice), operators in stitcher.refused.items()
+        ),
         points=tuple(points),
         front=tuple(front),
         rows=tuple(
-            _row(point, settings.objectives, stitcher, measured.get(point.choices), reference_latency_ms)
+            _row(point, settings.objectives, stitcher, measured.get(point.choices), anchor_latency_ms)
             for point in front
         ),
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(f"search: {len(points)} networks, {len(front)} on the front")
+    overhead = overhead_of(measured.values())
+    if overhead:
+        progress.say(overhead)
     return outcome
+
+
+def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
+    """Where measurements are kept: those beside another anchor are ratios to something else."""
+    anchor = f"-{'-'.join(map(str, stitcher.anchor))}" if any(stitcher.anchor) else ""
+    return folder / f"measurements{anchor}.db"
 
 
 def _filtered_choices(
@@ -202,7 +246,7 @@ def _measured_costs(
     objectives: Sequence[Objective],
     measured: dict[Choices, Measurement],
 ) -> Costs:
-    """Costs by measuring, as ratios to the reference; what was measured is put into `measured`."""
+    """Costs by measuring, as ratios to the anchor; what was measured is put into `measured`."""
 
     def ratio(objective: Objective, choices: Choices) -> float:
         if objective in TIMED:
@@ -224,13 +268,13 @@ def _measured_costs(
 
     whole_mj = 1.0
     if "energy" in objectives:
-        ((_, reference),) = session.measure([stitcher.reference])
-        if not isinstance(reference, Measurement):
+        ((_, anchor),) = session.measure([stitcher.network(stitcher.anchor)])
+        if not isinstance(anchor, Measurement):
             raise DeviceError(
-                f"the reference could not be measured: {reference.reason}",
+                f"{stitcher.anchor_name} could not be measured: {anchor.reason}",
                 "see the reason; hwnas devices lists other devices",
             )
-        whole_mj = energy_mj(reference)
+        whole_mj = energy_mj(anchor)
     return costs
 
 
@@ -254,7 +298,7 @@ def _row(
     objectives: Sequence[Objective],
     stitcher: Stitcher,
     measurement: Measurement | None,
-    reference_latency_ms: float | None,
+    anchor_latency_ms: float | None,
 ) -> dict[str, Any]:
     macs, params = stitcher.cost(point.choices)
     row: dict[str, Any] = {
@@ -268,8 +312,8 @@ def _row(
         "macs": macs,
         "params": params,
     }
-    if measurement is not None and reference_latency_ms is not None:
-        row["latency_ms"] = measurement.anchor_ratio * reference_latency_ms
+    if measurement is not None and anchor_latency_ms is not None:
+        row["latency_ms"] = measurement.anchor_ratio * anchor_latency_ms
         row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
         row["energy_mj"] = measurement.metrics.get("energy_mj")
     return row

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     params INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'failed')),
     reason TEXT,
+    operators TEXT,                -- JSON, of the exported graph; NULL until it was exported
     nsr REAL, mse REAL, relative_l1 REAL,
     end_slope REAL,
     weights_sha256 TEXT, onnx_sha256 TEXT,
@@ -36,17 +37,24 @@ CREATE TABLE IF NOT EXISTS candidates (
     PRIMARY KEY (part, choice)
 );
 """
-_COLUMNS = """part, part_name, choice, spec, macs, params, state, reason, nsr, mse, relative_l1, end_slope,
-    weights_sha256, onnx_sha256, seconds"""
+_CANDIDATE = ("part", "part_name", "choice", "spec", "macs", "params")
+_METRICS = ("nsr", "mse", "relative_l1")
+_OTHERS = ("state", "reason", "operators", "end_slope", "weights_sha256", "onnx_sha256", "seconds")
+_COLUMNS = (*_CANDIDATE, *_METRICS, *_OTHERS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A candidate and what is known about it; files and metrics are there once it is `done`."""
+    """A candidate and what is known about it; files and metrics are there once it is `done`.
+
+    Attributes:
+        operators: kinds of ONNX operators in its graph; None until it was exported.
+    """
 
     candidate: Candidate
     state: State
     reason: str | None
+    operators: tuple[str, ...] | None
     metrics: BlockMetrics | None
     end_slope: float | None
     weights_sha256: str | None
@@ -54,19 +62,15 @@ class Entry:
     seconds: float | None
 
 
-class Library:
+class Library(Database):
     """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk."""
 
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
-        self._database = Database(
+        super().__init__(
             folder / "library.db", tables=_TABLES, version=2, loss="its candidates are distilled again"
         )
         self.blocks.mkdir(parents=True, exist_ok=True)
-
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
 
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Enter candidates as pending; known ones stay as they are."""
@@ -74,7 +78,7 @@ class Library:
             (c.part, c.part_name, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
             for c in candidates
         ]
-        self._database.write(
+        self.write(
             """INSERT OR IGNORE INTO candidates (part, part_name, choice, spec, macs, params, state)
             VALUES (?, ?, ?, ?, ?, ?, 'pending')""",
             *rows,
@@ -82,8 +86,8 @@ class Library:
 
     def entries(self) -> list[Entry]:
         """Every candidate, by part and choice."""
-        query = f"SELECT {_COLUMNS} FROM candidates ORDER BY part, choice"  # noqa: S608
-        return [self._entry(row) for row in self._database.read(query)]
+        query = f"SELECT {', '.join(_COLUMNS)} FROM candidates ORDER BY part, choice"  # noqa: S608
+        return [self._entry(row) for row in self.read(query)]
 
     def pending(self) -> list[Candidate]:
         """The candidates that are still to be distilled; a done one whose files are damaged is one."""
@@ -92,6 +96,13 @@ class Library:
             if entry.state == "pending" or (entry.state == "done" and not self._intact(entry)):
                 pending.append(entry.candidate)
         return pending
+
+    def store_operators(self, found: Sequence[tuple[Candidate, Sequence[str]]]) -> None:
+        """Store the operators of exported candidates."""
+        self.write(
+            "UPDATE candidates SET operators = ? WHERE part = ? AND choice = ?",
+            *((json.dumps(list(names)), c.part, c.choice) for c, names in found),
+        )
 
     def finish(self, candidate: Candidate, result: Distilled, onnx: bytes) -> None:
         """Store a trained candidate: its files first, then its row."""
@@ -102,7 +113,7 @@ class Library:
         write_bytes(self._path(candidate, "safetensors"), weights)
         write_bytes(self._path(candidate, "onnx"), onnx)
         metrics = result.metrics
-        self._database.write(
+        self.write(
             """UPDATE candidates SET state = 'done', reason = NULL, nsr = ?, mse = ?, relative_l1 = ?,
             end_slope = ?, weights_sha256 = ?, onnx_sha256 = ?, seconds = ? WHERE part = ? AND choice = ?""",
             (
@@ -120,7 +131,7 @@ class Library:
 
     def fail(self, candidate: Candidate, reason: str) -> None:
         """Mark a candidate as failed; it is left out of every search."""
-        self._database.write(
+        self.write(
             "UPDATE candidates SET state = 'failed', reason = ? WHERE part = ? AND choice = ?",
             (reason, candidate.part, candidate.choice),
         )
@@ -163,33 +174,21 @@ class Library:
         return content
 
     def _entry(self, row: tuple[object, ...]) -> Entry:
-        part, name, choice, spec, macs, params, state, reason, nsr, mse, l1, slope, weights, onnx, seconds = (
-            row
-        )
-        source = f"{self._database.path}, part {part}, choice {choice}"
+        values = dict(zip(_COLUMNS, row, strict=True))
+        for column in ("spec", "operators"):
+            values[column] = _plain(values[column])
         plain = {
-            "candidate": {
-                "part": part,
-                "part_name": name,
-                "choice": choice,
-                "spec": _plain(str(spec)),
-                "macs": macs,
-                "params": params,
-            },
-            "state": state,
-            "reason": reason,
-            "metrics": None if nsr is None else {"nsr": nsr, "mse": mse, "relative_l1": l1},
-            "end_slope": slope,
-            "weights_sha256": weights,
-            "onnx_sha256": onnx,
-            "seconds": seconds,
+            "candidate": {column: values[column] for column in _CANDIDATE},
+            "metrics": None if values["nsr"] is None else {column: values[column] for column in _METRICS},
+            **{column: values[column] for column in _OTHERS},
         }
-        return decode(Entry, plain, source)
+        place = f"{self.path}, part {values['part']}, choice {values['choice']}"
+        return decode(Entry, plain, place)
 
 
-def _plain(text: str) -> object:
+def _plain(text: object) -> object:
     """JSON text as plain data; damaged text stays text, which `decode` refuses with the row's place."""
     try:
-        return json.loads(text)
+        return None if text is None else json.loads(str(text))
     except ValueError:
         return text

@@ -61,6 +61,25 @@ def _find(text: str) -> Network:
     return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
 
 
+def image_size(text: str) -> int:
+    """Side in pixels of the images that a model is made for.
+
+    Raises:
+        InputError: it does not say, or they are no squares.
+    """
+    from hwnas.compress.reference import build_reference, find_reference
+
+    spec = find_reference(text)
+    fix = "say how large the images shall be: --image-size N"
+    try:
+        _, height, width = input_shape(spec, build_reference(spec, allow_code=spec.source == "function"))
+    except InputError as error:
+        raise InputError(error.cause, fix) from None
+    if height != width:
+        raise InputError(f"{text} takes images of {width} × {height} pixels, which are no squares", fix)
+    return height
+
+
 def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
     """(C, H, W) that a model is made for: a timm model's own, a function's attribute `input_shape`.
 

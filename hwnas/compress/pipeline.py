@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hwnas.compress import training
+from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
@@ -18,17 +20,23 @@ from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
+from hwnas.compress.models import image_size
+from hwnas.compress.operators import check_device, check_exports, require_choices
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.space import Candidate, architecture_count, compression_space
+from hwnas.compress.space import Candidate, architecture_count, find_candidates
+from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import accuracy
 from hwnas.compress.stitch import Stitcher
-from hwnas.errors import HwnasError, NetworkFormError
-from hwnas.files import encode, write_bytes
+from hwnas.errors import HwnasError
+from hwnas.files import encode, sha256_of_plain, write_bytes
+from hwnas.measurement import Interval
 from hwnas.network import export_onnx
+from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
@@ -40,6 +48,7 @@ class Job:
 
     settings: LibrarySettings
     data: Data
+    space: Space
     initial: Initial
     parts: Partition
     candidates: tuple[Candidate, ...]
@@ -50,7 +59,7 @@ class Job:
         return len(self.candidates) + len(self.parts.modules)
 
 
-def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
+def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool = False) -> Job:
     """Find the data and the reference, cut it, and list its candidates.
 
     Args:
@@ -59,11 +68,13 @@ def open_job(settings: LibrarySettings, *, allow_code: bool = False) -> Job:
     Raises:
         InputError: any of them is missing, unknown, or does not fit the others.
     """
-    data = load_data(settings.data)
+    space = load_space(settings.space)
+    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     initial = initial_reference(settings, data, allow_code=allow_code)
+    data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
-    candidates = compression_space(parts, settings.per_block)
-    return Job(settings=settings, data=data, initial=initial, parts=parts, candidates=tuple(candidates))
+    candidates = tuple(find_candidates(parts, space, settings.per_block))
+    return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 
 
 def compress(
@@ -77,36 +88,31 @@ def compress(
         command: that the user gave, for the model cards.
 
     Returns:
-        Plain data: the reference, the library's counts, the front, and the checkpoints with their summaries.
+        Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
+        and the report's path.
 
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, data, candidates = job.settings, job.data, job.candidates
+    settings, data, parts = job.settings, job.data, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": data.hash, "model": job.initial.hash}
-    with RunDirectory.open(out, settings, hashes) as run:
-        reference = prepare_reference(job.initial, job.parts, run, settings, data, progress)
-        correct = training.correct_answers(reference.module(), data)
-        known = None if correct is None else accuracy(correct)
-        if known is not None and known.low <= 1 / len(data.class_names):
-            progress.say("the reference only guesses; --weights none trains it on the data first")
-        progress.say(
-            f"reference: {settings.model}, accuracy {percent(known)}; {len(reference.parts.cuts) + 1} parts, "
-            f"composed they differ from the whole by {reference.parts.max_abs_difference:.1g} at most"
+    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
+    with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
+        library.add(job.candidates)
+        check_exports(library, parts, progress)
+        refused = check_device(library, parts, target.profile, progress)
+        reference = prepare_reference(job.initial, parts, run, settings, data, progress)
+        known = _say_reference(reference, settings, progress)
+        build_library(library, reference, settings, run.account, progress)
+        require_choices(parts, library.entries(), refused, target.profile)
+        stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
+        write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+        outcome = search_device(run, stitcher, settings, search, target, progress)
+        checkpoints = emit_checkpoints(
+            run, reference, stitcher, settings, search, target, outcome, command, progress
         )
-        library = Library(run.library)
-        try:
-            build_library(library, candidates, reference, settings, progress)
-            stitcher = Stitcher(reference.parts, library, _calibration(data))
-            write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-            outcome = search_device(run, stitcher, settings, search, target, progress)
-            checkpoints = emit_checkpoints(
-                run, reference, stitcher, settings, search, target, outcome, command, progress
-            )
-        finally:
-            library.close()
+        report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
         "reference": {
@@ -114,26 +120,44 @@ def compress(
             "onnx": str(run.reference / "model.onnx"),
             "accuracy": None if known is None else encode(known),
         },
-        "space": {"candidates": len(candidates), "architectures": architecture_count(candidates)},
+        "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
+        "report": None if report is None else str(report),
     }
 
 
+def _say_reference(reference: Reference, settings: LibrarySettings, progress: Progress) -> Interval | None:
+    """Say how accurate the reference is; None without labels."""
+    data, parts = reference.data, reference.parts
+    correct = training.correct_answers(reference.module(), data)
+    known = None if correct is None else accuracy(correct)
+    if known is not None and known.low <= 1 / len(data.class_names):
+        progress.say("the reference only guesses; --weights none trains it on the data first")
+    progress.say(
+        f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
+        f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"
+    )
+    return known
+
+
+def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
+    """Write the device's report; a run does not fail for want of the package that it needs."""
+    if not is_available():
+        progress.say(f"no report without plotly: {INSTALL}, then: hwnas report {shlex.quote(str(run.path))}")
+        return None
+    return write_report(run.path, run.device(device))
+
+
 def build_library(
-    library: Library,
-    candidates: Sequence[Candidate],
-    reference: Reference,
-    settings: LibrarySettings,
-    progress: Progress,
+    library: Library, reference: Reference, settings: LibrarySettings, account: Account, progress: Progress
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
     Raises:
         HwnasError: every candidate of the library failed.
     """
-    library.add(candidates)
-    pending = _exportable(library, library.pending(), reference, progress)
+    pending = library.pending()
     how = DistillSettings(
         loss=settings.loss,
         epochs=settings.epochs,
@@ -144,16 +168,17 @@ def build_library(
     )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, how, progress)
-    failed = [entry for entry in library.entries() if entry.state == "failed"]
+        _distill_slices(library, slices, reference, how, account, progress)
+    entries = library.entries()
+    failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
         progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}")
-    if len(failed) == len(candidates):
+    if len(failed) == len(entries):
         raise HwnasError(
             f"every candidate failed, the first one because {failed[0].reason}",
             "distil from another reference, or with another --loss, into a new --out PATH",
         )
-    progress.say(f"library: {len(candidates) - len(failed)} of {len(candidates)} candidates")
+    progress.say(f"library: {len(entries) - len(failed)} of {len(entries)} candidates")
 
 
 def _distill_slices(
@@ -161,6 +186,7 @@ def _distill_slices(
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
     how: DistillSettings,
+    account: Account,
     progress: Progress,
 ) -> None:
     data, parts = reference.data, reference.parts
@@ -184,24 +210,9 @@ def _distill_slices(
             module.load_state_dict(result.state)
             shape = (1, *parts.shapes[candidate.part])
             library.finish(candidate, result, export_onnx(module, shape))
+            images = steps * min(how.batch_size, len(data.train))
+            account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
-
-
-def _exportable(
-    library: Library, pending: Sequence[Candidate], reference: Reference, progress: Progress
-) -> list[Candidate]:
-    """The candidates whose graphs export; the others are marked as failed before anything is trained."""
-    exportable = []
-    for number, candidate in enumerate(pending, 1):
-        parts = reference.parts
-        try:
-            module = build_part(parts, candidate.part, candidate.spec)
-            export_onnx(module, (1, *parts.shapes[candidate.part]))
-            exportable.append(candidate)
-        except NetworkFormError as error:
-            library.fail(candidate, error.cause)
-        progress.advance("check exports", number, len(pending), candidate.name)
-    return exportable
 
 
 def _calibration(data: Data) -> Any:

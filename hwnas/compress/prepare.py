@@ -11,11 +11,13 @@ from torch import nn
 
 from hwnas.compress import training
 from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
+from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
 from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
+    IMAGENET_CLASSES,
     build_reference,
     find_reference,
     load_pretrained,
@@ -62,11 +64,14 @@ class Initial:
 
     Attributes:
         to_train: it has no weights for the data yet.
+        mean, std: by which images in 0 … 1 are normalised for its weights, one per channel.
     """
 
     spec: ReferenceSpec
     module: nn.Module
     to_train: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @property
     def hash(self) -> str:
@@ -89,15 +94,14 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
     spec = find_reference(settings.model, classes)
     torch.manual_seed(settings.seed)
     weights = settings.weights
+    published = published_classes(spec)
+    rows = data.imagenet if spec.source == "timm" else ()
+    narrowed = rows if published == IMAGENET_CLASSES else ()
+    fits = published is not None and (bool(narrowed) or published == (classes or published))
     if weights == "auto":
-        published = published_classes(spec)
-        weights = "pretrained" if published and published == (classes or published) else "none"
-        weights = weights if spec.source == "timm" else "given"
+        weights = ("pretrained" if fits else "none") if spec.source == "timm" else "given"
     if weights == "pretrained":
-        module, to_train = (
-            load_pretrained(spec),
-            published_classes(spec) != (classes or published_classes(spec)),
-        )
+        module, to_train = load_pretrained(spec, narrowed), not fits
     elif weights == "given" and spec.source == "checkpoint":
         module, to_train = load_module(settings.model, allow_code=allow_code), False
     else:
@@ -105,14 +109,15 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
         module = build_reference(spec, allow_code=allow_code or named_by_user)
         to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
-        load_weights(module, Path(weights))
+        load_weights(module, Path(weights), rows)
     _check_output(module, data, settings.model)
     if to_train and not classes:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
             "give its weights: --weights FILE",
         )
-    return Initial(spec=spec, module=module, to_train=to_train)
+    mean, std = _normalization(spec, module, weights, data)
+    return Initial(spec=spec, module=module, to_train=to_train, mean=mean, std=std)
 
 
 def prepare_reference(
@@ -146,6 +151,13 @@ def prepare_reference(
     module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
+        macs, _ = count(module, data.image_shape)
+        images = training.images_per_epoch(data, settings.batch_size)
+
+        def after_epoch(done: int, loss: float) -> None:
+            run.account.lap("reference training", images=images, of=len(data.train), macs=macs)
+            progress.advance("train reference", done, settings.train_epochs, f"loss {loss:.3f}")
+
         training.fit(
             module,
             data,
@@ -155,13 +167,12 @@ def prepare_reference(
             learning_rate=TRAIN_LEARNING_RATE,
             seed=settings.seed,
             state_file=state_file,
-            progress=lambda done, loss: progress.advance(
-                "train reference", done, settings.train_epochs, f"loss {loss:.3f}"
-            ),
+            progress=after_epoch,
         )
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     correct = training.correct_answers(module, data)
+    costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_json(
         record,
         {
@@ -170,12 +181,36 @@ def prepare_reference(
             "trained_epochs": settings.train_epochs if initial.to_train else 0,
             "accuracy": None if correct is None else encode(accuracy(correct)),
             "parts": parts.names,
+            "macs": [macs for macs, _ in costs],
+            "params": [params for _, params in costs],
             "cuts": list(parts.cuts),
             "partition_max_abs_difference": parts.max_abs_difference,
         },
     )
     state_file.unlink(missing_ok=True)
     return reference
+
+
+def _normalization(
+    spec: ReferenceSpec, module: nn.Module, weights: str, data: Data
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that the weights were trained with.
+
+    They are those in the `architecture.json` beside a weights file, a checkpoint's own, or those that timm
+    says in a model's `pretrained_cfg`; the data's for a network that is trained here or does not say.
+    """
+    if weights == "none":
+        return data.mean, data.std
+    beside = Path(weights).with_name("architecture.json")
+    if weights not in ("pretrained", "given") and beside.is_file():
+        architecture = ArchitectureSpec.read(beside)
+        return architecture.mean, architecture.std
+    if spec.architecture is not None:
+        return spec.architecture.mean, spec.architecture.std
+    config = getattr(module, "pretrained_cfg", None)
+    if not isinstance(config, dict) or not {"mean", "std"} <= config.keys():
+        return data.mean, data.std
+    return tuple(config["mean"]), tuple(config["std"])
 
 
 def _check_output(module: nn.Module, data: Data, model: str) -> None:

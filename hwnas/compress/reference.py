@@ -8,7 +8,7 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.errors import InputError, first_line
+
+IMAGENET_CLASSES = 1000
 
 
 def find_reference(text: str, classes: int | None = None) -> ReferenceSpec:
@@ -101,8 +103,11 @@ def published_classes(spec: ReferenceSpec) -> int | None:
     return config.num_classes if config is not None and config.has_weights else None
 
 
-def load_pretrained(spec: ReferenceSpec) -> nn.Module:
+def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Module:
     """A timm model with the weights of the hub; another number of classes gets a fresh classifier.
+
+    Args:
+        classes: of ImageNet's classes, to which the classifier is narrowed instead.
 
     Raises:
         InputError: not a timm model, no weights published, or the hub cannot be reached.
@@ -112,23 +117,53 @@ def load_pretrained(spec: ReferenceSpec) -> nn.Module:
     fix = "give a file: --weights FILE.safetensors, or train it on the data: --weights none"
     if spec.source != "timm":
         raise InputError(f"{spec.name} is not a timm model, the hub has no weights for it", fix)
-    options = {} if spec.classes is None else {"num_classes": spec.classes}
+    options = {} if spec.classes is None or classes else {"num_classes": spec.classes}
     try:
         model: nn.Module = timm.create_model(spec.name, pretrained=True, **options)
     except Exception as error:
         raise InputError(
             f"cannot get the pretrained weights of {spec.name}: {first_line(error)}", fix
         ) from None
+    if classes:
+        narrowed = build_reference(spec, allow_code=False)
+        narrowed.load_state_dict(narrow_classifier(model.state_dict(), narrowed, classes))
+        return narrowed
     return model.eval()
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def narrow_classifier(
+    state: Mapping[str, Tensor], module: nn.Module, classes: Sequence[int]
+) -> dict[str, Tensor]:
+    """The weights of a timm model that tells only some of the classes apart, in the given order.
+
+    A linear classifier computes each class by a row of its own, so the logits of the others are gone and
+    those of the given ones stay what they were.
+
+    Args:
+        state: of the model with all of ImageNet's classes; another one stays as it is.
+        module: the model with as many outputs as there are `classes`.
+    """
+    named = module.pretrained_cfg["classifier"]  # type: ignore[index]
+    layers = (named,) if isinstance(named, str) else named
+    heads = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    return {
+        key: value[list(classes)] if key in heads and len(value) == IMAGENET_CLASSES else value
+        for key, value in state.items()
+    }
+
+
+def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> None:
     """Load a state dict from safetensors, or from a `.pth` file without unpickling objects, strictly.
+
+    Args:
+        classes: of ImageNet's classes, to which a timm model's weights for all of them are narrowed.
 
     Raises:
         InputError: unreadable or damaged, or its tensors do not fit the module; the first few are named.
     """
     state = read_state(path)
+    if classes:
+        state = narrow_classifier(state, module, classes)
     expected = module.state_dict()
     wrong = [
         *(f"{key} is missing" for key in expected if key not in state),

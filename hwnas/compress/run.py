@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from hwnas.compress.account import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
 from hwnas.files import LEFTOVER, check_schema, decode, encode, read_toml, safe_name, write_toml
@@ -25,6 +26,7 @@ class RunDirectory:
 
     path: Path
     lock: int
+    account: Account
 
     @staticmethod
     def open(path: Path, settings: LibrarySettings, hashes: dict[str, str]) -> RunDirectory:
@@ -59,7 +61,7 @@ class RunDirectory:
             if not file.exists():
                 write_toml(file, record)
             _compare(file, decode(_Record, check_schema(read_toml(file), SCHEMA, file), file), record)
-            run = RunDirectory(path, lock)
+            run = RunDirectory(path, lock, Account(path / "account.json"))
             run.reference.mkdir(exist_ok=True)
             _clean(path)
         except BaseException:

@@ -142,7 +142,7 @@ def pick(
     if not reached:
         fastest = min(cost for cost, _ in ratios)
         raise InputError(
-            f"no architecture of the front reaches {rule}; the fastest takes {fastest:.3f} of the reference",
+            f"no architecture of the front reaches {rule}; the lowest ratio is {fastest:.3f}",
             f"ask for less, such as --speedup {math.floor(100 / fastest) / 100:g}, "
             "or search longer (--generations)",
         )

@@ -26,8 +26,10 @@ class LibrarySettings:
         model: timm name, `module:function` or checkpoint directory.
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
+        image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         cuts: modules behind which to cut; empty finds the stages.
-        per_block: candidates a block.
+        space: the name of a space, or the path of a `.toml` file.
+        per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
         epochs, steps: of each candidate's distillation; `steps` 0 sets no further limit.
         slice_size: candidates that are distilled side by side; a kill loses one slice at most.
@@ -39,7 +41,7 @@ class LibrarySettings:
     weights: str
     data: str
     cuts: tuple[str, ...]
-    space: Literal["compression"]
+    space: str
     per_block: int
     loss: Loss
     train_epochs: int
@@ -49,6 +51,7 @@ class LibrarySettings:
     slice_size: int
     seed: int
     threads: int
+    image_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class SearchSettings:
         filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
         batch: images a run; None is the profile's own.
         any_gpu: measure on another chip than the profile is for.
+        allow_fallback: let a phone's CPU run what its accelerator cannot.
         max_measurements: networks that may be measured in all searches of this run directory on this device,
             what else is measured by the same protocol included; None is no bound.
     """
@@ -80,6 +84,7 @@ class SearchSettings:
     filter_threshold: float
     batch: int | None = None
     any_gpu: bool = False
+    allow_fallback: bool = False
     max_measurements: int | None = None
 
     def __post_init__(self) -> None:
@@ -118,7 +123,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 20,
     },
     "standard": {
-        "per_block": 27,
+        "per_block": 0,
         "epochs": 10,
         "train_epochs": 60,
         "protocol": "search",
@@ -127,7 +132,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "finetune_epochs": 40,
     },
     "paper": {
-        "per_block": 27,
+        "per_block": 0,
         "epochs": 1,
         "train_epochs": 450,
         "protocol": "search",

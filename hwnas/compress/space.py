@@ -1,20 +1,31 @@
-"""Spaces: which candidates each block gets."""
+"""Which candidates each part gets: blocks those of a space, stem and head variants of themselves."""
 
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hwnas.compress.architecture import CandidateSpec
+from hwnas.compress.architecture import CandidateSpec, build_part
 from hwnas.compress.blocks import InvertedBottleneckSpec, cost, count
 from hwnas.compress.partition import Partition
+from hwnas.compress.spaces import REFERENCE, Space, resolve
+from hwnas.compress.variants import VariantSpec, find_gates, find_variants
 from hwnas.errors import InputError
 
 T = TypeVar("T")
-COMPRESSION_PER_BLOCK = 27
+_Sized = tuple[int, int, InvertedBottleneckSpec]
+
+ACTIVATION_NAMES = {
+    "relu": "relu",
+    "relu6": "relu",
+    "silu": "swish",
+    "swish": "swish",
+    "hardswish": "hswish",
+}
+"""How a space calls the activations whose classes have these names in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,43 +50,33 @@ class Candidate:
         return f"{self.part_name}-{self.spec.name}"
 
 
-def compression_space(parts: Partition, per_block: int = COMPRESSION_PER_BLOCK) -> list[Candidate]:
-    """The preset `compression`: candidates with fewer MACs *and* parameters than the block they replace.
+def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[Candidate]:
+    """The candidates of every part, by part; those of a part by rising MACs.
 
-    Of DONNA's properties (kernel 3, 5; expansion 2, 3, 4, 6; depth 1 … 4; ReLU, or Swish with SE; depthwise
-    or grouped; width 0.5, 1) all combinations that are smaller are listed; `per_block` of them are taken,
-    equally many of each activation and layer type, evenly spaced in MACs.
+    Args:
+        per_block: how many a block gets at most, instead of what the space says; 0 leaves it to the space.
+            They are taken in turn from each kind (activation, attention, layer type), and evenly spaced in
+            MACs within a kind.
 
     Raises:
-        InputError: a block has no smaller candidate, or is not between image maps.
+        InputError: no block has a candidate that fits, or a block is not between image maps.
     """
-    candidates = []
-    for block, module in enumerate(parts.blocks, 1):
-        shapes = parts.part_shapes(block)
-        if any(len(shape) != 3 for shape in shapes):
-            raise InputError(
-                f"block {block} ({shapes[0]} → {shapes[1]}) does not turn a map (C, H, W) into one",
-                "'compression' replaces convolutional blocks; cut where maps pass: --cut NAME,NAME",
-            )
-        limits = count(module, shapes[0])
-        chosen = _spread(_smaller(shapes, limits), per_block)
-        for choice, (macs, params, spec) in enumerate(chosen, 1):
-            candidates.append(
-                Candidate(
-                    part=block,
-                    part_name=parts.names[block],
-                    choice=choice,
-                    spec=spec,
-                    macs=macs,
-                    params=params,
-                )
-            )
-    if not candidates:
+    of_blocks = []
+    for block in range(1, parts.block_count + 1):
+        chosen = _spread(_fitting(parts, block, space), per_block or space.per_block)
+        of_blocks += _numbered(parts, block, chosen)
+    if not of_blocks:
+        size = "a smaller" if space.smaller else "any"
         raise InputError(
-            "no block has a smaller candidate in 'compression'",
-            "join small blocks to larger ones: --cut NAME,NAME",
+            f"no block has {size} candidate in {space.name!r}",
+            "join small blocks to larger ones: --cut NAME,NAME; or take another --space, with more depth",
         )
-    return candidates
+    last = len(parts.modules) - 1
+    return [
+        *_numbered(parts, 0, _variants(parts, 0)),
+        *of_blocks,
+        *_numbered(parts, last, _variants(parts, last)),
+    ]
 
 
 def architecture_count(candidates: Sequence[Candidate]) -> int:
@@ -89,43 +90,83 @@ def architecture_count(candidates: Sequence[Candidate]) -> int:
     return total
 
 
-_Sized = tuple[int, int, InvertedBottleneckSpec]
-
-
-def _smaller(shapes: tuple[Sequence[int], Sequence[int]], limits: tuple[int, int]) -> list[_Sized]:
-    found = []
-    grid = itertools.product((3, 5), (2, 3, 4, 6), (1, 2, 3, 4), (False, True), (True, False), (0.5, 1.0))
-    for kernel, expand, depth, se, depthwise, width in grid:
-        spec = InvertedBottleneckSpec(
-            kernel=kernel,
-            expand=expand,
-            depth=depth,
-            activation="swish" if se else "relu",
-            se=se,
-            layer="depthwise" if depthwise else "grouped",
-            width=width,
+def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
+    """Every candidate of a space that can stand in a block."""
+    in_shape, out_shape = parts.part_shapes(block)
+    if len(in_shape) != 3 or len(out_shape) != 3:
+        raise InputError(
+            f"block {block} ({in_shape} → {out_shape}) does not turn a map (C, H, W) into one",
+            f"{space.name!r} replaces convolutional blocks; cut where maps pass: --cut NAME,NAME",
         )
+    limits = count(parts.modules[block], in_shape)
+    found = []
+    for spec in _specs(parts, block, space):
         try:
-            macs, params = cost(spec, *shapes)
+            macs, params = cost(spec, in_shape, out_shape)
         except InputError:  # too shallow for the block's stride
             continue
-        if macs < limits[0] and params < limits[1]:
+        if not space.smaller or (macs < limits[0] and params < limits[1]):
             found.append((macs, params, spec))
-    return sorted(found, key=lambda sized: (sized[0], sized[1], sized[2].name))
+    return found
+
+
+def _specs(parts: Partition, block: int, space: Space) -> list[InvertedBottleneckSpec]:
+    combinations = space.combinations()
+    activation, se = "relu", False
+    if any(REFERENCE in values.values() for values in combinations):
+        activation, se = _own_kind(parts, block)
+    specs = (InvertedBottleneckSpec(**resolve(values, activation, se)) for values in combinations)
+    return list(dict.fromkeys(specs))
+
+
+def _own_kind(parts: Partition, block: int) -> tuple[str, bool]:
+    """The activation that a block of the reference uses most, and whether it has attention."""
+    module = parts.modules[block]
+    gates = find_gates(module, parts.shapes[block])
+    found = Counter(
+        ACTIVATION_NAMES[kind]
+        for name, child in module.named_modules()
+        if (kind := type(child).__name__.lower()) in ACTIVATION_NAMES
+        and not any(name.startswith(f"{gate}.") for gate in gates)
+    )
+    if not found:
+        raise InputError(
+            f"block {block} has no activation that is a module and one of relu, swish, hswish",
+            "name the activation in a space of your own: --space FILE.toml (docs/spaces.md)",
+        )
+    return found.most_common(1)[0][0], bool(gates)
+
+
+def _variants(parts: Partition, part: int) -> list[tuple[int, int, VariantSpec]]:
+    shape = parts.shapes[part]
+    specs = find_variants(parts.modules[part], shape)
+    return [(*count(build_part(parts, part, spec), shape), spec) for spec in specs]
+
+
+def _numbered(
+    parts: Partition, part: int, sized: Sequence[tuple[int, int, CandidateSpec]]
+) -> list[Candidate]:
+    ordered = sorted(sized, key=lambda item: (item[0], item[1], item[2].name))
+    return [
+        Candidate(part=part, part_name=parts.names[part], choice=choice, spec=spec, macs=macs, params=params)
+        for choice, (macs, params, spec) in enumerate(ordered, 1)
+    ]
 
 
 def _spread(sized: Sequence[_Sized], amount: int) -> list[_Sized]:
-    """`amount` of them, drawn in turn from the four kinds, evenly spaced in MACs within each kind."""
-    kinds: dict[tuple[bool, str], list[_Sized]] = defaultdict(list)
-    for item in sized:
-        kinds[item[2].se, item[2].layer].append(item)
+    """`amount` of them (0: all), in turn from the kinds, evenly spaced in MACs within each kind."""
+    if amount == 0:
+        return list(sized)
+    kinds: dict[tuple[str, bool, str], list[_Sized]] = defaultdict(list)
+    for item in sorted(sized, key=lambda item: (item[0], item[1], item[2].name)):
+        spec = item[2]
+        kinds[spec.activation, spec.se, spec.layer].append(item)
     quota = dict.fromkeys(sorted(kinds), 0)
     for kind in itertools.cycle(sorted(kinds)):
         if sum(quota.values()) == min(amount, len(sized)):
             break
         quota[kind] += quota[kind] < len(kinds[kind])
-    chosen = [item for kind, k in quota.items() for item in _evenly(kinds[kind], k)]
-    return sorted(chosen, key=lambda item: (item[0], item[1], item[2].name))
+    return [item for kind, k in quota.items() for item in _evenly(kinds[kind], k)]
 
 
 def _evenly(items: Sequence[T], amount: int) -> list[T]:

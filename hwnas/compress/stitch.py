@@ -13,6 +13,7 @@ from torch import nn
 from hwnas.compress.architecture import build_part
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
+from hwnas.compress.operators import Refused
 from hwnas.compress.partition import Partition
 from hwnas.network import Network, Part, export_onnx
 
@@ -26,12 +27,26 @@ class Stitcher:
         parts: the reference's.
         library: of the candidates; only those that are done can be chosen.
         calibration: images (N, C, H, W), normalised, for devices that run int8.
+        refused: choices that the device refuses, by part and choice, with their forbidden operators.
+        metric: the block loss by which the anchor is chosen.
+
+    Attributes:
+        anchor: the architecture that the device accepts with the lowest loss: the reference itself, where it
+            accepts all of its parts.
     """
 
-    def __init__(self, parts: Partition, library: Library, calibration: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        parts: Partition,
+        library: Library,
+        calibration: np.ndarray | None = None,
+        refused: Refused | None = None,
+        metric: str = "nsr",
+    ) -> None:
         self.parts = parts
         self.library = library
         self.calibration = calibration
+        self.refused = refused or {}
         self._own = [
             _part(name, module, shape)
             for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
@@ -45,14 +60,23 @@ class Stitcher:
             if entry.state == "done"
         }
         self._replacements = {key: self._replacement(entry) for key, entry in self.entries.items()}
+        self.anchor: Choices = tuple(
+            min(choices, key=lambda choice, n=n: self.part_loss(n, choice, metric))  # type: ignore[misc]
+            for n, choices in enumerate(self._accepted())
+        )
 
     @property
     def choices(self) -> list[list[int]]:
-        """What can be chosen for each part; 0, the reference's own, comes first."""
+        """What can be chosen for each part; the anchor's choice, most often 0, comes first."""
         return [
-            [0, *sorted(choice for part, choice in self.entries if part == n)]
-            for n in range(len(self.parts.modules))
+            sorted(choices, key=lambda choice, first=first: (choice != first, choice))  # type: ignore[misc]
+            for choices, first in zip(self._accepted(), self.anchor, strict=True)
         ]
+
+    @property
+    def anchor_name(self) -> str:
+        """The anchor for people: `the reference`, or `architecture 1-0-2-0`."""
+        return f"architecture {'-'.join(map(str, self.anchor))}" if any(self.anchor) else "the reference"
 
     @property
     def reference(self) -> Network:
@@ -110,6 +134,13 @@ class Stitcher:
             for module in self.parts.modules[:-1]:
                 inputs.append(module.eval()(inputs[-1]))
         return [x.contiguous().numpy() for x in inputs]
+
+    def _accepted(self) -> list[list[int]]:
+        known = [(n, 0) for n in range(len(self.parts.modules))] + list(self.entries)
+        return [
+            sorted(choice for part, choice in known if part == n and (part, choice) not in self.refused)
+            for n in range(len(self.parts.modules))
+        ]
 
     def _replacement(self, entry: Entry) -> Part:
         candidate = entry.candidate

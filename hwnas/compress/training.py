@@ -79,6 +79,11 @@ def fit(
     model.eval()
 
 
+def images_per_epoch(data: Data, batch_size: int) -> int:
+    """Images that an epoch of training sees; a last partial batch is dropped."""
+    return data.steps_per_epoch(batch_size) * min(batch_size, len(data.train))
+
+
 def label_loss(logits: Tensor, _: Tensor, labels: Tensor | None) -> Tensor:
     """Cross-entropy with label smoothing 0.1."""
     assert labels is not None
@@ -112,15 +117,16 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
 
 
 @torch.no_grad()
+def answers(model: nn.Module, data: Data, batch_size: int = 256) -> Tensor:
+    """The class that a network finds most likely for each image of the test part, (N,) int64."""
+    model.eval().to(memory_format=torch.channels_last)
+    return torch.cat([model(x).argmax(1) for x, _ in data.batches(data.test, batch_size)])
+
+
 def correct_answers(model: nn.Module, data: Data, batch_size: int = 256) -> Tensor | None:
     """Which images of the test part a network classifies rightly, (N,) bool; None without labels."""
-    model.eval().to(memory_format=torch.channels_last)
-    answers = [
-        model(x).argmax(1) == labels
-        for x, labels in data.batches(data.test, batch_size)
-        if labels is not None
-    ]
-    return torch.cat(answers) if answers else None
+    labels = data.test.labels
+    return None if labels is None else answers(model, data, batch_size) == labels
 
 
 def tune_allocator() -> None:

@@ -6,6 +6,7 @@ A device that refuses Swish or squeeze-and-excitation refuses them in the stem a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ from hwnas.measurement import STRICT
 
 SMOOTH_ACTIVATIONS = frozenset({"silu", "swish", "hardswish", "gelu", "mish"})
 """Names, in lower case, of the classes of activations that ReLU can stand for."""
+MAP = (8, 8)
+"""Rows and columns of the map by which a gate is known: on a single pixel anything looks like one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,14 @@ class VariantSpec:
         return "-".join(name for name, modules in (("relu", self.relu), ("no-se", self.without)) if modules)
 
 
-def variants(module: nn.Module, x: Tensor) -> list[VariantSpec]:
+def find_variants(module: nn.Module, in_shape: Sequence[int]) -> list[VariantSpec]:
     """What can be made of a part: with ReLU, without squeeze-and-excitation, and both.
 
     Args:
         module: in eval mode.
-        x: two different inputs (2, …), from whose way through the module its gates are found.
+        in_shape: of its input, without the batch dimension.
     """
-    gates = find_gates(module, x)
+    gates = find_gates(module, in_shape)
     smooth = tuple(
         name
         for name, child in module.named_modules(remove_duplicate=False)
@@ -66,30 +69,35 @@ def variants(module: nn.Module, x: Tensor) -> list[VariantSpec]:
 
 
 @torch.inference_mode()
-def find_gates(module: nn.Module, x: Tensor) -> tuple[str, ...]:
+def find_gates(module: nn.Module, in_shape: Sequence[int]) -> tuple[str, ...]:
     """The names of the squeeze-and-excitation modules, whatever their class is called.
 
-    They are known by what they do: each channel of the input comes out times one factor in 0 … 1, which is
-    not the same for every input.
+    They are known by what they do to a random map: each channel of it comes out times one factor in 0 … 1,
+    which is not the same for every image. Arguments as for `find_variants`.
     """
-    gates: list[str] = []
+    channels: dict[str, int] = {}
 
     def hook(name: str, inputs: tuple[object, ...], output: object) -> None:
-        only_wraps_one = any(gate.startswith(f"{name}.") for gate in gates)
-        if not only_wraps_one and _is_gated(inputs[0], output):
-            gates.append(name)
+        (x, *_) = inputs or (None,)
+        if isinstance(x, Tensor) and isinstance(output, Tensor) and x.ndim == 4 and x.shape == output.shape:
+            channels[name] = x.shape[1]
 
+    inside = dict(module.named_modules(remove_duplicate=False))
     handles = [
         child.register_forward_hook(lambda _, inputs, output, name=name: hook(name, inputs, output))
-        for name, child in module.named_modules(remove_duplicate=False)
+        for name, child in inside.items()
         if name and next(child.children(), None) is not None and next(child.parameters(), None) is not None
     ]
     try:
-        module(x)
+        module(_random(in_shape))
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(gates)
+    gates = [name for name, amount in channels.items() if _is_gate(inside[name], amount)]
+    # Of a gate and what only wraps it, the outer one is meant.
+    return tuple(
+        name for name in inside if name in gates and not any(name.startswith(f"{g}.") for g in gates)
+    )
 
 
 def build_variant(spec: VariantSpec, module: nn.Module) -> nn.Module:
@@ -99,7 +107,7 @@ def build_variant(spec: VariantSpec, module: nn.Module) -> nn.Module:
         InputError: the part has no module of a name in `spec`.
     """
     copy = deepcopy(module)
-    known = dict(copy.named_modules())
+    known = dict(copy.named_modules(remove_duplicate=False))
     for name in (*spec.without, *spec.relu):
         if not name or name not in known:
             raise InputError(
@@ -110,16 +118,19 @@ def build_variant(spec: VariantSpec, module: nn.Module) -> nn.Module:
     return copy
 
 
-def _is_gated(x: object, y: object) -> bool:
-    """Whether y (B, C, H, W) is x times one factor in 0 … 1 a channel, another one for each image."""
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.ndim != 4 or x.shape != y.shape:
+def _random(shape: Sequence[int]) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _is_gate(module: nn.Module, channels: int) -> bool:
+    x = _random((channels, *MAP))
+    try:
+        y = module(x.clone())
+    except Exception:  # a gate takes maps of any size, this module does not
         return False
-    if x.shape[2] * x.shape[3] == 1:  # a single pixel is always its own multiple
+    if y.shape != x.shape:
         return False
-    power = x.square().sum((2, 3), keepdim=True)
-    factor = (x * y).sum((2, 3), keepdim=True) / power.clamp_min(1e-12)
-    alive = power.squeeze() > 1e-6
-    scaled = torch.allclose(y, x * factor, rtol=1e-3, atol=1e-5 * float(x.abs().max()))
+    factor = (x * y).sum((2, 3), keepdim=True) / x.square().sum((2, 3), keepdim=True)
+    scaled = torch.allclose(y, x * factor, rtol=1e-3, atol=1e-5)
     within = bool(((factor >= -1e-4) & (factor <= 1 + 1e-4)).all())
-    differs = bool(((factor[0] - factor[1]).abs() > 1e-6).squeeze()[alive.all(0)].any())
-    return scaled and within and differs
+    return scaled and within and not torch.allclose(factor[0], factor[1], rtol=0, atol=1e-6)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import qai_hub as hub
 
 RUNTIMES = ("tflite", "onnx", "qnn_dlc", "qnn_context_binary", "precompiled_qnn_onnx")
+FP16_BY_OPTION = ("qnn_dlc", "qnn_context_binary", "precompiled_qnn_onnx")
 COMPUTE_UNITS = ("all", "npu", "gpu", "cpu")
 PAGES, PAGE = 4, 50  # of the newest jobs, in which one is looked for by its name
 
@@ -64,6 +65,14 @@ class AiHubDevice(QueueDevice):
             raise DeviceError(f"profile {profile.name}: AI Hub takes no bf16", "use fp32, fp16 or int8")
         if profile.precision == "fp32" and self.compute_unit == "npu":
             raise DeviceError(f"profile {profile.name}: NPUs have no fp32", "use fp16 or int8")
+        self._compile_options = f"--target_runtime {self.target_runtime} --compute_unit {self.compute_unit}"
+        if profile.precision == "fp16" and self.target_runtime in FP16_BY_OPTION:
+            self._compile_options += " --quantize_full_type float16"
+        elif profile.precision == "fp16" and self.compute_unit != "npu":
+            raise DeviceError(
+                f"profile {profile.name}: {self.target_runtime} on {self.compute_unit} keeps fp32",
+                f"use fp32, the compute unit npu, or one of {', '.join(FP16_BY_OPTION)}",
+            )
         self._client: hub.Client | None = None
         self._unit: Unit | None = None
         self._sdk = ""
@@ -100,9 +109,8 @@ class AiHubDevice(QueueDevice):
         if job.prepared:
             with talking(f"profile {network.name}"):
                 return self._profile(job, self._opened_client.get_model(job.prepared))
-        # Graphs in fp16 are made by the hub itself, as its runtimes want them.
-        half = self.profile.precision == "fp16"
-        content = network.onnx("fp32" if half else self.profile.precision)
+        # Graphs in fp16 are made by the hub's compiler, or by an NPU that computes in nothing wider.
+        content = network.onnx("fp32" if self.profile.precision == "fp16" else self.profile.precision)
         with tempfile.TemporaryDirectory(prefix="hwnas-") as folder, talking(f"compile {network.name}"):
             path = Path(folder, "model.onnx")
             path.write_bytes(content)
@@ -111,8 +119,7 @@ class AiHubDevice(QueueDevice):
                 model,
                 self._opened_unit.hub_device(),
                 name=job.name,
-                options=f"--target_runtime {self.target_runtime} --compute_unit {self.compute_unit}"
-                + (" --quantize_full_type float16" if half else ""),
+                options=self._compile_options,
                 retry=False,
             )
         return replace(job, job_id=compiling.job_id, url=compiling.url)

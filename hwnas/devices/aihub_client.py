@@ -79,4 +79,4 @@ def talking(purpose: str) -> Iterator[None]:
 def _plain(error: Exception) -> str:
     """The client's message without the box that it draws around it."""
     text = re.sub(r"[┌┐└┘─|\s]+", " ", str(error)).strip()
-    return text.removeprefix("Internal API failure. ")
+    return text.removeprefix("Internal API failure. ").removesuffix(".")

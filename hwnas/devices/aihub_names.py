@@ -89,8 +89,9 @@ def find_unit(client: hub.Client, name: str) -> Unit:
     if not named:
         near = nearest(name, units)
         listed = ", ".join(f"{unit.name} ({_generation(unit) or unit.chipset})" for unit in near)
+        by = "chipset" if _wanted_generation(name, units) else "name"
         raise DeviceError(
-            f"AI Hub has no device {name!r}; the nearest by chipset are {listed or 'none'}",
+            f"AI Hub has no device {name!r}; the nearest by {by} are {listed or 'none'}",
             f"--device 'aihub:{near[0].name if near else 'NAME'}', or another of `qai-hub list-devices`",
         )
     return max(named, key=lambda unit: [int(number) for number in re.findall(r"\d+", unit.os)])
@@ -115,7 +116,7 @@ def _wanted_generation(name: str, units: Sequence[Unit]) -> str | None:
     asked = " ".join(name.lower().split())
     # The longest start first, lest `galaxy s2` be taken for another family.
     for phone in sorted(KNOWN_PHONES, key=len, reverse=True):
-        if f"{asked} ".startswith((f"{phone} ", f"{phone}+")):
+        if re.match(rf"{phone}(?!\d)", asked):
             return KNOWN_PHONES[phone]
     typed = asked.removeprefix("qualcomm ").removeprefix("snapdragon ").replace(" gen ", "gen")
     if typed in GENERATIONS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -138,6 +138,9 @@ class Device(BaseDevice):
             last_to_first.callback(super().__exit__, kind, value, trace)
             for handle in list(self._handles.values()):
                 last_to_first.callback(self.release, handle)
+
+    def stage(self, networks: Sequence[Network]) -> None:
+        """Networks that are prepared next, in this order: the device may begin to copy them."""
 
     def prepare(self, network: Network, *, fresh: bool = False) -> Handle:
         """Load a network and keep it ready.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hwnas.devices import machine
 from hwnas.devices.base import Device, Handle
+from hwnas.devices.cuda_kernels import check_kernels
 from hwnas.devices.cuda_layer import PROVIDERS, CudaLayer, Gpu
 from hwnas.devices.cuda_runtimes import ONNX_RUNTIMES, PRECISIONS, Runtime, build_run
 from hwnas.devices.nvml import Nvml
@@ -20,7 +20,6 @@ from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
 from hwnas.network import Network
 
 BLOCK = 1000  # runs between two synchronisations: about what CUDA's queue holds
-LAST_TORCH = {(5, 0): "2.7", (6, 0): "2.7", (7, 0): "2.10"}  # for chips of this capability up to the next
 
 _log = logging.getLogger(__name__)
 
@@ -85,20 +84,26 @@ class CudaDevice(Device):
     @property
     def lock_name(self) -> str:
         """By UUID: an index means another GPU under another CUDA_VISIBLE_DEVICES."""
-        self._require_gpu()
-        return f"cuda {self.layer.gpu().uuid}"
+        with self._reaching():
+            self._require_gpu()
+            return f"cuda {self.layer.gpu().uuid}"
 
     def open_impl(self) -> None:
-        gpu = self.layer.gpu()
+        with self._reaching(), ExitStack() as failed:
+            failed.callback(self.close_impl)
+            self._open(self.layer.gpu())
+            failed.pop_all()
+
+    def _open(self, gpu: Gpu) -> None:
         if self._chip.lower() not in gpu.name.lower():
             raise DeviceError(
                 f"profile {self.profile.name} is for {self._chip}, GPU {self.layer.index} is {gpu.name}",
                 "--any-gpu measures on it nevertheless; --device cuda is for any GPU",
             )
-        check_kernels(gpu, self.layer.architectures(), self.layer.versions())
+        check_kernels(gpu, self.layer.architectures(), self.layer.torch_version())
         self._check_provider()
         self._nvml = Nvml(gpu.uuid)
-        self._check_power_mode(self._nvml.power_limit())
+        self._check_power_mode(gpu, self._nvml.power_limit())
         self._stream = self.layer.new_stream()
         self._restore = self.layer.configure()
         if self.cold_l2:
@@ -107,20 +112,21 @@ class CudaDevice(Device):
             # Twice its size, since a replacement strategy need not evict everything in one pass.
             buffer = torch.empty(max(1, 2 * gpu.l2_bytes), dtype=torch.uint8, device=self.layer.place)
             self._flush = buffer.zero_
-        others = self._nvml.processes() or 0
-        if others > 1:
-            _log.warning("%d other processes use %s: latencies will suffer", others - 1, gpu.name)
+        others = self._nvml.other_processes()
+        if others:
+            _log.warning("%d other processes use %s: latencies will suffer", others, gpu.name)
 
     def close_impl(self) -> None:
         self._restore()
-        self._flush = lambda: None
+        self._restore = self._flush = lambda: None
         if self._nvml is not None:
             self._nvml.close()
+            self._nvml = None
 
     def fingerprint(self) -> Fingerprint:
         gpu, runtime = self.layer.gpu(), self.runtime
         major, minor = gpu.capability
-        versions = self.layer.versions()
+        versions = f"{self.layer.torch_version()}, {self.layer.cudnn_version()}"
         if runtime.name in ONNX_RUNTIMES:
             import onnxruntime as ort
 
@@ -204,6 +210,19 @@ class CudaDevice(Device):
                 "replace what it names, or take another runtime",
             ) from error
 
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Failures explained while the GPU is opened."""
+        try:
+            yield
+        except HwnasError:
+            raise
+        except Exception as error:  # CUDA's own are RuntimeErrors of several classes
+            raise DeviceError(
+                f"GPU {self.layer.index} cannot be used: {first_line(error)}",
+                "see what nvidia-smi says: another process may hold the GPU or its memory",
+            ) from error
+
     def _require_gpu(self) -> None:
         if self.layer.cuda_version() is None:
             raise DeviceError(
@@ -229,12 +248,12 @@ class CudaDevice(Device):
                 f"pip uninstall --yes onnxruntime && pip install {package}",
             )
 
-    def _check_power_mode(self, limit: str | None) -> None:
+    def _check_power_mode(self, gpu: Gpu, limit: str | None) -> None:
         wanted = self.profile.power_mode
         if wanted != "default" and limit is not None and wanted != limit:
             raise DeviceError(
                 f"profile {self.profile.name} asks for power mode {wanted}, the GPU's limit is {limit}",
-                f"sudo nvidia-smi --id={self.layer.index} --power-limit={wanted.removesuffix(' W')}",
+                f"sudo nvidia-smi --id=GPU-{gpu.uuid} --power-limit={wanted.removesuffix(' W')}",
             )
 
     @property
@@ -242,35 +261,3 @@ class CudaDevice(Device):
         if self._nvml is None:
             raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")
         return self._nvml
-
-
-def check_kernels(gpu: Gpu, architectures: Sequence[str], versions: str) -> None:
-    """Refuse a GPU that the installed torch has no kernels for.
-
-    Kernels of `sm_XY` run on every chip of the same X whose Y is not smaller; `compute_XY` is compiled on
-    the spot for any later chip.
-
-    Raises:
-        DeviceError: with the version to install.
-    """
-    kernels = [_capability(name) for name in architectures if name.startswith("sm_")]
-    portable = [_capability(name) for name in architectures if name.startswith("compute_")]
-    capability = gpu.capability
-    if any(k[0] == capability[0] and k <= capability for k in kernels) or any(
-        p <= capability for p in portable
-    ):
-        return
-    last = [version for least, version in LAST_TORCH.items() if least <= capability]
-    old = kernels and capability < min(kernels)
-    fix = f"pip install 'torch<={last[-1]}' in a build for CUDA 12.6" if old and last else ""
-    raise DeviceError(
-        f"the installed {versions} has no kernels for {gpu.name} (sm_{capability[0]}{capability[1]}), "
-        f"only for {', '.join(architectures)}",
-        fix or "pip install --upgrade torch",
-    )
-
-
-def _capability(name: str) -> tuple[int, int]:
-    """(8, 0) of `sm_80`, (10, 0) of `compute_100a`."""
-    digits = re.sub(r"\D", "", name)
-    return int(digits[:-1]), int(digits[-1])

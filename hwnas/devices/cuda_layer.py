@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
     from torch import nn
 
+NETWORKS = 1_000_000  # more than any process compiles
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
 
@@ -74,12 +75,17 @@ class CudaLayer:
             l2_bytes=found.L2_cache_size,
         )
 
-    def versions(self) -> str:
-        """Torch, CUDA and cuDNN."""
+    def torch_version(self) -> str:
+        """Torch, and the CUDA that it was built for."""
         import torch
 
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        return f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+        return f"torch {torch.__version__}, CUDA {torch.version.cuda}"
+
+    def cudnn_version(self) -> str:
+        """CuDNN; torch raises a RuntimeError where it is too new for the chip."""
+        import torch
+
+        return f"cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
 
     def providers(self) -> list[str]:
         """What the installed ONNX Runtime can run on."""
@@ -130,10 +136,14 @@ class CudaLayer:
         torch.cuda.synchronize(self.index)
 
     def compile(self, module: nn.Module) -> Callable[[Any], Any]:
-        """`torch.compile`; it compiles at the first call."""
+        """`torch.compile` for the shapes of the first call, which compiles."""
         import torch
+        from torch._dynamo import config
 
-        return torch.compile(module)
+        # All networks share the code of a few module classes, and torch compiles the same code eight times
+        # at most: from then on it would run networks eagerly and only log that.
+        config.recompile_limit = config.accumulated_recompile_limit = NETWORKS
+        return torch.compile(module, dynamic=False)
 
     def capture(self, run: Callable[[], Any], stream: Any) -> Callable[[], Any]:
         """A CUDA graph of `run`, which has been called before; its replay."""
@@ -154,10 +164,12 @@ class CudaLayer:
         cuda = {**common, "use_tf32": "0", "prefer_nhwc": str(int(channels_last))}
         providers = [("CUDAExecutionProvider", cuda)]
         if runtime == "tensorrt":
-            kinds = {f"trt_{kind}_enable": str(int(precision == kind)) for kind in ("fp16", "int8")}
+            # Unlike the CUDA provider, which also knows 1 and 0, this one takes no other words.
+            kinds = {f"trt_{kind}_enable": str(precision == kind) for kind in ("fp16", "int8")}
             providers.insert(0, ("TensorrtExecutionProvider", {**common, **kinds}))
         options = ort.SessionOptions()
         options.log_severity_level = 4  # an error is raised as well: its text goes into the exception
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        return ort.InferenceSession(content, options, providers=providers)
+        # Otherwise a failure is printed on stdout, and tried again with fewer providers.
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)

@@ -19,7 +19,7 @@ class HostDevice(Device):
 
     Options of the profile:
         threads: threads within an operator; 0 takes every core that this process may use.
-        batch: images a run, 0 as many as the network takes; `--batch` sets it.
+        batch: images a run; 0 takes those of the network's graph, `--batch` sets it.
 
     Raises:
         DeviceError: an unknown option, or a power mode that the host is not in.
@@ -31,8 +31,8 @@ class HostDevice(Device):
         threads, self.batch = int(options["threads"]), int(options["batch"])
         if threads < 0 or self.batch < 0:
             raise DeviceError(
-                f"profile {profile.name}: threads is {threads}, batch is {self.batch}",
-                "take 0 (all cores) or more threads, and a batch of 0 (the network's own) or more",
+                f"profile {profile.name}: threads is {threads}, batch is {self.batch}; none may be below 0",
+                "correct them in the profile's options",
             )
         self.threads = threads or machine.usable_cores()
         self._throttle_count: int | None = None
@@ -53,12 +53,13 @@ class HostDevice(Device):
     def fingerprint(self) -> Fingerprint:
         import onnxruntime as ort
 
-        batch = f", batch {self.batch}" if self.batch else ""
+        details = [f"onnxruntime {ort.__version__} {PROVIDER}", f"{self.threads} threads"]
+        details += [f"batch {self.batch}"] * (self.batch > 0)
         return Fingerprint(
             chip=machine.chip(),
             os_build=machine.os_build(),
             driver="none",
-            runtime=f"onnxruntime {ort.__version__} {PROVIDER}, {self.threads} threads{batch}",
+            runtime=", ".join(details),
             precision=self.profile.precision,
             power_mode=machine.governor() or self.profile.power_mode,
         )
@@ -72,29 +73,35 @@ class HostDevice(Device):
             temperatures_c=machine.temperatures_c(),
             throttled=self._throttle_count != last if known else None,
             load=machine.load(),
+            governor=machine.governor(),
         )
 
     def prepare_impl(self, network: Network) -> Handle:
-        content = self._content(network)
+        batched = self._batched(network)
+        content = batched.onnx(self.profile.precision)
         try:
-            loaded = host_session.load(content, host_session.session_options(self.threads))
+            loaded = self._load(content)
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise _refused(network.name, error) from error
         return Handle(
             network_hash=network.hash,
             state=loaded,
             placement=host_session.placement(loaded.session),
-            metrics=self._metrics,
+            metrics={"batch_size": float(batched.input_shape[0])},
         )
 
     def prepare_fresh_impl(self, network: Network) -> Handle:
-        content = self._content(network)
+        batched = self._batched(network)
+        content = batched.onnx(self.profile.precision)
         try:
             process = HostProcess(content, self.threads)
         except RuntimeError as error:
             raise _refused(network.name, error) from error
         return Handle(
-            network_hash=network.hash, state=process, placement=process.placement, metrics=self._metrics
+            network_hash=network.hash,
+            state=process,
+            placement=process.placement,
+            metrics={"batch_size": float(batched.input_shape[0])},
         )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
@@ -115,18 +122,17 @@ class HostDevice(Device):
         handle.state = None  # the session and its thread pool go with the last reference
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
-        content = self._content(network)
+        content = self._batched(network).onnx(self.profile.precision)
         try:
             return host_session.layers(content, self.threads, PROFILED_RUNS)
         except Exception as error:
             raise _refused(network.name, error) from error
 
-    def _content(self, network: Network) -> bytes:
-        return (network.batched(self.batch) if self.batch else network).onnx(self.profile.precision)
+    def _load(self, content: bytes) -> Loaded:
+        return host_session.load(content, host_session.session_options(self.threads))
 
-    @property
-    def _metrics(self) -> dict[str, float]:
-        return {"batch_size": float(self.batch)} if self.batch else {}
+    def _batched(self, network: Network) -> Network:
+        return network.batched(self.batch) if self.batch else network
 
 
 def _refused(network: str, error: Exception) -> PreparationError:

@@ -49,13 +49,17 @@ def load(content: bytes, options: ort.SessionOptions) -> Loaded:
     """Load a serialised model, bind seeded inputs, run it once. ONNX Runtime's errors pass through."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(content, options, providers=[PROVIDER])
+    return bind(ort.InferenceSession(content, options, providers=[PROVIDER]))
+
+
+def bind(session: ort.InferenceSession) -> Loaded:
+    """Bind seeded inputs and run once, which allocates and fails now where it would fail later."""
     binding = session.io_binding()
     for value in session.get_inputs():
         binding.bind_cpu_input(value.name, _input_array(value))
     for value in session.get_outputs():
         binding.bind_output(value.name, "cpu")
-    session.run_with_iobinding(binding)  # allocates, and fails now where it would fail later
+    session.run_with_iobinding(binding)
     return Loaded(session, binding)
 
 

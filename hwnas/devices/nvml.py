@@ -65,11 +65,14 @@ class Nvml:
         milliwatts = self._ask(lambda nvml, handle: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
         return None if milliwatts is None else f"{milliwatts / 1000:g} W"
 
-    def processes(self) -> int | None:
-        """Processes that compute on the GPU. Inside a container their ids are not ours, so only their number
-        means something."""
+    def other_processes(self) -> int | None:
+        """Processes that compute on the GPU beside this one, which must be using it already.
+
+        Inside a container their ids are not ours, so only their number means something; where NVML does not
+        even list this process it hides the others as well.
+        """
         found = self._ask(lambda nvml, handle: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-        return None if found is None else len(found)
+        return len(found) - 1 if found else None
 
     def conditions(self) -> Conditions:
         """Clocks, temperature, power and limits now; `throttled` is whether it was since the last look."""
@@ -83,14 +86,13 @@ class Nvml:
         throttled = None if reasons is None else bool(reasons & THROTTLING)
         if last is not None and self._violation_ns is not None:
             throttled = bool(throttled) or self._violation_ns > last
-        processes = self.processes()
         return Conditions(
             clocks_mhz={name: mhz for name, mhz in clocks.items() if mhz is not None},
             temperatures_c={} if celsius is None else {"gpu": float(celsius)},
             throttled=throttled,
             power_w={} if milliwatts is None else {"gpu": milliwatts / 1000},
             limits=tuple(name for bit, name in LIMITS.items() if (reasons or 0) & bit),
-            other_processes=None if processes is None else max(0, processes - 1),
+            other_processes=self.other_processes(),
         )
 
     def _clock_mhz(self, domain: str) -> float | None:

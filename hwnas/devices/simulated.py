@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hwnas.devices.base import Device, Handle
 from hwnas.devices.options import check_options
-from hwnas.errors import InputError, PreparationError
+from hwnas.errors import DeviceError, InputError, PreparationError
 from hwnas.files import sha256_of_plain
 from hwnas.measurement import DeviceProfile, Fingerprint, Kind
 from hwnas.network import Network, Part
@@ -34,6 +35,7 @@ class SimulatorDevice(Device):
             `h-cached-v-recompute`, `fully-recompute`.
         tile: force the output tile of every stack, `COLUMNSxROWS`.
         stacks: force stacks: positions of their last layers, `3,7,12`.
+        batch: images an inference; 0 takes the accelerator's, `--batch` sets it.
         allow_unknown: charge an operator that the model does not know as a copy through memory.
 
     Raises:
@@ -52,8 +54,11 @@ class SimulatorDevice(Device):
             mode=(FREE, *COMPARED, "fully-cached", "h-cached-v-recompute", "fully-recompute"),
             tile="",
             stacks="",
+            batch=0,
             allow_unknown=False,
         )
+        if int(self._options["batch"]) < 0:
+            raise DeviceError(f"profile {profile.name}: batch is {self._options['batch']}", "take 1 or more")
         self._tables: dict[str, Table] = {}
 
     @property
@@ -86,6 +91,7 @@ class SimulatorDevice(Device):
             network_hash=network.hash,
             state=figures.latency_ms,
             metrics={
+                "batch_size": float(self._scheduler.accelerator.batch),
                 "latency_cycles": figures.latency_cycles,
                 "energy_mj": figures.energy_mj,
                 "dram_read_bytes": float(figures.dram_read_bytes),
@@ -104,8 +110,6 @@ class SimulatorDevice(Device):
         Raises:
             InputError: an operator that is not known, or something forced that does not fit the network.
         """
-        from dataclasses import replace
-
         from hwnas.devices.simulator import read_onnx
 
         read = read_onnx(network.onnx(), allow_unknown=self._allow_unknown)
@@ -138,6 +142,8 @@ class SimulatorDevice(Device):
         from hwnas.devices.simulator import Scheduler, load_accelerator
 
         accelerator = load_accelerator(str(self._options["accelerator"]))
+        if self._options["batch"]:
+            accelerator = replace(accelerator, batch=int(self._options["batch"]))
         return Scheduler(accelerator, str(self._options["objective"]))
 
     @cached_property

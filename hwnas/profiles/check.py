@@ -21,6 +21,7 @@ from hwnas.profiles.jobs import JobStore
 from hwnas.profiles.queue import QueueRun
 from hwnas.profiles.session import require_kind
 from hwnas.profiles.sitting import Pace, Repeat, Slices, latency_ms, log_ratio, median_ms, repeats
+from hwnas.profiles.store import MeasurementStore
 
 RECORDED_REPEATS = 16
 """Of each network in a baseline file."""
@@ -242,10 +243,17 @@ def explain(decision: gate.Decision, terms: Terms) -> str:
 def _measure_jobs(device: QueueDevice, network: Network) -> list[Slices]:
     found: list[MeasurementResult] = []
     fingerprint = device.fingerprint()
-    with JobStore(hwnas_home() / "jobs.db", fingerprint, JOBS) as jobs:
-        QueueRun(device, JOBS, fingerprint, jobs, None, found.append, time.sleep).measure(
-            {network.hash: network}
-        )
+    with (
+        MeasurementStore(hwnas_home() / "history.db") as store,
+        JobStore(store, fingerprint, JOBS) as jobs,
+    ):
+
+        def keep(result: MeasurementResult) -> None:
+            store.put(result, fingerprint, JOBS)  # which closes its jobs
+            found.append(result)
+
+        run = QueueRun(device, JOBS, fingerprint, jobs, None, keep, time.sleep, lambda _status: None)
+        run.measure({network.hash: network})
     (result,) = found
     if not isinstance(result, Measurement):
         raise PreparationError(result.reason, "see the reason")

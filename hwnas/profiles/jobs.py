@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,8 +12,7 @@ from hwnas.devices.queue import QueueJob, QueueResult
 from hwnas.errors import InputError
 from hwnas.files import decode, encode
 from hwnas.measurement import Fingerprint, Protocol
-
-VERSION = 1
+from hwnas.profiles.store import LOSS, VERSION, MeasurementStore
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -23,20 +21,25 @@ CREATE TABLE IF NOT EXISTS jobs (
     network_hash TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     protocol TEXT NOT NULL,
-    body TEXT NOT NULL,                  -- JSON of the job
-    result TEXT,                         -- JSON of what it found out
-    closed INTEGER NOT NULL DEFAULT 0    -- its network's measurement or failure is in the store
+    body TEXT NOT NULL,      -- JSON of the job
+    result TEXT,             -- JSON of what it found out
+    last_row INTEGER NOT NULL    -- of the table `results` when the job was made
 );
 """
 _SAVE = """
-INSERT INTO jobs (name, network_hash, fingerprint, protocol, body) VALUES (?, ?, ?, ?, ?)
+INSERT INTO jobs (name, network_hash, fingerprint, protocol, body, last_row)
+VALUES (?, ?, ?, ?, ?, (SELECT COALESCE(MAX(id), 0) FROM results))
 ON CONFLICT (name) DO UPDATE SET body = excluded.body
 """
 _SELECT_OPEN = """
 SELECT name, body, result FROM jobs
-WHERE network_hash = ? AND fingerprint = ? AND protocol = ? AND NOT closed ORDER BY id
+WHERE network_hash = ?1 AND fingerprint = ?2 AND protocol = ?3 AND NOT EXISTS (
+    SELECT 1 FROM results
+    WHERE network_hash = ?1 AND fingerprint = ?2 AND protocol = ?3 AND results.id > jobs.last_row
+)
+ORDER BY id
 """
-_CLOSE = "UPDATE jobs SET closed = 1 WHERE network_hash = ? AND fingerprint = ? AND protocol = ?"
+_FORGET = "DELETE FROM jobs WHERE network_hash = ? AND fingerprint = ? AND protocol = ?"
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +47,17 @@ _log = logging.getLogger(__name__)
 class JobStore:
     """The jobs of one device's sessions. What a method has returned from is on disk.
 
+    They are in the file of the measurements, and a job is open until its network has a newer row there: the
+    row that holds the result closes the jobs, so no kill can come between the two.
+
     Raises:
         RunDirectoryError: from any method, when the file is damaged or cannot be written.
     """
 
-    def __init__(self, path: Path, fingerprint: Fingerprint, protocol: Protocol) -> None:
-        self.path = path
+    def __init__(self, store: MeasurementStore, fingerprint: Fingerprint, protocol: Protocol) -> None:
+        self.path = store.path
         self._key = (fingerprint.id, protocol.id)
-        loss = "jobs that are in the queue now are submitted again"
-        self._database = Database(path, tables=_TABLE, version=VERSION, loss=loss)
+        self._database = Database(store.path, tables=_TABLE, version=VERSION, loss=LOSS)
 
     def save(self, job: QueueJob) -> None:
         """Remember a job as it is now."""
@@ -64,9 +69,9 @@ class JobStore:
         body = json.dumps(encode(result), allow_nan=False)
         self._database.write("UPDATE jobs SET result = ? WHERE name = ?", (body, job.name))
 
-    def close_network(self, network_hash: str) -> None:
-        """The network's result is stored elsewhere: its jobs need not be picked up again."""
-        self._database.write(_CLOSE, (network_hash, *self._key))
+    def forget(self, network_hash: str) -> None:
+        """Leave a network's jobs alone from now on, though it has no result."""
+        self._database.write(_FORGET, (network_hash, *self._key))
 
     def open_jobs(self, network_hash: str) -> list[tuple[QueueJob, QueueResult | None]]:
         """A network's jobs, in order, that no measurement was made of yet; damaged rows are left out."""

@@ -125,6 +125,8 @@ def describe(protocol: Protocol) -> str:
     if protocol.repeats == protocol.max_repeats == protocol.min_runs == 1 and not protocol.min_s:
         return f"{protocol.name}: one run"
     phrases = [f"{protocol.repeats} × at least {protocol.min_runs} runs and {protocol.min_s:g} s"]
+    if protocol.min_runs == 1 and not protocol.min_s:
+        phrases = [f"{protocol.repeats} repeats"]
     if protocol.warmup_s:
         phrases.insert(0, f"{protocol.warmup_s:g} s of warm-up")
     if protocol.max_repeats > protocol.repeats and not protocol.precision:

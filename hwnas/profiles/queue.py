@@ -10,7 +10,7 @@ import secrets
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hwnas.devices.queue import QueueBusyError, QueueDevice, QueueJob, QueueResult
 from hwnas.errors import DeviceLostError, NetworkFormError, PreparationError
@@ -29,11 +29,36 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 GIVE_UP_S = 3600.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class QueueStatus:
+    """How far a queue is with what it was given.
+
+    Attributes:
+        done: networks that have their result.
+        networks: all that were asked for.
+        jobs: in the queue now.
+        waited_s: since the first one was asked for.
+        trouble: why the queue does not answer at the moment; empty where it does.
+    """
+
+    done: int
+    networks: int
+    jobs: int
+    waited_s: float
+    trouble: str = ""
+
+    def describe(self) -> str:
+        """A short remark for people; `done` and `networks` are left to whoever draws a bar of them."""
+        text = f"jobs in the queue: {self.jobs}, waited {timedelta(seconds=round(self.waited_s))}"
+        return f"{text}; {self.trouble}" if self.trouble else text
+
+
 class _Patience:
     """Waits twice as long after each refusal, and gives up when nothing else came for an hour."""
 
     def __init__(self) -> None:
         self.ready_s = 0.0
+        self.trouble = ""
         self._pause_s = 0.0
         self._refused_since_s: float | None = None
 
@@ -47,9 +72,10 @@ class _Patience:
             ) from error
         self._pause_s = min(LONGEST_PAUSE_S, max(FIRST_PAUSE_S, 2 * self._pause_s))
         self.ready_s = now_s + self._pause_s
+        self.trouble = f"{error.cause}; trying again after {self._pause_s:.0f} s"
 
     def worked(self) -> None:
-        self._pause_s, self._refused_since_s = 0.0, None
+        self._pause_s, self._refused_since_s, self.trouble = 0.0, None, ""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -78,6 +104,7 @@ class QueueRun:
             already; None without an anchor.
         keep: called with each result as soon as it is final.
         sleep: pauses for some seconds.
+        watch: is told how far the queue is, whenever that changes and at every pause.
     """
 
     def __init__(
@@ -89,6 +116,7 @@ class QueueRun:
         anchor: tuple[str, float | None] | None,
         keep: Callable[[MeasurementResult], None],
         sleep: Callable[[float], None],
+        watch: Callable[[QueueStatus], None],
     ) -> None:
         self._device = device
         self._protocol = protocol
@@ -100,6 +128,7 @@ class QueueRun:
             self._anchor_hash, self._anchor_ms = anchor
         self._keep = keep
         self._sleep = sleep
+        self._watch = watch
         self._slept_s = 0.0
         self._submitting, self._collecting = _Patience(), _Patience()
         self._running: list[_Series] = []
@@ -113,13 +142,24 @@ class QueueRun:
             DeviceLostError: the queue is gone; its jobs and what they found out so far are on disk.
             PreparationError: the anchor failed.
         """
+        total = len(networks)
         while networks or self._running:
             while networks and len(self._running) < self._device.max_in_flight:
                 self._running.append(self._open(networks.pop(next(iter(networks)))))
             moved = [self._step(series) for series in list(self._running)]
+            self._watch(self._status(total, len(networks)))
             if self._running and not any(moved):
                 self._sleep(self._device.poll_s)
                 self._slept_s += self._device.poll_s
+
+    def _status(self, networks: int, waiting: int) -> QueueStatus:
+        return QueueStatus(
+            done=networks - waiting - len(self._running),
+            networks=networks,
+            jobs=sum(bool(series.job.job_id) for series in self._running),
+            waited_s=self._slept_s,
+            trouble=self._collecting.trouble or self._submitting.trouble,
+        )
 
     def _open(self, network: Network) -> _Series:
         known = self._jobs.open_jobs(network.hash)
@@ -193,14 +233,13 @@ class QueueRun:
             return
         for ready in [series, *self._held]:
             self._keep(self._measurement(ready))
-            self._jobs.close_network(ready.job.network_hash)
         self._held = []
 
     def _fail(self, series: _Series, error: PreparationError | NetworkFormError) -> None:
         network_hash = series.job.network_hash
         self._running.remove(series)
-        self._jobs.close_network(network_hash)
         if network_hash == self._anchor_hash:
+            self._jobs.forget(network_hash)
             raise error
         # What was refused before any job ran may be the account's fault, and cost nothing: it is tried again.
         transient = isinstance(error, PreparationError) and not series.job.job_id

@@ -108,6 +108,7 @@ class Chunk:
         Whatever happens, no network stays prepared.
         """
         with ExitStack() as held:
+            self._device.stage(networks)
             for network in networks:
                 self._prepare(network, held)
             if self._active:
@@ -141,8 +142,9 @@ class Chunk:
         backwards = False
         while self._active:
             after = self._take_round(self._active[:: -1 if backwards else 1])
-            if after is None:
+            if after.throttled:
                 reason = f"the device throttled in all of {1 + THROTTLED_RETRIES} attempts at a round"
+                reason += f": {', '.join(after.limits)}" if after.limits else ""
                 for series in list(self._active):
                     self._fail(series, reason, transient=True)
                 return
@@ -153,8 +155,9 @@ class Chunk:
                     self._keep(self._measurement(series, (before, after)))
             backwards = not backwards
 
-    def _take_round(self, order: list[_Series]) -> Conditions | None:
-        """Add a repeat to every network; the conditions after it, or None if the device only throttled."""
+    def _take_round(self, order: list[_Series]) -> Conditions:
+        """Add a repeat to every network; the conditions after it. One that only throttled adds nothing."""
+        after = Conditions()
         for attempt in range(1 + THROTTLED_RETRIES):
             pause_s = max(self._protocol.cooldown_s, MIN_COOLDOWN_S if attempt else 0.0)
             if pause_s:
@@ -172,8 +175,8 @@ class Chunk:
                 if first_ms is not None and last_ms is not None:
                     # The anchor's latency where this network stood in the round, had it run there.
                     series.anchor_ms.append(first_ms + (last_ms - first_ms) * place / (len(running) + 1))
-            return after
-        return None
+            break
+        return after
 
     def _take(self, series: _Series) -> tuple[float, ...]:
         return self._sample(series, self._protocol.min_runs, self._protocol.min_s)

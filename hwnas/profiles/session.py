@@ -22,7 +22,7 @@ from hwnas.measurement import (
 from hwnas.network import Network
 from hwnas.profiles.jobs import JobStore
 from hwnas.profiles.protocols import ONCE, queued
-from hwnas.profiles.queue import QueueRun
+from hwnas.profiles.queue import QueueRun, QueueStatus
 from hwnas.profiles.rounds import Anchor, Chunk
 from hwnas.profiles.store import MeasurementStore
 
@@ -42,6 +42,7 @@ class Session:
             sessions included; those beyond are answered with a failure that is not stored. None is no bound.
         sleep: pauses for some seconds.
         clock: seconds since any moment.
+        watch: is told how far a device with a queue is, while it is waited for.
 
     Raises:
         DeviceError: on entering, when the device cannot be used.
@@ -59,6 +60,7 @@ class Session:
         max_measurements: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        watch: Callable[[QueueStatus], None] = lambda _status: None,
     ) -> None:
         self.device = device
         self._protocol = protocol
@@ -70,6 +72,7 @@ class Session:
         self._max_measurements = max_measurements
         self._sleep = sleep
         self._clock = clock
+        self._watch = watch
         self._closing = ExitStack()
 
     @property
@@ -140,9 +143,17 @@ class Session:
             )
             chunk.measure(list(pending.values()))
         elif pending and isinstance(self.device, QueueDevice):
-            with JobStore(self._store.path.with_name("jobs.db"), self.fingerprint, self.protocol) as jobs:
-                anchor = self._queue_anchor(pending)
-                run = QueueRun(self.device, self.protocol, self.fingerprint, jobs, anchor, keep, self._sleep)
+            with JobStore(self._store, self.fingerprint, self.protocol) as jobs:
+                run = QueueRun(
+                    self.device,
+                    self.protocol,
+                    self.fingerprint,
+                    jobs,
+                    self._queue_anchor(pending),
+                    keep,
+                    self._sleep,
+                    self._watch,
+                )
                 run.measure(pending)
         for network_hash in waiting:
             yield network_hash, results[network_hash]

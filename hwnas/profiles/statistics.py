@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 
-from hwnas.measurement import Interval
+from hwnas.measurement import Interval, Measurement, MeasurementResult
 
 RESAMPLES = 10_000
 
@@ -26,3 +27,15 @@ def median_interval(values: Sequence[float]) -> Interval:
     resampled = np.random.default_rng(0).choice(repeats, (RESAMPLES, len(repeats)))
     low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5], method="nearest")
     return Interval(value=float(np.median(repeats)), low=float(low), high=float(high))
+
+
+def overhead_of(results: Iterable[MeasurementResult]) -> str:
+    """One line on what networks cost beyond their measuring time; empty where the device does not tell."""
+    measured = [result for result in results if isinstance(result, Measurement)]
+    overheads_ms = [m.metrics["overhead_ms"] for m in measured if "overhead_ms" in m.metrics]
+    if not overheads_ms:
+        return ""
+    return (
+        "overhead beyond measuring (converting, copying, loading, round trips): "
+        f"{statistics.median(overheads_ms) / 1000:.2f} s a network, {max(overheads_ms) / 1000:.2f} s at most"
+    )

@@ -23,6 +23,7 @@ from hwnas.measurement import (
 
 FAILURE_SCHEMA = "hwnas.failure/1"
 VERSION = 1
+LOSS = "what it held is measured again, and jobs that are in a queue now are submitted again"
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS results (
@@ -55,8 +56,7 @@ class MeasurementStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        loss = "what it held is measured again"
-        self._database = Database(path, tables=_TABLE, version=VERSION, loss=loss)
+        self._database = Database(path, tables=_TABLE, version=VERSION, loss=LOSS)
 
     def get(
         self, network_hash: str, fingerprint: Fingerprint, protocol: Protocol

@@ -14,6 +14,18 @@ PROFILE = DeviceProfile(name="scripted", device="scripted", description="answers
 DEFAULT_MS = 10.0
 
 
+def scripted_fingerprint(profile: DeviceProfile) -> Fingerprint:
+    """The identity of everything scripted; precision and power mode are the profile's."""
+    return Fingerprint(
+        chip="scripted",
+        os_build="none",
+        driver="none",
+        runtime="script",
+        precision=profile.precision,
+        power_mode=profile.power_mode,
+    )
+
+
 class ScriptedDevice(Device):
     """Answers by a script instead of running anything; time does not pass while it samples.
 
@@ -61,14 +73,7 @@ class ScriptedDevice(Device):
         return f"scripted {self.profile.name}"
 
     def fingerprint(self) -> Fingerprint:
-        return Fingerprint(
-            chip="scripted",
-            os_build="none",
-            driver="none",
-            runtime="script",
-            precision=self.profile.precision,
-            power_mode=self.profile.power_mode,
-        )
+        return scripted_fingerprint(self.profile)
 
     def conditions(self) -> Conditions:
         self._looks += 1

@@ -9,7 +9,7 @@ from hwnas.devices.queue import QueueBusyError, QueueDevice, QueueJob, QueueResu
 from hwnas.errors import PreparationError
 from hwnas.measurement import DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
-from hwnas.testing.scripted import DEFAULT_MS, PROFILE
+from hwnas.testing.scripted import DEFAULT_MS, PROFILE, scripted_fingerprint
 
 
 @dataclass(eq=False)
@@ -101,14 +101,7 @@ class ScriptedQueueDevice(QueueDevice):
         return f"scripted queue {self.profile.name}"
 
     def fingerprint(self) -> Fingerprint:
-        return Fingerprint(
-            chip="scripted",
-            os_build="none",
-            driver="none",
-            runtime="script",
-            precision=self.profile.precision,
-            power_mode=self.profile.power_mode,
-        )
+        return scripted_fingerprint(self.profile)
 
     def submit_impl(self, job: QueueJob, network: Network) -> QueueJob:
         answer = self.hub.call("submit", job, network.name)

@@ -19,6 +19,7 @@ COMMANDS = (
     "compress",
     "profile",
     "devices",
+    "report",
     "space",
     "check record",
     "check run",
@@ -78,10 +79,10 @@ def test_a_profile_of_ones_own_and_a_broken_one_are_listed(hwnas: Hwnas, workpla
 def test_the_space_of_b0(hwnas: Hwnas) -> None:
     done = hwnas("space", "efficientnet_b0", "--image-size", "32", "--json")
     found = json.loads(done.out)
-    assert found["candidates"] == 135
-    assert found["architectures"] == 28**5
+    assert found["candidates"] == 135 + 3 + 1
+    assert found["architectures"] == 4 * 28**5 * 2
     assert found["cuts"] == ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6"]
-    for block in found["blocks"]:
+    for block in found["parts"][1:-1]:
         assert len(block["candidates"]) == 27
         assert all(c["macs"] < block["macs"] and c["params"] < block["params"] for c in block["candidates"])
 
@@ -90,20 +91,20 @@ def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
     found = json.loads(hwnas("space", "tinynet:make", "--candidates", "4", "--json").out)
     done = hwnas("space", "tinynet:make", "--candidates", "4")
     assert done.code == 0
-    for block in found["blocks"]:
+    for block in found["parts"][1:-1]:
         assert len(block["candidates"]) == 4
         for candidate in block["candidates"]:
             (line,) = (
                 text
                 for text in done.out.splitlines()
                 if f" {candidate['name']} " in text
-                and f" {block['block']} " in text.split(candidate["name"])[0]
+                and f" {block['name']} " in text.split(candidate["name"])[0]
             )
             assert f"{candidate['macs']:,}" in line
             assert f"{candidate['params']:,}" in line
-    assert "8 candidates, 25 architectures" in done.out
+    assert "8 candidates of blocks (compression), 0 variants of stem and head, 25 architectures" in done.out
     by_hand = json.loads(hwnas("space", "tinynet:make", "--cut", "stem, stages.1", "--json").out)
-    assert len(by_hand["blocks"]) == 1
+    assert len(by_hand["parts"]) == 3
 
 
 def test_networks_of_every_kind_are_profiled_in_one_session(hwnas: Hwnas, workplace: Path) -> None:
@@ -299,7 +300,7 @@ main()
 """
     done = tiny.run_python(workplace, ["-c", code, *tiny.compress_arguments("out")])
     assert done.returncode == 2, done.stderr
-    assert "error: cannot write" in done.stderr
+    assert "error: cannot use out/library/library.db: disk I/O error" in done.stderr
     assert "free space" in done.stderr
     assert "Traceback" not in done.stderr
     assert tiny.run_hwnas(workplace, *tiny.compress_arguments("out")).returncode == 0
@@ -338,3 +339,15 @@ def test_int8_is_profiled_without_data(workplace: Path, model: str) -> None:
     assert row["measurement"]["fingerprint"]["precision"] == "int8"
     operators = row["measurement"]["placement"]["CPUExecutionProvider"]
     assert any(name.startswith(("QLinear", "Quantize")) for name in operators)
+
+
+def test_a_report_of_what_is_no_run(hwnas: Hwnas, tmp_path: Path) -> None:
+    refused(hwnas("report", str(tmp_path)), "is not a run directory", "hwnas compress --out")
+
+
+def test_a_report_without_plotly(hwnas: Hwnas, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hwnas(*tiny.compress_arguments("run")).code == 0
+    done = hwnas("report", "run", "--json")
+    assert json.loads(done.out) == {"run": "run", "reports": ["run/devices/steady/report.html"]}
+    monkeypatch.setattr("hwnas.compress.report.is_available", lambda: False)
+    refused(hwnas("report", "run"), "plotly", "pip install 'hwnas[report]'")

@@ -16,7 +16,8 @@ from hwnas.compress.data import Data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
 from hwnas.compress.library import Library
 from hwnas.compress.partition import Partition, partition
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.network import export_onnx
 
 
@@ -58,7 +59,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def library(parts: Partition, data: Data, tmp_path: Path) -> Iterator[Library]:
     """Three candidates a block, distilled for two steps; the second one of block 1 has failed."""
-    candidates = compression_space(parts, 3)
+    candidates = find_candidates(parts, load_space("compression"), 3)
     how = DistillSettings(loss="nsr", epochs=1, steps=2, batch_size=16, learning_rate=1e-2, seed=0)
     library = Library(tmp_path / "library")
     library.add(candidates)

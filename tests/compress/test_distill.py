@@ -24,7 +24,8 @@ from hwnas.compress.distill import (
 )
 from hwnas.compress.metrics import ChannelStatistics
 from hwnas.compress.partition import Partition
-from hwnas.compress.space import Candidate, compression_space
+from hwnas.compress.space import Candidate, find_candidates
+from hwnas.compress.spaces import load_space
 
 HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_rate=1e-2, seed=0)
 
@@ -32,7 +33,7 @@ HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_
 @pytest.fixture
 def candidates(parts: Partition) -> list[Candidate]:
     """Three of each block, squeeze-and-excitation and grouped layers among them."""
-    return compression_space(parts, 3)
+    return find_candidates(parts, load_space("compression"), 3)
 
 
 @pytest.fixture

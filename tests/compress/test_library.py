@@ -15,7 +15,8 @@ from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.partition import Partition
-from hwnas.compress.space import Candidate, compression_space
+from hwnas.compress.space import Candidate, find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.database import Database
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 
@@ -30,7 +31,7 @@ def distilled(seed: int = 0) -> Distilled:
 
 @pytest.fixture
 def candidates(parts: Partition) -> list[Candidate]:
-    return compression_space(parts, 2)
+    return find_candidates(parts, load_space("compression"), 2)
 
 
 def entry(library: Library, part: int, choice: int) -> Entry:

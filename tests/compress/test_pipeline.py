@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,13 +15,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tiny import compress_arguments, furnish, run_hwnas, run_python, snapshot, tree
+from tiny import compress_arguments, furnish, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 
+from hwnas.compress.account import read_account
 from hwnas.compress.checkpoint import is_intact
-from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
-from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
@@ -47,7 +45,7 @@ SEARCH = SearchSettings(
     device="steady.toml",
     objectives=("latency",),
     filter="device",
-    filter_threshold=0.05,
+    filter_threshold=0.1,
     protocol="quick",
     population=6,
     generations=3,
@@ -79,9 +77,15 @@ class Watch(Progress):
 
 
 def run(out: Path, *, library: LibrarySettings = LIBRARY, watch: Watch | None = None, **changed: Any) -> Any:
-    search = replace(SEARCH, **changed)
-    target = target_of(search)
-    return compress(open_job(library), search, target, out, "hwnas compress …", watch or Watch())
+    return run_job(library, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
+
+
+def trained(out: Path) -> dict[str, tuple[int, float, int]]:
+    """Images, epochs and FLOPs of each step of a run's account."""
+    return {
+        spent.step: (spent.images, round(spent.epochs, 9), spent.training_flops)
+        for spent in read_account(out / "account.json")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,10 @@ def test_a_second_time_does_nothing_and_says_the_same(finished: dict[str, Any], 
     done = run_hwnas(place, *compress_arguments("whole", "--json"))
     assert json.loads(done.stdout) == finished
     after = tree(place / "whole")
+    # Even looking everything up takes time, which the account and the report tell.
+    for files in (before, after):
+        for name in ("account.json", "devices/steady/report.html"):
+            files.pop(name)
     made_again = {"reference/model.onnx"} | {
         f"devices/steady/{name}.json" for name in ("front", "search", "blocks")
     }
@@ -190,6 +198,7 @@ def test_a_run_that_is_killed_at_every_step_ends_with_the_same(finished: dict[st
     done = run_hwnas(place, *arguments)
     assert done.returncode == 0, done.stderr
     assert snapshot(place / "killed") == snapshot(place / "whole")
+    assert trained(place / "killed") == trained(place / "whole")
     assert len(snapshot(place / "whole")) >= 3 + 12 + 3 + 4 + 2 + 3
     result = json.loads(done.stdout)
     assert result["front"] == finished["front"]
@@ -242,6 +251,17 @@ def test_a_kill_between_files_and_rows(
     assert snapshot(workplace / "killed") == snapshot(place / "whole")
 
 
+def test_without_plotly_a_run_only_says_how_to_get_a_report(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hwnas.compress.pipeline.is_available", lambda: False)
+    watch = Watch()
+    assert run(copy, watch=watch)["report"] is None
+    (said,) = [text for text in watch.said if "plotly" in text]
+    assert "pip install 'hwnas[report]'" in said
+    assert f"hwnas report {copy}" in said
+
+
 def test_what_a_killed_process_left_half_done_is_removed(copy: Path) -> None:
     half = [copy / "library/blocks/.a.safetensors.x.part", copy / "checkpoints/.steady-knee.y.part"]
     half[0].write_bytes(b"half")
@@ -292,6 +312,17 @@ def test_a_network_that_changed_is_refused(copy: Path, workplace: Path) -> None:
     refused(copy, "was made with model = ", library=replace(LIBRARY, model="tinynet:seeded"))
 
 
+def test_a_space_that_changed_is_refused(workplace: Path) -> None:
+    text = (Path(__file__).parents[2] / "hwnas/compress/spaces/compression.toml").read_text()
+    space = workplace / "mine.toml"
+    space.write_text(text)
+    library = replace(LIBRARY, space="mine.toml")
+    with pytest.raises(Killed):
+        run(workplace / "out", library=library, watch=Watch("train", 1))
+    space.write_text(text.replace("per_block = 27", "per_block = 26"))
+    refused(workplace / "out", "was made with space = ", library=library)
+
+
 def test_another_schema_and_a_damaged_record_are_told(copy: Path) -> None:
     text = (copy / "run.toml").read_text()
     for damaged, match in (
@@ -324,6 +355,8 @@ def test_mistakes_are_told_before_anything_is_written(workplace: Path) -> None:
     wrong: list[tuple[str, dict[str, Any]]] = [
         ("no module", {"library": replace(LIBRARY, cuts=("stem", "nope"))}),
         ("classes apart", {"library": replace(LIBRARY, model="tinynet:seven")}),
+        ("there is no space 'dona'", {"library": replace(LIBRARY, space="dona")}),
+        ("cannot read mine.toml", {"library": replace(LIBRARY, space="mine.toml")}),
         ("unknown data", {"library": replace(LIBRARY, data="digit")}),
         ("no weights file", {"library": replace(LIBRARY, weights="w.safetensors")}),
         ("unknown pick", {"picks": ("fastest",)}),
@@ -421,7 +454,7 @@ def test_the_filter_costs_every_choice_and_bounds_the_search(
     blocks = json.loads((copy / "devices/sim-npu/blocks.json").read_text())
     assert [part["name"] for part in blocks["parts"]] == ["stem", "block1", "block2", "head"]
     assert blocks["unit"] == {"device": "ms", "macs": "MACs"}[by]
-    with closing(Library(copy / "library")) as library:
+    with Library(copy / "library") as library:
         entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries()}
     removed = set()
     for part in blocks["parts"]:
@@ -538,8 +571,7 @@ def test_a_library_in_which_everything_failed_is_told(
 
 def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
     again = replace(LIBRARY, model=str(copy / "checkpoints/steady-knee"), weights="auto")
-    job = open_job(again, allow_code=True)
-    result = compress(job, SEARCH, target_of(SEARCH), workplace / "again", "again", Watch())
+    result = run_job(again, SEARCH, workplace / "again", "again", Watch(), allow_code=True)
     (checkpoint,) = result["checkpoints"]
     first = json.loads((copy / "checkpoints/steady-knee/measurement.json").read_text())["summary"]
     assert result["reference"]["accuracy"] == first["accuracy"]

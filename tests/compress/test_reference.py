@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from hwnas.compress.reference import (
     read_state,
 )
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 
 
@@ -234,6 +236,13 @@ def test_the_number_of_classes_must_be_that_of_the_data(workplace: Path, data: D
         initial(settings(model="tinynet:seven"), data)
 
 
+def test_without_labels_nothing_can_be_trained(workplace: Path, data: Data) -> None:
+    unlabelled = replace(data, class_names=())
+    with pytest.raises(InputError, match="has no weights, and noise has no labels"):
+        initial(settings(), unlabelled)
+    assert not initial(settings(weights="given"), unlabelled).to_train
+
+
 def test_the_same_seed_gives_the_same_initial_weights(workplace: Path, data: Data) -> None:
     hashes = [initial(settings(seed=seed), data).hash for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -266,7 +275,7 @@ def test_images_that_do_not_fit_and_outputs_that_are_no_logits_are_told(workplac
 def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -> Path:
     """A checkpoint of a module whose second block is replaced."""
     parts = partition(module, (3, 32, 32))
-    (candidate,) = (c for c in compression_space(parts, 1) if c.part == 2)
+    (candidate,) = (c for c in find_candidates(parts, load_space("compression"), 1) if c.part == 2)
     spec = ArchitectureSpec(
         reference=reference,
         cuts=parts.cuts,

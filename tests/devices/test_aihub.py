@@ -67,12 +67,14 @@ class TestLoopbackContract(AiHubContract):
 @pytest.mark.skipif("HWNAS_AIHUB_TOKEN" not in os.environ, reason="HWNAS_AIHUB_TOKEN is not set")
 class TestRealHubContract(AiHubContract):
     @pytest.fixture(autouse=True)
-    def account(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def account(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         url = "https://workbench.aihub.qualcomm.com"
         token = os.environ["HWNAS_AIHUB_TOKEN"]
         text = f"[api]\napi_token = {token}\napi_url = {url}\nweb_url = {url}\nverbose = False\n"
         (tmp_path / "client.ini").write_text(text)
         monkeypatch.setenv("QAIHUB_CLIENT_INI", str(tmp_path / "client.ini"))
+        yield
+        (tmp_path / "client.ini").unlink()  # pytest keeps the folder, and a token is a secret
 
     def make_device(self) -> AiHubDevice:
         return make_device(poll_s=10.0)
@@ -124,15 +126,22 @@ def test_options_and_graph_follow_the_profile(hub: LoopbackHub) -> None:
         one_result(device)
     with make_device("fp32", target_runtime="tflite", compute_unit="gpu") as device:
         one_result(device)
+    with make_device("fp16", target_runtime="tflite", compute_unit="npu") as device:
+        one_result(device)
     options = [job.options for job in hub.jobs("compile_job")]
     assert options == [
         "--target_runtime qnn_context_binary --compute_unit npu --quantize_full_type float16",
         "--target_runtime tflite --compute_unit gpu",
+        "--target_runtime tflite --compute_unit npu",
     ]
-    assert [job.options for job in hub.jobs("inference_job")] == ["--compute_unit npu", "--compute_unit gpu"]
+    assert [job.options for job in hub.jobs("inference_job")] == [
+        "--compute_unit npu",
+        "--compute_unit gpu",
+        "--compute_unit npu",
+    ]
     assert all(job.is_profiling_on for job in hub.jobs("inference_job"))
     # The newest OS of that name is pinned.
-    assert [job.device.os for job in hub.jobs("inference_job")] == ["14", "14"]
+    assert {job.device.os for job in hub.jobs("inference_job")} == {"14"}
     assert hub.uploads["m0"] == TestLoopbackContract().make_network().onnx()
 
 
@@ -202,6 +211,7 @@ def test_an_unknown_name_gives_the_nearest_by_chipset(hub: LoopbackHub) -> None:
     [
         ("Samsung Galaxy S20 FE", "Samsung Galaxy Tab S7"),
         ("Samsung Galaxy S20+", "Samsung Galaxy Tab S7"),
+        ("Samsung Galaxy S10e", "Google Pixel 4"),
         ("snapdragon 8 gen 2", "Samsung Galaxy S23"),
         ("OnePlus 9", "Samsung Galaxy S21"),
         ("Pixel 4", "Google Pixel 4"),
@@ -217,6 +227,11 @@ def test_nearest(hub: LoopbackHub, asked: str, found: str) -> None:
         for name, os, chipset in DEVICES
     ]
     assert nearest(asked, units)[0].name == found
+
+
+def test_a_name_of_unknown_chipset_gives_the_nearest_by_name(hub: LoopbackHub) -> None:
+    with pytest.raises(DeviceError, match=r"no device 'Pixel XV'; the nearest by name are Google Pixel 4 "):
+        make_device(target="Pixel XV").__enter__()
 
 
 def test_every_known_phone_has_a_known_chipset() -> None:
@@ -326,7 +341,7 @@ def test_a_refused_submission_is_tried_again_by_the_next_run(hub: LoopbackHub, t
     with MeasurementStore(tmp_path / "measurements.db") as store:
         (failure,) = measure(hub, store, networks_of(1), lambda _s: None).values()
         (result,) = measure(hub, store, networks_of(1), lambda _s: None).values()
-    assert failure.reason.startswith("AI Hub refuses to compile n0: Request was throttled.")
+    assert failure.reason.startswith("AI Hub refuses to compile n0: Request was throttled (")
     assert failure.transient
     assert isinstance(result, Measurement)
 
@@ -349,6 +364,12 @@ def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
 def test_fp32_on_an_npu_is_refused() -> None:
     with pytest.raises(DeviceError, match="NPUs have no fp32"):
         make_device("fp32")
+
+
+def test_fp16_that_would_be_fp32_is_refused() -> None:
+    with pytest.raises(DeviceError, match="onnx on cpu keeps fp32") as refusal:
+        make_device("fp16", target_runtime="onnx", compute_unit="cpu")
+    assert "qnn_context_binary" in refusal.value.fix
 
 
 def test_bf16_is_refused() -> None:

@@ -153,8 +153,36 @@ def test_a_whole_run_bounded_killed_and_picked_up(hub: LoopbackHub, tmp_path: Pa
     assert len([p for p in result["front"]["failed"] if "5 measurements are used up" in p["reason"]]) > 0
     assert (tmp_path / "run/checkpoints/phone-knee/model.onnx").is_file()
     before = len(hub.submitted)
-    assert run(*command[3:]).returncode == 0
+    again = run(*command[3:])
+    assert again.returncode == 0
     assert len(hub.submitted) == before
+    assert hub.token not in finished.stdout + finished.stderr + again.stdout + again.stderr
+    holding = [path.name for path in tmp_path.rglob("*") if path.is_file() and holds(path, hub.token)]
+    assert holding == ["client.ini"]
+
+
+def holds(path: Path, token: str) -> bool:
+    return token.encode() in path.read_bytes()
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_whoever_waits_sees_the_queue_on_stderr_only(hub: LoopbackHub, as_json: list[str]) -> None:
+    shown = run("profile", "net.onnx", "--device", "phone", "--protocol", "once", *as_json)
+    assert shown.returncode == 0, shown.stderr
+    assert "jobs: 0/1 (jobs in the queue: 1, waited 0:00:00)" in shown.stderr
+    assert "jobs: 1/1" in shown.stderr
+    assert "\r" not in shown.stderr
+    assert "jobs" not in shown.stdout
+
+
+def test_a_bad_token_ends_with_how_to_get_one_and_is_not_shown(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.write_config(tmp_path / "client.ini", token="expired-secret")  # noqa: S106
+    failed = run("profile", "net.onnx", "--device", "phone")
+    assert failed.returncode == 2
+    assert "refuses the API token" in failed.stderr
+    assert "qai-hub configure --api_token TOKEN" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "expired-secret" not in failed.stdout + failed.stderr
 
 
 def test_a_dry_run_tells_the_number_of_jobs_and_does_nothing(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_cuda import V100, FakeCudaDevice, FakeLayer, make_cuda
@@ -12,8 +15,9 @@ from torch import nn
 
 from hwnas.devices import nvml
 from hwnas.devices.base import Device
-from hwnas.devices.cuda import BLOCK, CudaDevice, check_kernels
-from hwnas.devices.cuda_layer import Gpu
+from hwnas.devices.cuda import BLOCK, CudaDevice
+from hwnas.devices.cuda_kernels import check_kernels
+from hwnas.devices.cuda_layer import CudaLayer, Gpu
 from hwnas.errors import DeviceError, DeviceLostError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part
@@ -79,8 +83,8 @@ def test_the_l2_cache_is_overwritten_before_every_run() -> None:
         device._flush = lambda: flushes.append(len(device.layer.log))
         device.layer.log.clear()
         device.sample(handle, runs=3, seconds=0)
+        assert "cold L2" in device.fingerprint().runtime
     assert flushes == [0, 2, 4]  # outside of every pair
-    assert "cold L2" in device.fingerprint().runtime
 
 
 def test_a_batch_is_in_the_input_the_fingerprint_and_the_throughput(tmp_path: Path) -> None:
@@ -191,9 +195,107 @@ def fake(**attributes: Any) -> type[FakeLayer]:
 def test_a_gpu_that_cannot_be_used(layer: Any, options: dict[str, Any], cause: str, fix: str) -> None:
     with pytest.raises(DeviceError, match=cause) as refusal:
         opened(layer, **options)
-    import re
-
     assert re.search(fix, refusal.value.fix)
+
+
+@pytest.mark.parametrize("call", ["gpu", "new_stream", "configure"])
+def test_a_gpu_that_fails_while_it_is_opened_is_explained(call: str, pynvml: FakeNvml) -> None:
+    """Held in exclusive mode, say: what was opened until then is closed, and the lock is free."""
+
+    def fail(_layer: FakeLayer) -> None:
+        raise RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore")
+
+    tf32 = torch.backends.cudnn.allow_tf32
+    with pytest.raises(DeviceError, match=r"GPU 0 cannot be used: CUDA error: .* unavailable\n") as refusal:
+        opened(fake(**{call: fail}))
+    assert "nvidia-smi" in refusal.value.fix
+    assert (pynvml.open, torch.backends.cudnn.allow_tf32) == (0, tf32)
+    opened(fake())
+
+
+def test_an_old_chip_is_refused_before_cudnn_refuses_it() -> None:
+    """CuDNN's own complaint names no version to install."""
+
+    def too_new(_layer: FakeLayer) -> str:
+        raise RuntimeError("cuDNN version 92600 is not compatible with devices with SM < 7.5.")
+
+    with pytest.raises(DeviceError, match="no kernels for Tesla V100") as refusal:
+        opened(fake(found=V100, cudnn_version=too_new), chip="V100")
+    assert "torch<=2.10" in refusal.value.fix
+
+
+def test_a_full_gpu_is_explained_and_tf32_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    tf32 = torch.backends.cudnn.allow_tf32
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(DeviceError, match=r"GPU 0 cannot be used: CUDA out of memory\."):
+        opened(fake(), cold_l2=True)
+    assert torch.backends.cudnn.allow_tf32 == tf32
+
+
+def test_no_number_of_networks_makes_torch_run_one_eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo import config
+
+    compiled: list[object] = []
+
+    def backend(graph: Any, _inputs: object) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    for limit in ("recompile_limit", "accumulated_recompile_limit"):
+        monkeypatch.setattr(config, limit, getattr(config, limit))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    layer, x = CudaLayer(0), torch.zeros(1, 3, 8, 8)
+    for width in range(1, 13):
+        layer.compile(nn.Sequential(nn.Conv2d(3, width, 3)).eval())(x)
+    assert len(compiled) == 12
+
+
+def test_sessions_of_onnx_runtime_neither_fall_back_nor_leave_our_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import onnxruntime as ort
+
+    asked: list[Any] = []
+    monkeypatch.setattr(ort, "InferenceSession", lambda *given, **named: asked.append((given, named)))
+    stream = SimpleNamespace(cuda_stream=4711)
+    layer = CudaLayer(1)
+    layer.onnx_session(b"", "onnxruntime-cuda", "fp16", True, stream)
+    layer.onnx_session(b"", "tensorrt", "int8", False, stream)
+    for given, named in asked:
+        assert named["enable_fallback"] == 0
+        assert given[1].get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+        assert {options["user_compute_stream"] for _, options in named["providers"]} == {"4711"}
+        assert {options["device_id"] for _, options in named["providers"]} == {"1"}
+    (cuda,), (tensorrt, behind) = (named["providers"] for _, named in asked)
+    assert (cuda[1]["use_tf32"], cuda[1]["prefer_nhwc"]) == ("0", "1")
+    assert (tensorrt[0], behind[0]) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert (tensorrt[1]["trt_fp16_enable"], tensorrt[1]["trt_int8_enable"]) == ("False", "True")
+
+
+def test_tensorrt_gets_symmetric_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+
+    given: list[bytes] = []
+    plain = FakeLayer.onnx_session
+
+    def session(layer: FakeLayer, content: bytes, *rest: Any) -> Any:
+        given.append(content)
+        return plain(layer, content, *rest)
+
+    monkeypatch.setattr(FakeLayer, "onnx_session", session)
+    monkeypatch.setattr(FakeLayer, "providers", lambda _: ["TensorrtExecutionProvider"])
+    network = small_network()
+    with make_cuda("int8", runtime="tensorrt", batch=2) as device:
+        with pytest.raises(NetworkFormError, match="int8 needs calibration images"):
+            device.prepare(network)
+        network.calibration = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+        device.prepare(network)
+    kinds = {weight.data_type for weight in onnx.load_from_string(given[0]).graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    assert not kinds & {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}
 
 
 def test_any_gpu_takes_another_chip() -> None:
@@ -211,13 +313,23 @@ def chip_of(device: CudaDevice) -> str:
     [
         ((8, 0), ["sm_80"], None),
         ((8, 9), ["sm_80", "sm_90"], None),  # runs what was made for 8.0
-        ((7, 0), ["sm_75", "sm_80"], "pip install 'torch<=2.10' in a build for CUDA 12.6"),
-        ((6, 1), ["sm_75", "sm_80"], "pip install 'torch<=2.7' in a build for CUDA 12.6"),
+        ((8, 6), ["sm_75", "sm_80"], None),
+        ((8, 9), ["sm_86"], None),
+        ((8, 6), ["sm_75", "sm_89"], "pip install --upgrade torch"),
+        ((7, 0), ["sm_75", "sm_80"], "pip install 'torch<=2.10', or .* CUDA 12.6, .* up to 2.14"),
+        ((7, 2), ["sm_75", "compute_80"], "pip install 'torch<=2.10', .*"),
+        ((6, 1), ["sm_75", "sm_80"], "pip install 'torch<=2.7', .*"),
+        ((6, 1), ["sm_70", "sm_80"], "pip install 'torch<=2.7', .*"),
         ((12, 0), ["sm_80", "sm_90"], "pip install --upgrade torch"),
         ((12, 0), ["sm_80", "compute_90"], None),  # compiled on the spot
+        ((12, 0), ["sm_80", "compute_90a"], "pip install --upgrade torch"),
+        ((9, 0), ["sm_90a"], None),
         ((12, 1), ["sm_90a", "sm_120"], None),
+        ((12, 1), ["sm_90", "sm_120a"], "pip install --upgrade torch"),
+        ((10, 3), ["sm_100f"], None),
+        ((12, 0), ["compute_100f"], "pip install --upgrade torch"),
         ((10, 0), ["sm_90", "sm_103"], "pip install --upgrade torch"),
-        ((3, 5), ["sm_75"], "pip install --upgrade torch"),
+        ((3, 5), ["sm_75"], "take another GPU: .*"),
     ],
 )
 def test_kernels(capability: tuple[int, int], architectures: list[str], fix: str | None) -> None:
@@ -227,13 +339,14 @@ def test_kernels(capability: tuple[int, int], architectures: list[str], fix: str
         return
     with pytest.raises(DeviceError, match=r"installed torch 2\.15\.0 has no kernels for GPU") as refusal:
         check_kernels(gpu, architectures, "torch 2.15.0")
-    assert refusal.value.fix == fix
+    assert re.fullmatch(fix, refusal.value.fix)
 
 
 @pytest.mark.parametrize(
     ("precision", "options", "named"),
     [
         ("int8", {"runtime": "eager"}, "eager has no int8"),
+        ("int8", {"runtime": "onnxruntime-cuda"}, "onnxruntime-cuda has no int8"),
         ("bf16", {"runtime": "tensorrt"}, "tensorrt has no bf16"),
         ("fp32", {"batch": 0}, "batch is 0"),
         ("fp32", {"runtime": "tvm"}, "runtime is 'tvm'"),
@@ -333,6 +446,12 @@ def test_another_process_on_the_gpu_is_told(pynvml: FakeNvml, caplog: pytest.Log
     assert "2 other processes use NVIDIA A100: latencies will suffer" in caplog.text
 
 
+def test_an_nvml_that_does_not_even_list_us_tells_nothing_of_others(pynvml: FakeNvml) -> None:
+    pynvml.answers["DeviceGetComputeRunningProcesses"] = []
+    with make_cuda() as device:
+        assert device.conditions().other_processes is None
+
+
 def test_what_nvml_does_not_tell_is_unknown(pynvml: FakeNvml) -> None:
     for question in pynvml.answers:
         if question.startswith("DeviceGet") and question != "DeviceGetHandleByUUID":
@@ -358,11 +477,11 @@ def test_a_gpu_that_nvml_does_not_know(pynvml: FakeNvml, caplog: pytest.LogCaptu
     assert pynvml.open == 0
 
 
-@pytest.mark.usefixtures("pynvml")
-def test_a_power_mode_that_the_gpu_is_not_in_is_refused() -> None:
+def test_a_power_mode_that_the_gpu_is_not_in_is_refused(pynvml: FakeNvml) -> None:
     with pytest.raises(DeviceError, match="asks for power mode 250 W, the GPU's limit is 300 W") as refusal:
         make_cuda(power_mode="250 W").__enter__()
-    assert refusal.value.fix == "sudo nvidia-smi --id=0 --power-limit=250"
+    assert refusal.value.fix == "sudo nvidia-smi --id=GPU-0-2 --power-limit=250"
+    assert pynvml.open == 0
     with make_cuda(power_mode="300 W"):
         pass
 

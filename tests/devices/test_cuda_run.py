@@ -96,7 +96,7 @@ def no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_device_without_batches_refuses_one() -> None:
     with pytest.raises(DeviceError, match="no option 'batch'"):
-        target_of(settings(device="cpu", batch=8))
+        target_of(settings(device="aihub", batch=8))
 
 
 def test_any_gpu_is_for_gpus() -> None:

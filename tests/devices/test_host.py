@@ -14,8 +14,11 @@ from hwnas.devices.base import Device
 from hwnas.devices.host import HostDevice
 from hwnas.devices.host_session import PROVIDER
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
-from hwnas.measurement import DeviceProfile
+from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part
+from hwnas.profiles.protocols import ONCE
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.contract import DeviceContract
 
 
@@ -55,6 +58,32 @@ def test_placement_tells_where_each_operator_runs() -> None:
         placement = device.prepare(TestHostContract().make_network()).placement
     assert list(placement) == [PROVIDER]
     assert placement[PROVIDER]["Conv"] == 1
+
+
+def test_a_batch_is_run_as_one_and_counts_as_many_images(tmp_path: Path) -> None:
+    network = TestHostContract().make_network()
+    plain = make_host()
+    with make_host(options={"batch": 8}) as device:
+        handle = device.prepare(network)
+        (output,) = handle.state.binding.copy_outputs_to_cpu()
+        assert output.shape == (8, 4)
+        assert handle.network_hash == network.hash
+        assert device.fingerprint().runtime.endswith(", batch 8")
+    with plain:
+        assert "batch" not in plain.fingerprint().runtime
+    with (
+        MeasurementStore(tmp_path / "m.db") as store,
+        Session(make_host(options={"batch": 8}), ONCE, store) as session,
+    ):
+        (result,) = dict(session.measure([network])).values()
+    assert isinstance(result, Measurement)
+    assert result.throughput_per_s == pytest.approx(8000 / result.latency_ms)
+
+
+def test_a_graph_with_a_batch_of_its_own_counts_as_many_images() -> None:
+    network = TestHostContract().make_network().batched(4)
+    with make_host() as device:
+        assert device.prepare(network).metrics == {"batch_size": 4.0}
 
 
 def test_inputs_of_every_type() -> None:

@@ -50,6 +50,19 @@ def test_every_accelerator_has_a_profile_that_opens(network: Network) -> None:
     assert len(latencies) == len(names)
 
 
+def test_a_batch_shares_the_loading_of_weights(network: Network) -> None:
+    """So a batch costs less than its images one by one, and its throughput is of images."""
+    with device() as single, device(batch=8) as batched:
+        one, many = single.prepare(network), batched.prepare(network)
+        assert single.fingerprint() != batched.fingerprint()
+        one_ms, many_ms = one.state, many.state
+    assert (one.metrics["batch_size"], many.metrics["batch_size"]) == (1.0, 8.0)
+    assert one_ms < many_ms < 8 * one_ms
+    assert many.metrics["macs"] == 8 * one.metrics["macs"]
+    with pytest.raises(DeviceError, match="batch is -1"):
+        device(batch=-1)
+
+
 def test_a_network_of_parts_costs_what_its_stitched_graph_costs() -> None:
     """Parts are parsed one by one; the whole graph is parsed by itself."""
     from hwnas.compress.partition import partition

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hwnas.database import Database
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.network import Network, Part
-from hwnas.profiles.protocols import REPORT, queued
+from hwnas.profiles.protocols import REPORT, describe, queued
+from hwnas.profiles.queue import QueueStatus
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.scripted import ScriptedDevice
@@ -189,12 +191,59 @@ def test_measuring_anew_on_purpose_submits_anew(store: MeasurementStore) -> None
     assert len(store.all()) == 2
 
 
+@pytest.mark.parametrize("write", range(1, 8))
+def test_a_kill_beside_any_write_neither_loses_nor_repeats_a_result(
+    store: MeasurementStore, write: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measuring anew on purpose never answers with what an earlier run had finished."""
+    hub = ScriptedHub(latencies_ms={"a": [1.0, 2.0, 3.0, 4.0]})
+    plain, writes = Database.write, []
+
+    def kill(database: Database, sql: str, *rows: Any) -> None:
+        plain(database, sql, *rows)
+        writes.append(sql)
+        if len(writes) == write:
+            raise Killed
+
+    monkeypatch.setattr(Database, "write", kill)
+    try:
+        measure(hub, store, "a", TWICE, anchor=None, recall=False)
+        stored = True
+    except Killed:
+        stored = "INTO results" in writes[-1]
+    monkeypatch.undo()
+    again = measured(measure(hub, store, "a", TWICE, anchor=None, recall=False)["a"])
+    assert again.medians_ms == ((3.0, 4.0) if stored else (1.0, 2.0))
+    assert len(submitted(hub)) == 2 + 2 * stored
+    assert len(store.all()) == 1 + stored
+
+
+def test_whoever_waits_is_told_how_far_the_queue_is(store: MeasurementStore) -> None:
+    told: list[QueueStatus] = []
+    slept: list[float] = []
+    hub = ScriptedHub(looks=3, busy={4, 5})
+    measure(hub, store, "abc", max_in_flight=2, anchor=None, watch=told.append, sleep=slept.append)
+    assert {status.networks for status in told} == {3}
+    assert [status.done for status in told] == sorted(status.done for status in told)
+    assert (told[-1].done, told[-1].jobs, told[-1].waited_s) == (3, 0, sum(slept))
+    assert max(status.jobs for status in told) == 2
+    assert len(told) > len(slept)
+    troubles = {status.trouble for status in told}
+    assert "the script limits the rate; trying again after 10 s" in troubles
+    assert told[-1].trouble == ""
+    busy = next(status for status in told if status.trouble)
+    assert busy.describe().endswith("limits the rate; trying again after 10 s")
+    assert QueueStatus(done=0, networks=3, jobs=2, waited_s=3661).describe() == (
+        "jobs in the queue: 2, waited 1:01:01"
+    )
+
+
 def test_a_damaged_job_is_submitted_again(store: MeasurementStore, tmp_path: Path) -> None:
     hub = ScriptedHub(looks=1)
     hub.call = _killing(hub, 1)  # type: ignore[method-assign]
     with pytest.raises(Killed):
         measure(hub, store, "a", anchor=None)
-    with sqlite3.connect(tmp_path / "jobs.db") as connection:
+    with sqlite3.connect(tmp_path / "measurements.db") as connection:
         connection.execute("UPDATE jobs SET body = '{'")
     connection.close()
     assert measured(measure(hub, store, "a", anchor=None)["a"])
@@ -231,6 +280,7 @@ def test_what_a_protocol_is_at_a_queue() -> None:
     protocol = queued(REPORT)
     assert (protocol.repeats, protocol.min_runs, protocol.cooldown_s) == (5, 1, 0.0)
     assert protocol.id != REPORT.id
+    assert describe(protocol) == "report, queued: 5 repeats; median of the repeats' medians"
 
 
 def test_a_job_that_was_not_submitted_cannot_be_collected() -> None:

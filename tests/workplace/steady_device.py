@@ -17,7 +17,12 @@ class Steady(Device):
 
     def fingerprint(self) -> Fingerprint:
         return Fingerprint(
-            chip="steady", os_build="none", driver="none", runtime="none", precision="fp32", power_mode="none"
+            chip="steady",
+            os_build="none",
+            driver="none",
+            runtime="none",
+            precision=self.profile.precision,
+            power_mode="none",
         )
 
     def prepare_impl(self, network: Network) -> Handle:

@@ -1,4 +1,4 @@
-"""Images to distil with: decoded once, held as one uint8 tensor, split into three parts.
+"""A data set: three parts of uint8 images, and how they become batches.
 
 `train` is trained on; `val` gives the block metrics and everything that is chosen by them; `test` is only
 looked at to report accuracy.
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from hwnas.errors import InputError
 from hwnas.files import sha256
 
 
@@ -31,12 +28,15 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """A data set in memory.
+    """A data set; its pixels may lie in a memory-mapped file.
 
     Attributes:
+        class_names: in the order of the class indices; empty where the images have no labels.
         mean, std: one per channel, for pixels in 0 … 1.
         shift_px: augmentation moves an image by up to this many pixels in each direction.
         flip: augmentation mirrors every second image.
+        imagenet: where the classes are of ImageNet, their indices among its 1,000.
+        digest: SHA-256 of the content, where it is known already.
     """
 
     name: str
@@ -48,6 +48,8 @@ class Data:
     std: tuple[float, ...]
     shift_px: int
     flip: bool
+    imagenet: tuple[int, ...] = ()
+    digest: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,7 +59,9 @@ class Data:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over all pixels and labels, split by split."""
+        """SHA-256 of the content: pixels and labels, part by part."""
+        if self.digest is not None:
+            return self.digest
         tensors = [t for part in (self.train, self.val, self.test) for t in (part.pixels, part.labels)]
         return sha256(b"".join(t.numpy().tobytes() for t in tensors if t is not None))
 
@@ -65,8 +69,8 @@ class Data:
         """uint8 (B, C, H, W) → float32, normalised, channels last."""
         mean = torch.tensor(self.mean).view(1, -1, 1, 1)
         std = torch.tensor(self.std).view(1, -1, 1, 1)
-        x = pixels.float().div_(255.0).sub_(mean).div_(std)
-        return x.contiguous(memory_format=torch.channels_last)
+        x = pixels.contiguous(memory_format=torch.channels_last).float()
+        return x.div_(255.0).sub_(mean).div_(std)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
@@ -93,59 +97,24 @@ class Data:
             yield self.normalize(images.pixels[part]), _take(images.labels, part)
 
     def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        count, height, width = len(pixels), *pixels.shape[2:]
-        if self.flip:
-            mirrored = torch.rand(count, generator=generator) < 0.5
-            pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
-        shift = self.shift_px
-        padded = functional.pad(pixels, (shift,) * 4)
+        """Mirror and move each image by itself; what moves in is black."""
+        count, shift = len(pixels), self.shift_px
+        mirrored = (torch.rand(count, generator=generator) < 0.5).tolist() if self.flip else [False] * count
         offsets = torch.randint(0, 2 * shift + 1, (count, 2), generator=generator).tolist()
-        return torch.stack(
-            [image[:, y : y + height, x : x + width] for image, (y, x) in zip(padded, offsets, strict=True)]
-        )
+        moved = torch.zeros_like(pixels)
+        for image, target, mirror, (y, x) in zip(pixels, moved, mirrored, offsets, strict=True):
+            source = image.flip(2) if mirror else image
+            (to_y, from_y), (to_x, from_x) = _overlap(shift - y), _overlap(shift - x)
+            target[:, to_y, to_x] = source[:, from_y, from_x]
+        return moved
 
 
-def load_data(name: str) -> Data:
-    """Load a data set by name. Raises InputError for an unknown one."""
-    if name in _LOADERS:
-        return _LOADERS[name]()
-    near = get_close_matches(name, _LOADERS, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise InputError(f"unknown data {name!r}", f"{hint}known data: {', '.join(_LOADERS)}")
-
-
-def _digits() -> Data:
-    """scikit-learn's 1,797 handwritten digits, 8 × 8 and 17 grey levels, enlarged to 32 × 32 RGB."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    grey = torch.from_numpy(bunch.images).float().div_(16.0)[:, None]
-    large = functional.interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
-    pixels = large.mul_(255.0).round_().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    labels = torch.from_numpy(bunch.target).long()
-    train, val, test = _split(pixels, labels, val_share=0.1, test_share=0.2)
-    return Data(
-        name="digits",
-        class_names=tuple(str(digit) for digit in range(10)),
-        train=train,
-        val=val,
-        test=test,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        shift_px=4,
-        flip=False,
-    )
-
-
-def _split(pixels: Tensor, labels: Tensor, val_share: float, test_share: float) -> tuple[Images, ...]:
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
-    val, test = round(len(pixels) * val_share), round(len(pixels) * test_share)
-    sizes = [len(pixels) - val - test, val, test]
-    return tuple(Images(pixels=pixels[part], labels=labels[part]) for part in torch.split(order, sizes))
+def _overlap(offset: int) -> tuple[slice, slice]:
+    """Where something moved by `offset` pixels lands, and which part of it still does."""
+    if offset > 0:
+        return slice(offset, None), slice(None, -offset)
+    return slice(None, offset or None), slice(-offset, None)
 
 
 def _take(labels: Tensor | None, indices: Tensor | slice) -> Tensor | None:
     return None if labels is None else labels[indices]
-
-
-_LOADERS = {"digits": _digits}

@@ -1,0 +1,27 @@
+"""`hwnas report`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hwnas.cli.output import Json, print_json
+
+EXAMPLE = "Example: `hwnas report runs/demo`"
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
+    device: Annotated[Optional[str], typer.Option(help="Only of this device.", show_default="all")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Make the report of a run again: one offline HTML file a device, from what is stored."""
+    from hwnas.compress.report import write_reports
+
+    paths = [str(path) for path in write_reports(run, device)]
+    if as_json:
+        print_json({"run": str(run), "reports": paths})
+    else:
+        typer.echo("\n".join(paths))

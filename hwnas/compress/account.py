@@ -1,0 +1,93 @@
+"""What a run has spent, step by step: seconds, images, epochs, and the arithmetic of training."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.measurement import STRICT
+
+SCHEMA = "hwnas.account/1"
+
+Step = Literal[
+    "reference training", "distillation", "block costs", "search", "finetuning", "report measurements"
+]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """The sum over one step.
+
+    Attributes:
+        device: for which the step was done; None where it serves all devices.
+        seconds: wall-clock time.
+        images: passes of an image through a network that learns from it.
+        epochs: images / size of the training part, summed over all networks (the papers' unit of cost).
+        training_flops: 3 × 2 × MACs × images; the teacher's forward passes are not in it.
+    """
+
+    __pydantic_config__ = STRICT
+    step: Step
+    device: str | None
+    seconds: float
+    images: int
+    epochs: float
+    training_flops: int
+
+
+class Account:
+    """`account.json` of a run directory. It goes on over kills and resumes.
+
+    A lap is taken when its work is on disk, so work that a kill destroyed is not in the account, and neither
+    is its time.
+
+    Raises:
+        RunDirectoryError: the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._spent = {(entry.step, entry.device): entry for entry in read_account(path)}
+        self._since_s = time.perf_counter()
+
+    def lap(
+        self, step: Step, device: str | None = None, *, images: int = 0, of: int = 1, macs: int = 0
+    ) -> None:
+        """Book the time since the last lap, or since the account was opened, on a step.
+
+        Args:
+            images: that a network was trained on,
+            of: the size of the training part,
+            macs: of the network, for one image.
+        """
+        now_s = time.perf_counter()
+        nothing = Spent(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
+        before = self._spent.get((step, device), nothing)
+        self._spent[step, device] = replace(
+            before,
+            seconds=before.seconds + now_s - self._since_s,
+            images=before.images + images,
+            epochs=before.epochs + images / of,
+            training_flops=before.training_flops + 3 * 2 * macs * images,
+        )
+        self._since_s = now_s
+        entries = sorted(self._spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
+        write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
+
+
+def read_account(path: Path) -> list[Spent]:
+    """What `account.json` says; nothing where there is none. Raises RunDirectoryError where it is damaged."""
+    if not path.exists():
+        return []
+    try:
+        plain = check_schema(read_json(path), SCHEMA, path)
+        return decode(list[Spent], plain.get("spent"), path)
+    except InputError as error:
+        raise RunDirectoryError(
+            error.cause, f"restore {path}, or remove it: only what the run has spent so far is forgotten"
+        ) from None

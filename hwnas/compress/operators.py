@@ -1,0 +1,134 @@
+"""Which ONNX operators each choice of a part holds, and which choices a device refuses for them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from hwnas.compress.architecture import build_part
+from hwnas.compress.library import Entry, Library
+from hwnas.compress.partition import Partition
+from hwnas.compress.progress import Progress
+from hwnas.errors import InputError, NetworkFormError
+from hwnas.measurement import DeviceProfile
+from hwnas.network import export_onnx, operators_of
+
+NAMED = 4  # candidates of a part that a message names before it only counts them
+FLUSH = 64  # exports whose operators are stored at once
+
+Refused = Mapping[tuple[int, int], tuple[str, ...]]
+"""The forbidden operators that each refused choice holds, by part and choice."""
+
+
+def check_forbidden(profile: DeviceProfile) -> None:
+    """Refuse a profile that forbids what is no ONNX operator: it would silently forbid nothing.
+
+    Raises:
+        InputError: names the operator and the nearest one.
+    """
+    if not profile.forbidden_operators:
+        return
+    from onnx import defs
+
+    known = sorted({schema.name for schema in defs.get_all_schemas()})
+    for name in profile.forbidden_operators:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"near: {', '.join(near)}; " if near else ""
+            raise InputError(
+                f"device profile {profile.name}: forbidden_operators: ONNX has no operator {name!r}",
+                f"{hint}names are those of https://onnx.ai/onnx/operators/",
+            )
+
+
+def check_exports(library: Library, parts: Partition, progress: Progress) -> None:
+    """Export every candidate that was not exported yet, and store its operators; nothing is trained for it.
+
+    A candidate that cannot be exported is marked as failed.
+    """
+    entries = (entry for entry in library.entries() if entry.state != "failed")
+    unknown = [entry.candidate for entry in entries if entry.operators is None]
+    for start in range(0, len(unknown), FLUSH):
+        found = []
+        for number, candidate in enumerate(unknown[start : start + FLUSH], start + 1):
+            try:
+                module = build_part(parts, candidate.part, candidate.spec)
+                graph = export_onnx(module, (1, *parts.shapes[candidate.part]))
+                found.append((candidate, operators_of(graph)))
+            except NetworkFormError as error:
+                library.fail(candidate, error.cause)
+            progress.advance("check exports", number, len(unknown), candidate.name)
+        library.store_operators(found)
+
+
+def check_device(library: Library, parts: Partition, profile: DeviceProfile, progress: Progress) -> Refused:
+    """Say which choices a device refuses; the library holds them all the same, for other devices.
+
+    Raises:
+        InputError: it refuses every choice of a part.
+    """
+    if not profile.forbidden_operators:
+        return {}
+    entries = library.entries()
+    refused = find_refused(parts, entries, profile.forbidden_operators)
+    progress.say(describe_refused(parts, entries, refused, profile))
+    require_choices(parts, entries, refused, profile)
+    return refused
+
+
+def find_refused(parts: Partition, entries: Sequence[Entry], forbidden: Sequence[str]) -> Refused:
+    """The choices that hold forbidden operators, the reference's own parts among them.
+
+    The operators are those of the exported fp32 graphs.
+    """
+    held = {
+        (n, 0): operators_of(export_onnx(module, (1, *parts.shapes[n])))
+        for n, module in enumerate(parts.modules)
+    }
+    held |= {(entry.candidate.part, entry.candidate.choice): entry.operators or () for entry in entries}
+    found = {key: tuple(name for name in names if name in forbidden) for key, names in held.items()}
+    return {key: names for key, names in found.items() if names}
+
+
+def describe_refused(
+    parts: Partition, entries: Sequence[Entry], refused: Refused, profile: DeviceProfile
+) -> str:
+    """What a device refuses, for people: one line for all, and one for each part that is concerned."""
+    forbids = f"{profile.name} forbids {', '.join(profile.forbidden_operators)}"
+    if not refused:
+        return f"{forbids}; no part holds them"
+    lines = [f"{forbids}; left out of its search:"]
+    for n, part in enumerate(parts.names):
+        of_part = [entry.candidate for entry in entries if entry.candidate.part == n]
+        gone = [candidate.spec.name for candidate in of_part if (n, candidate.choice) in refused]
+        texts = ["the reference's own"] if (n, 0) in refused else []
+        if gone:
+            names = f" ({', '.join(gone)})" if len(gone) <= NAMED else ""
+            texts.append(f"{len(gone)} of {len(of_part)} candidates{names}")
+        if texts:
+            held = sorted({name for (of, _), names in refused.items() if of == n for name in names})
+            lines.append(f"  {part}: {', '.join(texts)}, for {', '.join(held)}")
+    return "\n".join(lines)
+
+
+def require_choices(
+    parts: Partition, entries: Sequence[Entry], refused: Refused, profile: DeviceProfile
+) -> None:
+    """Make sure that a device accepts at least one choice of each part.
+
+    Args:
+        entries: failed ones do not count.
+
+    Raises:
+        InputError: names the part and the operators.
+    """
+    usable = {(entry.candidate.part, entry.candidate.choice) for entry in entries if entry.state != "failed"}
+    usable |= {(n, 0) for n in range(len(parts.modules))}
+    for n, part in enumerate(parts.names):
+        if all(key in refused for key in usable if key[0] == n):
+            held = sorted({name for (of, _), names in refused.items() if of == n for name in names})
+            raise InputError(
+                f"{profile.name} refuses every choice of {part}: it forbids {', '.join(held)}",
+                "take a space whose candidates do without (--space, with a new --out PATH), "
+                f"or strike them from forbidden_operators of the profile {profile.name}",
+            )

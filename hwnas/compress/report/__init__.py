@@ -1,0 +1,51 @@
+"""`report.html`: what a run found out about one device, made only from what the run directory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.compress.report.sections import sections
+from hwnas.compress.report.stored import device_folders, read_run
+from hwnas.errors import InputError
+from hwnas.files import safe_name
+from hwnas.page import INSTALL, is_available, write_page
+
+FILE = "report.html"
+
+
+def write_report(run: Path, folder: Path) -> Path:
+    """Make one device's report (again).
+
+    Args:
+        folder: of the device, inside of the run directory.
+
+    Raises:
+        InputError: the package plotly is not installed.
+        RunDirectoryError: a file of the run is missing or damaged, or the report cannot be written.
+    """
+    if not is_available():
+        raise InputError("a report needs the package plotly, which is not installed", INSTALL)
+    stored = read_run(run, folder)
+    path = folder / FILE
+    write_page(path, f"{stored.settings.model} on {stored.device}", sections(stored))
+    return path
+
+
+def write_reports(run: Path, device: str | None) -> list[Path]:
+    """Make the reports of a run, of one device or of all that have a front.
+
+    Raises:
+        InputError: no run, no front, or no such device. Otherwise as `write_report`.
+    """
+    folders = device_folders(run)
+    wanted: Sequence[Path] = folders
+    if device is not None:
+        wanted = [folder for folder in folders if folder.name == safe_name(device)]
+        if not wanted:
+            names = ", ".join(folder.name for folder in folders)
+            raise InputError(
+                f"{run} has no front of a device {device!r}",
+                f"give one that it searched for: --device {names}",
+            )
+    return [write_report(run, folder) for folder in wanted]

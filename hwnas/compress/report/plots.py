@@ -1,0 +1,275 @@
+"""The report's plots, as plain data for plotly.js."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from hwnas.compress.block_costs import BlockCosts, PartCosts
+from hwnas.compress.emit import checkpoint_name
+from hwnas.compress.report.stored import Search, StoredRun
+from hwnas.compress.search import Point, pareto_front
+from hwnas.compress.stitch import Choices
+from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
+
+AXES = {
+    "latency": "latency, ms",
+    "throughput": "time an image / the reference's",
+    "energy": "energy / the reference's",
+    "macs": "MACs / the reference's",
+    "params": "parameters / the reference's",
+}
+Trace = dict[str, Any]
+
+
+def joined(choices: Choices) -> str:
+    """`0-3-1-2-0`."""
+    return "-".join(map(str, choices))
+
+
+def picks(stored: StoredRun, search: Search) -> dict[Choices, list[str]]:
+    """The networks that were emitted from a search, each with the rules by which it was picked."""
+    rules: dict[Choices, list[str]] = {}
+    for checkpoint in stored.checkpoints:
+        rule = checkpoint.summary.pick
+        if checkpoint.name == checkpoint_name(stored.device, search.suffix, rule):
+            rules.setdefault(checkpoint.summary.choices, []).append(rule)
+    return rules
+
+
+def front_plots(stored: StoredRun, search: Search) -> list[Plot]:
+    """Each cost against the loss, and, where there are several costs, each against each.
+
+    The first one is large and has the legend of all.
+    """
+    count = len(search.front.objectives)
+    pairs: list[tuple[int, int | None]] = [(i, None) for i in range(count)]
+    pairs += [(i, j) for i in range(count) for j in range(i + 1, count)]
+    first, *others = (_front_plot(stored, search, x, y) for x, y in pairs)
+    return [first, *(replace(p, layout={**p.layout, "showlegend": False}, height_px=320) for p in others)]
+
+
+def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plot:
+    def place(point: Point) -> tuple[float, float]:
+        return _cost(search, point, x), point.loss if y is None else _cost(search, point, y)
+
+    def trace(name: str, points: Sequence[Point], **style: Any) -> Trace:
+        return {
+            "type": "scatter",
+            "name": plot_text(name),
+            "x": [place(point)[0] for point in points],
+            "y": [place(point)[1] for point in points],
+            "text": [describe(stored, search, point) for point in points],
+            "hoverinfo": "text",
+            "mode": "markers",
+            **style,
+        }
+
+    front = pareto_front(search.measured)
+    known = {point.choices: point for point in search.measured}
+    reference = (0,) * len(stored.reference.parts)
+    # With two axes the front is a line; with more it is a surface, of which a line would show nothing.
+    lines = "lines+markers" if len(search.front.objectives) == 1 else "markers"
+    traces = [
+        trace(
+            "all searched networks",
+            search.measured,
+            marker={"color": GREY, "size": 6, "opacity": 0.45},
+        ),
+        trace(
+            "front",
+            front,
+            mode=lines,
+            marker={"color": BLUE, "size": 8},
+            line={"color": BLUE, "width": 1.5, "shape": "linear"},
+        ),
+    ]
+    if reference in known:
+        star = {"color": ORANGE, "size": 15, "symbol": "star"}
+        traces.append(trace("reference", [known[reference]], marker=star))
+    for choices, rules in picks(stored, search).items():
+        if choices in known:
+            diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
+            traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
+    vertical = "quality loss: Σ of block losses" if y is None else AXES[search.front.objectives[y]]
+    horizontal = AXES[search.front.objectives[x]]
+    return Plot(
+        data=traces,
+        layout={"xaxis": {"title": {"text": horizontal}}, "yaxis": {"title": {"text": vertical}}},
+        label=f"{horizontal} against {vertical}",
+        height_px=460,
+    )
+
+
+def _cost(search: Search, point: Point, index: int) -> float:
+    assert point.costs is not None
+    if search.front.objectives[index] == "latency" and search.front.reference_latency_ms is not None:
+        return point.costs[index] * search.front.reference_latency_ms
+    return point.costs[index]
+
+
+def describe(stored: StoredRun, search: Search, point: Point) -> str:
+    """A network for hovering over: figures, then what stands in each part."""
+    macs, params = stored.counts(point.choices)
+    lines = [f"<b>{joined(point.choices)}</b>", f"loss {point.loss:.4f}"]
+    latency_ms = search.latency_ms(point)
+    if latency_ms is not None:
+        lines.append(f"latency {latency_ms:.3f} ms")
+    for objective, ratio in zip(search.front.objectives, point.costs or (), strict=True):
+        lines.append(f"{objective} / reference {ratio:.3f}")
+    lines.append(f"{macs / 1e6:,.2f} MMACs, {params / 1e3:,.0f} k params")
+    for part, (name, choice) in enumerate(zip(stored.reference.parts, point.choices, strict=True)):
+        lines.append(f"{plot_text(name)}: {plot_text(stored.part_name(part, choice))}")
+    return "<br>".join(lines)
+
+
+def sums_plot(measured_ms: Sequence[float], sums_ms: Sequence[float], names: Sequence[str]) -> Plot:
+    """Sum of the block costs against the measured latency of the whole network."""
+    low, high = min(*measured_ms, *sums_ms), max(*measured_ms, *sums_ms)
+    return Plot(
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "equal",
+                "x": [low, high],
+                "y": [low, high],
+                "hoverinfo": "skip",
+                "line": {"color": GREY, "dash": "dash", "width": 1.5},
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "searched networks",
+                "x": list(measured_ms),
+                "y": list(sums_ms),
+                "text": [
+                    f"<b>{plot_text(name)}</b><br>measured {whole:.3f} ms<br>"
+                    f"sum {total:.3f} ms ({total / whole - 1:+.1%})"
+                    for name, whole, total in zip(names, measured_ms, sums_ms, strict=True)
+                ],
+                "hoverinfo": "text",
+                "marker": {"color": BLUE, "size": 7, "opacity": 0.7},
+            },
+        ],
+        layout={
+            "xaxis": {"title": {"text": "whole network, measured, ms"}},
+            "yaxis": {"title": {"text": "sum of the block costs, ms"}},
+        },
+        label="sum of block costs against measured latency",
+    )
+
+
+def block_plots(blocks: BlockCosts) -> list[Plot]:
+    """Cost ratio against loss of the choices of each part that has candidates (DONNAv2 figure 3)."""
+    return [_block_plot(blocks, part) for part in blocks.parts if len(part.choices) > 1]
+
+
+def _block_plot(blocks: BlockCosts, part: PartCosts) -> Plot:
+    def trace(name: str, rows: Sequence[Any], **marker: Any) -> Trace:
+        return {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": [row.loss for row in rows],
+            "y": [row.cost_ratio for row in rows],
+            "text": [
+                f"<b>{row.choice}: {plot_text(row.name)}</b><br>loss {row.loss:.4f}"
+                f"<br>cost ratio {row.cost_ratio:.3f}"
+                + (f"<br>beaten by {row.beaten_by}" if row.beaten_by is not None else "")
+                for row in rows
+            ],
+            "hoverinfo": "text",
+            "marker": {"size": 8, **marker},
+        }
+
+    rows = [row for row in part.choices if row.cost_ratio is not None]
+    kept = [row for row in rows if row.choice and row.kept]
+    removed = [row for row in rows if row.choice and not row.kept]
+    limit_x, limit_y = _limit(blocks, part)
+    return Plot(
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "limit",
+                "x": limit_x,
+                "y": limit_y,
+                "hoverinfo": "skip",
+                "line": {"color": GREEN, "width": 1.5, "dash": "dot", "shape": "hv"},
+            },
+            trace("kept", kept, color=BLUE),
+            trace("removed", removed, color=ORANGE, symbol="x"),
+            trace(
+                "reference's own", [row for row in rows if not row.choice], color=GREY, symbol="star", size=12
+            ),
+        ],
+        layout={
+            "title": {"text": plot_text(part.name), "x": 0.01, "font": {"size": 14}},
+            "xaxis": {"title": {"text": "block loss"}},
+            "yaxis": {"title": {"text": f"{blocks.cost} / the reference's"}},
+            "showlegend": False,
+            "margin": {"l": 10, "r": 10, "t": 34, "b": 10},
+        },
+        label=f"{part.name}: cost ratio against loss",
+        height_px=300,
+    )
+
+
+def _limit(blocks: BlockCosts, part: PartCosts) -> tuple[list[float], list[float]]:
+    """The cost ratio above which a candidate goes, by loss: the lowest one so far, and the threshold."""
+    rows = sorted((row.loss, row.cost_ratio) for row in part.choices if row.cost_ratio is not None)
+    xs: list[float] = []
+    ys: list[float] = []
+    for loss, ratio in rows:
+        xs.append(loss)
+        ys.append(min([ratio + blocks.threshold, *ys[-1:]]))
+    return xs, ys
+
+
+def bars(title: str, names: Sequence[str], values: Sequence[float], texts: Sequence[str]) -> Plot:
+    """Horizontal bars, the first one on top."""
+    return Plot(
+        data=[
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": list(values),
+                "y": list(names),
+                "text": list(texts),
+                "textposition": "auto",
+                "hoverinfo": "none",
+                "marker": {"color": BLUE},
+            }
+        ],
+        layout={
+            "xaxis": {"title": {"text": title}},
+            "yaxis": {"autorange": "reversed"},
+            "showlegend": False,
+        },
+        label=title,
+        height_px=90 + 34 * len(names),
+    )
+
+
+def growth_plot(growth: Sequence[tuple[int, float]]) -> Plot:
+    """Hypervolume of the best front so far over the networks that were evaluated."""
+    return Plot(
+        data=[
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": [n for n, _ in growth],
+                "y": [share for _, share in growth],
+                "line": {"color": BLUE, "shape": "hv"},
+            }
+        ],
+        layout={
+            "xaxis": {"title": {"text": "networks evaluated"}},
+            "yaxis": {"title": {"text": "hypervolume / that at the end"}, "rangemode": "tozero"},
+            "showlegend": False,
+        },
+        label="hypervolume of the best front over the networks evaluated",
+        height_px=300,
+    )

@@ -1,0 +1,270 @@
+"""What a run directory holds, read back and validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hwnas.compress.account import Spent, read_account
+from hwnas.compress.architecture import ArchitectureSpec
+from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
+from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
+from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
+from hwnas.compress.library import Entry, Library
+from hwnas.compress.run import SCHEMA as RUN_SCHEMA
+from hwnas.compress.search import Point
+from hwnas.compress.settings import TIMED, LibrarySettings
+from hwnas.compress.stitch import Choices
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import check_schema, decode, read_json, read_toml
+from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
+
+T = TypeVar("T")
+REFERENCE_SCHEMA = "hwnas.reference/1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRecord:
+    """`reference.json`, as far as the report needs it. macs, params: of each part."""
+
+    accuracy: Interval | None
+    trained_epochs: int
+    parts: tuple[str, ...]
+    macs: tuple[int, ...]
+    params: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontRow:
+    """A network of the front; None where a figure is not known."""
+
+    choices: Choices
+    loss: float
+    cost_ratios: dict[str, float]
+    latency_ms: float | None
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontRecord:
+    """`front.json`."""
+
+    device: str
+    objectives: tuple[str, ...]
+    protocol: Protocol
+    fingerprint: Fingerprint | None
+    reference_latency_ms: float | None
+    front: tuple[FrontRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """`search.json`."""
+
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One search on a device: its front, every network that it saw, and the blocks on their own.
+
+    Attributes:
+        suffix: of the names of its files; empty for latency alone.
+        blocks: None where no filter was used.
+    """
+
+    suffix: str
+    front: FrontRecord
+    points: tuple[Point, ...]
+    blocks: BlockCosts | None
+
+    @property
+    def measured(self) -> list[Point]:
+        """The networks that have costs."""
+        return [point for point in self.points if point.costs is not None]
+
+    @property
+    def time_index(self) -> int | None:
+        """Which of the costs is a time; None where none is."""
+        return next((i for i, name in enumerate(self.front.objectives) if name in TIMED), None)
+
+    def latency_ms(self, point: Point) -> float | None:
+        """The measured latency of a network."""
+        index, unit_ms = self.time_index, self.front.reference_latency_ms
+        if index is None or unit_ms is None or point.costs is None:
+            return None
+        return point.costs[index] * unit_ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An emitted network of this device."""
+
+    name: str
+    summary: Summary
+    measurement: Measurement
+    architecture: ArchitectureSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """What one device's report is made from.
+
+    Attributes:
+        entries: the library's candidates by part and choice.
+        spent: on what serves all devices, and on this one.
+    """
+
+    path: Path
+    folder: Path
+    settings: LibrarySettings
+    versions: dict[str, str]
+    reference: ReferenceRecord
+    entries: dict[tuple[int, int], Entry]
+    spent: tuple[Spent, ...]
+    searches: tuple[Search, ...]
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def device(self) -> str:
+        """The device profile's name."""
+        return self.searches[0].front.device
+
+    def part_name(self, part: int, choice: int) -> str:
+        """What a choice of a part is, for people."""
+        if not choice:
+            return "the reference's own"
+        entry = self.entries.get((part, choice))
+        return entry.candidate.spec.name if entry else f"choice {choice}"
+
+    def counts(self, choices: Choices) -> tuple[int, int]:
+        """MACs and parameters of an architecture."""
+        chosen = [
+            self.entries[part, choice].candidate if choice else None for part, choice in enumerate(choices)
+        ]
+        macs = [c.macs if c else own for c, own in zip(chosen, self.reference.macs, strict=True)]
+        params = [c.params if c else own for c, own in zip(chosen, self.reference.params, strict=True)]
+        return sum(macs), sum(params)
+
+
+def device_folders(run: Path) -> list[Path]:
+    """The folders of the devices that have a front.
+
+    Raises:
+        InputError: there is no run, or it has not searched yet.
+    """
+    if not (run / "run.toml").is_file():
+        raise InputError(
+            f"{run} is not a run directory: it has no run.toml",
+            "give the directory that `hwnas compress --out` named, such as runs/demo",
+        )
+    folders = sorted(path.parent for path in run.glob("devices/*/front*.json"))
+    if not folders:
+        raise InputError(
+            f"{run} has no front yet: no search has ended", "give its `hwnas compress` command again"
+        )
+    return list(dict.fromkeys(folders))
+
+
+def read_run(run: Path, folder: Path) -> StoredRun:
+    """Everything that is known about one device.
+
+    Args:
+        folder: of the device, inside of the run directory.
+
+    Raises:
+        RunDirectoryError: a file is missing or damaged; it is named, with what to do.
+    """
+    try:
+        record = check_schema(read_toml(run / "run.toml"), RUN_SCHEMA, run / "run.toml")
+        reference = _read(run / "reference" / "reference.json", REFERENCE_SCHEMA, ReferenceRecord)
+        searches = [_search(folder, path) for path in sorted(folder.glob("front*.json"), key=_by_length)]
+        checkpoints = _checkpoints(run, searches[0].front.device)
+        settings = decode(LibrarySettings, record.get("settings"), run / "run.toml")
+        versions = decode(dict[str, str], record.get("versions"), run / "run.toml")
+    except InputError as error:
+        raise RunDirectoryError(
+            error.cause,
+            f"{error.fix}; what a device's folder holds is made again by the `hwnas compress` command of "
+            "the run",
+        ) from None
+    stored = StoredRun(
+        path=run,
+        folder=folder,
+        settings=settings,
+        versions=versions,
+        reference=reference,
+        entries=_entries(run / "library"),
+        spent=tuple(
+            spent
+            for spent in read_account(run / "account.json")
+            if spent.device in (None, searches[0].front.device)
+        ),
+        searches=tuple(searches),
+        checkpoints=tuple(checkpoints),
+    )
+    _check_choices(stored)
+    return stored
+
+
+def _by_length(path: Path) -> tuple[int, str]:
+    return len(path.name), path.name
+
+
+def _read(path: Path, schema: str, kind: type[T]) -> T:
+    return decode(kind, check_schema(read_json(path), schema, path), path)
+
+
+def _search(folder: Path, front: Path) -> Search:
+    suffix = front.stem.removeprefix("front")
+    blocks = folder / f"blocks{suffix}.json"
+    return Search(
+        suffix=suffix,
+        front=_read(front, FRONT_SCHEMA, FrontRecord),
+        points=_read(folder / f"search{suffix}.json", SEARCH_SCHEMA, SearchRecord).points,
+        blocks=_read(blocks, BLOCKS_SCHEMA, BlockCosts) if blocks.is_file() else None,
+    )
+
+
+def _checkpoints(run: Path, device: str) -> list[Checkpoint]:
+    found = []
+    for file in sorted(run.glob("checkpoints/[!.]*/measurement.json")):
+        summary = read_summary(file.parent)
+        if summary.device != device:
+            continue
+        plain: Any = check_schema(read_json(file), SUMMARY_SCHEMA, file)
+        found.append(
+            Checkpoint(
+                name=file.parent.name,
+                summary=summary,
+                measurement=Measurement.from_json(plain.get("measurement"), str(file)),
+                architecture=ArchitectureSpec.read(file.parent / "architecture.json"),
+            )
+        )
+    return found
+
+
+def _entries(folder: Path) -> dict[tuple[int, int], Entry]:
+    if not (folder / "library.db").is_file():
+        raise RunDirectoryError(
+            f"{folder / 'library.db'} is missing",
+            "restore it, or give the run's `hwnas compress` command again",
+        )
+    with Library(folder) as library:
+        return {(e.candidate.part, e.candidate.choice): e for e in library.entries()}
+
+
+def _check_choices(stored: StoredRun) -> None:
+    """Refuse a search whose networks the library cannot have made: files of two runs were mixed."""
+    known = {(part, 0) for part in range(len(stored.reference.parts))} | set(stored.entries)
+    for search in stored.searches:
+        rows = [point.choices for point in search.points] + [row.choices for row in search.front.front]
+        for choices in rows:
+            if len(choices) != len(stored.reference.parts) or not set(enumerate(choices)) <= known:
+                raise RunDirectoryError(
+                    f"{stored.folder} names the network {'-'.join(map(str, choices))}, which the library of "
+                    f"{stored.path} does not have",
+                    "give the run's `hwnas compress` command again: it searches anew",
+                )

@@ -1,0 +1,159 @@
+"""Spaces: which properties candidates may have. Each one is a TOML file, beside this one or the user's."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from hwnas.compress.blocks import InvertedBottleneckSpec
+from hwnas.errors import InputError
+from hwnas.files import decode, encode, read_toml
+from hwnas.measurement import STRICT
+
+REFERENCE = "reference"
+"""As the block itself has it."""
+
+_Activation = Literal["relu", "swish", "hswish", "reference"]
+_Se = bool | Literal["reference"]
+_Layer = Literal["depthwise", "grouped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Properties:
+    """The values that each property may have; they are those of `blocks.InvertedBottleneckSpec`."""
+
+    __pydantic_config__ = STRICT
+    kernel: tuple[int, ...] | None = None
+    expand: tuple[int, ...] | None = None
+    depth: tuple[int, ...] | None = None
+    activation: tuple[_Activation, ...] | None = None
+    se: tuple[_Se, ...] | None = None
+    layer: tuple[_Layer, ...] | None = None
+    width: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Values of some properties that only go together."""
+
+    __pydantic_config__ = STRICT
+    kernel: int | None = None
+    expand: int | None = None
+    depth: int | None = None
+    activation: _Activation | None = None
+    se: _Se | None = None
+    layer: _Layer | None = None
+    width: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What the candidates of a block may be: every combination of `properties` with each of `together`.
+
+    Attributes:
+        smaller: only candidates with fewer MACs and fewer parameters than the block.
+        per_block: how many of them a block gets at most; 0 is all.
+        properties: each property is named here, or in each of `together`.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    description: str
+    smaller: bool
+    properties: Properties
+    together: tuple[Together, ...] = ()
+    per_block: int = 0
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every combination, as arguments of `InvertedBottleneckSpec`; `reference` is not resolved yet."""
+        crossed = _given(self.properties)
+        groups = [_given(group) for group in self.together] or [{}]
+        return [
+            dict(zip(crossed, values, strict=True)) | group
+            for values in itertools.product(*crossed.values())
+            for group in groups
+        ]
+
+
+def space_names() -> list[str]:
+    """The names of the spaces that come with hwnas."""
+    return sorted(_files())
+
+
+def load_space(name_or_path: str) -> Space:
+    """Read a space.
+
+    Args:
+        name_or_path: one of `space_names`, or the path of a `.toml` file.
+
+    Raises:
+        InputError: no such space, or a file that is not one; the offending key is named.
+    """
+    if name_or_path.endswith(".toml"):
+        return _read(Path(name_or_path))
+    file = _files().get(name_or_path)
+    if file is None:
+        near = difflib.get_close_matches(name_or_path, space_names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(
+            f"there is no space {name_or_path!r}",
+            f"{hint}spaces: {', '.join(space_names())}, or the path of a .toml file (docs/spaces.md)",
+        )
+    with importlib.resources.as_file(file) as path:
+        return _read(path)
+
+
+def _files() -> dict[str, Traversable]:
+    files = (file for file in importlib.resources.files(__name__).iterdir() if file.name.endswith(".toml"))
+    return {file.name.removesuffix(".toml"): file for file in files}
+
+
+def _read(path: Path) -> Space:
+    space = decode(Space, read_toml(path), path)
+    try:
+        _check(space)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}", f"correct it in {path}") from None
+    return space
+
+
+def _check(space: Space) -> None:
+    """Raise ValueError, its text starting with the offending key."""
+    if space.per_block < 0:
+        raise ValueError(f"per_block is {space.per_block}, it must be at least 1, or 0 for all")
+    crossed, groups = _given(space.properties), [_given(group) for group in space.together]
+    for key, values in crossed.items():
+        if not values:
+            raise ValueError(f"properties.{key} is empty, it needs at least one value")
+        _check_unique(f"properties.{key}", values)
+    _check_unique("together", groups)
+    for key in encode(space.properties):
+        named = [key in group for group in groups]
+        if key in crossed and any(named):
+            raise ValueError(f"{key} stands in properties and in together, it must be in one of them")
+        if key not in crossed and not (named and all(named)):
+            raise ValueError(f"{key} is missing, it must be in properties or in each table of together")
+    for values in space.combinations():
+        InvertedBottleneckSpec(**resolve(values, "relu", False))
+
+
+def resolve(values: dict[str, Any], activation: str, se: bool) -> dict[str, Any]:
+    """A combination in which `reference` is replaced by what the block has."""
+    own = {"activation": activation, "se": se}
+    return {key: own[key] if value == REFERENCE else value for key, value in values.items()}
+
+
+def _given(properties: Properties | Together) -> dict[str, Any]:
+    return {key: value for key, value in encode(properties).items() if value is not None}
+
+
+def _check_unique(key: str, values: Sequence[Any]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{key} holds {value!r} twice")

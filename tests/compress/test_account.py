@@ -1,0 +1,73 @@
+"""The account of a run: what is booked, that it goes on, and that damage is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwnas.compress.account import Account, read_account
+from hwnas.errors import RunDirectoryError
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that a test sets."""
+    now_s = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
+    return now_s
+
+
+def test_laps_add_up_over_processes_and_are_in_the_order_of_the_steps(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    path = tmp_path / "account.json"
+    account = Account(path)
+    clock[0] += 3
+    account.lap("search", "cpu")
+    clock[0] += 2
+    account.lap("distillation", images=50, of=100, macs=7)
+    clock[0] += 10  # what a killed process had not booked is lost
+    again = Account(path)
+    clock[0] += 1
+    again.lap("distillation", images=50, of=100, macs=9)
+    clock[0] += 4
+    again.lap("search", "npu")
+    spent = read_account(path)
+    assert [(s.step, s.device, s.seconds) for s in spent] == [
+        ("distillation", None, 3.0),
+        ("search", "cpu", 3.0),
+        ("search", "npu", 4.0),
+    ]
+    assert (spent[0].images, spent[0].epochs) == (100, 1.0)
+    assert spent[0].training_flops == 3 * 2 * 50 * (7 + 9)
+
+
+def test_no_account_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_account(tmp_path / "account.json") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"schema": "hwnas.account/9"}',
+        '{"schema": "hwnas.account/1", "spent": [{"step": "sleep"}]}',
+    ],
+)
+def test_a_damaged_account_is_named_before_any_work(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "account.json"
+    path.write_text(text)
+    with pytest.raises(RunDirectoryError, match=r"account\.json") as error:
+        Account(path)
+    assert "remove it" in error.value.fix
+    assert path.read_text() == text
+
+
+def test_it_is_plain_json(tmp_path: Path) -> None:
+    Account(tmp_path / "account.json").lap("finetuning", "cpu", images=4, of=2, macs=5)
+    (entry,) = json.loads((tmp_path / "account.json").read_text())["spent"]
+    assert entry["epochs"] == 2 and entry["training_flops"] == 120 and entry["seconds"] >= 0
