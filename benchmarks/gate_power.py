@@ -90,7 +90,8 @@ def verify(device: str, minutes: float) -> None:
     for place, kind in enumerate(others, start=1):
         shift = paired_shift([log_ratio((repeat[0], repeat[place])) for repeat in taken], 0.95)
         low, value, high = (f"{np.expm1(part):+.2%}" for part in (shift.low, shift.value, shift.high))
-        print(f"{kind:>5}: MACs {macs[place] / macs[0] - 1:+.2%}, latency {value} [{low}, {high}]")
+        interval = f"[{low}, {high}]" if np.isfinite(shift.low) else "(too few repeats for an interval)"
+        print(f"{kind:>5}: MACs {macs[place] / macs[0] - 1:+.2%}, latency {value} {interval}")
 
 
 def collect(path: Path, device: str, pairs: int, minutes: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -19,9 +19,10 @@ from hwnas.cli.device_options import (
     Stacks,
     Tile,
 )
-from hwnas.cli.output import Json, TerminalProgress, messages
+from hwnas.cli.output import Json, messages
 from hwnas.cli.parsing import parse_fraction, parse_shape
-from hwnas.cli.profile_output import Format, blocks_row, show, show_blocks, show_layers
+from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
+from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from hwnas.devices.simulator import Result
     from hwnas.measurement import Layer, MeasurementResult, Protocol
     from hwnas.network import Network
-    from hwnas.profiles.session import Session
 
 EXAMPLE = """Examples:
 
@@ -44,15 +44,6 @@ EXAMPLE = """Examples:
 
 MOST_REPEATS, LONGEST_S = 100, 60.0
 """Of a protocol that is told to reach a precision and has no limit of its own."""
-
-
-@dataclass
-class _Found:
-    """What one device said, by network hash."""
-
-    results: dict[str, MeasurementResult] = field(default_factory=dict)
-    layers: dict[str, tuple[Layer, ...]] = field(default_factory=dict)
-    schedules: dict[str, dict[str, Result]] = field(default_factory=dict)
 
 
 def profile(
@@ -109,9 +100,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.models import block_networks, find_network, with_input_shape
+    from hwnas.compress.models import block_networks
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.rows import row
 
     shape = parse_shape(input_shape) if input_shape else None
     _check_page(html)
@@ -131,33 +121,21 @@ def profile(
     ]
     opened = [open_device(profile) for profile in profiles]
     _check_explain(opened, explain)
-    networks = []
-    for model in models:
-        network = find_network(model)
-        network = with_input_shape(network, shape) if shape else network
-        network.name = model
-        networks.append(network)
+    networks = [_network(model, shape) for model in models]
     parts = [block_networks(network) if blocks else [] for network in networks]
     form = "json" if as_json else form
     shown, failures, measured = [], [], []
     layers: dict[str, tuple[Layer, ...]] = {}
     for each, how in zip(opened, protocols, strict=True):
-        found = _measure(
+        found = measure(
             each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
         )
-        rows = []
-        for model, network, pieces in zip(models, networks, parts, strict=True):
-            result = found.results[network.hash]
-            plain = row(model, result, found.layers.get(network.hash, ()))
-            if network.hash in found.schedules:
-                plain["schedules"] = _plain_schedules(found.schedules[network.hash])
-            if pieces:
-                names = [piece.name.removeprefix(f"{model}: ") for piece in pieces]
-                of_pieces = [found.results[piece.hash] for piece in pieces]
-                plain["blocks"] = blocks_row(model, result, names, of_pieces)
-            rows.append(plain)
-            failures += [plain["failure"]["reason"]] if "failure" in plain else []
-            measured += [(model, result)] if _measured(result) else []
+        rows = rows_of(found, models, networks, parts)
+        failures += [row["failure"]["reason"] for row in rows if "failure" in row]
+        results = [
+            (model, found.results[network.hash]) for model, network in zip(models, networks, strict=True)
+        ]
+        measured += [(model, result) for model, result in results if is_measured(result)]
         shown += rows
         layers |= found.layers
         if form == "table":
@@ -171,6 +149,15 @@ def profile(
             f"{len(failures)} of {len(shown)} networks could not be measured: {failures[0]}",
             "see the reason; the measured ones are above",
         )
+
+
+def _network(model: str, shape: tuple[int, ...] | None) -> Network:
+    from hwnas.compress.models import find_network, with_input_shape
+
+    network = find_network(model)
+    network = network if shape is None else with_input_shape(network, shape)
+    network.name = model
+    return network
 
 
 def _protocol(name: str, precision: str | None, max_seconds: float | None) -> Protocol:
@@ -207,48 +194,6 @@ def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
             raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
 
 
-def _measure(
-    device: BaseDevice,
-    how: Protocol,
-    networks: Sequence[Network],
-    parts: Sequence[Sequence[Network]],
-    *,
-    operators: bool,
-    explain: bool,
-    quiet: bool,
-) -> _Found:
-    from hwnas.compress.progress import watch_queue
-    from hwnas.devices.simulated import SimulatorDevice
-    from hwnas.files import hwnas_home
-    from hwnas.profiles.protocols import describe
-    from hwnas.profiles.session import Session
-    from hwnas.profiles.store import MeasurementStore
-
-    found = _Found()
-    with (
-        MeasurementStore(hwnas_home() / "history.db") as store,
-        TerminalProgress() as progress,
-        Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
-    ):
-        if not quiet:
-            progress.say(f"{session.fingerprint.chip}; {describe(session.protocol)}")
-        found.results = dict(session.measure([*networks, *(piece for pieces in parts for piece in pieces)]))
-        for network in networks:
-            if not _measured(found.results[network.hash]):
-                continue
-            if operators:
-                found.layers[network.hash] = _layers(session, network)
-            if explain and isinstance(device, SimulatorDevice):
-                found.schedules[network.hash] = device.explain(network)
-    return found
-
-
-def _layers(session: Session, network: Network) -> tuple[Layer, ...]:
-    from hwnas.devices.base import Device
-
-    return session.device.layers(network) if isinstance(session.device, Device) else ()
-
-
 def _write_page(
     html: Path, measured: Sequence[tuple[str, MeasurementResult]], layers: dict[str, tuple[Layer, ...]]
 ) -> None:
@@ -261,7 +206,7 @@ def _write_page(
 
 
 def _show_device(
-    rows: list[dict[str, Any]], found: _Found, models: list[str], networks: list[Network]
+    rows: list[dict[str, Any]], found: Found, models: list[str], networks: list[Network]
 ) -> None:
     from hwnas.measurement import Measurement
     from hwnas.profiles.statistics import overhead_of
@@ -279,18 +224,6 @@ def _show_device(
             show_blocks(plain["blocks"])
     for named in found.schedules.values():
         _show_schedules(named)
-
-
-def _plain_schedules(schedules: dict[str, Result]) -> dict[str, Any]:
-    from hwnas.files import encode
-
-    return {name: encode(schedule) for name, schedule in schedules.items()}
-
-
-def _measured(result: MeasurementResult) -> bool:
-    from hwnas.measurement import Measurement
-
-    return isinstance(result, Measurement)
 
 
 def _show_schedules(schedules: dict[str, Result]) -> None:
