@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+BASELINE ?= HEAD~1
+
+.PHONY: demo test test-slow lint bench check-latency clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +29,9 @@ lint: .venv/.ready
 
 bench: .venv/.ready
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+check-latency: .venv/.ready
+	$(BIN)/hwnas check run benchmarks.checked:mobilenet --baseline $(BASELINE) --device cpu --threshold 10%
 
 clean:
 	rm -rf .venv runs dist

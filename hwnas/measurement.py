@@ -16,7 +16,10 @@ Kind = Literal["measured", "modelled", "functional"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | int | float | bool
 
-MEASUREMENT_SCHEMA = "hwnas.measurement/1"
+MEASUREMENT_SCHEMA = "hwnas.measurement/2"
+MEASUREMENT_SCHEMAS = ("hwnas.measurement/1", MEASUREMENT_SCHEMA)
+"""Version 1 knew no names of networks and devices, and no fresh repeats."""
+
 STRICT = {"extra": "forbid"}
 
 
@@ -113,6 +116,12 @@ class Protocol:
         max_repeats: repeats go on up to here while the latest `repeats` of them are not yet `settled`.
         max_spread: (largest − smallest) / median of the repeats' medians that counts as settled.
         cooldown_s: pause before each round of repeats.
+        fresh: each repeat prepares the network anew, in a process of its own where the device has such, and
+            warms it up again.
+        precision: repeats go on, up to `max_repeats`, until half of the 95 % interval of their median is at
+            most this fraction of it; 0 goes by `max_spread`.
+        max_seconds: no repeat is begun later than this after the networks of a session that take turns; 0 is
+            no limit.
         statistic: how a repeat's samples, and then the repeats, become one figure.
     """
 
@@ -126,10 +135,19 @@ class Protocol:
     max_spread: float
     cooldown_s: float = 0.0
     statistic: Literal["median"] = "median"
+    fresh: bool = False
+    precision: float = 0.0
+    max_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"warmup_s": 0, "min_runs": 1, "min_s": 0, "repeats": 1, "max_repeats": self.repeats}
-        for key, smallest in {**least, "max_spread": 0, "cooldown_s": 0}.items():
+        for key, smallest in {
+            **least,
+            "max_spread": 0,
+            "cooldown_s": 0,
+            "precision": 0,
+            "max_seconds": 0,
+        }.items():
             value = getattr(self, key)
             if not (math.isfinite(value) and value >= smallest):
                 raise InputError(
@@ -140,7 +158,12 @@ class Protocol:
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that stand for this protocol."""
-        return sha256_of_plain(encode(self))[:16]
+        plain = encode(self)
+        # What came later does not count where it is not used: what was measured before keeps its protocol.
+        for key in ("fresh", "precision", "max_seconds"):
+            if not plain[key]:
+                del plain[key]
+        return sha256_of_plain(plain)[:16]
 
     def settled(self, medians_ms: Sequence[float]) -> bool:
         """Whether these repeats are enough: all are taken, or the latest `repeats` of them agree.
@@ -183,6 +206,8 @@ class Measurement:
         conditions: before the first and after the last repeat.
         started_at: UTC, ISO 8601.
         layers: of the last repeat, in order; empty where the device does not tell them.
+        network_name: as the user named the network; empty where a search made it.
+        device_name: the device profile's.
     """
 
     __pydantic_config__ = STRICT
@@ -198,6 +223,8 @@ class Measurement:
     conditions: tuple[Conditions, Conditions]
     started_at: str
     layers: tuple[Layer, ...] = ()
+    network_name: str = ""
+    device_name: str = ""
 
     def __post_init__(self) -> None:
         samples_ms = [*itertools.chain.from_iterable(self.repeats_ms), *self.anchor_ms]
@@ -252,10 +279,9 @@ class Measurement:
 
     def percentile_ms(self, percent: int) -> float:
         """A percentile (1 to 99) of all samples of all repeats."""
-        pooled = [sample for samples in self.repeats_ms for sample in samples]
-        if len(pooled) == 1:
-            return pooled[0]
-        return statistics.quantiles(pooled, n=100, method="inclusive")[percent - 1]
+        import numpy as np
+
+        return float(np.percentile([sample for samples in self.repeats_ms for sample in samples], percent))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the schema's name and version, as stored."""
@@ -264,7 +290,9 @@ class Measurement:
     @staticmethod
     def from_json(data: Any, source: str) -> Measurement:
         """Read `to_json` back. Raises InputError naming the offending key."""
-        return decode(Measurement, check_schema(data, MEASUREMENT_SCHEMA, source), source)
+        known = data.get("schema") if isinstance(data, dict) else None
+        schema = known if known in MEASUREMENT_SCHEMAS else MEASUREMENT_SCHEMA
+        return decode(Measurement, check_schema(data, schema, source), source)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ PROTOCOL = Protocol(name="p", warmup_s=0.0, min_runs=1, min_s=0.0, repeats=3, ma
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 positive = st.floats(1e-6, 1e6)
 samples = st.lists(positive, min_size=1, max_size=5).map(tuple)
+
+
+OPTIONAL = ("schema", "layers", "network_name", "device_name")
 
 
 @st.composite
@@ -109,7 +113,7 @@ def test_a_measurement_that_says_nothing_is_refused(changes: dict[str, Any]) -> 
         make(**changes)
 
 
-@pytest.mark.parametrize("key", [key for key in make().to_json() if key not in ("schema", "layers")])
+@pytest.mark.parametrize("key", [key for key in make().to_json() if key not in OPTIONAL])
 def test_every_key_is_needed_and_typed(key: str) -> None:
     plain = json.loads(json.dumps(make().to_json()))
     for wrong in ({name: value for name, value in plain.items() if name != key}, plain | {key: 1}):
@@ -158,3 +162,21 @@ def test_layers_and_conditions_come_back() -> None:
     busy = Conditions(power_w={"gpu": 250.0}, limits=("power cap",), other_processes=1)
     measurement = replace(make(), layers=layers, conditions=(busy, busy))
     assert Measurement.from_json(json.loads(json.dumps(measurement.to_json())), "test") == measurement
+
+
+def test_a_measurement_of_version_1_is_read() -> None:
+    """Stored by the version that wrote it; it knew no names and no fresh repeats."""
+    path = Path(__file__).with_name("stored") / "profile-1.json"
+    (row,) = json.loads(path.read_text())
+    old = Measurement.from_json(row["measurement"], str(path))
+    assert (old.network_name, old.device_name, old.protocol.fresh) == ("", "", False)
+    assert old.latency_ms == 0.014877000000000001
+    assert old.protocol.id == "7d45578b2000be2a"  # so what was measured then is still known by it
+    newest = old.to_json()
+    assert newest["schema"] == "hwnas.measurement/2"
+    assert Measurement.from_json(newest, "test") == old
+
+
+def test_a_newer_measurement_is_refused() -> None:
+    with pytest.raises(InputError, match=r"hwnas\.measurement/3"):
+        Measurement.from_json(make().to_json() | {"schema": "hwnas.measurement/3"}, "test")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from hwnas.cli import compress, devices, profile, report, space
+from hwnas.cli import check, compare, compress, devices, history, profile, report, space
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
 from hwnas.version import __version__
@@ -39,6 +39,9 @@ app = typer.Typer(
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
+app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
+app.add_typer(history.app, name="history")
+app.add_typer(check.app, name="check")
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(devices.app)
 app.command("space", epilog=space.EXAMPLE)(space.space)

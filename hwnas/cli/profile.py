@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -16,12 +19,17 @@ from hwnas.cli.device_options import (
     Stacks,
     Tile,
 )
-from hwnas.cli.output import Json, TerminalProgress, messages, print_json, print_table
+from hwnas.cli.output import Json, messages
+from hwnas.cli.parsing import parse_fraction, parse_shape
+from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
+from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
+    from hwnas.devices.base import BaseDevice
     from hwnas.devices.simulator import Result
-    from hwnas.measurement import MeasurementResult
+    from hwnas.measurement import Layer, MeasurementResult, Protocol
+    from hwnas.network import Network
 
 EXAMPLE = """Examples:
 
@@ -29,20 +37,51 @@ EXAMPLE = """Examples:
 
 `hwnas profile runs/demo/checkpoints/cpu-knee --device cpu --protocol report --json`
 
+`hwnas profile mobilenetv2_100 --device cpu --precision 0.5% --operators --blocks --html report.html`
+
 `hwnas profile efficientnet_b0 --device sim-npu --explain`
 """
+
+MOST_REPEATS, LONGEST_S = 100, 60.0
+"""Of a protocol that is told to reach a precision and has no limit of its own."""
 
 
 def profile(
     models: Annotated[
         list[str], typer.Argument(help="timm name, .onnx file, checkpoint directory, or module:function.")
     ],
-    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
+    device: Annotated[
+        list[str], typer.Option(help="Device profile; see `hwnas devices`. Given again: another device.")
+    ],
     protocol: Annotated[
         str,
-        typer.Option(help="quick, search, report, or a .toml file.", show_default="the profile's, or search"),
+        typer.Option(
+            help="adaptive, quick, search, report, or a .toml file.",
+            show_default="the profile's, or adaptive",
+        ),
     ] = "",
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Go on until half of the median's 95 % interval is at most this.",
+            show_default="the protocol's",
+        ),
+    ] = None,
+    max_seconds: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0.1, help="Begin no repeat later than this.", show_default="the protocol's"),
+    ] = None,
     batch: Batch = None,
+    input_shape: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="CxHxW", help="Images of this shape.", show_default="the model's own"),
+    ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="Show the time of each operator, where the device tells.")
+    ] = False,
+    blocks: Annotated[
+        bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
+    ] = False,
     any_gpu: AnyGpu = False,
     allow_fallback: AllowFallback = False,
     runtime_dir: RuntimeDir = None,
@@ -53,138 +92,141 @@ def profile(
     tile: Tile = None,
     stacks: Stacks = None,
     allow_unknown: AllowUnknown = False,
+    form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
+    html: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write a report with histograms and time-lines here."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.models import find_network
-    from hwnas.compress.progress import watch_queue
-    from hwnas.devices.simulated import SimulatorDevice
-    from hwnas.files import hwnas_home
+    from hwnas.compress.models import block_networks
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.protocols import describe, load_protocol
-    from hwnas.profiles.session import Session
-    from hwnas.profiles.statistics import overhead_of
-    from hwnas.profiles.store import MeasurementStore
 
-    changed = with_options(
-        load_profile(device),
-        batch=batch,
-        any_gpu=any_gpu or None,
-        allow_fallback=allow_fallback or None,
-        runtime_dir=None if runtime_dir is None else str(runtime_dir),
-        mode=mode,
-        tile=tile,
-        stacks=stacks,
-        allow_unknown=allow_unknown or None,
-    )
-    opened = open_device(changed)
-    if explain and not isinstance(opened, SimulatorDevice):
-        raise InputError(f"--explain needs a simulated device, {device} is none", "take --device sim-npu")
-    how = load_protocol(protocol or changed.protocol or "search")
-    networks = [find_network(model) for model in models]
-    with (
-        MeasurementStore(hwnas_home() / "history.db") as store,
-        TerminalProgress() as progress,
-        Session(opened, how, store, recall=False, watch=watch_queue(progress)) as session,
-    ):
-        if not as_json:
-            progress.say(f"{session.fingerprint.chip}; {describe(session.protocol)}")
-        results = dict(session.measure(networks))
-        schedules: dict[str, dict[str, Result]] = {}
-        if explain and isinstance(opened, SimulatorDevice):
-            schedules = {
-                network.hash: opened.explain(network)
-                for network in networks
-                if _measured(results[network.hash])
-            }
-    rows = [(model, results[network.hash]) for model, network in zip(models, networks, strict=True)]
-    if as_json:
-        print_json([_plain(model, result, schedules.get(result.network_hash)) for model, result in rows])
-    else:
-        _show(rows)
-        overhead = overhead_of([result for _, result in rows])
-        if overhead:
-            messages().print(overhead, highlight=False)
-        for named in schedules.values():
-            _show_schedules(named)
-    failed = [(model, result) for model, result in rows if not _measured(result)]
-    if failed:
+    shape = parse_shape(input_shape) if input_shape else None
+    _check_page(html)
+    options = {
+        "batch": batch,
+        "any_gpu": any_gpu or None,
+        "allow_fallback": allow_fallback or None,
+        "runtime_dir": None if runtime_dir is None else str(runtime_dir),
+        "mode": mode,
+        "tile": tile,
+        "stacks": stacks,
+        "allow_unknown": allow_unknown or None,
+    }
+    profiles = [with_options(load_profile(name), **options) for name in device]
+    protocols = [
+        _protocol(protocol or profile.protocol or "adaptive", precision, max_seconds) for profile in profiles
+    ]
+    opened = [open_device(profile) for profile in profiles]
+    _check_explain(opened, explain)
+    networks = [_network(model, shape) for model in models]
+    parts = [block_networks(network) if blocks else [] for network in networks]
+    form = "json" if as_json else form
+    shown, failures, measured = [], [], []
+    layers: dict[str, tuple[Layer, ...]] = {}
+    for each, how in zip(opened, protocols, strict=True):
+        found = measure(
+            each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
+        )
+        rows = rows_of(found, models, networks, parts)
+        failures += [row["failure"]["reason"] for row in rows if "failure" in row]
+        results = [
+            (model, found.results[network.hash]) for model, network in zip(models, networks, strict=True)
+        ]
+        measured += [(model, result) for model, result in results if is_measured(result)]
+        shown += rows
+        layers |= found.layers
+        if form == "table":
+            _show_device(rows, found, models, networks)
+    if html is not None:
+        _write_page(html, measured, layers)
+    if form != "table":
+        show(shown, form)
+    if failures:
         raise HwnasError(
-            f"{len(failed)} of {len(rows)} networks could not be measured: {failed[0][1].reason}",  # type: ignore[union-attr]
+            f"{len(failures)} of {len(shown)} networks could not be measured: {failures[0]}",
             "see the reason; the measured ones are above",
         )
 
 
-def _measured(result: MeasurementResult) -> bool:
-    from hwnas.measurement import Measurement
+def _network(model: str, shape: tuple[int, ...] | None) -> Network:
+    from hwnas.compress.models import find_network, with_input_shape
 
-    return isinstance(result, Measurement)
+    network = find_network(model)
+    network = network if shape is None else with_input_shape(network, shape)
+    network.name = model
+    return network
+
+
+def _protocol(name: str, precision: str | None, max_seconds: float | None) -> Protocol:
+    from hwnas.profiles.protocols import load_protocol
+
+    how = load_protocol(name)
+    if precision is not None:
+        wanted = parse_fraction(precision, "--precision")
+        how = replace(how, precision=wanted, max_repeats=max(how.max_repeats, MOST_REPEATS))
+        how = how if how.max_seconds or max_seconds else replace(how, max_seconds=LONGEST_S)
+    if max_seconds is not None:
+        how = replace(how, max_seconds=max_seconds)
+    return how
+
+
+def _check_page(html: Path | None) -> None:
+    """Refuse before anything is measured what would fail after it."""
+    from hwnas import page
+
+    if html is None:
+        return
+    if not page.is_available():
+        raise InputError("--html needs the package plotly, which is not installed", page.INSTALL)
+    if not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent}", f"mkdir -p {html.parent}")
+
+
+def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
+    from hwnas.devices.simulated import SimulatorDevice
+
+    for device in opened if explain else ():
+        if not isinstance(device, SimulatorDevice):
+            name = device.profile.name
+            raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
+
+
+def _write_page(
+    html: Path, measured: Sequence[tuple[str, MeasurementResult]], layers: dict[str, tuple[Layer, ...]]
+) -> None:
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.profile_page import write_report
+
+    known = [(model, result) for model, result in measured if isinstance(result, Measurement)]
+    write_report(html, known, dict(layers))
+    messages().print(str(html), markup=False, highlight=False)
+
+
+def _show_device(
+    rows: list[dict[str, Any]], found: Found, models: list[str], networks: list[Network]
+) -> None:
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.statistics import overhead_of
+
+    show(rows, "table")
+    overhead = overhead_of([found.results[network.hash] for network in networks])
+    if overhead:
+        messages().print(overhead, highlight=False)
+    for model, network, plain in zip(models, networks, rows, strict=True):
+        result = found.results[network.hash]
+        layers = found.layers.get(network.hash) or (result.layers if isinstance(result, Measurement) else ())
+        if layers:
+            show_layers(model, layers)
+        if "blocks" in plain:
+            show_blocks(plain["blocks"])
+    for named in found.schedules.values():
+        _show_schedules(named)
 
 
 def _show_schedules(schedules: dict[str, Result]) -> None:
     from hwnas.devices.simulator import explain
 
     typer.echo("\n" + explain(schedules["chosen"], {k: v for k, v in schedules.items() if k != "chosen"}))
-
-
-def _plain(model: str, result: MeasurementResult, schedules: dict[str, Result] | None) -> dict[str, Any]:
-    from hwnas.files import encode
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.statistics import median_interval
-
-    if not isinstance(result, Measurement):
-        return {"model": model, "failure": encode(result)}
-    summary = {
-        "latency_ms": encode(median_interval(result.medians_ms)),
-        "p90_ms": result.percentile_ms(90),
-        "p99_ms": result.percentile_ms(99),
-        "spread": result.spread,
-        "throughput_per_s": result.throughput_per_s,
-    }
-    row = {"model": model, "summary": summary, "measurement": result.to_json()}
-    if schedules is not None:
-        row["schedules"] = {name: encode(schedule) for name, schedule in schedules.items()}
-    return row
-
-
-def _show(rows: list[tuple[str, MeasurementResult]]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.statistics import median_interval
-
-    table = Table()
-    table.add_column("network", no_wrap=True)
-    for column in (
-        "median ms",
-        "95 % interval",
-        "p90 ms",
-        "p99 ms",
-        "spread of repeats",
-        "runs",
-        "images/s",
-        "kind",
-        "nodes",
-    ):
-        table.add_column(column, justify="right")
-    for model, result in rows:
-        if isinstance(result, Measurement):
-            runs = sum(len(samples) for samples in result.repeats_ms)
-            nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in result.placement.items()]
-            interval = median_interval(result.medians_ms)
-            table.add_row(
-                escape(model),
-                f"{interval.value:.3f}",
-                f"{interval.low:.3f} … {interval.high:.3f}",
-                f"{result.percentile_ms(90):.3f}",
-                f"{result.percentile_ms(99):.3f}",
-                f"{result.spread:.1%}",
-                f"{len(result.repeats_ms)} × {runs // len(result.repeats_ms)}",
-                f"{result.throughput_per_s:.1f}",
-                result.kind,
-                ", ".join(nodes) or "–",
-            )
-        else:
-            table.add_row(escape(model), "failed")
-    print_table(table)

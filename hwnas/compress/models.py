@@ -27,7 +27,11 @@ def find_network(text: str) -> Network:
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
     """
-    network = _find(text)
+    return with_noise(_find(text))
+
+
+def with_noise(network: Network) -> Network:
+    """The network itself, with noise to be calibrated with where it takes images."""
     shape = network.input_shape
     if len(shape) == 4:
         generator = np.random.default_rng(0)
@@ -46,10 +50,14 @@ def _find(text: str) -> Network:
         graph = Network.from_onnx(path / "model.onnx").onnx()
         part = Part(path.resolve().name, onnx=lambda: graph, module=lambda: load_module(path))
         return Network(part.name, [part])
+    import torch
+
     from hwnas.compress.reference import build_reference, find_reference
 
-    spec = find_reference(text)
-    module = build_reference(spec, allow_code=spec.source == "function")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same network has the same content hash every time
+        spec = find_reference(text)
+        module = build_reference(spec, allow_code=spec.source == "function")
     return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
 
 
@@ -90,3 +98,43 @@ def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
             "set module.input_shape = (channels, height, width) in the function",
         )
     return shape
+
+
+def block_networks(network: Network) -> list[Network]:
+    """The network's parts (stem, blocks, head), each as a network of its own.
+
+    A checkpoint has parts; any other module is cut by its stages.
+
+    Raises:
+        NetworkFormError: it has no torch module.
+        InputError: it has no parts and cannot be cut by its stages.
+    """
+    import torch
+    from torch import nn
+
+    from hwnas.compress.partition import partition
+
+    module = network.parts[0].module() if len(network.parts) == 1 else network.module()
+    shape = network.input_shape
+    if isinstance(module, nn.Sequential) and "stem" in dict(module.named_children()):
+        pieces = dict(module.named_children())
+    else:
+        parts = partition(module, shape[1:])
+        pieces = dict(zip(parts.names, parts.modules, strict=True))
+    networks, flowing = [], torch.zeros(*shape)
+    for name, piece in pieces.items():
+        block = Network.from_module(f"{network.name}: {name}", piece, flowing.shape)
+        with torch.no_grad():
+            flowing = piece.eval()(flowing)
+        networks.append(with_noise(block))
+    return networks
+
+
+def with_input_shape(network: Network, shape: tuple[int, ...]) -> Network:
+    """The network exported again for images of (C, H, W).
+
+    Raises:
+        NetworkFormError: it has no torch module, or cannot take such images.
+    """
+    resized = Network.from_module(network.name, network.parts[0].module(), (network.input_shape[0], *shape))
+    return with_noise(resized)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from hwnas.devices.lock import DeviceLock
 from hwnas.errors import DeviceError, PreparationError
-from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
 
 
@@ -116,12 +116,20 @@ class Device(BaseDevice):
     def prepare_impl(self, network: Network) -> Handle:
         """Load a network. Raises PreparationError or NetworkFormError where this one cannot be run."""
 
+    def prepare_fresh_impl(self, network: Network) -> Handle:
+        """The same, in a process of its own where the device has such."""
+        return self.prepare_impl(network)
+
     @abstractmethod
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
 
     def release_impl(self, handle: Handle) -> None:
         """Free what the handle holds."""
+
+    def layers_impl(self, network: Network) -> tuple[Layer, ...]:
+        """The time of each operator; none where the device does not tell."""
+        return ()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -134,14 +142,18 @@ class Device(BaseDevice):
     def stage(self, networks: Sequence[Network]) -> None:
         """Networks that are prepared next, in this order: the device may begin to copy them."""
 
-    def prepare(self, network: Network) -> Handle:
+    def prepare(self, network: Network, *, fresh: bool = False) -> Handle:
         """Load a network and keep it ready.
+
+        Args:
+            fresh: in a process of its own where the device has such. What a process does not change while it
+                lives, such as where its memory lies, then differs from handle to handle.
 
         Raises:
             PreparationError, NetworkFormError: this device cannot run this network.
         """
         self._require_open()
-        handle = self.prepare_impl(network)
+        handle = self.prepare_fresh_impl(network) if fresh else self.prepare_impl(network)
         self._handles[id(handle)] = handle
         return handle
 
@@ -162,6 +174,16 @@ class Device(BaseDevice):
                 "try a single network: hwnas profile MODEL --device NAME",
             )
         return samples_ms
+
+    def layers(self, network: Network) -> tuple[Layer, ...]:
+        """The operators of a network with their times in order, from a run of their own: timing each one
+        slows the network down. None where the device does not tell.
+
+        Raises:
+            PreparationError, NetworkFormError: this device cannot run this network.
+        """
+        self._require_open()
+        return self.layers_impl(network)
 
     def release(self, handle: Handle) -> None:
         """Free a prepared network; a second release does nothing."""

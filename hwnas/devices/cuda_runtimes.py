@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.devices.cuda_layer import CudaLayer
-from hwnas.devices.host import placement
+from hwnas.devices.host_session import placement
 from hwnas.measurement import Precision
 from hwnas.network import Network
 

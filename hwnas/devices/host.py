@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from hwnas.devices import machine
+from hwnas.devices import host_session, machine
 from hwnas.devices.base import Device, Handle
+from hwnas.devices.host_process import HostProcess
+from hwnas.devices.host_session import PROVIDER, Loaded
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
-from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
+from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
 
-if TYPE_CHECKING:
-    import numpy as np
-    import onnxruntime as ort
-
-PROVIDER = "CPUExecutionProvider"
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    session: ort.InferenceSession
-    binding: ort.IOBinding
+PROFILED_RUNS = 30
 
 
 class HostDevice(Device):
@@ -90,86 +77,62 @@ class HostDevice(Device):
         )
 
     def prepare_impl(self, network: Network) -> Handle:
-        batched = network.batched(self.batch) if self.batch else network
+        batched = self._batched(network)
         content = batched.onnx(self.profile.precision)
         try:
-            session = self._session(content)
-            binding = session.io_binding()
-            for value in session.get_inputs():
-                binding.bind_cpu_input(value.name, _input_array(value))
-            for value in session.get_outputs():
-                binding.bind_output(value.name, "cpu")
-            session.run_with_iobinding(binding)  # allocates, and fails now where it would fail later
+            loaded = self._load(content)
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise _refused(network.name, error) from error
         return Handle(
             network_hash=network.hash,
-            state=_Loaded(session, binding),
-            placement=placement(session),
+            state=loaded,
+            placement=host_session.placement(loaded.session),
+            metrics={"batch_size": float(batched.input_shape[0])},
+        )
+
+    def prepare_fresh_impl(self, network: Network) -> Handle:
+        batched = self._batched(network)
+        content = batched.onnx(self.profile.precision)
+        try:
+            process = HostProcess(content, self.threads)
+        except RuntimeError as error:
+            raise _refused(network.name, error) from error
+        return Handle(
+            network_hash=network.hash,
+            state=process,
+            placement=process.placement,
             metrics={"batch_size": float(batched.input_shape[0])},
         )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
-        run, binding = handle.state.session.run_with_iobinding, handle.state.binding
-        samples_ms: list[float] = []
-        total_ns = 0
+        state: Loaded | HostProcess = handle.state
         try:
-            while len(samples_ms) < runs or total_ns < seconds * 1e9:
-                start_ns = time.perf_counter_ns()
-                run(binding)
-                taken_ns = time.perf_counter_ns() - start_ns
-                total_ns += taken_ns
-                samples_ms.append(taken_ns / 1e6)
+            if isinstance(state, Loaded):
+                return host_session.sample(state, runs, seconds)
+            samples_ms = state.sample(runs, seconds)
         except Exception as error:
             raise _refused(handle.network_hash[:12], error) from error
+        if state.peak_memory_bytes:
+            handle.metrics = {**handle.metrics, "peak_memory_bytes": state.peak_memory_bytes}
         return samples_ms
 
     def release_impl(self, handle: Handle) -> None:
+        if isinstance(handle.state, HostProcess):
+            handle.state.end()
         handle.state = None  # the session and its thread pool go with the last reference
 
-    def _session(self, content: bytes) -> ort.InferenceSession:
-        import onnxruntime as ort
+    def layers_impl(self, network: Network) -> tuple[Layer, ...]:
+        content = self._batched(network).onnx(self.profile.precision)
+        try:
+            return host_session.layers(content, self.threads, PROFILED_RUNS)
+        except Exception as error:
+            raise _refused(network.name, error) from error
 
-        return ort.InferenceSession(content, self._options(), providers=[PROVIDER])
+    def _load(self, content: bytes) -> Loaded:
+        return host_session.load(content, host_session.session_options(self.threads))
 
-    def _options(self) -> ort.SessionOptions:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 4  # an error is raised as well: its text goes into the exception
-        # Threads spin while a network runs, as in any application. Without this they would spin on for
-        # tens of milliseconds after it and take the cores from the next network of the session.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        return options
-
-
-def _input_array(value: ort.NodeArg) -> np.ndarray[Any, Any]:
-    """Seeded normal noise for a floating-point input, zeros (a valid index) for any other."""
-    import numpy as np
-
-    if not all(isinstance(size, int) for size in value.shape):
-        raise ValueError(f"input {value.name!r} has the open shape {value.shape}")
-    element = value.type.removeprefix("tensor(").removesuffix(")")
-    dtype = np.dtype({"float": "float32", "double": "float64"}.get(element, element))
-    array = np.zeros(value.shape, dtype)
-    if dtype.kind == "f":
-        array[...] = np.random.default_rng(0).standard_normal(value.shape)
-    return array
-
-
-def placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:
-    """Which provider took how many nodes of which operator; empty where ONNX Runtime is too old to tell."""
-    if not hasattr(session, "get_provider_graph_assignment_info"):
-        return {}
-    counts: dict[str, Counter[str]] = {}
-    for subgraph in session.get_provider_graph_assignment_info():
-        counter = counts.setdefault(subgraph.ep_name, Counter())
-        counter.update(node.op_type for node in subgraph.get_nodes())
-    return {provider: dict(sorted(counter.items())) for provider, counter in counts.items()}
+    def _batched(self, network: Network) -> Network:
+        return network.batched(self.batch) if self.batch else network
 
 
 def _refused(network: str, error: Exception) -> PreparationError:

@@ -7,15 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from hwnas.devices import host_session
+from hwnas.devices.base import Handle
 from hwnas.devices.host import HostDevice
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError
-from hwnas.measurement import DeviceProfile, Fingerprint, Kind
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
+from hwnas.measurement import DeviceProfile, Fingerprint, Kind, Layer
+from hwnas.network import Network
 
 PROVIDER = "QNNExecutionProvider"
 
@@ -56,17 +55,24 @@ class QnnSimulatorDevice(HostDevice):
         qnn = f"onnxruntime-qnn {onnxruntime_qnn.__version__}"
         return replace(super().fingerprint(), driver=qnn, runtime=f"HTP simulator, {options}")
 
-    def _session(self, content: bytes) -> ort.InferenceSession:
+    def prepare_fresh_impl(self, network: Network) -> Handle:
+        return self.prepare_impl(network)
+
+    def layers_impl(self, network: Network) -> tuple[Layer, ...]:
+        return ()
+
+    def _load(self, content: bytes) -> host_session.Loaded:
         import onnxruntime as ort
         import onnxruntime_qnn
 
-        options = self._options()
+        options = host_session.session_options(self.threads)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         found = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
         backend = {"backend_path": onnxruntime_qnn.get_qnn_htp_path()}
         with _quiet():
             options.add_provider_for_devices(found[:1], backend | self._options_of_provider)
-            return ort.InferenceSession(content, options)
+            session = ort.InferenceSession(content, options)
+        return host_session.bind(session)
 
     def _register(self) -> None:
         import onnxruntime as ort

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml
 from hwnas.measurement import Protocol
+from hwnas.profiles.statistics import half_width
 
 QUICK = Protocol(
     name="quick", warmup_s=0.05, min_runs=10, min_s=0.034, repeats=3, max_repeats=3, max_spread=0.05
@@ -32,10 +34,24 @@ REPORT = Protocol(
 )
 """The repeats together reach MLPerf Mobile's 1,024 samples and 60 s."""
 
+ADAPTIVE = Protocol(
+    name="adaptive",
+    warmup_s=0.1,
+    min_runs=30,
+    min_s=0.3,
+    repeats=6,
+    max_repeats=100,
+    max_spread=0.05,
+    fresh=True,
+    precision=0.01,
+    max_seconds=60.0,
+)
+"""Many short repeats that share nothing, until their median is known to 1 % or a minute is over."""
+
 ONCE = Protocol(name="once", warmup_s=0.0, min_runs=1, min_s=0.0, repeats=1, max_repeats=1, max_spread=0.0)
 """For modelled devices, whose answer never changes."""
 
-PROTOCOLS = {protocol.name: protocol for protocol in (QUICK, SEARCH, REPORT, ONCE)}
+PROTOCOLS = {protocol.name: protocol for protocol in (QUICK, SEARCH, REPORT, ADAPTIVE, ONCE)}
 
 
 def protocol_names() -> list[str]:
@@ -62,10 +78,46 @@ def load_protocol(name_or_path: str) -> Protocol:
 
 
 def queued(protocol: Protocol) -> Protocol:
-    """A protocol at a queue: repeats are jobs of their own, warm-up and runs within one are the queue's."""
+    """A protocol at a queue: repeats are jobs of their own, warm-up and runs within one are the queue's.
+
+    A job costs somebody time or money, so a protocol that would go on to some precision takes its `repeats`.
+    """
     return replace(
-        protocol, name=f"{protocol.name}, queued", warmup_s=0.0, min_runs=1, min_s=0.0, cooldown_s=0.0
+        protocol,
+        name=f"{protocol.name}, queued",
+        warmup_s=0.0,
+        min_runs=1,
+        min_s=0.0,
+        cooldown_s=0.0,
+        max_repeats=protocol.repeats if protocol.precision else protocol.max_repeats,
+        fresh=False,
+        precision=0.0,
+        max_seconds=0.0,
     )
+
+
+def is_enough(protocol: Protocol, medians_ms: Sequence[float], elapsed_s: float) -> bool:
+    """Whether repeats with these medians may end, so long after the first one began."""
+    if protocol.max_seconds and elapsed_s >= protocol.max_seconds:
+        return True
+    if not protocol.precision or len(medians_ms) < protocol.repeats:
+        return protocol.settled(medians_ms)
+    return len(medians_ms) >= protocol.max_repeats or half_width(medians_ms) <= protocol.precision
+
+
+def ending(protocol: Protocol, medians_ms: Sequence[float]) -> str:
+    """Why repeats with these medians ended, for people."""
+    count = f"{len(medians_ms)} repeat{'s' if len(medians_ms) > 1 else ''}"
+    if protocol.precision and len(medians_ms) >= protocol.repeats:
+        width = f"± {half_width(medians_ms):.1%} after {count}"
+        if half_width(medians_ms) <= protocol.precision:
+            return f"precise enough: {width}"
+        if len(medians_ms) >= protocol.max_repeats:
+            return f"not as precise as asked for: {width}, the most of the protocol"
+        return f"not as precise as asked for: {width}, the time was up"
+    if len(medians_ms) < protocol.repeats:
+        return f"the time was up after {count}"
+    return f"{count}, as the protocol says"
 
 
 def describe(protocol: Protocol) -> str:
@@ -77,10 +129,16 @@ def describe(protocol: Protocol) -> str:
         phrases = [f"{protocol.repeats} repeats"]
     if protocol.warmup_s:
         phrases.insert(0, f"{protocol.warmup_s:g} s of warm-up")
-    if protocol.max_repeats > protocol.repeats:
+    if protocol.max_repeats > protocol.repeats and not protocol.precision:
         phrases.append(
             f"up to {protocol.max_repeats} × while they differ by more than {protocol.max_spread:.0%}"
         )
+    if protocol.fresh:
+        phrases.append("each in a session of its own")
+    if protocol.precision:
+        phrases[-1] += f", until the median is known to {protocol.precision:.1%}"
+    if protocol.max_seconds:
+        phrases.append(f"at most {protocol.max_seconds:g} s together")
     if protocol.cooldown_s:
         phrases.append(f"{protocol.cooldown_s:g} s of rest before each")
     return (

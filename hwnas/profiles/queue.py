@@ -266,4 +266,6 @@ class QueueRun:
             conditions=conditions,
             started_at=series.job.created_at,
             layers=last.layers,
+            network_name=series.network.name,
+            device_name=self._device.profile.name,
         )

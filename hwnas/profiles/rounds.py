@@ -24,6 +24,7 @@ from hwnas.measurement import (
     Protocol,
 )
 from hwnas.network import Network
+from hwnas.profiles.protocols import is_enough
 
 THROTTLED_RETRIES = 3
 MIN_COOLDOWN_S = 1.0
@@ -65,7 +66,8 @@ class Anchor:
 class _Series:
     """What was taken so far of one network."""
 
-    handle: Handle
+    network: Network
+    handle: Handle | None
     started_at: str
     warmup_ms: tuple[float, ...] = ()
     repeats_ms: list[tuple[float, ...]] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Chunk:
     Args:
         keep: called with each result as soon as it is final.
         sleep: pauses for some seconds.
+        clock: seconds since any moment.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Chunk:
         anchor: Anchor | None,
         keep: Callable[[MeasurementResult], None],
         sleep: Callable[[float], None],
+        clock: Callable[[], float],
     ) -> None:
         self._device = device
         self._protocol = protocol
@@ -95,6 +99,7 @@ class Chunk:
         self._anchor = anchor
         self._keep = keep
         self._sleep = sleep
+        self._clock = clock
         self._active: list[_Series] = []
 
     def measure(self, networks: list[Network]) -> None:
@@ -111,24 +116,28 @@ class Chunk:
                 self._take_rounds()
 
     def _prepare(self, network: Network, held: ExitStack) -> None:
-        try:
-            handle = self._device.prepare(network)
-        except (PreparationError, NetworkFormError) as error:
-            self._keep(MeasurementFailure(network_hash=network.hash, reason=_reason(error)))
-            return
-        held.callback(self._device.release, handle)
+        handle = None
+        if not self._protocol.fresh:
+            try:
+                handle = self._device.prepare(network)
+            except (PreparationError, NetworkFormError) as error:
+                self._keep(MeasurementFailure(network_hash=network.hash, reason=_reason(error)))
+                return
+            held.callback(self._device.release, handle)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._active.append(_Series(handle=handle, started_at=started_at))
+        self._active.append(_Series(network=network, handle=handle, started_at=started_at))
 
     def _warm_up(self) -> None:
         if not self._protocol.warmup_s:
             return
         if self._anchor is not None:
             self._anchor.warm_up()
-        for series in list(self._active):
-            series.warmup_ms = self._sample(series, 1, self._protocol.warmup_s)
+        if not self._protocol.fresh:
+            for series in list(self._active):
+                series.warmup_ms = self._sample(series, 1, self._protocol.warmup_s)
 
     def _take_rounds(self) -> None:
+        start_s = self._clock()
         before = self._device.conditions()
         backwards = False
         while self._active:
@@ -140,7 +149,8 @@ class Chunk:
                     self._fail(series, reason, transient=True)
                 return
             for series in list(self._active):
-                if self._protocol.settled([statistics.median(samples) for samples in series.repeats_ms]):
+                medians_ms = [statistics.median(samples) for samples in series.repeats_ms]
+                if is_enough(self._protocol, medians_ms, self._clock() - start_s):
                     self._active.remove(series)
                     self._keep(self._measurement(series, (before, after)))
             backwards = not backwards
@@ -154,9 +164,8 @@ class Chunk:
                 self._sleep(pause_s)
             running = [series for series in order if series in self._active]
             first_ms = self._anchor.latency_ms() if self._anchor else None
-            taken_ms = [
-                self._sample(series, self._protocol.min_runs, self._protocol.min_s) for series in running
-            ]
+            take = self._take_fresh if self._protocol.fresh else self._take
+            taken_ms = [take(series) for series in running]
             last_ms = self._anchor.latency_ms() if self._anchor else None
             after = self._device.conditions()
             if after.throttled:
@@ -169,8 +178,26 @@ class Chunk:
             break
         return after
 
+    def _take(self, series: _Series) -> tuple[float, ...]:
+        return self._sample(series, self._protocol.min_runs, self._protocol.min_s)
+
+    def _take_fresh(self, series: _Series) -> tuple[float, ...]:
+        """Prepare the network for this repeat alone, warm it up, sample it."""
+        try:
+            series.handle = self._device.prepare(series.network, fresh=True)
+        except (PreparationError, NetworkFormError) as error:
+            self._fail(series, _reason(error))
+            return ()
+        try:
+            if self._protocol.warmup_s:
+                series.warmup_ms += self._sample(series, 1, self._protocol.warmup_s)
+            return self._take(series) if series in self._active else ()
+        finally:
+            self._device.release(series.handle)
+
     def _sample(self, series: _Series, runs: int, seconds: float) -> tuple[float, ...]:
         """Samples in ms; none at all when the network fails, which takes it out of the chunk."""
+        assert series.handle is not None
         try:
             return tuple(self._device.sample(series.handle, runs=runs, seconds=seconds))
         except PreparationError as error:
@@ -179,13 +206,12 @@ class Chunk:
 
     def _fail(self, series: _Series, reason: str, transient: bool = False) -> None:
         self._active.remove(series)
-        self._keep(
-            MeasurementFailure(network_hash=series.handle.network_hash, reason=reason, transient=transient)
-        )
+        self._keep(MeasurementFailure(network_hash=series.network.hash, reason=reason, transient=transient))
 
     def _measurement(self, series: _Series, conditions: tuple[Conditions, Conditions]) -> Measurement:
+        assert series.handle is not None
         return Measurement(
-            network_hash=series.handle.network_hash,
+            network_hash=series.network.hash,
             kind=self._device.kind,
             repeats_ms=tuple(series.repeats_ms),
             warmup_ms=series.warmup_ms,
@@ -196,6 +222,8 @@ class Chunk:
             fingerprint=self._fingerprint,
             conditions=conditions,
             started_at=series.started_at,
+            network_name=series.network.name,
+            device_name=self._device.profile.name,
         )
 
 

@@ -41,6 +41,7 @@ class Session:
         max_measurements: networks that the store may come to hold of this fingerprint and protocol, earlier
             sessions included; those beyond are answered with a failure that is not stored. None is no bound.
         sleep: pauses for some seconds.
+        clock: seconds since any moment.
         watch: is told how far a device with a queue is, while it is waited for.
 
     Raises:
@@ -58,6 +59,7 @@ class Session:
         recall: bool = True,
         max_measurements: int | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
         watch: Callable[[QueueStatus], None] = lambda _status: None,
     ) -> None:
         self.device = device
@@ -69,6 +71,7 @@ class Session:
         self._recalls = recall
         self._max_measurements = max_measurements
         self._sleep = sleep
+        self._clock = clock
         self._watch = watch
         self._closing = ExitStack()
 
@@ -135,7 +138,9 @@ class Session:
             results[result.network_hash] = result
 
         if pending and isinstance(self.device, Device):
-            chunk = Chunk(self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep)
+            chunk = Chunk(
+                self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep, self._clock
+            )
             chunk.measure(list(pending.values()))
         elif pending and isinstance(self.device, QueueDevice):
             with JobStore(self._store, self.fingerprint, self.protocol) as jobs:

@@ -10,6 +10,12 @@ from hwnas.measurement import Interval, Measurement, MeasurementResult
 RESAMPLES = 10_000
 
 
+def half_width(values: Sequence[float]) -> float:
+    """Half of the median's 95 % interval, as a fraction of the median."""
+    interval = median_interval(values)
+    return (interval.high - interval.low) / 2 / interval.value
+
+
 def median_interval(values: Sequence[float]) -> Interval:
     """Median with its 95 % percentile-bootstrap interval over values that are independent of each other.
 

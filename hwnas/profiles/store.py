@@ -13,7 +13,7 @@ from hwnas.database import Database
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, sha256
 from hwnas.measurement import (
-    MEASUREMENT_SCHEMA,
+    MEASUREMENT_SCHEMAS,
     Fingerprint,
     Measurement,
     MeasurementFailure,
@@ -39,6 +39,7 @@ CREATE INDEX IF NOT EXISTS results_key ON results (network_hash, fingerprint, pr
 _SELECT_KEY = """
 SELECT * FROM results WHERE network_hash = ? AND fingerprint = ? AND protocol = ? ORDER BY id DESC
 """
+_INSERT = "INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?)"
 _COUNT = "SELECT COUNT(DISTINCT network_hash) FROM results WHERE fingerprint = ? AND protocol = ?"
 
 _log = logging.getLogger(__name__)
@@ -66,12 +67,16 @@ class MeasurementStore:
 
     def put(self, result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol) -> None:
         """Add a result; when this returns it is on disk."""
-        if isinstance(result, Measurement):
-            plain = result.to_json()
-        else:
-            plain = {"schema": FAILURE_SCHEMA, **encode(result)}
-        row = (result.network_hash, fingerprint.id, protocol.id, json.dumps(plain, allow_nan=False))
-        self._database.write("INSERT INTO results VALUES (NULL, ?, ?, ?, ?, ?)", (*row, _digest(row)))
+        self._database.write(_INSERT, _row(result, fingerprint, protocol))
+
+    def add_new(self, measurements: Sequence[Measurement]) -> int:
+        """Add those that are not there yet, all of them or none, and say how many."""
+        held = [known for known in self.all() if isinstance(known, Measurement)]
+        known = {_row(each, each.fingerprint, each.protocol) for each in held}
+        rows = dict.fromkeys(_row(each, each.fingerprint, each.protocol) for each in measurements)
+        new = [row for row in rows if row not in known]
+        self._database.write(_INSERT, *new)
+        return len(new)
 
     def count(self, fingerprint: Fingerprint, protocol: Protocol) -> int:
         """How many networks have a result."""
@@ -105,12 +110,21 @@ class MeasurementStore:
                 _log.warning("%s; the row is ignored, its network is measured again", error.cause)
 
 
+def _row(result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol) -> tuple[str, ...]:
+    if isinstance(result, Measurement):
+        plain = result.to_json()
+    else:
+        plain = {"schema": FAILURE_SCHEMA, **encode(result)}
+    row = (result.network_hash, fingerprint.id, protocol.id, json.dumps(plain, allow_nan=False))
+    return (*row, _digest(row))
+
+
 def _digest(key_and_body: Sequence[object]) -> str:
     return sha256("\n".join(map(str, key_and_body)).encode())
 
 
 def _read(body: str, source: str) -> MeasurementResult:
     plain = json.loads(body)
-    if plain["schema"] == MEASUREMENT_SCHEMA:
+    if plain["schema"] in MEASUREMENT_SCHEMAS:
         return Measurement.from_json(plain, source)
     return decode(MeasurementFailure, check_schema(plain, FAILURE_SCHEMA, source), source)

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 from hwnas.devices import machine
 from hwnas.devices.base import Device
-from hwnas.devices.host import PROVIDER, HostDevice
+from hwnas.devices.host import HostDevice
+from hwnas.devices.host_session import PROVIDER
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part

@@ -10,7 +10,7 @@ from hwnas.profiles.protocols import QUICK, REPORT, SEARCH, describe, load_proto
 
 
 def test_presets_are_found_by_name() -> None:
-    assert protocol_names() == ["quick", "search", "report", "once"]
+    assert protocol_names() == ["quick", "search", "report", "adaptive", "once"]
     assert [load_protocol(name).name for name in protocol_names()] == protocol_names()
 
 

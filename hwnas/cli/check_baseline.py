@@ -1,0 +1,144 @@
+"""What `hwnas check run --baseline` means: a baseline file, the baseline network, or a git revision."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import HwnasError, InputError
+
+if TYPE_CHECKING:
+    from hwnas.measurement import Fingerprint
+    from hwnas.network import Network
+    from hwnas.profiles.baseline import Recorded
+    from hwnas.profiles.check import Entry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What is to be checked.
+
+    Attributes:
+        accept: how what is measured now becomes the baseline, as a command.
+    """
+
+    device: str
+    entries: list[Entry]
+    accept: str
+    recorded_on: Fingerprint | None = None
+
+
+def find_entries(
+    models: Sequence[str], baseline: str, device: str | None, *, recorded: bool, held: ExitStack
+) -> Found:
+    """Find the networks and what each is compared with.
+
+    Args:
+        recorded: take recorded samples even where the baseline network is at hand.
+        held: keeps what the baseline networks are read from until the check is over.
+
+    Raises:
+        InputError: no such baseline or network, or the options do not go together.
+    """
+    if baseline.endswith(".json"):
+        return _from_file(models, Path(baseline), device, recorded=recorded, held=held)
+    if recorded:
+        raise InputError(f"--recorded needs a baseline file, {baseline} is none", "--baseline FILE.json")
+    if not models or device is None:
+        missing = "--device NAME" if models else "the networks to check"
+        raise InputError(
+            f"with --baseline {baseline}, {missing} must be given", _usage(models, baseline, device)
+        )
+    path = Path(baseline)
+    if path.suffix == ".onnx" or path.is_dir() or ":" in baseline:
+        old = _network(baseline)
+        accept = f"put it in the place of {baseline}"
+        return Found(device=device, entries=[_only(models, baseline, old)], accept=accept)
+    return _from_revision(models, baseline, device, held)
+
+
+def _from_file(
+    models: Sequence[str], path: Path, device: str | None, *, recorded: bool, held: ExitStack
+) -> Found:
+    from hwnas.profiles.baseline import read_baseline
+
+    if not path.exists():
+        raise InputError(
+            f"there is no baseline file {path}",
+            f"hwnas check record MODEL … --device {device or 'NAME'} --out {shlex.quote(str(path))}",
+        )
+    baseline = read_baseline(path)
+    entries = [
+        _recorded_entry(baseline.find(model), recorded=recorded, held=held)
+        for model in models or [known.model for known in baseline.networks]
+    ]
+    device = device or baseline.device
+    names = shlex.join([known.model for known in baseline.networks])
+    accept = f"hwnas check record {names} --device {shlex.quote(device)} --out {shlex.quote(str(path))}"
+    return Found(device=device, entries=entries, accept=accept, recorded_on=baseline.fingerprint)
+
+
+def _recorded_entry(known: Recorded, *, recorded: bool, held: ExitStack) -> Entry:
+    from hwnas.profiles.check import Entry
+
+    network = _network(known.model)
+    old = None
+    if not recorded:
+        old = network if known.network_hash == network.hash else _committed(known, held)
+    return Entry(model=known.model, network=network, baseline=old, recorded=known)
+
+
+def _committed(known: Recorded, held: ExitStack) -> Network | None:
+    """The recorded network out of the repository's history; None where that does not have it."""
+    from hwnas.compress.revision import checked_out, network_at
+
+    if not known.commit:
+        return None
+    try:
+        network = network_at(held.enter_context(checked_out(known.commit)), known.model, known.commit)
+    except HwnasError:
+        return None
+    return network if network.hash == known.network_hash else None
+
+
+def _from_revision(models: Sequence[str], revision: str, device: str, held: ExitStack) -> Found:
+    from hwnas.compress.revision import checked_out, network_at
+    from hwnas.profiles.check import Entry
+
+    networks = [_network(model) for model in models]
+    try:
+        folder = held.enter_context(checked_out(revision))
+    except InputError as error:
+        raise InputError(f"--baseline {revision}: no file, and {error.cause}", error.fix) from None
+    entries = [
+        Entry(model=model, network=network, baseline=network_at(folder, model, revision))
+        for model, network in zip(models, networks, strict=True)
+    ]
+    return Found(device=device, entries=entries, accept="commit it, and check against that commit")
+
+
+def _only(models: Sequence[str], baseline: str, old: Network) -> Entry:
+    from hwnas.profiles.check import Entry
+
+    if len(models) != 1:
+        raise InputError(
+            f"--baseline {baseline} is one network, {len(models)} are to be checked", "check one at a time"
+        )
+    return Entry(model=models[0], network=_network(models[0]), baseline=old)
+
+
+def _network(model: str) -> Network:
+    from hwnas.compress.models import find_network
+
+    network = find_network(model)
+    network.name = model
+    return network
+
+
+def _usage(models: Sequence[str], baseline: str, device: str | None) -> str:
+    names = shlex.join(models) if models else "MODEL …"
+    return f"hwnas check run {names} --baseline {shlex.quote(baseline)} --device {device or 'NAME'}"

@@ -1,0 +1,88 @@
+"""`hwnas compare`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.parsing import parse_fraction
+
+if TYPE_CHECKING:
+    from hwnas.profiles.comparison import Comparison
+
+EXAMPLE = """Examples:
+
+`hwnas compare efficientnet_b0 runs/demo/checkpoints/cpu-knee --device cpu`
+
+`hwnas compare old.onnx new.onnx --device cpu --precision 0.5% --max-seconds 120 --json`
+"""
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="timm name, .onnx file, checkpoint, or module:function.")],
+    second: Annotated[str, typer.Argument(help="The network that is held against the first one.")],
+    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
+    precision: Annotated[
+        str, typer.Option(help="Go on until half of the ratio's 95 % interval is at most this.")
+    ] = "1%",
+    max_seconds: Annotated[float, typer.Option(min=1, help="Longest time.")] = 45.0,
+    as_json: Json = False,
+) -> None:
+    """Interleave two networks in one session and show the ratio of their latencies with its interval."""
+    from hwnas.compress.models import find_network
+    from hwnas.files import hwnas_home
+    from hwnas.profiles import comparison
+    from hwnas.profiles.catalogue import load_profile, open_device
+    from hwnas.profiles.sitting import Pace
+    from hwnas.profiles.store import MeasurementStore
+
+    wanted = parse_fraction(precision, "--precision")
+    networks = []
+    for model in (first, second):
+        network = find_network(model)
+        network.name = model
+        networks.append(network)
+    with MeasurementStore(hwnas_home() / "history.db") as store:
+        result = comparison.compare(
+            open_device(load_profile(device)),
+            *networks,
+            precision=wanted,
+            pace=Pace(max_repeats=1000, max_seconds=max_seconds),
+            keep=lambda measurement: store.put(measurement, measurement.fingerprint, measurement.protocol),
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _show(result, wanted)
+
+
+def _show(result: Comparison, wanted: float) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("latency")
+    for model in result.models:
+        table.add_column(f"{escape(model)}, ms", justify="right")
+    table.add_column("ratio", justify="right")
+    table.add_column("95 % interval", justify="right")
+    for name, latencies, ratio in (
+        ("lower decile: without what else ran", result.undisturbed_ms, result.ratio),
+        ("median", result.median_ms, result.median_ratio),
+    ):
+        table.add_row(
+            name,
+            *(f"{latency_ms:.3f}" for latency_ms in latencies),
+            f"{ratio.value:.4f}",
+            f"{ratio.low:.4f} … {ratio.high:.4f}",
+        )
+    print_table(table)
+    width = (result.ratio.high - result.ratio.low) / 2 / result.ratio.value
+    outcome = (
+        f"precise enough: ± {width:.2%}"
+        if result.is_precise
+        else f"not as precise as asked for ({wanted:.2%}): the time was up at ± {width:.2%}"
+    )
+    typer.echo(f"{result.repeats} interleaved repeats; {outcome}")

@@ -1,0 +1,186 @@
+"""`hwnas history MODEL`, `hwnas history export`, `hwnas history import`"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+import typer.core
+
+from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.errors import InputError
+
+if TYPE_CHECKING:
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.store import MeasurementStore
+
+EXAMPLE = """Examples:
+
+`hwnas history mobilenetv2_100 --device cpu --html history.html`
+
+`hwnas history export ours.jsonl` and, elsewhere, `hwnas history import ours.jsonl`
+"""
+EXAMPLE_SHOW = "Example: `hwnas history show mobilenetv2_100 --device cpu --json`"
+EXAMPLE_EXPORT = "Example: `hwnas history export ours.jsonl --model mobilenetv2_100 --json`"
+EXAMPLE_IMPORT = "Example: `hwnas history import ours.jsonl --json`"
+
+
+class _ShowFirst(typer.core.TyperGroup):
+    """`hwnas history MODEL` stands for `hwnas history show MODEL`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+app = typer.Typer(
+    cls=_ShowFirst,
+    help="What was measured before: kept in HWNAS_HOME, shown over time, shared as a file.",
+    no_args_is_help=True,
+    epilog=EXAMPLE,
+    rich_markup_mode="markdown",
+    context_settings={"ignore_unknown_options": True},
+)
+
+
+@app.command("show", epilog=EXAMPLE_SHOW)
+def show(
+    model: Annotated[str, typer.Argument(help="The network as it was named when it was measured.")],
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Device profile.", show_default="all devices"),
+    ] = None,
+    html: Annotated[Optional[Path], typer.Option(help="Write a plot over time here.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Show a network's latencies over time, by fingerprint. `hwnas history MODEL` does the same."""
+    from hwnas.profiles.history import write_history
+
+    if html is not None and not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent}", f"mkdir -p {shlex.quote(str(html.parent))}")
+    with _store() as store:
+        found = _find(store, model, device)
+    if not found:
+        where = f" on {device}" if device else ""
+        raise InputError(
+            f"nothing was measured of {model!r}{where}",
+            f"hwnas profile {shlex.quote(model)} --device {device or 'NAME'}",
+        )
+    if html is not None:
+        write_history(html, model, found)
+        messages().print(str(html), markup=False, highlight=False)
+    if as_json:
+        print_json([measurement.to_json() for measurement in found])
+    else:
+        _show_table(found)
+
+
+@app.command("export", epilog=EXAMPLE_EXPORT)
+def export(
+    file: Annotated[Path, typer.Argument(help="The file to write, one measurement a line.")],
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only this network.", show_default="all of them"),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only this device profile.", show_default="all of them"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write measurements with their raw samples to a file for sharing."""
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.sharing import export_lines
+
+    with _store() as store:
+        known = [result for result in store.all() if isinstance(result, Measurement)]
+        found = (
+            _find(store, model, device) if model else [m for m in known if device in (None, m.device_name)]
+        )
+    if not found:
+        raise InputError("there is nothing to export", "hwnas profile MODEL --device NAME measures something")
+    count = export_lines(file, found)
+    _tell(as_json, f"{file}: {count} measurements", {"file": str(file), "exported": count})
+
+
+@app.command("import", epilog=EXAMPLE_IMPORT)
+def import_(
+    file: Annotated[
+        Path, typer.Argument(help="What `hwnas history export` or `hwnas profile --json` wrote.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Add the measurements of a file; what is known already is not added again."""
+    from hwnas.profiles.sharing import import_file
+
+    with _store() as store:
+        added, known = import_file(file, store)
+    text = f"{added} measurements added, {known} were there already"
+    _tell(as_json, text, {"file": str(file), "added": added, "known": known})
+
+
+def _store() -> MeasurementStore:
+    from hwnas.files import hwnas_home
+    from hwnas.profiles.store import MeasurementStore
+
+    return MeasurementStore(hwnas_home() / "history.db")
+
+
+def _find(store: MeasurementStore, model: str, device: str | None) -> list[Measurement]:
+    """By name; where there is none of that name, by content, which older measurements know alone."""
+    from hwnas.errors import HwnasError
+    from hwnas.profiles.history import find_history
+
+    found = find_history(store, model, None, device)
+    if found:
+        return found
+    from hwnas.compress.models import find_network
+
+    try:
+        network_hash = find_network(model).hash
+    except HwnasError:
+        return []
+    return find_history(store, model, network_hash, device)
+
+
+def _tell(as_json: bool, text: str, plain: dict[str, Any]) -> None:
+    if as_json:
+        print_json(plain)
+    else:
+        typer.echo(text)
+
+
+def _show_table(found: list[Measurement]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from hwnas.profiles.history import bar
+    from hwnas.profiles.statistics import median_interval
+
+    largest_ms = max(measurement.latency_ms for measurement in found)
+    table = Table()
+    for column in ("measured at (UTC)", "device", "fingerprint", "network", "protocol"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("median ms", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("")
+    last = None
+    for measurement in found:
+        if last is not None and measurement.fingerprint != last:
+            table.add_section()
+        last = measurement.fingerprint
+        interval = median_interval(measurement.medians_ms)
+        table.add_row(
+            measurement.started_at.removesuffix("+00:00"),
+            escape(measurement.device_name or "–"),
+            measurement.fingerprint.id[:8],
+            measurement.network_hash[:8],
+            escape(measurement.protocol.name),
+            f"{interval.value:.3f}",
+            f"{interval.low:.3f} … {interval.high:.3f}",
+            bar(measurement.latency_ms, largest_ms),
+        )
+    print_table(table)
+    for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):
+        typer.echo(f"{fingerprint.id[:8]}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")

@@ -1,0 +1,142 @@
+"""What `hwnas profile` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from hwnas.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from hwnas.measurement import Layer, MeasurementResult
+
+Format = Literal["table", "json", "csv", "markdown"]
+
+
+def show(rows: Sequence[dict[str, Any]], form: Format) -> None:
+    """Print the rows in a form."""
+    from hwnas.profiles.rows import as_csv, as_markdown
+
+    match form:
+        case "json":
+            print_json(list(rows))
+        case "csv":
+            typer.echo(as_csv(rows), nl=False)
+        case "markdown":
+            typer.echo(as_markdown(rows), nl=False)
+        case "table":
+            _show_table(rows)
+
+
+def show_layers(model: str, layers: Sequence[Layer]) -> None:
+    """Print the operators with their times, the slowest first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from hwnas.profiles.rows import operator_table
+
+    table = Table(title=f"{escape(model)}: operators, timed one by one", title_justify="left")
+    table.add_column("operator")
+    table.add_column("unit")
+    for column in ("nodes", "ms together", "share"):
+        table.add_column(column, justify="right")
+    lines = operator_table(layers)
+    total = sum(time_ms or 0.0 for *_, time_ms in lines)
+    for operator, unit, nodes, time_ms in lines:
+        share = "–" if time_ms is None or not total else f"{time_ms / total:.1%}"
+        table.add_row(
+            escape(operator), escape(unit), str(nodes), "–" if time_ms is None else f"{time_ms:.3f}", share
+        )
+    print_table(table)
+
+
+def blocks_row(
+    model: str, whole: MeasurementResult, names: Sequence[str], blocks: Sequence[MeasurementResult]
+) -> dict[str, Any]:
+    """The latency of each block alone, their sum, and by how much that is wrong."""
+    from hwnas.measurement import Measurement
+
+    latencies = {
+        name: block.latency_ms if isinstance(block, Measurement) else None
+        for name, block in zip(names, blocks, strict=True)
+    }
+    known = [latency_ms for latency_ms in latencies.values() if latency_ms is not None]
+    plain: dict[str, Any] = {"model": model, "blocks_ms": latencies}
+    if isinstance(whole, Measurement) and len(known) == len(latencies):
+        plain |= {
+            "whole_ms": whole.latency_ms,
+            "sum_ms": sum(known),
+            "error": sum(known) / whole.latency_ms - 1,
+        }
+    return plain
+
+
+def show_blocks(plain: dict[str, Any]) -> None:
+    """Print the blocks and how wrong their sum is."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(plain['model'])}: each part alone", title_justify="left")
+    table.add_column("part")
+    table.add_column("median ms", justify="right")
+    for name, latency_ms in plain["blocks_ms"].items():
+        table.add_row(escape(name), "failed" if latency_ms is None else f"{latency_ms:.3f}")
+    print_table(table)
+    if "error" in plain:
+        typer.echo(
+            f"the sum of the parts is {plain['sum_ms']:.3f} ms, the whole network takes "
+            f"{plain['whole_ms']:.3f} ms: on this device the sum is wrong by {plain['error']:+.1%}"
+        )
+
+
+def _show_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("network", no_wrap=True)
+    several = len({row["measurement"]["device_name"] for row in rows if "measurement" in row}) > 1
+    if several:
+        table.add_column("device", no_wrap=True)
+    for column in (
+        "median ms",
+        "95 % interval",
+        "p90 ms",
+        "p99 ms",
+        "spread",
+        "runs",
+        "first run ms",
+        "MiB",
+        "kind",
+    ):
+        table.add_column(column, justify="right")
+    table.add_column("nodes")
+    for row in rows:
+        if "failure" in row:
+            table.add_row(escape(row["model"]), "failed")
+            continue
+        known, measurement = row["summary"], row["measurement"]
+        latency, memory = known["latency_ms"], known["peak_memory_bytes"]
+        nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in measurement["placement"].items()]
+        cells = [
+            f"{latency['value']:.3f}",
+            f"{latency['low']:.3f} … {latency['high']:.3f}",
+            f"{known['p90_ms']:.3f}",
+            f"{known['p99_ms']:.3f}",
+            f"{known['spread']:.1%}",
+            f"{known['repeats']} × {known['runs'] // known['repeats']}",
+            f"{known['first_run_ms']:.3f}",
+            "–" if memory is None else f"{memory / 2**20:.0f}",
+            measurement["kind"],
+            escape(", ".join(nodes) or "–"),
+        ]
+        table.add_row(
+            escape(row["model"]), *([escape(measurement["device_name"])] if several else []), *cells
+        )
+    print_table(table)
+    for row in rows:
+        if "summary" in row and len(rows) <= 12:
+            rate = row["summary"]["throughput_per_s"]
+            typer.echo(f"{row['model']}: {row['summary']['ending']}; {rate:.1f} images/s")

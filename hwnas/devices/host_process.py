@@ -1,0 +1,120 @@
+"""A network in a process of its own: nothing of an earlier one (memory layout, heap, threads) is left in it.
+
+The process is `python -m hwnas.devices.host_process`. It is sent one line of JSON with the size of the model
+and the model itself, and then one line of JSON for each sampling; it answers each with a line of JSON. It
+ends when its input does, so it never outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hwnas.devices import host_session
+from hwnas.errors import first_line
+
+END_S = 5.0
+
+
+class HostProcess:
+    """A process that holds one network. Raises RuntimeError where it fails or dies.
+
+    Args:
+        content: the ONNX model, serialised.
+        threads: within an operator.
+
+    Attributes:
+        placement: execution provider → operator type → number of nodes.
+        peak_memory_bytes: of the process so far, Python and ONNX Runtime included.
+    """
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
+            [sys.executable, "-P", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self.peak_memory_bytes = 0
+        try:
+            answer = self._ask({"bytes": len(content), "threads": threads}, content)
+        except BaseException:
+            self.end()
+            raise
+        self.placement: dict[str, dict[str, int]] = answer["placement"]
+
+    def sample(self, runs: int, seconds: float) -> list[float]:
+        """Milliseconds of each run."""
+        samples_ms: list[float] = self._ask({"runs": runs, "seconds": seconds})["samples_ms"]
+        return samples_ms
+
+    def end(self) -> None:
+        """End the process; a second call does nothing."""
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def _ask(self, question: dict[str, Any], payload: bytes = b"") -> dict[str, Any]:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n" + payload)
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = b""
+        if not line:
+            raise RuntimeError(f"its process ended with exit code {process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        self.peak_memory_bytes = answer["peak_memory_bytes"]
+        return answer
+
+
+def main() -> None:
+    """Serve one network until the input ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    loaded = None
+    for line in iter(sys.stdin.buffer.readline, b""):
+        question = json.loads(line)
+        try:
+            if loaded is None:
+                content = sys.stdin.buffer.read(question["bytes"])
+                loaded = host_session.load(content, host_session.session_options(question["threads"]))
+                answer: dict[str, Any] = {"placement": host_session.placement(loaded.session)}
+            else:
+                answer = {"samples_ms": host_session.sample(loaded, question["runs"], question["seconds"])}
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+            answer = {"error": first_line(error)}
+        answer["peak_memory_bytes"] = _peak_memory_bytes()
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+def _peak_memory_bytes() -> int:
+    """The largest resident set of this process. `ru_maxrss` would begin with that of the one it came from."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The baseline of `hwnas check`: a small readable file that is committed beside the code."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.measurement import STRICT, Fingerprint
+
+SCHEMA = "hwnas.baseline/1"
+DIGITS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One network as it was when the baseline was recorded.
+
+    Attributes:
+        model: as the user named it: a path, a timm name, `module:function`.
+        network_hash: of its structure and weights.
+        commit: the git commit whose tree holds this very file; empty where there is none.
+        repeats_ms: the lower decile of each repeat, by which the check decides.
+        medians_ms: the median of each repeat.
+    """
+
+    __pydantic_config__ = STRICT
+    model: str
+    network_hash: str
+    commit: str
+    repeats_ms: tuple[float, ...]
+    medians_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What later checks compare with.
+
+    Attributes:
+        device: the profile's name.
+        recorded_at: UTC, ISO 8601.
+        hwnas_version: that recorded it.
+    """
+
+    __pydantic_config__ = STRICT
+    device: str
+    fingerprint: Fingerprint
+    recorded_at: str
+    hwnas_version: str
+    networks: tuple[Recorded, ...]
+
+    def find(self, model: str) -> Recorded:
+        """The recorded network of this name. Raises InputError where there is none, with those there are."""
+        for recorded in self.networks:
+            if recorded.model == model:
+                return recorded
+        raise InputError(
+            f"the baseline has no network {model!r}, only {', '.join(r.model for r in self.networks)}",
+            "name it as it was recorded, or record it: hwnas check record MODEL …",
+        )
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        InputError: unreadable, of a newer version, without a network or a sample, or with a sample that is
+            no latency.
+    """
+    baseline = decode(Baseline, check_schema(read_json(path), SCHEMA, path), path)
+    again = f"record it again: hwnas check record MODEL … --device {baseline.device} --out {path}"
+    if not baseline.networks:
+        raise InputError(f"{path}: it holds no network", again)
+    for recorded in baseline.networks:
+        samples_ms = (*recorded.repeats_ms, *recorded.medians_ms)
+        if not recorded.repeats_ms or len(recorded.medians_ms) != len(recorded.repeats_ms):
+            raise InputError(f"{path}: {recorded.model} has no samples", again)
+        if not all(math.isfinite(sample) and sample > 0 for sample in samples_ms):
+            raise InputError(f"{path}: {recorded.model} has a latency that is not above zero", again)
+    return baseline
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write a baseline, whole or not at all; latencies are rounded to five digits."""
+    plain = encode(baseline)
+    for network in plain["networks"]:
+        for key in ("repeats_ms", "medians_ms"):
+            network[key] = [float(f"{latency_ms:.{DIGITS}g}") for latency_ms in network[key]]
+    write_json(path, {"schema": SCHEMA, **plain})

@@ -1,0 +1,141 @@
+"""A check's report in the forms that CI systems read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+from hwnas.profiles.check_report import Checked, Report
+
+TITLES = {
+    "pass": "pass",
+    "improvement": "faster",
+    "regression": "SLOWER",
+    "inconclusive": "inconclusive",
+    "unchanged": "unchanged",
+    "failed": "could not run",
+}
+LEVELS = {"regression": "error", "failed": "error", "inconclusive": "warning", "improvement": "notice"}
+
+
+def junit(report: Report) -> str:
+    """JUnit XML: a regression is a failure, what could not run an error, an inconclusive one is skipped."""
+    counted = [checked.verdict for checked in report.networks]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="hwnas check",
+        tests=str(len(counted)),
+        failures=str(counted.count("regression")),
+        errors=str(counted.count("failed")),
+        skipped=str(counted.count("inconclusive")),
+    )
+    kinds = {"regression": "failure", "failed": "error", "inconclusive": "skipped"}
+    for checked in report.networks:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=f"hwnas.{report.device}", name=_xml_text(checked.model)
+        )
+        if checked.verdict in kinds:
+            ElementTree.SubElement(
+                case, kinds[checked.verdict], message=_xml_text(checked.reason), type=checked.verdict
+            )
+        else:
+            ElementTree.SubElement(case, "system-out").text = _xml_text(checked.reason)
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def github_annotations(report: Report) -> str:
+    """GitHub's workflow commands, one a line; a pass has none."""
+    return "".join(
+        f"::{LEVELS[checked.verdict]} title={_escaped(f'hwnas: {checked.model}', ':,')}::"
+        f"{_escaped(checked.reason)}\n"
+        for checked in report.networks
+        if checked.verdict in LEVELS
+    )
+
+
+def markdown(report: Report) -> str:
+    """A table for GitHub's step summary or a comment."""
+    lines = [
+        f"### hwnas check on {_cell(report.device)}, threshold {report.threshold:.1%}",
+        "",
+        "| network | result | baseline ms | now ms | slower by | noise floor | why, and what to do |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for checked in report.networks:
+        cells = [checked.model, TITLES[checked.verdict], *figures(checked), checked.reason]
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join(
+        [*lines, "", f"{_cell(report.fingerprint.chip)}; {_cell(report.fingerprint.runtime)}", ""]
+    )
+
+
+def figures(checked: Checked) -> list[str]:
+    """Baseline ms, now ms, effect with its interval, noise floor; a dash for what is not known."""
+    decision = checked.decision
+    if decision is None:
+        return ["–"] * 4
+    interval = ""
+    if decision.low is not None and decision.high is not None:
+        interval = f" [{100 * decision.low:+.1f}, {100 * decision.high:+.1f}]"
+    return [
+        f"{statistics.median(checked.baseline_ms):.3f}",
+        f"{statistics.median(checked.now_ms):.3f}",
+        f"{decision.effect:+.1%}{interval}",
+        "–" if decision.noise_floor is None else f"{decision.noise_floor:.1%}",
+    ]
+
+
+def action_benchmark(report: Report) -> list[dict[str, Any]]:
+    """What github-action-benchmark reads with `tool: customSmallerIsBetter`: latencies in ms."""
+    return [
+        {
+            "name": f"{checked.model} on {report.device}",
+            "unit": "ms",
+            "value": statistics.median(checked.now_ms),
+            "range": f"{min(checked.now_ms):.4g} … {max(checked.now_ms):.4g}",
+            "extra": f"{checked.verdict}: {checked.reason}",
+        }
+        for checked in report.networks
+        if checked.now_ms
+    ]
+
+
+def bencher(report: Report) -> dict[str, Any]:
+    """Bencher Metric Format; its measure `latency` is in nanoseconds."""
+    return {
+        f"{checked.model} on {report.device}": {
+            "latency": {
+                "value": 1e6 * statistics.median(checked.now_ms),
+                "lower_value": 1e6 * min(checked.now_ms),
+                "upper_value": 1e6 * max(checked.now_ms),
+            }
+        }
+        for checked in report.networks
+        if checked.now_ms
+    }
+
+
+def _escaped(text: str, more: str = "") -> str:
+    """Text in a workflow command: `%`, line ends, and in a property `:` and `,` as well."""
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    for character in more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
+
+
+def _cell(text: str) -> str:
+    """Text in a cell of a Markdown table: no markup, no line ends."""
+    for character in "\\|`*_<[]":
+        text = text.replace(character, f"\\{character}" if character != "<" else "&lt;")
+    return " ".join(text.split())
+
+
+def _xml_text(text: str) -> str:
+    """Text without the control characters that XML 1.0 has no place for."""
+    allowed: Callable[[str], bool] = lambda character: character in "\t\n\r" or character >= " "  # noqa: E731
+    return "".join(filter(allowed, text))

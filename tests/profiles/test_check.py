@@ -1,0 +1,196 @@
+"""A whole check on a device that does as it is told: interleaving, verdicts, faults."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hwnas.devices.base import BaseDevice
+from hwnas.errors import DeviceError, DeviceLostError
+from hwnas.measurement import Fingerprint
+from hwnas.network import Network, Part
+from hwnas.profiles.baseline import Recorded
+from hwnas.profiles.check import Entry, Terms, check, measure_repeats
+from hwnas.profiles.check_report import Checked, Report
+from hwnas.profiles.sitting import Pace, latency_ms, median_ms, repeats
+from hwnas.testing.scripted import ScriptedDevice
+from hwnas.testing.scripted_queue import ScriptedHub, ScriptedQueueDevice
+
+PACE = Pace(warmup_s=0, slice_s=0, repeat_s=0.02, repeat_runs=2, max_repeats=12)
+TERMS = Terms(threshold=0.05, baseline="main", accept="hwnas check record", pace=PACE)
+
+
+def network(name: str) -> Network:
+    return Network(name, [Part(name, onnx=name.encode)])
+
+
+def entry(name: str, baseline: str | None = "old", recorded: Recorded | None = None) -> Entry:
+    old = network(baseline) if baseline else None
+    return Entry(model=name, network=network(name), baseline=old, recorded=recorded)
+
+
+def recorded(latency_ms: float = 10.0, repeats: int = 16) -> Recorded:
+    samples = (latency_ms,) * repeats
+    return Recorded(model="new", network_hash="old", commit="", repeats_ms=samples, medians_ms=samples)
+
+
+def run(device: BaseDevice, *entries: Entry, terms: Terms = TERMS) -> Report:
+    told: list[Checked] = []
+    report = check(device, entries, terms, told=told.append, clock=itertools.count().__next__)
+    assert tuple(told) == report.networks
+    return report
+
+
+def verdict(device: BaseDevice, *entries: Entry, **terms: Any) -> str:
+    (checked,) = run(device, *entries, terms=replace(TERMS, **terms)).networks
+    return checked.verdict
+
+
+@pytest.mark.parametrize(("new_ms", "code"), [(11.0, 1), (10.4, 0), (10.0, 0), (9.0, 0)])
+def test_the_exit_code_follows_from_the_effect(new_ms: float, code: int) -> None:
+    report = run(ScriptedDevice(latencies_ms={"new": [new_ms]}), entry("new"))
+    assert report.exit_code == code
+    (checked,) = report.networks
+    assert checked.how == "interleaved"
+    assert checked.decision is not None
+    assert checked.decision.effect == pytest.approx(new_ms / 10 - 1)
+
+
+def test_what_to_do_is_said() -> None:
+    slow, fast = ScriptedDevice(latencies_ms={"new": [12.0]}), ScriptedDevice(latencies_ms={"new": [8.0]})
+    assert "accept it: hwnas check record" in run(slow, entry("new")).networks[0].reason
+    (faster,) = run(fast, entry("new")).networks
+    assert (faster.verdict, "accept the new baseline: hwnas check record" in faster.reason) == (
+        "improvement",
+        True,
+    )
+
+
+def test_the_two_take_turns_and_every_repeat_prepares_anew() -> None:
+    device = ScriptedDevice()
+    with device:
+        taken = list(repeats(device, [network("a"), network("b")], replace(PACE, max_repeats=2)))
+        assert device.held == []
+    assert "".join(device.sampled) == "abba" + "baab"
+    assert [[len(slices) for slices in repeat] for repeat in taken] == [[2, 2], [2, 2]]
+
+
+def test_a_drift_of_the_device_cancels() -> None:
+    report = run(ScriptedDevice(drift=0.01), entry("new"))
+    assert report.networks[0].verdict == "pass"
+    assert abs(report.networks[0].decision.effect) < 0.003  # type: ignore[union-attr]
+
+
+def test_delays_that_hit_some_runs_do_not_move_the_lower_decile() -> None:
+    generator = np.random.default_rng(0)
+    slices = tuple(tuple(10.0 + generator.exponential(9, 6) * (generator.random(6) < 0.6)) for _ in range(20))
+    assert latency_ms(slices) == 10.0
+    assert median_ms(slices) > 10.5
+
+
+def test_noise_over_the_threshold_is_inconclusive() -> None:
+    noisy = np.random.default_rng(1).lognormal(2.3, 0.5, 1000).tolist()
+    assert verdict(ScriptedDevice(latencies_ms={"new": noisy}), entry("new")) == "inconclusive"
+
+
+def test_the_time_is_kept() -> None:
+    device = ScriptedDevice()
+    ticks = itertools.count(step=10.0).__next__
+    with device:
+        taken = list(repeats(device, [network("a")], replace(PACE, max_seconds=35.0), ticks))
+    assert len(taken) == 3
+    few = check(ScriptedDevice(), [entry("new")], replace(TERMS, pace=replace(PACE, max_repeats=3)))
+    assert (few.exit_code, few.networks[0].verdict) == (3, "inconclusive")
+    assert "3 repeats are too few" in few.networks[0].reason
+    assert "--max-seconds" in few.networks[0].reason
+
+
+def test_the_same_network_is_not_measured() -> None:
+    device = ScriptedDevice()
+    report = run(device, entry("new", baseline="new"))
+    assert (report.exit_code, report.networks[0].verdict, device.sampled) == (0, "unchanged", [])
+
+
+@pytest.mark.parametrize(("new_ms", "expected"), [(11.0, "regression"), (10.0, "pass"), (8.0, "improvement")])
+def test_recorded_samples_serve_where_the_network_is_not_at_hand(new_ms: float, expected: str) -> None:
+    device = ScriptedDevice(latencies_ms={"new": [new_ms]})
+    with device:
+        here = device.fingerprint()
+    assert verdict(device, entry("new", None, recorded()), recorded_on=here) == expected
+
+
+def test_samples_of_another_fingerprint_are_never_compared() -> None:
+    device = ScriptedDevice(latencies_ms={"new": [99.0]})
+    elsewhere = Fingerprint(
+        chip="other", os_build="none", driver="none", runtime="script", precision="fp32", power_mode="default"
+    )
+    report = run(device, entry("new", None, recorded()), terms=replace(TERMS, recorded_on=elsewhere))
+    assert report.exit_code == 3
+    assert "chip was 'other', is 'scripted'" in report.networks[0].reason
+    assert "--baseline REF" in report.networks[0].reason
+    assert device.sampled == []
+
+
+def test_a_network_that_cannot_run_is_told_and_the_others_are_checked() -> None:
+    device = ScriptedDevice(refused=["bad"], latencies_ms={"slow": [12.0]})
+    report = run(device, entry("bad"), entry("new"))
+    assert [checked.verdict for checked in report.networks] == ["failed", "pass"]
+    assert report.exit_code == 2
+    assert "the script refuses bad; change the script" in report.networks[0].reason
+    assert (
+        run(
+            ScriptedDevice(refused=["bad"], latencies_ms={"slow": [12.0]}), entry("bad"), entry("slow")
+        ).exit_code
+        == 1
+    )
+
+
+def test_a_device_that_vanishes_keeps_what_was_decided() -> None:
+    gone = DeviceLostError("the cable is out", "put it in again")
+    device = ScriptedDevice(latencies_ms={"first": [12.0]}, raised={70: gone})
+    report = run(device, entry("first"), entry("second"), entry("third"))
+    assert [checked.verdict for checked in report.networks] == ["regression", "failed", "failed"]
+    assert all("the cable is out; put it in again" in checked.reason for checked in report.networks[1:])
+    assert device.held == []
+
+
+def test_an_emulator_is_refused() -> None:
+    with pytest.raises(DeviceError, match="a check needs latencies that are measured or modelled"):
+        run(ScriptedDevice(kind="functional"), entry("new"))
+
+
+def test_a_throttled_repeat_is_left_out() -> None:
+    device = ScriptedDevice(throttled=2)
+    with device:
+        assert len(list(repeats(device, [network("a")], PACE))) == PACE.max_repeats - 2
+    (checked,) = run(ScriptedDevice(throttled=1000), entry("new")).networks
+    assert (checked.verdict, "throttled in every repeat" in checked.reason) == ("failed", True)
+
+
+def test_a_model_is_asked_once() -> None:
+    device = ScriptedDevice(kind="modelled", latencies_ms={"new": [10.6]})
+    (checked,) = run(device, entry("new")).networks
+    assert (checked.verdict, checked.how, sorted(device.sampled)) == (
+        "regression",
+        "modelled",
+        ["new", "old"],
+    )
+
+
+def test_at_a_queue_each_repeat_is_a_job() -> None:
+    device = ScriptedQueueDevice(ScriptedHub(latencies_ms={"new": [12.0]}))
+    device.poll_s = 0.0
+    (checked,) = run(device, entry("new")).networks
+    assert (checked.verdict, checked.how) == ("regression", "jobs")
+    assert len(checked.now_ms) == len(checked.baseline_ms) == 6
+
+
+def test_one_network_is_recorded_alone() -> None:
+    device = ScriptedDevice()
+    with device:
+        (taken,) = measure_repeats(device, [network("a")], PACE)
+    assert [latency_ms(slices) for slices in taken] == [10.0] * 12
