@@ -32,6 +32,8 @@ class ReferenceSpec:
         source: a timm name, `module:function` of the user's own, or a checkpoint of hwnas.
         name: the timm name, the `module:function`, or the checkpoint's directory name.
         classes: size of the output; None leaves it as the model has it.
+        image_size: side in pixels that a timm model of fixed size (position embeddings) is built for; None
+            leaves it as the model has it.
         architecture: of the checkpoint, where the source is one.
     """
 
@@ -39,6 +41,7 @@ class ReferenceSpec:
     source: Literal["timm", "function", "checkpoint"]
     name: str
     classes: int | None = None
+    image_size: int | None = None
     architecture: ArchitectureSpec | None = None
 
 

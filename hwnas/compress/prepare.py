@@ -91,7 +91,7 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
         InputError: what is missing, or does not fit the data.
     """
     classes = len(data.class_names) or None
-    spec = find_reference(settings.model, classes)
+    spec = find_reference(settings.model, classes, data.image_shape[1])
     torch.manual_seed(settings.seed)
     weights = settings.weights
     published = published_classes(spec)

@@ -1,8 +1,9 @@
-"""Families of candidates: each fits wherever its shapes fit, costs what it says, and starts at the teacher's scale."""
+"""Families of candidates: each fits where its shapes fit, costs what it says, starts at the right scale."""
 
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hwnas.compress.architecture import ArchitectureSpec, build_part
+from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_part
 from hwnas.compress.blocks import InvertedBottleneckSpec, count
 from hwnas.compress.families import (
     FamilySpec,
@@ -91,7 +92,7 @@ def test_costs_in_closed_form_are_those_of_the_module(
 
 @pytest.mark.parametrize(
     ("spec", "shapes"),
-    itertools.product(ALL, MAPS + TOKENS),
+    list(itertools.product(ALL, MAPS + TOKENS)),
     ids=lambda value: getattr(value, "family", None),
 )
 def test_a_graph_computes_what_the_module_does_and_no_shapes(
@@ -117,13 +118,13 @@ def test_a_fresh_candidate_has_the_teachers_scale(
     channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
     mean, variance = torch.linspace(-40, 40, channels), torch.linspace(1e-4, 25, channels)
     match_output(module, spec, mean, variance)
-    y = module.train()(torch.randn(64, *shapes[0]))
+    y = module.train()(torch.randn(64, *shapes[0])).detach()
     if len(shapes[1]) == 2:
         y = y[:, 1:]  # the class token has no normalisation behind it
     rows = y.movedim(1 if y.ndim == 4 else 2, -1).reshape(-1, channels)
     torch.testing.assert_close(rows.mean(0), mean, rtol=0.1, atol=3.0)
     ratio = rows.var(0) / variance
-    assert 0.3 < float(ratio.min()) and float(ratio.max()) < 3
+    assert bool(((ratio > 0.3) & (ratio < 3)).all())
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
@@ -221,12 +222,8 @@ def test_every_family_stands_in_every_stage_of_a_network_and_of_a_transformer() 
             assert nn.Sequential(*modules).eval()(x).shape == (2, 4)
 
 
-def test_architectures_keep_their_families(tmp_path: object) -> None:
-    from pathlib import Path
-
-    from hwnas.compress.architecture import ReferenceSpec
-
-    path = Path(str(tmp_path)) / "architecture.json"
+def test_architectures_keep_their_families(tmp_path: Path) -> None:
+    path = tmp_path / "architecture.json"
     spec = ArchitectureSpec(
         reference=ReferenceSpec(source="timm", name="resnet18", classes=4),
         cuts=("a",),
