@@ -171,8 +171,14 @@ def _spread(sized: Sequence[_Sized], amount: int) -> list[_Sized]:
     kinds: dict[tuple[str, ...], list[_Sized]] = defaultdict(list)
     for item in sorted(sized, key=lambda item: (item[0], item[1], item[2].name)):
         kinds[item[2].kind].append(item)
-    quota = dict.fromkeys(sorted(kinds), 0)
-    for kind in itertools.cycle(sorted(kinds)):
+    of_family: Counter[str] = Counter()
+    turns = {}
+    for kind in sorted(kinds):
+        turns[kind] = of_family[kind[0]], kind
+        of_family[kind[0]] += 1
+    order = sorted(kinds, key=lambda kind: turns[kind])  # the families alternate
+    quota = dict.fromkeys(order, 0)
+    for kind in itertools.cycle(order):
         if sum(quota.values()) == min(amount, len(sized)):
             break
         quota[kind] += quota[kind] < len(kinds[kind])
