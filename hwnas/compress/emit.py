@@ -19,8 +19,9 @@ from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.statistics import accuracy, paired_difference
+from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
+from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
@@ -45,7 +46,8 @@ class _Finished:
     module: nn.Sequential
     network: Network
     stitched: Tensor | None
-    answers: Tensor
+    scores: Tensor | None
+    agreement: Tensor
     state_file: Path
 
 
@@ -86,9 +88,9 @@ def emit_checkpoints(
             )
     if todo:
         measurements = _measure(run, stitcher, target, todo, progress)
-        answers = training.answers(reference.module(), reference.data)
+        scores = training.scores(reference.module(), reference.data, reference.task)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
+            _write(run, reference, stitcher, search, target, command, finished, measurement, scores)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
@@ -127,7 +129,7 @@ def _finish(
     data, teacher = reference.data, reference.module()
     module = stitcher.module(point.choices)
     training.recalibrate(module, data, settings.batch_size)
-    stitched = training.correct_answers(module, data)
+    stitched = training.scores(module, data, reference.task)
     joined = "-".join(str(choice) for choice in point.choices)
     state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
     macs, _ = stitcher.cost(point.choices)
@@ -140,7 +142,7 @@ def _finish(
     training.fit(
         module,
         data,
-        training.distillation_loss(teacher),
+        training.distillation_loss(teacher, reference.task),
         epochs=search.finetune_epochs,
         batch_size=settings.batch_size,
         learning_rate=FINETUNE_LEARNING_RATE,
@@ -157,7 +159,8 @@ def _finish(
         module=module,
         network=network,
         stitched=stitched,
-        answers=training.answers(module, data),
+        scores=training.scores(module, data, reference.task),
+        agreement=training.agreement(module, teacher, data, reference.task),
         state_file=state_file,
     )
 
@@ -215,14 +218,11 @@ def _write(
     command: str,
     finished: _Finished,
     measurement: Measurement,
-    reference_answers: Tensor,
+    reference_scores: Tensor | None,
 ) -> None:
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
-    labels = reference.data.test.labels
-    correct = None if labels is None else finished.answers == labels
-    reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
         device=target.profile.name,
@@ -233,16 +233,19 @@ def _write(
         latency_anchor_ms=latency_anchor_ms,
         latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
-        accuracy_stitched=_accuracy(finished.stitched),
-        accuracy=_accuracy(correct),
-        accuracy_in_precision=_accuracy(
-            _correct_in_precision(finished.network, reference.data, target.profile.precision)
+        accuracy_stitched=_mean(finished.stitched),
+        accuracy=_mean(finished.scores),
+        accuracy_in_precision=_mean(
+            _scores_in_precision(finished.network, reference.data, target.profile.precision, reference.task)
         ),
-        accuracy_reference=_accuracy(reference_correct),
+        accuracy_reference=_mean(reference_scores),
         accuracy_difference=None
-        if correct is None or reference_correct is None
-        else paired_difference(correct, reference_correct),
-        agreement=accuracy(finished.answers == reference_answers),
+        if finished.scores is None or reference_scores is None
+        else paired_difference(finished.scores, reference_scores),
+        agreement=mean_score(finished.agreement),
+        task=reference.task.name,
+        metric=reference.task.metric,
+        agreement_metric=reference.task.agreement_metric,
         macs=macs,
         macs_reference=macs_reference,
         params=params,
@@ -264,10 +267,12 @@ def _write(
     finished.state_file.unlink(missing_ok=True)
 
 
-def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:
-    """Which images of the test part the graph in a device's precision classifies rightly, on this CPU.
+def _scores_in_precision(
+    network: Network, data: Data, precision: Precision, task: Task = CLASSIFICATION
+) -> Tensor | None:
+    """The task's metric for each image of the test part, by the graph in a device's precision, on this CPU.
 
-    None without labels, in fp32, and where the network has no graph in that precision.
+    None without targets, in fp32, and where the network has no graph in that precision.
     """
     import onnxruntime as ort
 
@@ -279,11 +284,13 @@ def _correct_in_precision(network: Network, data: Data, precision: Precision) ->
         return None
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    answers = [
-        session.run(None, {name: x.contiguous().numpy()})[0].argmax() for x, _ in data.batches(data.test, 1)
-    ]
-    return torch.tensor(np.array(answers)) == data.test.labels
+    scores = []
+    for x, targets in data.batches(data.test, 1):
+        assert targets is not None
+        output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
+        scores.append(task.score(output, targets))
+    return torch.cat(scores)
 
 
-def _accuracy(correct: Tensor | None) -> Interval | None:
-    return None if correct is None else accuracy(correct)
+def _mean(scores: Tensor | None) -> Interval | None:
+    return None if scores is None else mean_score(scores)

@@ -13,7 +13,6 @@ import torch
 from hwnas.compress import training
 from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
-from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
 from hwnas.compress.emit import emit_checkpoints
@@ -30,8 +29,9 @@ from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
-from hwnas.compress.statistics import accuracy
+from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher
+from hwnas.compress.task import quantity
 from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
@@ -129,13 +129,13 @@ def compress(
 
 def _say_reference(reference: Reference, settings: LibrarySettings, progress: Progress) -> Interval | None:
     """Say how accurate the reference is; None without labels."""
-    data, parts = reference.data, reference.parts
-    correct = training.correct_answers(reference.module(), data)
-    known = None if correct is None else accuracy(correct)
-    if known is not None and known.low <= 1 / len(data.class_names):
+    data, parts, metric = reference.data, reference.parts, reference.task.metric
+    scores = training.scores(reference.module(), data, reference.task)
+    known = None if scores is None else mean_score(scores)
+    if known is not None and data.class_names and known.low <= 1 / len(data.class_names):
         progress.say("the reference only guesses; --weights none trains it on the data first")
     progress.say(
-        f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
+        f"reference: {settings.model}, {metric.name} {quantity(known, metric)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"
     )
     return known

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import os
 import pickle
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.imports import import_function
 from hwnas.errors import InputError, first_line
 
 IMAGENET_CLASSES = 1000
@@ -38,7 +35,7 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
     if ":" in text:
-        _function(text)
+        import_function(text)
         return ReferenceSpec(source="function", name=text)
     import timm
 
@@ -85,7 +82,7 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             "where you trust that code: hwnas.load(PATH, allow_code=True), or --allow-code",
         )
     try:
-        module = _function(spec.name)()
+        module = import_function(spec.name)()
     except InputError:
         raise
     except Exception as error:
@@ -240,22 +237,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict", "save model.state_dict() with safetensors")
     return state
-
-
-def _function(name: str) -> Callable[[], object]:
-    module_name, _, function_name = name.partition(":")
-    folder = os.getcwd()  # noqa: PTH109
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        function: Callable[[], object] = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # whatever the user's module does while it is imported
-        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
-        raise InputError(
-            f"cannot import {name}: {kind}{first_line(error)}",
-            f"run hwnas where {module_name}.py lies, or install the package that holds it; "
-            f"`python -c 'import {module_name}'` shows what is wrong in it",
-        ) from error
-    if not callable(function) or inspect.ismodule(function):
-        raise InputError(f"{name} is not a function", "name a function without required arguments")
-    return function

@@ -40,13 +40,14 @@ CONVNEXT = ConvNextSpec(kernel=5, expand=2, depth=2, width=0.5, activation="gelu
 TRANSFORMER = TransformerSpec(depth=2, heads=2, head_channels=8, mlp=1.5, activation="gelu")
 ALL: tuple[FamilySpec, ...] = (INVERTED, RESIDUAL, CONVNEXT, TRANSFORMER)
 
-MAPS = [
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+MAPS: list[Shapes] = [
     ((16, 8, 8), (24, 4, 4)),
     ((16, 7, 5), (16, 7, 5)),
     ((16, 7, 9), (32, 4, 5)),
     ((8, 16, 16), (8, 4, 4)),
 ]
-TOKENS = [((16, 24), (16, 24)), ((17, 24), (17, 24)), ((10, 24), (10, 32))]
+TOKENS: list[Shapes] = [((16, 24), (16, 24)), ((17, 24), (17, 24)), ((10, 24), (10, 32))]
 
 residuals = st.builds(
     ResidualSpec,
@@ -81,9 +82,7 @@ def test_every_family_is_tested() -> None:
 
 
 @given(st.one_of(residuals, convnexts, transformers), st.sampled_from(MAPS + TOKENS))
-def test_costs_in_closed_form_are_those_of_the_module(
-    spec: FamilySpec, shapes: tuple[tuple[int, ...], tuple[int, ...]]
-) -> None:
+def test_costs_in_closed_form_are_those_of_the_module(spec: FamilySpec, shapes: Shapes) -> None:
     module = build_replacement(spec, *shapes)
     assert replacement_cost(spec, *shapes) == count(module, shapes[0])
     with torch.no_grad():
@@ -95,9 +94,7 @@ def test_costs_in_closed_form_are_those_of_the_module(
     list(itertools.product(ALL, MAPS + TOKENS)),
     ids=lambda value: getattr(value, "family", None),
 )
-def test_a_graph_computes_what_the_module_does_and_no_shapes(
-    spec: FamilySpec, shapes: tuple[tuple[int, ...], tuple[int, ...]]
-) -> None:
+def test_a_graph_computes_what_the_module_does_and_no_shapes(spec: FamilySpec, shapes: Shapes) -> None:
     import onnxruntime as ort
 
     module = build_replacement(spec, *shapes).eval()
@@ -111,9 +108,7 @@ def test_a_graph_computes_what_the_module_does_and_no_shapes(
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
 @pytest.mark.parametrize("shapes", [((16, 8, 8), (24, 4, 4)), ((17, 24), (17, 32))], ids=["map", "tokens"])
-def test_a_fresh_candidate_has_the_teachers_scale(
-    spec: FamilySpec, shapes: tuple[tuple[int, ...], tuple[int, ...]]
-) -> None:
+def test_a_fresh_candidate_has_the_teachers_scale(spec: FamilySpec, shapes: Shapes) -> None:
     module = build_replacement(spec, *shapes)
     channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
     mean, variance = torch.linspace(-40, 40, channels), torch.linspace(1e-4, 25, channels)

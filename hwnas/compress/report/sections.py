@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Sequence
 
 from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
+from hwnas.compress.checkpoint import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point
+from hwnas.compress.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.protocols import describe
@@ -43,7 +44,7 @@ def summary(stored: StoredRun) -> Section:
             rows.append(
                 [
                     "reference",
-                    percent(s.accuracy_reference),
+                    quantity(s.accuracy_reference, s.metric),
                     UNKNOWN,
                     milliseconds(s.latency_reference_ms),
                     "1",
@@ -54,8 +55,8 @@ def summary(stored: StoredRun) -> Section:
         rows.append(
             [
                 checkpoint.name,
-                percent(s.accuracy),
-                points(s.accuracy_difference),
+                quantity(s.accuracy, s.metric),
+                difference(s.accuracy_difference, s.metric),
                 milliseconds(s.latency_ms),
                 ratio(s.latency_ratio),
                 f"{s.macs / 1e6:,.2f}",
@@ -65,11 +66,12 @@ def summary(stored: StoredRun) -> Section:
     if not rows:
         content.append("No checkpoint has been emitted for this device yet.")
         return Section(heading="Summary", content=content)
-    columns = ("", "accuracy", "difference", "latency", "ratio", "MMACs", "k params")
+    metric = stored.checkpoints[0].summary.metric.name
+    columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
     protocols = sorted({checkpoint.summary.protocol for checkpoint in stored.checkpoints})
     content.append(
-        "In brackets: 95 % intervals. Accuracy on the test part; difference on the same images. Latency by "
+        "In brackets: 95 % intervals. Quality on the test part; difference on the same images. Latency by "
         f"the protocol {', '.join(protocols)}; the ratio is to the reference in the same session, the two "
         "interleaved. The reference’s row is of the session of the first checkpoint."
     )
