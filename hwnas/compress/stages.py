@@ -98,7 +98,7 @@ def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
         if len(names) > 1:
             before = list(children)[: list(children).index(names[0])]
             return (*before[-1:], *names)
-    points, _ = cut_points(model, input_shape)
+    points = distinct(cut_points(model, input_shape)[0], ())
     cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
     if len(cuts) < 2:
         raise InputError(
@@ -238,9 +238,8 @@ def _by_size(points: Sequence[CutPoint]) -> tuple[str, ...]:
     runs = [list(run) for _, run in itertools.groupby(maps, lambda point: point.shape[1:])]
     if len(runs) > 1:
         return tuple(run[-1].name for run in runs)
-    rank = 3 if maps else 2
     same = [list(run) for _, run in itertools.groupby(points, lambda point: point.shape)]
-    longest = max((run for run in same if len(run[0].shape) == rank), key=len, default=[])
+    longest = max(same, key=len, default=[])
     amount = min(EQUAL_BLOCKS, len(longest) - 1)
     if amount < 1:
         return ()

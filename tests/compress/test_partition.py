@@ -19,7 +19,7 @@ FAMILIES = {
     "mnasnet_100": 5,
     "tf_efficientnet_lite0": 5,
     "repvgg_a0": 4,
-    "ghostnet_100": 5,
+    "ghostnet_100": 4,
 }
 
 

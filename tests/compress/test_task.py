@@ -129,6 +129,9 @@ def test_data_of_ones_own_are_checked(workplace: Path) -> None:
     data = load_data("inkmap:centres")
     assert data.name == "inkmap:centres"
     assert data.hash != load_data("inkmap:masks").hash
+    assert load_data("inkmap:centres", 32).hash == data.hash
+    with pytest.raises(InputError, match="makes images of 32 × 32 pixels"):
+        load_data("inkmap:centres", 64)
     with pytest.raises(InputError, match=r"gave a int, not a hwnas\.Data"):
         load_data("inkmap:no_data")
     with pytest.raises(InputError, match="train has 1258 images and 1257 labels"):

@@ -53,7 +53,13 @@ def load_data(
             raise InputError(f"nobody says how large the images of {name} shall be", "give --image-size N")
         return _load(name, source, size, "RGB", progress)
     if ":" in name:
-        return call_for_data(name)
+        data = call_for_data(name)
+        if image_size not in (0, *data.image_shape[1:]):
+            raise InputError(
+                f"{name} makes images of {data.image_shape[2]} × {data.image_shape[1]} pixels",
+                "leave --image-size out, or let the function make others",
+            )
+        return data
     if name == "digits":
         if image_size not in (0, 32):
             raise InputError("digits are 32 pixels large", "leave --image-size out, or take other data")
