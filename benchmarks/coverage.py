@@ -1,4 +1,4 @@
-"""Which networks hwnas takes: where each is cut by default, and which families fit every block.
+"""Which networks hwnas takes: where each is cut by default, and which families fit its blocks.
 
 python benchmarks/coverage.py
 """
@@ -35,18 +35,23 @@ NETWORKS = (
 
 
 def fitting(parts: Partition) -> str:
-    """The families that stand in every block, of the space `mixed`."""
+    """The blocks in which each family of the space `mixed` has a candidate smaller than the block."""
     found: dict[str, set[int]] = {}
     for candidate in find_candidates(parts, load_space("mixed"), 24):
-        found.setdefault(candidate.spec.family, set()).add(candidate.part)
-    blocks = set(range(1, parts.block_count + 1))
-    return ", ".join(sorted(f for f, of in found.items() if of >= blocks))
+        if candidate.spec.family != "variant":
+            found.setdefault(candidate.spec.family, set()).add(candidate.part)
+    everywhere = set(range(1, parts.block_count + 1))
+    texts = [
+        family if blocks == everywhere else f"{family} ({', '.join(map(str, sorted(blocks)))})"
+        for family, blocks in sorted(found.items())
+    ]
+    return "all" if len(texts) == 4 and "(" not in "".join(texts) else ", ".join(texts)
 
 
 def main() -> None:
     """Print one row a network."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "workplace"))
-    print("| network | input | blocks | cut behind | other places | composed − whole | in every block |")
+    print("| network | input | blocks | cut behind | other places | composed − whole | families (blocks) |")
     print("|---|---|---|---|---|---|---|")
     for name in NETWORKS:
         torch.manual_seed(0)
