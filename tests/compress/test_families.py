@@ -25,6 +25,7 @@ from hwnas.compress.families.convnext import ConvNextSpec
 from hwnas.compress.families.residual import ResidualSpec
 from hwnas.compress.families.transformer import TransformerSpec
 from hwnas.compress.partition import partition
+from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
@@ -229,3 +230,12 @@ def test_architectures_keep_their_families(tmp_path: Path) -> None:
     )
     spec.save(path)
     assert ArchitectureSpec.read(path) == spec
+
+
+def test_every_family_is_drawn_with_a_bar_a_layer() -> None:
+    boxes = [Box(spec=spec, macs=1000) for spec in (None, *ALL)]
+    svg = draw(["stem", "block1", "block2", "block3", "block4"], [("network", boxes)])
+    bars = [rect for rect in svg.iter("rect") if "rx" in rect.attrib]
+    assert len(bars) == 1 + sum(spec.depth for spec in ALL)
+    texts = {text.text for text in svg.iter("text")}
+    assert {spec.name for spec in ALL} <= texts

@@ -219,9 +219,9 @@ def architectures(stored: StoredRun) -> Section:
     return Section(
         heading="Architectures",
         content=[
-            "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; a variant of the reference’s own "
-            "part green; the reference’s own grey. Length: expansion × width. Dashed: grouped "
-            "convolutions. Dot: squeeze-and-excitation.",
+            "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; attention, and a variant of "
+            "the reference’s own part, green; the reference’s own grey. Length: channels inside of a layer "
+            "over those of the block. Dashed: grouped convolutions. Dot: squeeze-and-excitation.",
             Drawing(svg=draw(parts, networks)),
         ],
     )
