@@ -29,8 +29,8 @@ class Box:
 def draw(parts: Sequence[str], networks: Sequence[tuple[str, Sequence[Box]]]) -> ElementTree.Element:
     """The networks side by side.
 
-    A candidate is drawn as one bar a layer: its colour tells the kernel, its length the channels inside of the
-    layer over those of the block, a dashed edge that its convolutions are grouped, a dot at its end
+    A candidate is drawn as one bar a layer: its colour tells the kernel, its length the channels inside
+    of the layer over those of the block, a dashed edge that its convolutions are grouped, a dot at its end
     squeeze-and-excitation.
 
     Args:
