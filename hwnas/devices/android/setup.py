@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder
+from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder, sources
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import LEFTOVER
 
@@ -147,11 +147,6 @@ def build_runner(ndk: str, say: Say) -> Path:
         shutil.copy2(Path(build, RUNNER_NAME), runner)
     say(f"runner: {runner}")
     return runner
-
-
-def sources() -> Path:
-    """The runner's C files."""
-    return Path(__file__).parent / "runner"
 
 
 def _cmake(*arguments: str) -> None:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from hwnas.cli.main import app
 from hwnas.devices.android import setup
-from hwnas.devices.android.libraries import runtime_folder
+from hwnas.devices.android.libraries import runtime_folder, sources
 from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import hwnas_cache, write_toml
 from hwnas.measurement import DeviceProfile
@@ -151,8 +151,8 @@ def test_cmake_builds_the_runner(tmp_path: Path) -> None:
 
 
 def test_the_package_brings_the_runner_s_sources() -> None:
-    assert setup.sources() == RUNNER_SOURCES
-    names = {path.name for path in setup.sources().iterdir()}
+    assert sources() == RUNNER_SOURCES
+    names = {path.name for path in sources().iterdir()}
     assert {"CMakeLists.txt", "runner.c", "graph.c", "ort.h"} <= names
 
 
