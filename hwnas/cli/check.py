@@ -82,9 +82,9 @@ def record(
         raise InputError("a network is named twice", "name each network once")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    networks = [find_network(model) for model in models]
     opened = open_device(load_profile(device))
     require_kind(opened, {"measured", "modelled"}, "a check")
+    networks = [find_network(model) for model in models]
     recorded = []
     with opened:
         fingerprint = opened.fingerprint()
