@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -227,6 +229,20 @@ def test_mistakes_are_told(hwnas: Hwnas, place: Path) -> None:
     refused(hwnas("check", "record", "a", "a", "--device", DEVICE), "named twice")
     refused(hwnas("check", "record", "absent.onnx", "--device", DEVICE), "cannot read absent.onnx")
     refused(hwnas("check", "record", "x.onnx", "--device", DEVICE, "--out", "no/a.json"), "no folder no")
+
+
+def test_a_check_that_is_terminated_leaves_no_worktree(
+    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(*_: object, **__: object) -> None:
+        assert git("worktree", "list").count("\n") == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    write_model(place / "model.onnx", 112_000)
+    monkeypatch.setattr("hwnas.profiles.check.check", terminated)
+    done = hwnas("check", "run", "model.onnx", "--baseline", "HEAD", "--device", DEVICE)
+    assert done.code == 143
+    assert git("worktree", "list").count("\n") == 0
 
 
 def test_outside_a_repository_a_revision_is_refused(
