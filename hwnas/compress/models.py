@@ -28,6 +28,8 @@ def find_network(text: str) -> Network:
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
     """
+    if not text.isprintable():
+        raise InputError(f"the name {text!a} is not text, and no document could hold it", "rename the file")
     return with_noise(_find(text))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -140,5 +139,4 @@ def _cell(text: str) -> str:
 
 def _xml_text(text: str) -> str:
     """Text without the control characters that XML 1.0 has no place for."""
-    allowed: Callable[[str], bool] = lambda character: character in "\t\n\r" or character >= " "  # noqa: E731
-    return "".join(filter(allowed, text))
+    return "".join(character for character in text if character in "\t\n\r" or character >= " ")

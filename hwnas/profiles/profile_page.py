@@ -150,6 +150,7 @@ def timeline(measurement: Measurement) -> page.Plot:
     """The runs in order, with the median of each repeat above them; of very many only some."""
     samples_ms = [*itertools.chain.from_iterable(measurement.repeats_ms)]
     step = max(1, len(samples_ms) // DRAWN)
+    ticks_ms = _ticks(min(samples_ms), max(samples_ms))
     runs_x = list(range(0, len(samples_ms), step))
     ends = [0, *itertools.accumulate(map(len, measurement.repeats_ms))]
     medians_x: list[int | None] = []
@@ -178,7 +179,12 @@ def timeline(measurement: Measurement) -> page.Plot:
         ],
         layout={
             **_layout("run", "latency in ms"),
-            "yaxis": {"title": {"text": "latency in ms"}, "type": "log"},
+            "yaxis": {
+                "title": {"text": "latency in ms"},
+                "type": "log",
+                "tickvals": ticks_ms,
+                "ticktext": [f"{tick_ms:.4g}" for tick_ms in ticks_ms],
+            },
             "showlegend": True,
             "legend": {"orientation": "h", "y": 1.12},
         },

@@ -177,6 +177,18 @@ def test_every_output_in_one_run(hwnas: Hwnas, place: Path, monkeypatch: pytest.
     assert "::error" in plain.err
 
 
+def test_what_was_found_is_shown_even_where_a_file_cannot_be_written(
+    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(hwnas)
+    write_model(place / "model.onnx", 112_000)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/null/summary.md")
+    done = hwnas("check", "run", "--json")
+    assert done.code == 2
+    assert json.loads(done.out)["exit_code"] == 1
+    assert "summary.md" in done.err
+
+
 def test_a_foreign_fingerprint_is_inconclusive(hwnas: Hwnas, place: Path) -> None:
     write_model(place / "model.onnx", 99_000)
     record(hwnas)
@@ -226,6 +238,10 @@ def test_mistakes_are_told(hwnas: Hwnas, place: Path) -> None:
     refused(hwnas("check", "run", "--device", "functional.toml"), "those of functional are functional")
     (place / "model.onnx").unlink()
     refused(hwnas("check", "run"), "cannot read model.onnx")
+
+    refused(
+        hwnas("check", "record", "\udcff.onnx", "--device", DEVICE), r"'\udcff.onnx' is not text", "rename"
+    )
     refused(hwnas("check", "record", "a", "a", "--device", DEVICE), "named twice")
     refused(hwnas("check", "record", "absent.onnx", "--device", DEVICE), "cannot read absent.onnx")
     refused(hwnas("check", "record", "x.onnx", "--device", DEVICE, "--out", "no/a.json"), "no folder no")
