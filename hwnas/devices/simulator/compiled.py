@@ -13,40 +13,17 @@ from typing import Any
 
 from numba import njit
 
-from . import (
-    closed_form,
-    growth,
-    loop_allocation,
-    loop_cost,
-    loop_nest,
-    loop_order,
-    map_sizes,
-    plan,
-    stack_layers,
-)
-
-SOURCES = (
-    closed_form,
-    growth,
-    loop_allocation,
-    loop_cost,
-    loop_nest,
-    loop_order,
-    map_sizes,
-    plan,
-    stack_layers,
-)
-
+from . import growth, loop_order, plan
 
 # Globals, because what an entry point encloses must be the same in every process.
 _plan, _grow, _order = plan.plan, growth.grow, loop_order.best_order
 
 
 def _stamp() -> int:
-    """A number that changes with any of the sources."""
+    """A number that changes with any source of this package."""
     digest = hashlib.sha256()
-    for module in SOURCES:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     return int(digest.hexdigest()[:15], 16)
 
 
