@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,10 @@ def written(tmp_path: Path, old: str, new: str) -> Path:
         ("ports = [1, 1, 0]", "ports = [1, 0, 0]", "ports"),
         ("mac_pj = 0.04\n", "mac_pj = 0.04\nvoltage = 1\n", "voltage"),
         ("[unroll]", "[unroll", "TOML"),
+        ("mac_pj = 0.04\n", "mac_pj = nan\n", "mac_pj = nan"),
+        ("clock_mhz = 1000\n", "clock_mhz = inf\n", "clock_mhz = inf"),
+        ("bytes = 32768\n", "bytes = inf\n", "bytes = inf"),
+        ("batch = 1\n", "batch = 1\npartial_sum_bits = 64\n", "one word of O takes 64"),
     ],
 )
 def test_nonsense_is_refused_with_its_key(tmp_path: Path, old: str, new: str, named: str) -> None:
@@ -115,6 +120,23 @@ def test_nonsense_is_refused_with_its_key(tmp_path: Path, old: str, new: str, na
         load_accelerator(written(tmp_path, old, new))
     assert named in str(error.value)
     assert error.value.fix
+
+
+def test_too_many_memories_are_refused() -> None:
+    shipped = load_accelerator()
+    sram = shipped.memories[-2]
+    with pytest.raises(InputError, match="operand O passes 9 memories"):
+        replace(shipped, memories=(*shipped.memories[:-1], *[sram] * 5, shipped.memories[-1]))
+    deepest = replace(shipped, memories=(*shipped.memories[:-1], *[sram] * 3, shipped.memories[-1]))
+    network = random_network(6)
+    assert Scheduler(deepest).schedule(network).macs >= network.macs
+    assert evaluate(network, deepest, mode="layer-by-layer").macs == network.macs
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load_accelerator(tmp_path / "mine.toml")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
