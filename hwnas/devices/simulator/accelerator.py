@@ -95,6 +95,11 @@ class Accelerator:
         """Index of the off-chip memory."""
         return len(self.memories) - 1
 
+    def on_chip_bytes(self, *operands: str) -> int:
+        """Bytes of the shared memories on chip that hold any of some operands."""
+        held = [m for m in self.memories[:-1] if m.shared and set(operands) & set(m.operands)]
+        return sum(m.size_bits for m in held) // 8
+
     def chain(self, operand: str) -> tuple[int, ...]:
         """Indices of the memories that hold an operand, innermost first."""
         if operand not in self._chains:

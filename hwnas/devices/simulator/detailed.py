@@ -14,7 +14,7 @@ from .forced import WHOLE, mode_name
 from .layers import Network, no_layers
 from .mapper import Mapper
 from .reference import reference_accelerator, reference_network
-from .result import LayerRow, Result, StackRow
+from .result import LayerRow, Result, StackRow, peak_onchip_bytes
 from .stacks import automatic_cuts, cut_stacks
 
 
@@ -121,11 +121,6 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
     rows = [row for stack in stacks for row in stack.layers]
     cycles = sum(row.cycles for row in rows)
     macs = sum(row.macs for row in rows)
-    peak = 0
-    for stack in stacks:
-        peak = max(
-            peak, stack.live_bytes + stack.cache_bytes + (stack.weight_bytes if stack.tiles > 1 else 0)
-        )
     return Result(
         network.name,
         accelerator.name,
@@ -134,7 +129,7 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
         sum(row.energy_pj for row in rows) / 1e9,
         round(sum(row.dram_read_bytes for row in rows)),
         round(sum(row.dram_write_bytes for row in rows)),
-        peak,
+        peak_onchip_bytes(stacks, accelerator),
         macs,
         macs / (cycles * accelerator.multipliers) if cycles else 0.0,
         stacks,

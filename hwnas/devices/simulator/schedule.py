@@ -20,7 +20,7 @@ from .accelerator import Accelerator, check_weights
 from .closed_form import Machine
 from .forced import MODE_NAMES, force
 from .layers import Network
-from .result import LayerRow, Result, StackRow
+from .result import LayerRow, Result, StackRow, peak_onchip_bytes
 from .table import Table, concatenate, machine, table
 
 # Tiles that are tried: the whole map and these fractions of its rows and columns.
@@ -118,7 +118,6 @@ class Scheduler:
         best, choice = self._plan(rows, last_use, forced)
         stacks = self._stacks(rows, last_use, choice, network if isinstance(network, Network) else None)
         figures = self._figures(best[-1, 0])
-        peak = max(s.live_bytes + s.cache_bytes + (s.weight_bytes if s.tiles > 1 else 0) for s in stacks)
         label = network.name if isinstance(network, Network) else name
         return Result(
             label,
@@ -128,7 +127,7 @@ class Scheduler:
             figures.energy_mj,
             figures.dram_read_bytes,
             figures.dram_write_bytes,
-            peak,
+            peak_onchip_bytes(stacks, self.accelerator),
             figures.macs,
             figures.macs / (figures.latency_cycles * self.accelerator.multipliers)
             if figures.latency_cycles

@@ -185,6 +185,14 @@ def test_peak_memory_stays_within_the_accelerator() -> None:
             if stack.tiles > 1:
                 assert stack.live_bytes + stack.cache_bytes <= 8 * 1024
                 assert stack.weight_bytes <= 4 * 1024
+        # Whole maps that do not fit spill; what is on chip never exceeds the chip.
+        for forced in (None, "layer-by-layer", "single-layer"):
+            network = random_network(seed, blocks=4)
+            for peak in (
+                Scheduler(accelerator).schedule(network, mode=forced).peak_onchip_bytes,
+                evaluate(network, accelerator, mode=forced or "fully-cached").peak_onchip_bytes,
+            ):
+                assert 0 < peak <= (1 + 8 + 4) * 1024
 
 
 def many_branches(count: int) -> Network:
