@@ -72,7 +72,9 @@ class SimulatorDevice(Device):
 
     def fingerprint(self) -> Fingerprint:
         accelerator = self._scheduler.accelerator
-        settings = {"accelerator": repr(accelerator), "options": dict(self.profile.options)}
+        # What the description says counts, not where it lies or whether a default is spelled out.
+        options = {key: value for key, value in self._options.items() if key not in ("accelerator", "batch")}
+        settings = {"accelerator": repr(accelerator), "options": options}
         return Fingerprint(
             chip=f"{accelerator.name} ({sha256_of_plain(settings)[:8]})",
             os_build="none",

@@ -27,10 +27,12 @@ def _stamp() -> int:
     return int(digest.hexdigest()[:15], 16)
 
 
-def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _entries(
+    stamp: int, cache: bool = True
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Entry points that enclose the stamp; the comparison with it never holds."""
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def plan_entry(
         layers: Any,
         last_use: Any,
@@ -47,7 +49,7 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
             return False
         return _plan(layers, last_use, heights, widths, forced, m, arrays, objective, best, choice)
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def grow_entry(
         layers: Any,
         last_use: Any,
@@ -63,7 +65,7 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
             return 0
         return _grow(layers, last_use, first, end, tile_y, tile_x, mode, m, arrays)
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def order_entry(nest: Any, hw: Any, fastest_tie: bool) -> Any:
         if stamp < 0:
             return hw.size
@@ -72,4 +74,8 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
     return plan_entry, grow_entry, order_entry
 
 
-plan_network, grow_stack, search_orders = _entries(_stamp())
+try:
+    plan_network, grow_stack, search_orders = _entries(_stamp())
+except RuntimeError:
+    # numba finds no folder that it may write to, so every process compiles for itself.
+    plan_network, grow_stack, search_orders = _entries(_stamp(), cache=False)
