@@ -6,15 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulated_networks import REFERENCE, needs_reference, random_network
+from simulated_networks import REFERENCE, add, conv, needs_reference, random_network
 
 from hwnas.devices.simulator import (
+    Network,
     Scheduler,
     accelerator_names,
     evaluate,
     load_accelerator,
     load_reference,
     reference_accelerator,
+    reference_network,
 )
 from hwnas.errors import InputError
 
@@ -120,6 +122,25 @@ def test_nonsense_is_refused_with_its_key(tmp_path: Path, old: str, new: str, na
         load_accelerator(written(tmp_path, old, new))
     assert named in str(error.value)
     assert error.value.fix
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+@pytest.mark.parametrize("mode", ["single-layer", "fully-cached"])
+def test_residual_networks_run_on_a_shipped_accelerator(name: str, mode: str) -> None:
+    """Both maps of an addition share a buffer that may hold only one of them at the array's full width."""
+    layers = (conv("stem", -1, 64, 3, 56), conv("body", 0, 64, 64, 56), add("add", 0, 1, 64, 56))
+    network = Network("residual", layers, 3, 56, 56)
+    result = evaluate(network, load_accelerator(name), mode=mode, tile=(56, 14))
+    assert result.macs == network.macs
+
+
+@pytest.mark.parametrize("key", ["id", "kind", "rows", "inputs"])
+def test_a_reference_layer_without_a_key_is_refused(key: str) -> None:
+    first = {"id": -1, "kind": "input", "channels": 3, "rows": 8, "cols": 8}
+    layer = {"id": 0, "kind": "conv", "inputs": [-1], "K": 4, "C": 3, "rows": 8, "cols": 8}
+    assert len(reference_network([first, layer]).layers) == 1
+    with pytest.raises(InputError, match=f"lacks {key}"):
+        reference_network([first, {k: v for k, v in layer.items() if k != key}])
 
 
 def test_too_many_memories_are_refused() -> None:
