@@ -15,7 +15,7 @@ from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
-from hwnas.compress.emit import emit_checkpoints
+from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
@@ -109,9 +109,17 @@ def compress(
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
         write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
         outcome = search_device(run, stitcher, settings, search, target, progress)
-        checkpoints = emit_checkpoints(
-            run, reference, stitcher, settings, search, target, outcome, command, progress
+        emission = Emission(
+            run=run,
+            reference=reference,
+            stitcher=stitcher,
+            settings=settings,
+            search=search,
+            target=target,
+            command=command,
+            progress=progress,
         )
+        checkpoints = emit_checkpoints(emission, outcome)
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
