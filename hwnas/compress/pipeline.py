@@ -31,7 +31,7 @@ from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher
-from hwnas.compress.task import quantity
+from hwnas.compress.task import data_for, load_task, quantity
 from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
@@ -70,6 +70,12 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     """
     space = load_space(settings.space)
     data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
+    task = load_task(settings.task)
+    if (fitting := data_for(task, data)) is not data:
+        progress.say(
+            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
+        )
+        data = fitting
     initial = initial_reference(settings, data, allow_code=allow_code)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)

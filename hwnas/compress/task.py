@@ -7,7 +7,7 @@ their quality.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import torch
@@ -193,6 +193,14 @@ def load_task(text: str) -> Task:
     raise InputError(f"unknown task {text!r}", f"{hint}tasks: {', '.join(TASKS)}, or module:NAME")
 
 
+def data_for(task: Task, data: Data) -> Data:
+    """The data without their labels where those are classes, which are targets of classification alone."""
+    if task is CLASSIFICATION or not data.class_names:
+        return data
+    train, val, test = (replace(part, labels=None) for part in (data.train, data.val, data.test))
+    return replace(data, train=train, val=val, test=test, class_names=(), imagenet=())
+
+
 def check_output(task: Task, output: object, data: Data, model: str) -> None:
     """Make sure that a network gives what a task and its data ask for. output: for two images.
 
@@ -219,10 +227,10 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
     targets = data.train.labels
     if targets is None:
         return
-    if task is not CLASSIFICATION and data.class_names:
+    if task is CLASSIFICATION and not data.class_names:
         raise InputError(
-            f"{data.name} has classes, which are no targets of {task.name}",
-            "put the images into one folder, without labels, or give --data module:function (docs/data.md)",
+            f"{data.name} has labels, but no names of classes",
+            "let it say class_names, or name the task that its targets are for: --task",
         )
     try:
         score, loss = task.score(output, targets[:2]), task.loss(output, targets[:2])

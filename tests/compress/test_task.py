@@ -92,14 +92,11 @@ def test_an_interval_of_figures_is_the_normal_one() -> None:
             r"does not give logits \(B, classes\), it gives shape \(2, 10, 4, 4\)",
         ),
         (CLASSIFICATION, (2, 7), "tells 7 classes apart, noise has 10"),
-        (REGRESSION, (2, 10), "has classes, which are no targets of regression"),
         (SEGMENTATION, (2, 10), r"does not give logits \(B, classes, h, w\)"),
     ],
 )
 def test_outputs_that_do_not_fit_are_told(task: Any, shape: tuple[int, ...], cause: str) -> None:
     data = make_data()
-    if task is REGRESSION:
-        shape = (2, 1)
     with pytest.raises(InputError, match=cause) as error:
         check_output(task, torch.zeros(shape), data, "net")
     assert error.value.fix
@@ -109,6 +106,9 @@ def test_masks_for_values_are_told(workplace: Path) -> None:
     data = load_data("inkmap:masks")
     with pytest.raises(InputError, match="1024 targets"):
         check_output(REGRESSION, torch.zeros(2, 5), data, "net")
+    with pytest.raises(InputError, match="do not fit values"):
+        flat = replace(data, train=replace(data.train, labels=torch.zeros(len(data.train), 5, 2)))
+        check_output(replace(REGRESSION, outputs=lambda data: None), torch.zeros(2, 5), flat, "net")
     with pytest.raises(InputError, match="do not fit logits"):
         check_output(SEGMENTATION, torch.zeros(2, 5, 8, 8), load_data("inkmap:centres"), "net")
 
@@ -170,12 +170,22 @@ def test_what_is_wrong_with_data_of_ones_own_is_named(
     assert "docs/data.md" in error.value.fix
 
 
-def run(place: Path, out: str, **changed: Any) -> Any:
+class Heard(Progress):
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def run(place: Path, out: str, said: list[str] | None = None, **changed: Any) -> Any:
     library = replace(
         LIBRARY,
         **({"train_epochs": 2, "steps": 8, "batch_size": 64, "per_block": 2, "image_size": 0} | changed),
     )
-    return run_job(library, replace(SEARCH, finetune_epochs=1), place / out, "hwnas compress …", Progress())
+    search = replace(SEARCH, finetune_epochs=1)
+    heard = Heard([] if said is None else said)
+    return run_job(library, search, place / out, "hwnas compress …", heard, allow_code=True)
 
 
 def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Path) -> None:
@@ -197,12 +207,12 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     assert "- Agreement of pixels: " in card
     assert "accura" not in card
 
-    pictures(workplace / "photos", "2021", count=30)
-    unlabelled = run(
-        workplace, "other", data="folder:photos", weights="run/reference/model.safetensors", image_size=32,
-        batch_size=16, **job,
-    )  # fmt: skip
+    pictures(workplace / "photos", "2021", "2022", count=15)
+    said: list[str] = []
+    again: dict[str, Any] = {"model": "run/reference", "weights": "given", "task": "segmentation"}
+    unlabelled = run(workplace, "other", said, data="folder:photos", image_size=32, batch_size=16, **again)
     (checkpoint,) = unlabelled["checkpoints"]
+    assert "folder:photos has classes, which are no targets of segmentation: it serves without labels" in said
     assert checkpoint["accuracy"] is None
     assert 0 <= checkpoint["agreement"]["value"] <= 1
     assert load_file(workplace / "other/reference/model.safetensors").keys()
@@ -239,6 +249,6 @@ def test_the_command_line_says_what_the_task_is_measured_by(workplace: Path) -> 
     assert ", mean absolute difference to the reference" in done.stdout
     done = run_hwnas(workplace, *arguments, "--task=classification", "--out=other")
     assert done.returncode == 2
-    assert "do not fit logits (B, classes) of inkmap:finder" in done.stderr
+    assert "inkmap:centres has labels, but no names of classes" in done.stderr
     assert "fix: " in done.stderr
     assert "Traceback" not in done.stderr
