@@ -250,7 +250,7 @@ def _measured_costs(
 
     def ratio(objective: Objective, choices: Choices) -> float:
         if objective in TIMED:
-            return measured[choices].anchor_ratio
+            return _time_ratio(stitcher, choices, measured[choices])
         if objective == "energy":
             return energy_mj(measured[choices]) / whole_mj
         return _counted_ratio(stitcher, objective, choices)
@@ -276,6 +276,11 @@ def _measured_costs(
             )
         whole_mj = energy_mj(anchor)
     return costs
+
+
+def _time_ratio(stitcher: Stitcher, choices: Choices, measurement: Measurement) -> float:
+    """To the anchor; the anchor's own is 1, whatever noise there is between two measurements of it."""
+    return 1.0 if choices == stitcher.anchor else measurement.anchor_ratio
 
 
 def _suffix(objectives: tuple[Objective, ...]) -> str:
@@ -313,7 +318,7 @@ def _row(
         "params": params,
     }
     if measurement is not None and anchor_latency_ms is not None:
-        row["latency_ms"] = measurement.anchor_ratio * anchor_latency_ms
+        row["latency_ms"] = _time_ratio(stitcher, point.choices, measurement) * anchor_latency_ms
         row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
         row["energy_mj"] = measurement.metrics.get("energy_mj")
     return row
