@@ -103,15 +103,21 @@ def compress(
         check_exports(library, parts, progress)
         refused = check_device(library, parts, target.profile, progress)
         reference = prepare_reference(job.initial, parts, run, settings, data, progress)
-        known = _say_reference(reference, settings, progress)
+        known = _say_reference(reference, settings, job.initial.to_train, progress)
         build_library(library, reference, settings, run.account, progress)
         require_choices(parts, library.entries(), refused, target.profile)
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
         write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
         outcome = search_device(run, stitcher, settings, search, target, progress)
-        checkpoints = emit_checkpoints(
-            run, reference, stitcher, settings, search, target, outcome, command, progress
-        )
+        try:
+            checkpoints = emit_checkpoints(
+                run, reference, stitcher, settings, search, target, outcome, command, progress
+            )
+        except HwnasError:
+            written = _report(run, target.profile.name, progress)
+            if written is not None:
+                progress.say(f"report: {written}")
+            raise
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
@@ -127,13 +133,16 @@ def compress(
     }
 
 
-def _say_reference(reference: Reference, settings: LibrarySettings, progress: Progress) -> Interval | None:
+def _say_reference(
+    reference: Reference, settings: LibrarySettings, trained: bool, progress: Progress
+) -> Interval | None:
     """Say how accurate the reference is; None without labels."""
     data, parts = reference.data, reference.parts
     correct = training.correct_answers(reference.module(), data)
     known = None if correct is None else accuracy(correct)
     if known is not None and known.low <= 1 / len(data.class_names):
-        progress.say("the reference only guesses; --weights none trains it on the data first")
+        fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
+        progress.say(f"the reference only guesses; {fix}")
     progress.say(
         f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"

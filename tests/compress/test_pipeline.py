@@ -511,9 +511,31 @@ def test_a_search_on_a_measured_device_goes_on_to_the_same_front(copy: Path, wor
         assert (copy / "devices/real/front.json").read_bytes() == written
 
 
+def test_the_reference_costs_what_the_reference_costs(copy: Path, workplace: Path) -> None:
+    (workplace / "fast.toml").write_text(
+        'name = "fast"\nwarmup_s = 0.0\nmin_runs = 2\nmin_s = 0.0\n'
+        "repeats = 2\nmax_repeats = 2\nmax_spread = 1.0\n"
+    )
+    run(copy, device="cpu", protocol="fast.toml", picks=())
+    searched, front = (
+        json.loads((copy / f"devices/cpu/{name}.json").read_text()) for name in ("search", "front")
+    )
+    first = searched["points"][0]
+    assert (first["choices"], first["costs"]) == ([0, 0, 0, 0], [1.0])
+    for row in front["front"]:
+        assert row["latency_ms"] == pytest.approx(
+            row["cost_ratios"]["latency"] * front["reference_latency_ms"]
+        )
+
+
 def test_several_picks_and_one_that_is_not_reached(copy: Path) -> None:
+    report = copy / "devices/steady/report.html"
+    report.unlink()
+    watch = Watch()
     with pytest.raises(InputError, match="speedup=1000"):
-        run(copy, picks=("speedup=1.2", "speedup=1000", "latency-ms=3.5"), finetune_epochs=1)
+        run(copy, picks=("speedup=1.2", "speedup=1000", "latency-ms=3.5"), finetune_epochs=1, watch=watch)
+    assert "steady-speedup-1.2" in report.read_text()
+    assert f"report: {report}" in watch.said
     names = sorted(path.name for path in (copy / "checkpoints").iterdir())
     assert names == ["steady-knee", "steady-latency-ms-3.5", "steady-speedup-1.2"]
     result = run(copy, picks=("speedup=1.2", "latency-ms=3.5"), finetune_epochs=1)
