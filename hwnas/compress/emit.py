@@ -17,8 +17,8 @@ from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Point, pick
-from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.search import Point, check_rule, pick
+from hwnas.compress.settings import TIMED, LibrarySettings, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
@@ -88,6 +88,7 @@ def emit_checkpoints(
         measurements = _measure(run, stitcher, target, todo, progress)
         answers = training.answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
+            _say_missed(finished, measurement, search, progress)
             _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
@@ -204,6 +205,23 @@ def _measure(
                 )
             measurements[network_hash] = result
     return [measurements[finished.network.hash] for finished in todo]
+
+
+def _say_missed(
+    finished: _Finished, measurement: Measurement, search: SearchSettings, progress: Progress
+) -> None:
+    """Say so where a network surely misses, by the protocol `report`, the bound by which it was picked."""
+    limit = check_rule(finished.rule, search.objectives)
+    if limit is None or not {*TIMED} & {*search.objectives}:
+        return
+    in_ms = finished.rule.startswith("latency-ms")
+    found = median_interval(measurement.medians_ms if in_ms else measurement.anchor_ratios)
+    if found.low > limit:
+        progress.say(
+            f"{finished.name} misses {finished.rule}: {'ms' if in_ms else 'ratio'} {found.value:.3f} "
+            f"[{found.low:.3f}, {found.high:.3f}], not {limit:.3f}. The search measured it shorter, or at a "
+            "busier moment; --protocol search or report measures longer"
+        )
 
 
 def _write(

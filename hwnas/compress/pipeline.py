@@ -18,7 +18,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
 from hwnas.compress.emit import emit_checkpoints
 from hwnas.compress.executor import run_local
-from hwnas.compress.front import Target, search_device
+from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
 from hwnas.compress.operators import check_device, check_exports, require_choices
@@ -31,11 +31,11 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import accuracy
-from hwnas.compress.stitch import Stitcher
+from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
-from hwnas.network import export_onnx
+from hwnas.network import Network, export_onnx
 from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -102,6 +102,8 @@ def compress(
         library.add(job.candidates)
         check_exports(library, parts, progress)
         refused = check_device(library, parts, target.profile, progress)
+        if "energy" in search.objectives:
+            require_energy(target.profile, Network("the reference", own_parts(parts), _calibration(data)))
         reference = prepare_reference(job.initial, parts, run, settings, data, progress)
         known = _say_reference(reference, settings, job.initial.to_train, progress)
         build_library(library, reference, settings, run.account, progress)

@@ -427,8 +427,28 @@ def test_energy_is_searched_where_the_device_tells_it(copy: Path) -> None:
         assert row["cost_ratios"] == {"energy": row["energy_mj"] / whole["energy_mj"]}
         assert row["latency_ms"] > 0
     assert min(row["cost_ratios"]["energy"] for row in front["front"]) < 1
-    with pytest.raises(HwnasError, match="tells no energy"):
-        run(copy, objectives=("energy",), generations=2)
+
+
+def test_a_device_without_energy_is_refused_before_anything_is_trained(workplace: Path) -> None:
+    watch = Watch()
+    with pytest.raises(InputError, match="steady tells no energy"):
+        run(workplace / "new", objectives=("latency", "energy"), watch=watch)
+    assert set(watch.steps) == {"check exports"}
+
+
+def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "hwnas.compress.emit.pick", lambda front, rule, *more: max(front, key=lambda p: p.costs)
+        )
+        watch = Watch()
+        run(copy, picks=("speedup=1.5",), finetune_epochs=1, watch=watch)
+    (said,) = [text for text in watch.said if "misses" in text]
+    assert "steady-speedup-1.5 misses speedup=1.5: ratio 1.0" in said
+    assert "not 0.667" in said
+    watch = Watch()
+    run(copy, picks=("speedup=1.1",), finetune_epochs=1, watch=watch)
+    assert not [text for text in watch.said if "misses" in text]
 
 
 def test_three_objectives_at_once(copy: Path) -> None:
