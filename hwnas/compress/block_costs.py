@@ -137,7 +137,7 @@ def measured_block_costs(
         reference_latency_ms=None if any(stitcher.anchor) else anchor_ms,
         anchor_latency_ms=anchor_ms,
         threshold=threshold,
-        parts=_filtered(stitcher, costs, metric, objectives, threshold),
+        parts=_filtered(stitcher, costs, metric, objectives, threshold, known),
     )
 
 
@@ -160,8 +160,10 @@ def _filtered(
     metric: str,
     objectives: Sequence[Objective],
     threshold: float,
+    measurements: Mapping[Key, Measurement] | None = None,
 ) -> tuple[PartCosts, ...]:
     """The choices of each part with their costs, filtered."""
+    single = {key: m.metrics.get("single_layers_ms") for key, m in (measurements or {}).items()}
     counted = [("macs", "params").index(objective) for objective in objectives if objective not in MEASURED]
     parts = []
     for part, name in enumerate(stitcher.parts.names):
@@ -173,6 +175,7 @@ def _filtered(
                 choice=choice,
                 name=stitcher.part_name(part, choice),
                 loss=stitcher.part_loss(part, choice, metric),
+                single_layers_ms=single.get((part, choice)),
                 other_costs=tuple(stitcher.part_cost(part, choice)[i] for i in counted),
             )
             if isinstance(cost, MeasurementFailure):

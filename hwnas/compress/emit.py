@@ -36,6 +36,24 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Emission:
+    """What every checkpoint of one search is made from.
+
+    Attributes:
+        command: that the user gave, for the model cards.
+    """
+
+    run: RunDirectory
+    reference: Reference
+    stitcher: Stitcher
+    settings: LibrarySettings
+    search: SearchSettings
+    target: Target
+    command: str
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Finished:
     """A picked network, trained, not yet measured."""
 
@@ -49,17 +67,7 @@ class _Finished:
     state_file: Path
 
 
-def emit_checkpoints(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    settings: LibrarySettings,
-    search: SearchSettings,
-    target: Target,
-    outcome: SearchOutcome,
-    command: str,
-    progress: Progress,
-) -> list[tuple[Path, Summary]]:
+def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[Path, Summary]]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
     The picked networks and the anchor (the reference, where the device accepts it) are measured together,
@@ -69,9 +77,10 @@ def emit_checkpoints(
         InputError: a pick that no point of the front reaches; the others are written first.
         DeviceError: the device cannot run a finished network.
     """
+    run = emission.run
     unreached: InputError | None = None
     picked: list[tuple[str, Point]] = []
-    for rule in search.picks:
+    for rule in emission.search.picks:
         try:
             picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
         except InputError as error:
@@ -79,17 +88,14 @@ def emit_checkpoints(
     todo = []
     for rule, point in picked:
         path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
-        if not _is_written(path, point.choices, search, outcome):
-            device = outcome.device
-            todo.append(
-                _finish(run, reference, stitcher, settings, search, device, path.name, rule, point, progress)
-            )
+        if not _is_written(path, point.choices, emission.search, outcome):
+            todo.append(_finish(emission, path.name, rule, point))
     if todo:
-        measurements = _measure(run, stitcher, target, todo, progress)
-        answers = training.answers(reference.module(), reference.data)
+        measurements = _measure(emission, todo)
+        answers = training.answers(emission.reference.module(), emission.reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _say_missed(finished, measurement, search, progress)
-            _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
+            _say_missed(emission, finished, measurement)
+            _write(emission, finished, measurement, answers)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
@@ -113,36 +119,28 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
     return same_network and same_training and same_device
 
 
-def _finish(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    settings: LibrarySettings,
-    search: SearchSettings,
-    device: str,
-    name: str,
-    rule: str,
-    point: Point,
-    progress: Progress,
-) -> _Finished:
-    data, teacher = reference.data, reference.module()
+def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished:
+    run, reference, stitcher = emission.run, emission.reference, emission.stitcher
+    settings, epochs = emission.settings, emission.search.finetune_epochs
+    data = reference.data
     module = stitcher.module(point.choices)
     training.recalibrate(module, data, settings.batch_size)
     stitched = training.correct_answers(module, data)
     joined = "-".join(str(choice) for choice in point.choices)
-    state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
+    state_file = run.checkpoints / f".finetune-{joined}-{epochs}.safetensors"
     macs, _ = stitcher.cost(point.choices)
     images = training.images_per_epoch(data, settings.batch_size)
 
     def after_epoch(done: int, loss: float) -> None:
+        device = emission.target.profile.name
         run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
-        progress.advance(f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}")
+        emission.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}")
 
     training.fit(
         module,
         data,
-        training.distillation_loss(teacher),
-        epochs=search.finetune_epochs,
+        training.distillation_loss(reference.module()),
+        epochs=epochs,
         batch_size=settings.batch_size,
         learning_rate=FINETUNE_LEARNING_RATE,
         seed=settings.seed,
@@ -179,15 +177,14 @@ def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:
         )
 
 
-def _measure(
-    run: RunDirectory, stitcher: Stitcher, target: Target, todo: Sequence[_Finished], progress: Progress
-) -> list[Measurement]:
+def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]:
+    stitcher, profile, progress = emission.stitcher, emission.target.profile, emission.progress
     names = {finished.network.hash: finished.name for finished in todo}
     measurements = {}
     with (
-        MeasurementStore(measurements_file(run.device(target.profile.name), stitcher)) as store,
+        MeasurementStore(measurements_file(emission.run.device(profile.name), stitcher)) as store,
         Session(
-            open_device(target.profile),
+            open_device(profile),
             REPORT,
             store,
             anchor=stitcher.network(stitcher.anchor),
@@ -207,17 +204,16 @@ def _measure(
     return [measurements[finished.network.hash] for finished in todo]
 
 
-def _say_missed(
-    finished: _Finished, measurement: Measurement, search: SearchSettings, progress: Progress
-) -> None:
+def _say_missed(emission: Emission, finished: _Finished, measurement: Measurement) -> None:
     """Say so where a network surely misses, by the protocol `report`, the bound by which it was picked."""
-    limit = check_rule(finished.rule, search.objectives)
-    if limit is None or not {*TIMED} & {*search.objectives}:
+    objectives = emission.search.objectives
+    limit = check_rule(finished.rule, objectives)
+    if limit is None or not {*TIMED} & {*objectives}:
         return
     in_ms = finished.rule.startswith("latency-ms")
     found = median_interval(measurement.medians_ms if in_ms else measurement.anchor_ratios)
     if found.low > limit:
-        progress.say(
+        emission.progress.say(
             f"{finished.name} misses {finished.rule}: {'ms' if in_ms else 'ratio'} {found.value:.3f} "
             f"[{found.low:.3f}, {found.high:.3f}], not {limit:.3f}. The search measured it shorter, or at a "
             "busier moment; --protocol search or report measures longer"
@@ -225,16 +221,9 @@ def _say_missed(
 
 
 def _write(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    search: SearchSettings,
-    target: Target,
-    command: str,
-    finished: _Finished,
-    measurement: Measurement,
-    reference_answers: Tensor,
+    emission: Emission, finished: _Finished, measurement: Measurement, reference_answers: Tensor
 ) -> None:
+    reference, stitcher, profile = emission.reference, emission.stitcher, emission.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
@@ -243,7 +232,7 @@ def _write(
     reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
-        device=target.profile.name,
+        device=profile.name,
         data=reference.data.name,
         choices=finished.choices,
         latency_ms=median_interval(measurement.medians_ms),
@@ -254,7 +243,7 @@ def _write(
         accuracy_stitched=_accuracy(finished.stitched),
         accuracy=_accuracy(correct),
         accuracy_in_precision=_accuracy(
-            _correct_in_precision(finished.network, reference.data, target.profile.precision)
+            _correct_in_precision(finished.network, reference.data, profile.precision)
         ),
         accuracy_reference=_accuracy(reference_correct),
         accuracy_difference=None
@@ -265,14 +254,14 @@ def _write(
         macs_reference=macs_reference,
         params=params,
         params_reference=params_reference,
-        finetune_epochs=search.finetune_epochs,
+        finetune_epochs=emission.search.finetune_epochs,
         protocol=measurement.protocol.name,
         fingerprint=measurement.fingerprint.id,
-        command=command,
+        command=emission.command,
     )
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
-        run.checkpoints / finished.name,
+        emission.run.checkpoints / finished.name,
         module=finished.module,
         architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
         network=finished.network,

@@ -16,7 +16,7 @@ from hwnas.compress.architecture import build_part
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
-from hwnas.compress.emit import emit_checkpoints
+from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
@@ -111,10 +111,18 @@ def compress(
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
         write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
         outcome = search_device(run, stitcher, settings, search, target, progress)
+        emission = Emission(
+            run=run,
+            reference=reference,
+            stitcher=stitcher,
+            settings=settings,
+            search=search,
+            target=target,
+            command=command,
+            progress=progress,
+        )
         try:
-            checkpoints = emit_checkpoints(
-                run, reference, stitcher, settings, search, target, outcome, command, progress
-            )
+            checkpoints = emit_checkpoints(emission, outcome)
         except HwnasError:
             written = _report(run, target.profile.name, progress)
             if written is not None:
