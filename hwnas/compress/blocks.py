@@ -50,7 +50,7 @@ class InvertedBottleneckSpec:
     @property
     def kind(self) -> tuple[str, ...]:
         """What candidates of one kind have in common; a few of a space are taken in turn from each."""
-        return self.family, self.activation, str(self.se), self.layer
+        return self.family, self.layer, self.activation, str(self.se)
 
     @property
     def name(self) -> str:

@@ -58,8 +58,8 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
 
     Args:
         per_block: how many a block gets at most, instead of what the space says; 0 leaves it to the space.
-            They are taken in turn from each kind (activation, attention, layer type), and evenly spaced in
-            MACs within a kind.
+            They are taken in turn from each kind (layer type, activation, attention; a layer type's kinds
+            follow each other), and evenly spaced in MACs within a kind.
 
     Raises:
         InputError: no block has a candidate that fits, or a block is not between image maps.

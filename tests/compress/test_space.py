@@ -19,6 +19,7 @@ from hwnas.compress.variants import VariantSpec
 from hwnas.errors import InputError
 
 COMPRESSION = load_space("compression")
+PAPERS = {"compression", "donna", "donnav2", "mobilenetv3"}
 
 
 @pytest.fixture(scope="module", params=[32, 224])
@@ -136,6 +137,10 @@ def test_a_stated_few_of_any_space(b0: Partition, name: str, amount: int) -> Non
         assert kinds.total() == min(amount, of_space.total())
         assert len(kinds) == min(amount, len(of_space))
         assert all(k == of_space[kind] or max(kinds.values()) - k <= 1 for kind, k in kinds.items())
+        for inside in (0, 2 if name in PAPERS else 1):  # the family, and the activation
+            if name != "residual" and (name != "mixed" or inside == 0):
+                found, all_of_it = ({kind[inside] for kind in of} for of in (kinds, of_space))
+                assert len(found) == min(amount, len(all_of_it))
 
 
 def test_stem_and_head_have_variants_of_themselves(b0: Partition) -> None:
@@ -234,6 +239,7 @@ width = 1.5
         ('activation = "relu"\n', 'activation = "tanh"\n', "together.0.activation"),
         ('activation = "relu"\n', "", "activation is missing"),
         ("se = false\n", 'se = "sometimes"\n', "together.0.se"),
+        ("se = false\n", "se = 1\n", "together.0.se"),
         ('activation = "relu"\nse = false', 'activation = "swish"\nse = true', "together holds"),
         ("width = [0.5, 1.0]", "width = [1.0]\nse = [true]", "se stands in properties and in together"),
         ("smaller = false", "smaller = 0", "smaller"),

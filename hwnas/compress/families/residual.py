@@ -47,7 +47,7 @@ class ResidualSpec:
     @property
     def kind(self) -> tuple[str, ...]:
         """As for `InvertedBottleneckSpec`."""
-        return self.family, self.activation, str(self.se), self.layer
+        return self.family, self.layer, self.activation, str(self.se)
 
     @property
     def name(self) -> str:
