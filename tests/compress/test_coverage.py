@@ -48,9 +48,10 @@ def photos(workplace: Path) -> Path:
 
 
 @pytest.mark.parametrize("model", NETWORKS)
-def test_a_network_goes_all_the_way(photos: Path, model: str) -> None:
+def test_a_network_goes_all_the_way(photos: Path, model: str, caplog: pytest.LogCaptureFixture) -> None:
     out = photos / "run"
     result = run_job(replace(LIBRARY, model=model), SEARCH, out, "hwnas compress …", Progress())
+    assert caplog.records == []
     with Library(out / "library") as library:
         entries = library.entries()
     assert {entry.state for entry in entries} == {"done"}, [entry.reason for entry in entries]

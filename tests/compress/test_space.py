@@ -70,11 +70,7 @@ def test_the_donna_space_is_the_one_that_is_printed() -> None:
         for t in ("depthwise", "grouped")
         for w in (0.5, 1.0)
     }
-    papers, others = (
-        {"compression", "donna", "donnav2", "mobilenetv3"},
-        {"residual", "convnext", "transformer"},
-    )
-    assert papers | others | {"mixed"} == set(space_names())
+    assert PAPERS | {"residual", "convnext", "transformer", "mixed"} == set(space_names())
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.2])
