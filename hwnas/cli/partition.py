@@ -78,6 +78,7 @@ def _plain(
             }
         )
     return {
+        "schema": "hwnas.partition/1",
         "model": model,
         "input_shape": list(shape),
         "cuts": list(parts.cuts) if parts else None,

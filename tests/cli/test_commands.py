@@ -21,6 +21,7 @@ COMMANDS = (
     "devices",
     "report",
     "space",
+    "partition",
     "check record",
     "check run",
     "compare",

@@ -163,7 +163,9 @@ def test_the_command_shows_cuts_places_and_reasons(workplace: Path) -> None:
     assert done.returncode == 2
     assert "inside a skip" in done.stderr
     plain = json.loads(done.stdout)
+    assert plain["schema"] == "hwnas.partition/1"
     assert plain["cuts"] is None
+    assert plain["parts"] == []
     assert "fork2" in [place["name"] for place in plain["cut_points"]]
     done = run_hwnas(workplace, "partition", "branches:make", "--json", "--cut=entry,fork1")
     plain = json.loads(done.stdout)
