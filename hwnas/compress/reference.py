@@ -201,8 +201,8 @@ def _fit_positions(state: dict[str, Tensor], module: nn.Module) -> dict[str, Ten
     grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
     if given is None or wanted is None or grid is None or given.ndim != 3 or given.shape == wanted.shape:
         return state
-    others = 0 if module.no_embed_class else module.num_prefix_tokens
-    tokens = given.shape[1] - int(others)  # type: ignore[arg-type]
+    others = 0 if getattr(module, "no_embed_class", False) else getattr(module, "num_prefix_tokens", 0)
+    tokens = given.shape[1] - others
     if given.shape[2] != wanted.shape[2] or tokens < 1 or math.isqrt(tokens) ** 2 != tokens:
         return state
     from timm.layers import resample_abs_pos_embed
