@@ -172,7 +172,6 @@ def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwna
         (("space", "tinynet:make", "--cut", ",stem"), "has no module ''", "choose another"),
         (("space", "tinynet:make", "--cut", "stages.1,stages.0"), "does not come after", "order"),
         (("space", "tinynet:make", "--image-size", "1"), "cannot take images of shape (3, 1, 1)", ""),
-        (("partition", "tinynet:make", "--cut", "stem,stages.0.1.body"), "inside a skip", "addition"),
         (("space", "no_module:make"), "No module named 'no_module'", ""),
     ],
 )
