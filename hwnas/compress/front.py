@@ -13,7 +13,8 @@ from hwnas.compress.block_costs import counted_block_costs, energy_mj, measured_
 from hwnas.compress.operators import check_forbidden
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
+from hwnas.compress.evolution import search
+from hwnas.compress.search import Costs, Point, check_rule, pareto_front
 from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.errors import DeviceError
