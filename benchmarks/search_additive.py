@@ -2,9 +2,9 @@
 
     python benchmarks/search_additive.py [--evaluations N] [--seeds N]
 
-Losses and costs of the blocks' choices are drawn at random: costs are lognormal, losses fall with the cost and
-scatter. Hypervolume is up to a corner 5 % beyond the exact front's ends. "Plain" is pymoo's NSGA-II with uniform
-crossover and a random reset, which is what the learned operators are added to.
+Losses and costs of the blocks' choices are drawn at random: costs are lognormal, losses fall with the cost
+and scatter. Hypervolume is up to a corner 5 % beyond the exact front's ends. "Plain" is pymoo's NSGA-II
+with uniform crossover and a random reset, which is what the learned operators are added to.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def main() -> None:
             "plain": plain(tables, options.evaluations, seed),
         }
         learned_s = time.process_time() - start_s
-        share = {name: HV(ref_point=corner)(seen[non_dominated(seen)]) / whole for name, seen in found.items()}
+        share = {
+            name: HV(ref_point=corner)(seen[non_dominated(seen)]) / whole for name, seen in found.items()
+        }
         print(
             f"| {seed} | {len(front)}, {exact_s:.2f} s | {share['random']:.3f} | {share['plain']:.3f} "
             f"| {share['learned']:.3f}, {learned_s:.0f} s |",

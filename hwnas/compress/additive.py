@@ -18,13 +18,13 @@ MAX_POINTS = 300_000
 def exact_front(tables: Sequence[np.ndarray], limit: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Every Pareto-optimal sum of one row from each table, by dynamic programming over the tables.
 
-    What is dominated among the partial sums cannot become optimal: whatever is added to it can be added to the
-    sum that dominates it. Where several selections have the same sum, one of them is given.
+    What is dominated among the partial sums cannot become optimal: whatever is added to it can be added to
+    the sum that dominates it. Where several selections have the same sum, one of them is given.
 
     Args:
         tables: of each part, the values (M_n, K) of its choices, all K to be lowered.
-        limit: keep so many choices of a part and so many partial sums at most, evenly spread; the front is then
-            no longer exact.
+        limit: keep so many choices of a part and so many partial sums at most, evenly spread; the front is
+            then no longer exact.
 
     Returns:
         rows: (P, N), the row taken from each table; sums: (P, K), in lexicographic order.
@@ -65,9 +65,9 @@ def non_dominated(values: np.ndarray) -> np.ndarray:
     kept: list[int] = []
     for start in range(0, len(order), CHUNK):
         chunk = ordered[start : start + CHUNK]
-        beaten = (found[None] <= chunk[:, None]).all(2).any(1)
-        within = (chunk[None] <= chunk[:, None]).all(2)
-        beaten |= np.tril(within, -1).any(1)
+        beaten = np.asarray((found[None] <= chunk[:, None]).all(2)).any(axis=1)
+        within = np.asarray((chunk[None] <= chunk[:, None]).all(2))
+        beaten |= np.tril(within, -1).any(axis=1)
         kept += [start + int(i) for i in np.flatnonzero(~beaten)]
         found = ordered[kept]
     return np.asarray(order[kept], dtype=int)
@@ -93,9 +93,9 @@ def fit_tables(
 ) -> Fitted:
     """Correct the values of choices by those of whole networks.
 
-    A network's value is modelled as offset + scale · Σ prior + Σ correction. Offset and scale are least squares
-    (blocks timed alone overestimate the whole by a fifth or so, all alike); the corrections are what ridge
-    regression makes of the rest, so a choice that was hardly seen stays near its prior.
+    A network's value is modelled as offset + scale · Σ prior + Σ correction. Offset and scale are least
+    squares (blocks timed alone overestimate the whole by a fifth or so, all alike); the corrections are
+    what ridge regression makes of the rest, so a choice that was hardly seen stays near its prior.
 
     Args:
         prior: (M_n,) of each part: what each choice costs on its own; zeros where nothing is known.

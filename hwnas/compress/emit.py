@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
+from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, pick
-from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.settings import SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
@@ -31,7 +32,6 @@ from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
-FINETUNE_LEARNING_RATE = 2e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 TOLERANCE = 1e-3
 
 
@@ -46,19 +46,10 @@ class _Finished:
     network: Network
     stitched: Tensor | None
     answers: Tensor
-    state_file: Path
 
 
 def emit_checkpoints(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    settings: LibrarySettings,
-    search: SearchSettings,
-    target: Target,
-    outcome: SearchOutcome,
-    command: str,
-    progress: Progress,
+    finetuner: Finetuner, search: SearchSettings, target: Target, outcome: SearchOutcome, command: str
 ) -> list[tuple[Path, Summary]]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
@@ -69,6 +60,7 @@ def emit_checkpoints(
         InputError: a pick that no point of the front reaches; the others are written first.
         DeviceError: the device cannot run a finished network.
     """
+    run, reference, stitcher = finetuner.run, finetuner.reference, finetuner.stitcher
     unreached: InputError | None = None
     picked: list[tuple[str, Point]] = []
     for rule in search.picks:
@@ -80,12 +72,9 @@ def emit_checkpoints(
     for rule, point in picked:
         path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
         if not _is_written(path, point.choices, search, outcome):
-            device = outcome.device
-            todo.append(
-                _finish(run, reference, stitcher, settings, search, device, path.name, rule, point, progress)
-            )
+            todo.append(_finish(finetuner, search, outcome.device, path.name, rule, point))
     if todo:
-        measurements = _measure(run, stitcher, target, todo, progress)
+        measurements = _measure(run, stitcher, target, todo, finetuner.progress)
         answers = training.answers(reference.module(), reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
             _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
@@ -113,42 +102,15 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
 
 
 def _finish(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    settings: LibrarySettings,
-    search: SearchSettings,
-    device: str,
-    name: str,
-    rule: str,
-    point: Point,
-    progress: Progress,
+    finetuner: Finetuner, search: SearchSettings, device: str, name: str, rule: str, point: Point
 ) -> _Finished:
-    data, teacher = reference.data, reference.module()
-    module = stitcher.module(point.choices)
-    training.recalibrate(module, data, settings.batch_size)
-    stitched = training.correct_answers(module, data)
-    joined = "-".join(str(choice) for choice in point.choices)
-    state_file = run.checkpoints / f".finetune-{joined}-{search.finetune_epochs}.safetensors"
-    macs, _ = stitcher.cost(point.choices)
-    images = training.images_per_epoch(data, settings.batch_size)
-
-    def after_epoch(done: int, loss: float) -> None:
-        run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
-        progress.advance(f"finetune {name}", done, search.finetune_epochs, f"loss {loss:.3f}")
-
-    training.fit(
-        module,
-        data,
-        training.distillation_loss(teacher),
-        epochs=search.finetune_epochs,
-        batch_size=settings.batch_size,
-        learning_rate=FINETUNE_LEARNING_RATE,
-        seed=settings.seed,
-        state_file=state_file,
-        progress=after_epoch,
-    )
-    network = network_of(module, reference.parts, name, stitcher.calibration)
+    settings, stitcher = finetuner.settings, finetuner.stitcher
+    data = finetuner.reference.data
+    stitched_module = stitcher.module(point.choices)
+    training.recalibrate(stitched_module, data, settings.batch_size)
+    stitched = training.correct_answers(stitched_module, data)
+    module, _ = finetuner.finetune(point.choices, search.finetune_epochs, name, "finetuning", device)
+    network = network_of(module, finetuner.reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
     return _Finished(
         name=name,
@@ -158,7 +120,6 @@ def _finish(
         network=network,
         stitched=stitched,
         answers=training.answers(module, data),
-        state_file=state_file,
     )
 
 
@@ -261,7 +222,6 @@ def _write(
         measurement=measurement,
         summary=summary,
     )
-    finished.state_file.unlink(missing_ok=True)
 
 
 def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:

@@ -49,19 +49,21 @@ def search(
     patience: int | None = None,
     progress: Callable[[int, int], None] = lambda generation, seen: None,
 ) -> list[Point]:
-    """Every architecture that NSGA-II asked for, in order and each once, the first choices of all parts first.
+    """Every architecture that NSGA-II asked for, in order and each once, the first choices of all parts
+    first.
 
     Selection, non-dominated sorting and crowding are pymoo's. Choices are categories, so crossover takes
-    each part from either parent and mutation resets a part to another choice, one part on average. Half of the
-    resets go to choices that would be efficient by what the networks so far say about them, and of five times
-    as many offspring those are evaluated that would be on the front (`Learner`). An architecture without costs
-    counts as infeasible. The same seed and costs give the same points.
+    each part from either parent and mutation resets a part to another choice, one part on average. Half of
+    the resets go to choices that would be efficient by what the networks so far say about them, and of five
+    times as many offspring those are evaluated that would be on the front (`Learner`). An architecture
+    without costs counts as infeasible. The same seed and costs give the same points.
 
     Args:
         choices: what may stand in each part.
         objectives: how many costs an architecture has; the loss is minimised beside them.
-        prior: what each choice adds to loss and costs, as far as it is known beforehand. The exact front of it
-            is the first population; half of the later ones are the exact front of what it has been corrected to.
+        prior: what each choice adds to loss and costs, as far as it is known beforehand. The exact front of
+            it is the first population; half of the later ones are the exact front of what it has been
+            corrected to.
         patience: stop after so many generations without a move of the front; None never does.
         progress: called after each generation with its number and the architectures seen.
     """
@@ -127,9 +129,16 @@ class Learner:
             tables[part][barred] = UNSEEN
         return Learned(tables, np.array([fit.spread for fit in fits]), fits[0].seen)
 
-    def propose(self, tables: Tables, amount: int) -> list[Choices]:
-        """New architectures of the exact front under some tables, evenly spaced along it."""
-        limit = None if tables[0].shape[1] == 2 else PARTIAL
+    def propose(self, tables: Tables, amount: int, *, exact: bool = False) -> list[Choices]:
+        """New architectures of the exact front under some tables, evenly spaced along it.
+
+        Args:
+            exact: all partial sums are kept even where there are more than two objectives.
+
+        Raises:
+            HwnasError: there are too many of them.
+        """
+        limit = None if exact or tables[0].shape[1] == 2 else PARTIAL
         rows, sums = exact_front(tables, limit)
         fresh = [i for i, row in enumerate(rows) if self.architecture(row) not in self.evaluate.seen]
         return [self.architecture(rows[fresh[i]]) for i in evenly(sums[fresh], amount)]
@@ -225,7 +234,7 @@ class _First(Sampling):  # type: ignore[misc]
 
 
 class _LearnedReset(Mutation):  # type: ignore[misc]
-    """Each gene is reset with probability 1 / number of genes: to any other choice, or to an efficient one."""
+    """Resets each gene with probability 1 / number of genes: to any other choice, or to an efficient one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,8 +271,7 @@ class _LearnedMating(Mating):  # type: ignore[misc]
         learned = self.learner.learn()
         guesses = [learned.draw(random_state) for _ in range(DRAWS)]
         self.mutation.efficient = [
-            np.concatenate([non_dominated(guess[part]) for guess in guesses])
-            for part in range(problem.n_var)
+            np.concatenate([non_dominated(guess[part]) for guess in guesses]) for part in range(problem.n_var)
         ]
         wanted = round(n_offsprings * PROPOSED_SHARE) if self.proposes else 0
         proposed = self.learner.propose(learned.tables, wanted) if wanted else []
@@ -271,9 +279,13 @@ class _LearnedMating(Mating):  # type: ignore[misc]
         bred = super().do(problem, pop, SCREENED * n_offsprings, *args, **kwargs)
         known = {*proposed, *self.learner.evaluate.seen}
         genes = [
-            [int(gene) for gene in one] for one in bred.get("X") if self.learner.architecture(one) not in known
+            [int(gene) for gene in one]
+            for one in bred.get("X")
+            if self.learner.architecture(one) not in known
         ]
-        rows += _screened(problem, np.array(genes, dtype=int), guesses, n_offsprings - len(rows), random_state)
+        rows += _screened(
+            problem, np.array(genes, dtype=int), guesses, n_offsprings - len(rows), random_state
+        )
         return Population.new(X=np.array(rows, dtype=int)) if rows else Population.create()
 
 
@@ -283,7 +295,8 @@ def _screened(
     """`amount` of the offspring, from each guess in turn those that it puts on the front."""
     if len(genes) <= amount:
         return [list(row) for row in genes]
-    left, chosen = np.arange(len(genes)), []
+    chosen: list[int] = []
+    left = np.arange(len(genes))
     for number, guess in enumerate(guesses):
         share = (amount - len(chosen)) // (len(guesses) - number)
         if share == 0:
