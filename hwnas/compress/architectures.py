@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +67,11 @@ class Architectures:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def networks(self) -> list[Finetuned]:
-        """Every network whose record and weights are intact, by name."""
-        return [
-            found
-            for path in sorted(self.folder.glob("[!.]*-e*.json"))
-            if (found := self._read(path)) is not None
-        ]
+    def networks(self, epochs: int | None = None) -> list[Finetuned]:
+        """The networks whose records and weights are intact, by name; those of so many epochs, or all."""
+        ending = "*" if epochs is None else epochs
+        paths = sorted(self.folder.glob(f"[!.]*-e{ending}.json"))
+        return [found for path in paths if (found := self._read(path)) is not None]
 
     def find(self, choices: Choices, epochs: int) -> Finetuned | None:
         """A network that was finetuned for so many epochs; None if it was not, or is damaged."""
@@ -116,11 +114,17 @@ class Architectures:
         Raises:
             InputError: there are too few of them.
         """
-        networks = [network for network in self.networks() if network.epochs == epochs]
+        networks = self.networks(epochs)
         rows = metric_rows(metrics, [network.choices for network in networks])
         predictor = fit_predictor(rows, np.array([network.target for network in networks]))
+        predictor = replace(predictor, epochs=epochs)
         predictor.save(self.folder / PREDICTOR_FILE)
         return predictor
+
+    @property
+    def has_predictor(self) -> bool:
+        """Whether a predictor was fitted."""
+        return (self.folder / PREDICTOR_FILE).is_file()
 
     def predictor(self) -> Predictor:
         """The predictor as it was fitted last.
@@ -130,7 +134,7 @@ class Architectures:
             RunDirectoryError: it is damaged.
         """
         path = self.folder / PREDICTOR_FILE
-        if not path.is_file():
+        if not self.has_predictor:
             raise InputError(
                 f"{self.folder.parent} has no accuracy predictor yet",
                 "give its `hwnas compress` command with --quality predictor",

@@ -47,6 +47,7 @@ class Predictor:
         center: (T,), the mean of the terms.
         max_leverage: the largest of the fitted networks.
         penalty: of the ridge, chosen by leave-one-out.
+        epochs: for which the networks were finetuned; None where nobody said.
         left_out: scores on networks that were not fitted: each one is predicted by a fit to all others, whose
             penalty was chosen without it too.
     """
@@ -66,6 +67,7 @@ class Predictor:
     penalty: float
     networks: int
     left_out: Scores
+    epochs: int | None = None
 
     def predict(self, metrics: np.ndarray) -> np.ndarray:
         """Accuracies (S,), as shares; not bounded to 0 … 1. metrics: (S, N)."""

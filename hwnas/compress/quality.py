@@ -87,7 +87,7 @@ def prepare_quality(
     if settings.quality != "predictor":
         return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
     architectures, epochs = finetuner.architectures, settings.predictor_epochs
-    known = {network.choices for network in architectures.networks() if network.epochs == epochs}
+    known = {network.choices for network in architectures.networks(epochs)}
     missing = settings.predictor_networks - len(known)
     if missing > 0:
         wanted = sample_networks(_dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
@@ -110,7 +110,8 @@ def describe(predictor: Predictor) -> str:
     left_out = predictor.left_out
     tau = "–" if left_out.kendall_tau is None else f"{left_out.kendall_tau:.3f}"
     return (
-        f"accuracy predictor: fitted to {predictor.networks} networks, penalty {predictor.penalty:.3g}; "
+        f"accuracy predictor, after {predictor.epochs} epochs of finetuning: fitted to {predictor.networks} "
+        f"networks, penalty {predictor.penalty:.3g}; "
         f"on networks left out of the fit: Kendall tau {tau}, "
         f"mean squared error {left_out.mse_points2:.3g} points²"
     )

@@ -145,7 +145,7 @@ def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watc
     rows = metric_rows(metrics_of(place / "whole"), [network.choices for network in networks])
     expected = fit_predictor(rows, np.array([network.target for network in networks]))
     predictor = Architectures(place / "whole/architectures").predictor()
-    assert predictor == expected
+    assert predictor == replace(expected, epochs=1)
     front = result["front"]
     assert (front["quality"], front["strategy"]) == ("predictor", "nsga2")
     for row in front["front"]:

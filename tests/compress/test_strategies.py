@@ -158,7 +158,7 @@ def test_choices_with_which_nothing_runs_are_no_longer_proposed() -> None:
     problem = Problem(**{**vars(problem), "costs": costs, "prior": [t.copy() for t in whole.prior]})
     problem.prior[1][4] = 0.0  # the choice 5 would be the best by far
     for strategy in ("nsga2", "exact"):
-        points = explore(problem, settings(strategy, 10, 12), 0, lambda rounds, seen: None)  # type: ignore[arg-type]
+        points = explore(problem, settings(strategy, 10, 12), 0, lambda rounds, seen: None)
         failed = [point for point in points if point.costs is None]
         assert 0 < len(failed) < 15
         assert len(points) - len(failed) > 20

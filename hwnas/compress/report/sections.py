@@ -5,13 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+
+from hwnas.compress import quality
+from hwnas.compress.architectures import block_metrics, metric_rows
 from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
+from hwnas.compress.predictor import Predictor, leave_one_out
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point
+from hwnas.compress.strategies import ExactShare
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.protocols import describe
@@ -24,12 +30,14 @@ def sections(stored: StoredRun) -> list[Section]:
     several = len(stored.searches) > 1
     made = [summary(stored)]
     for search in stored.searches:
-        behind = f" ({', '.join(search.front.objectives)})" if several else ""
+        behind = f" ({search.kind})" if several else ""
         made.append(front(stored, search, f"Front{behind}"))
         if search.blocks is not None:
             made += sums(stored, search, search.blocks, f"Sums of block costs against whole networks{behind}")
             made.append(filtered(search.blocks, f"Candidates of each block{behind}"))
         made.append(progress(search, f"Search{behind}"))
+    if stored.predictor is not None:
+        made.append(predictor(stored, stored.predictor))
     return [*made, architectures(stored), spent(stored), failures(stored), identity(stored)]
 
 
@@ -91,13 +99,13 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     failed = len(search.points) - len(search.measured)
     text = (
         f"{len(search.measured)} networks were evaluated, {len(search.front.front)} of them are on the "
-        f"front{f', {failed} failed' if failed else ''}. The loss is Σ of the held-out "
-        f"{stored.settings.loss.upper()} of the chosen blocks, before any finetuning; 0 is the reference. "
+        f"front{f', {failed} failed' if failed else ''}. {_loss(stored, search)} "
         "Hover over a point for its architecture."
     )
+    predicts = search.front.quality == "predictor"
     columns = (
         "network",
-        "loss",
+        "predicted accuracy" if predicts else "loss",
         *(f"{o} / reference" for o in search.front.objectives),
         "ms",
         "MMACs",
@@ -108,7 +116,9 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     rows = [
         [
             plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
-            f"{row.loss:.4f}",
+            f"{row.predicted_accuracy:.1%}{'*' if row.extrapolates else ''}"
+            if row.predicted_accuracy is not None
+            else f"{row.loss:.4f}",
             *(f"{row.cost_ratios[objective]:.3f}" for objective in search.front.objectives),
             UNKNOWN if row.latency_ms is None else f"{row.latency_ms:.3f}",
             f"{row.macs / 1e6:,.2f}",
@@ -116,9 +126,34 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         ]
         for row in search.front.front
     ]
-    return Section(
-        heading=heading,
-        content=[text, first, *([Grid(plots=others)] if others else []), Table(columns=columns, rows=rows)],
+    content: list[Content] = [
+        text,
+        first,
+        *([Grid(plots=others)] if others else []),
+        Table(columns=columns, rows=rows),
+    ]
+    if any(row.extrapolates for row in search.front.front):
+        content.append("* beyond the networks that the predictor was fitted to.")
+    if search.front.exact is not None:
+        content.append(_against_exact(search.front.exact))
+    return Section(heading=heading, content=content)
+
+
+def _loss(stored: StoredRun, search: Search) -> str:
+    """What the loss of a search is."""
+    if search.front.quality == "predictor":
+        return "The loss is 1 − the accuracy that the predictor expects after finetuning."
+    name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
+    return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
+
+
+def _against_exact(exact: ExactShare) -> str:
+    """How far a front is from the exact one under additive costs."""
+    return (
+        "Where loss and costs are taken as sums over the parts, corrected by all networks that were measured "
+        f"(mean error of the costs {exact.mean_error:.1%}), the best front is known exactly: it has "
+        f"{exact.points} networks. The front above has {exact.hypervolume:.1%} of its hypervolume. What is "
+        "missing may be networks that were not found, or ones that are not as cheap as their sums."
     )
 
 
@@ -203,6 +238,26 @@ def progress(search: Search, heading: str) -> Section:
     )
 
 
+def predictor(stored: StoredRun, fitted: Predictor) -> Section:
+    """How good the accuracy predictor is on networks that it was not fitted to."""
+    metrics = block_metrics(list(stored.entries.values()))
+    rows = metric_rows(metrics, [network.choices for network in stored.finetuned])
+    targets = np.array([network.target for network in stored.finetuned])
+    left_out = leave_one_out(rows, targets)
+    names = [plots.joined(network.choices) for network in stored.finetuned]
+    return Section(
+        heading="Accuracy predictor",
+        content=[
+            "Ridge regression of the second order on the NSR of each part (DONNA), "
+            f"{quality.describe(fitted)}. "
+            "Each network below is predicted by a fit to all the others, its penalty chosen without it. "
+            "Accuracies are on the part that nothing was trained on; without labels they are the share of "
+            "answers that are the reference’s.",
+            plots.predictor_plot([float(t) for t in targets], [float(p) for p in left_out], names),
+        ],
+    )
+
+
 def architectures(stored: StoredRun) -> Section:
     """The reference and the emitted networks, block by block."""
     parts = stored.reference.parts
@@ -266,8 +321,7 @@ def spent(stored: StoredRun) -> Section:
             "An epoch is as many images as the training part holds, summed over all networks that were "
             "trained; a last partial batch of an epoch is dropped. Reference and distillation serve every "
             "device, the rest is of this one. Training FLOPs: 3 × 2 × MACs × images, the teacher’s passes "
-            "not counted. Time that a kill lost, with the work that it lost, is not in it. No network was "
-            "finetuned to fit a predictor of accuracy.",
+            "not counted. Time that a kill lost, with the work that it lost, is not in it.",
         ],
     )
 
