@@ -13,18 +13,13 @@ import argparse
 import time
 
 import numpy as np
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.mutation import Mutation
-from pymoo.core.problem import Problem
+from plain_search import POPULATION, plain
 from pymoo.indicators.hv import HV
-from pymoo.operators.crossover.ux import UX
-from pymoo.operators.sampling.rnd import IntegerRandomSampling
-from pymoo.optimize import minimize
 
 from hwnas.compress.additive import exact_front, non_dominated, sum_of
 from hwnas.compress.evolution import search
 
-BLOCKS, CHOICES, POPULATION = 5, 384, 100
+BLOCKS, CHOICES = 5, 384
 
 
 def problem(seed: int) -> list[np.ndarray]:
@@ -55,35 +50,6 @@ def learned(tables: list[np.ndarray], evaluations: int, seed: int) -> np.ndarray
     return np.array([[point.loss, *(point.costs or ())] for point in points])
 
 
-class _Plain(Problem):  # type: ignore[misc]
-    def __init__(self, tables: list[np.ndarray]) -> None:
-        super().__init__(n_var=BLOCKS, n_obj=2, xl=0, xu=CHOICES - 1, vtype=int)
-        self.tables = tables
-        self.seen: list[np.ndarray] = []
-
-    def _evaluate(self, x: np.ndarray, out: dict[str, np.ndarray], *args: object, **kwargs: object) -> None:
-        out["F"] = sum_of(self.tables, x.astype(int))
-        self.seen.append(out["F"])
-
-
-class _Reset(Mutation):  # type: ignore[misc]
-    def _do(
-        self, problem: Problem, x: np.ndarray, *args: object, random_state: np.random.Generator, **kw: object
-    ) -> np.ndarray:
-        reset = random_state.random(x.shape) < 1 / BLOCKS
-        return np.where(reset, random_state.integers(0, CHOICES, x.shape), x)
-
-
-def plain(tables: list[np.ndarray], evaluations: int, seed: int) -> np.ndarray:
-    """What NSGA-II without learned operators sees."""
-    asked = _Plain(tables)
-    algorithm = NSGA2(
-        pop_size=POPULATION, sampling=IntegerRandomSampling(), crossover=UX(), mutation=_Reset()
-    )
-    minimize(asked, algorithm, ("n_gen", evaluations // POPULATION), seed=seed, copy_algorithm=False)
-    return np.concatenate(asked.seen)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--evaluations", type=int, default=5000)
@@ -100,12 +66,14 @@ def main() -> None:
         whole = HV(ref_point=corner)(front)
         rows = np.random.default_rng(seed).integers(0, CHOICES, (options.evaluations, BLOCKS))
         start_s = time.process_time()
-        found = {
-            "learned": learned(tables, options.evaluations, seed),
-            "random": sum_of(tables, rows),
-            "plain": plain(tables, options.evaluations, seed),
-        }
+        found = {"learned": learned(tables, options.evaluations, seed)}
         learned_s = time.process_time() - start_s
+        found |= {
+            "random": sum_of(tables, rows),
+            "plain": plain(
+                [CHOICES] * BLOCKS, lambda rows, t=tables: sum_of(t, rows), options.evaluations, seed
+            ),
+        }
         share = {
             name: HV(ref_point=corner)(seen[non_dominated(seen)]) / whole for name, seen in found.items()
         }

@@ -175,7 +175,7 @@ def search_device(
             run.account.lap("block costs", target.profile.name)
         if settings.measures:
             assert session is not None
-            costs = _measured_costs(session, stitcher, settings.objectives, measured)
+            costs = measured_costs(session, stitcher, settings.objectives, measured)
         else:
             costs = _counted_costs(stitcher, settings.objectives)
 
@@ -187,7 +187,7 @@ def search_device(
             choices=choices,
             loss=quality.loss,
             costs=costs,
-            prior=_prior(stitcher, quality, choices, blocks, settings.objectives),
+            prior=block_prior(stitcher, quality, choices, blocks, settings.objectives),
             sizes=_sizes(stitcher, choices),
         )
         points = explore(problem, settings, library.seed, after_generation)
@@ -235,7 +235,7 @@ def search_device(
     return outcome
 
 
-def _prior(
+def block_prior(
     stitcher: Stitcher,
     quality: Quality,
     choices: Sequence[Sequence[int]],
@@ -322,7 +322,7 @@ def _filtered_choices(
     return found.choices, found
 
 
-def _measured_costs(
+def measured_costs(
     session: Session,
     stitcher: Stitcher,
     objectives: Sequence[Objective],
