@@ -200,8 +200,7 @@ def sample_networks(scores: Sequence[Mapping[int, float]], amount: int, seed: in
     found = list(dict.fromkeys(ends))
     generator = np.random.default_rng(seed)
     drawn, reached = _tilted(values, generator)
-    low, high = sum(v.min() for v in values), sum(v.max() for v in values)
-    targets = qmc.Halton(1, rng=seed).random(4 * amount + 16)[:, 0] * (high - low) + low
+    targets = _without_gaps(reached, qmc.Halton(1, rng=seed).random(4 * amount + 16)[:, 0])
     left = np.ones(len(drawn), dtype=bool)
     for target in targets:
         if len(found) >= min(amount, total) or not left.any():
@@ -212,6 +211,14 @@ def sample_networks(scores: Sequence[Mapping[int, float]], amount: int, seed: in
         if network not in found:
             found.append(network)
     return found[:amount]
+
+
+def _without_gaps(reached: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The scores at some shares of the range; stretches that no architecture reaches count as a hundredth."""
+    ordered = np.unique(reached)
+    steps = np.minimum(np.diff(ordered), np.ptp(ordered) / 100)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.interp(shares * along[-1], along, ordered)
 
 
 def _tilted(values: Sequence[np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -120,10 +120,11 @@ class Learner:
             none = [np.zeros(len(table)) for table in self.prior]
             return Learned(self.prior, np.zeros(self.prior[0].shape[1]), none)
         values = np.array([[point.loss, *(point.costs or ())] for point in points])
-        fits = [
-            fit_tables([table[:, k] for table in self.prior], rows, values[:, k])
-            for k in range(values.shape[1])
-        ]
+        fits = []
+        for k, column in enumerate(values.T):
+            prior = [table[:, k] for table in self.prior]
+            known = any(table.any() for table in prior)
+            fits.append(fit_tables(prior, rows, column if known else _fenced(column)))
         tables = [np.column_stack(columns) for columns in zip(*(fit.tables for fit in fits), strict=True)]
         for part, barred in enumerate(self._never_ran(fits[0].seen)):
             tables[part][barred] = UNSEEN
@@ -151,6 +152,16 @@ class Learner:
             count = np.bincount([row[part] for row in failed], minlength=len(ran))
             found.append((count > 1) & (ran == 0))
         return found
+
+
+def _fenced(values: np.ndarray) -> np.ndarray:
+    """Values with the far ones on top drawn in (Tukey's outer fence).
+
+    One choice that is beyond all measure, such as a candidate that was hardly trained, would otherwise decide
+    the fit of every other one.
+    """
+    low, high = np.percentile(values, [25, 75])
+    return np.asarray(np.minimum(values, high + 3 * (high - low)))
 
 
 @dataclass(frozen=True)

@@ -320,6 +320,18 @@ def test_samples_are_spread_over_the_range_of_the_score() -> None:
     assert np.histogram(reached, bins=3, range=(low, high))[0].min() >= 7
 
 
+def test_a_choice_beyond_all_measure_does_not_spoil_the_sample() -> None:
+    """Nothing lies between the networks with it and those without; neither side is crowded at its edge."""
+    generator = np.random.default_rng(0)
+    scores = [{0: 0.0, **{m: float(generator.uniform(0.1, 1)) for m in range(1, 28)}} for _ in range(4)]
+    networks = sample_networks([*scores, {0: 0.0, 1: 50.0}], 40, 0)
+    low = sorted(
+        sum(of[c] for of, c in zip(scores, network, strict=False)) for network in networks if not network[-1]
+    )
+    assert 12 < len(low) < 28
+    assert max(np.diff(low)) < 0.35 * (low[-1] - low[0])
+
+
 def test_a_small_space_is_sampled_whole() -> None:
     scores = [{0: 0.0}, {0: 0.0, 1: 0.5}, {0: 0.0, 1: 0.2, 2: 0.4}]
     assert sorted(sample_networks(scores, 30, 0)) == [(0, i, j) for i in (0, 1) for j in (0, 1, 2)]
