@@ -25,12 +25,15 @@ ASV_P, ASV_FACTOR = 0.002, 1.1
 
 def ours(repeats_ms: Repeats, threshold: float) -> str:
     """`hwnas check`, which looks after each repeat whether it is settled."""
-    log_ratios: list[float] = []
-    for repeat in repeats_ms:
-        log_ratios.append(log_ratio(repeat))
-        if gate.is_settled(log_ratios, threshold):
-            break
-    return gate.decide_paired(log_ratios, threshold).verdict
+    needed = repeats_needed(repeats_ms, threshold)
+    return gate.decide_paired([*map(log_ratio, repeats_ms[:needed])], threshold).verdict
+
+
+def repeats_needed(repeats_ms: Repeats, threshold: float) -> int:
+    """How many of the repeats `hwnas check` takes: until it is settled, or all there are."""
+    log_ratios = [*map(log_ratio, repeats_ms)]
+    settled = (count for count in range(1, len(log_ratios)) if gate.is_settled(log_ratios[:count], threshold))
+    return next(settled, len(log_ratios))
 
 
 def pytest_benchmark(statistic: Callable[[list[float]], float], repeats_ms: Repeats, threshold: float) -> str:
@@ -71,9 +74,11 @@ RULES: dict[str, Rule] = {
 
 
 def share(count: int, total: int) -> str:
-    """A share with its Clopper-Pearson 95 % interval."""
+    """A share with its Clopper-Pearson 95 % interval in percent; a dash for a share of nothing."""
+    if not total:
+        return "–"
     interval = stats.binomtest(count, total).proportion_ci(0.95, method="exact")
-    return f"{count:>4}/{total:<4} {count / total:6.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+    return f"{count}/{total}: {count / total:.1%} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def _runs(repeats_ms: Repeats, place: int) -> list[float]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import kendalltau
 
 from hwnas.devices.simulator import (
     Mapper,
@@ -27,7 +28,7 @@ from hwnas.devices.simulator import (
 )
 from hwnas.devices.simulator import closed_form as cf
 from hwnas.devices.simulator.axes import full_sizes
-from hwnas.devices.simulator.schedule import MODE_CODES
+from hwnas.devices.simulator.forced import MODE_CODES
 from hwnas.devices.simulator.stacks import cut_stacks
 from hwnas.devices.simulator.table import concatenate
 
@@ -119,17 +120,9 @@ def closed(reference: dict[str, Any], cases: Sequence[dict[str, Any]]) -> list[F
 
 
 def kendall_tau(pairs: Sequence[tuple[float, float]]) -> float:
-    """Kendall's tau-b; values within a millionth count as tied."""
-    together = apart = ties_a = ties_b = 0
-    for (a, x), (b, y) in combinations(pairs, 2):
-        da = 0 if abs(a - b) <= 1e-6 * max(a, b) else (1 if a > b else -1)
-        db = 0 if abs(x - y) <= 1e-6 * max(x, y) else (1 if x > y else -1)
-        together += da * db > 0
-        apart += da * db < 0
-        ties_a += da == 0 and db != 0
-        ties_b += db == 0 and da != 0
-    total = float((together + apart + ties_a) * (together + apart + ties_b)) ** 0.5
-    return (together - apart) / total if total else 1.0
+    """Kendall's tau-b; values that agree to six digits are tied."""
+    wanted, found = ([float(f"{value:.6g}") for value in side] for side in zip(*pairs, strict=True))
+    return float(kendalltau(wanted, found).statistic)
 
 
 def report(title: str, cases: Sequence[dict[str, Any]], found: Sequence[Figures | None]) -> int:

@@ -23,6 +23,7 @@ SCRIPTS = Path(__file__).parent / "hardware" / "fake_phone"
 PACKAGES = Path(os.environ.get("HWNAS_FAKE_PHONE") or Path(__file__).parents[1] / ".fake_phone")
 RUNNER_SOURCES = Path(__file__).parents[1] / "hwnas" / "devices" / "android" / "runner"
 SERIAL = "127.0.0.1:6555"
+ENDING = {signal.SIGINT, signal.SIGTERM}
 GALAXY_S20 = {
     "ro.serialno": "R3CN10ABCDE",
     "ro.product.model": "SM-G981U",
@@ -137,6 +138,11 @@ class FakePhone:
             time.sleep(0.02)
 
 
+def _take_ending() -> None:
+    """A child inherits what we block, and would outlive us."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
 @contextlib.contextmanager
 def fake_phone() -> Iterator[FakePhone]:
     """Start a phone; while the block runs adb's clients in this process and its children find it."""
@@ -147,7 +153,10 @@ def fake_phone() -> Iterator[FakePhone]:
     phone = FakePhone(folder)
     phone.reset()
     command = [str(SCRIPTS / "phone.sh"), str(PACKAGES / "adbd"), adbutils.adb_path(), str(folder)]
-    process = subprocess.Popen(["unshare", "-rnm", *command, str(SCRIPTS / "bin")])
+    process = subprocess.Popen(
+        ["unshare", "-rnm", *command, str(SCRIPTS / "bin")],
+        preexec_fn=_take_ending,  # noqa: PLW1509 - it is one system call
+    )
     try:
         deadline_s = time.monotonic() + 20
         while not (folder / "adb.sock").exists() or not (folder / "adbd.pid").exists():
@@ -202,8 +211,7 @@ if __name__ == "__main__":
     reason = missing()
     if reason is not None:
         raise SystemExit(reason)
-    ending = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # before there are threads, which inherit it
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # before there are threads, which inherit it
     with fake_phone() as phone:
         folder = phone.folder
         runner = build_runner(folder)
@@ -215,4 +223,4 @@ if __name__ == "__main__":
         )
         print(f"export ANDROID_ADB_SERVER_PORT={phone.port}")
         print(f"hwnas profile mobilenetv2_100 --device {profile}", flush=True)
-        signal.sigwait(ending)
+        signal.sigwait(ENDING)

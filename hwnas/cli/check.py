@@ -82,9 +82,9 @@ def record(
         raise InputError("a network is named twice", "name each network once")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    networks = [find_network(model) for model in models]
     opened = open_device(load_profile(device))
     require_kind(opened, {"measured", "modelled"}, "a check")
+    networks = [find_network(model) for model in models]
     recorded = []
     with opened:
         fingerprint = opened.fingerprint()
@@ -170,17 +170,21 @@ def run(
             pace=Pace(max_seconds=max_seconds),
         )
         report = check(open_device(load_profile(found.device)), found.entries, terms, told=_tell)
+    _show_annotations(report, as_json)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _show(report)
     if junit is not None:
         write_bytes(junit, check_formats.junit(report).encode())
     if action_benchmark is not None:
         write_json(action_benchmark, check_formats.action_benchmark(report))
     if bencher is not None:
         write_json(bencher, check_formats.bencher(report))
-    _tell_github(report, as_json)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        _show(report)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(check_formats.markdown(report))
     sys.exit(report.exit_code)
 
 
@@ -192,16 +196,12 @@ def _tell(checked: Checked) -> None:
     messages().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell_github(report: Report, as_json: bool) -> None:
-    """Annotations and the step summary, where GitHub runs this."""
-    from hwnas.profiles.check_formats import github_annotations, markdown
+def _show_annotations(report: Report, as_json: bool) -> None:
+    """Print GitHub's annotations where GitHub runs this; beside JSON on stderr."""
+    from hwnas.profiles.check_formats import github_annotations
 
     if os.environ.get("GITHUB_ACTIONS") == "true":
         typer.echo(github_annotations(report), nl=False, err=as_json)
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(report))
 
 
 def _show(report: Report) -> None:

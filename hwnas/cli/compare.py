@@ -62,6 +62,8 @@ def _show(result: Comparison, wanted: float) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from hwnas.profiles.comparison import FEWEST_REPEATS
+
     table = Table()
     table.add_column("latency")
     for model in result.models:
@@ -80,9 +82,9 @@ def _show(result: Comparison, wanted: float) -> None:
         )
     print_table(table)
     width = (result.ratio.high - result.ratio.low) / 2 / result.ratio.value
-    outcome = (
-        f"precise enough: ± {width:.2%}"
-        if result.is_precise
-        else f"not as precise as asked for ({wanted:.2%}): the time was up at ± {width:.2%}"
-    )
+    outcome = f"not as precise as asked for ({wanted:.2%}): the time was up at ± {width:.2%}"
+    if result.is_precise:
+        outcome = f"precise enough: ± {width:.2%}"
+    elif result.repeats < FEWEST_REPEATS:
+        outcome = "too few for an interval: smallest and largest ratio are shown; give more --max-seconds"
     typer.echo(f"{result.repeats} interleaved repeats; {outcome}")

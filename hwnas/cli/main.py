@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -14,7 +16,7 @@ from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
 from hwnas.version import __version__
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class _Commands(typer.core.TyperGroup):
@@ -69,6 +71,8 @@ def main() -> None:
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
     # slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except HwnasError as error:
@@ -81,6 +85,11 @@ def main() -> None:
             f"the operating system refuses: {error}",
             "check free space and permissions, then give the same command again: what was stored is kept",
         )
+
+
+def _terminate(*_: object) -> NoReturn:
+    """Leave as after an interrupt: worktrees and temporary files go, a phone gets its settings back."""
+    sys.exit(TERMINATED)
 
 
 def _fail(cause: str, fix: str) -> NoReturn:

@@ -40,7 +40,7 @@ def messages() -> Console:
     """The console for messages."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)  # `net:a: slower` has none in it
 
 
 def print_json(data: Any) -> None:
@@ -52,9 +52,9 @@ def print_table(table: Table) -> None:
     """Print a table on stdout; in a pipe it is as wide as it needs to be."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=max(console.width, 160))
+        console = Console(width=max(console.width, 160), emoji=False)
     console.print(table)
 
 

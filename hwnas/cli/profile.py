@@ -19,7 +19,7 @@ from hwnas.cli.device_options import (
     Stacks,
     Tile,
 )
-from hwnas.cli.output import Json, messages
+from hwnas.cli.output import Cut, Json, messages, parse_cuts
 from hwnas.cli.parsing import parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
 from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
@@ -82,6 +82,7 @@ def profile(
     blocks: Annotated[
         bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
     ] = False,
+    cut: Cut = "",
     any_gpu: AnyGpu = False,
     allow_fallback: AllowFallback = False,
     runtime_dir: RuntimeDir = None,
@@ -105,6 +106,8 @@ def profile(
 
     shape = parse_shape(input_shape) if input_shape else None
     _check_page(html)
+    if cut and not blocks:
+        raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
     options = {
         "batch": batch,
         "any_gpu": any_gpu or None,
@@ -122,7 +125,7 @@ def profile(
     opened = [open_device(profile) for profile in profiles]
     _check_explain(opened, explain)
     networks = [_network(model, shape) for model in models]
-    parts = [block_networks(network) if blocks else [] for network in networks]
+    parts = [block_networks(network, parse_cuts(cut) or None) if blocks else [] for network in networks]
     form = "json" if as_json else form
     shown, failures, measured = [], [], []
     layers: dict[str, tuple[Layer, ...]] = {}

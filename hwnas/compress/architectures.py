@@ -218,7 +218,7 @@ def _without_gaps(reached: np.ndarray, shares: np.ndarray) -> np.ndarray:
     ordered = np.unique(reached)
     steps = np.minimum(np.diff(ordered), np.ptp(ordered) / 100)
     along = np.concatenate([[0.0], np.cumsum(steps)])
-    return np.interp(shares * along[-1], along, ordered)
+    return np.asarray(np.interp(shares * along[-1], along, ordered))
 
 
 def _tilted(values: Sequence[np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

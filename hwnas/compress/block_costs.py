@@ -134,7 +134,7 @@ def measured_block_costs(
         protocol=session.protocol,
         reference_latency_ms=None if any(stitcher.anchor) else anchor_ms,
         threshold=threshold,
-        parts=_filtered(stitcher, costs, metric, objectives, threshold),
+        parts=_filtered(stitcher, costs, metric, objectives, threshold, known),
     )
 
 
@@ -157,8 +157,10 @@ def _filtered(
     metric: str,
     objectives: Sequence[Objective],
     threshold: float,
+    measurements: Mapping[Key, Measurement] | None = None,
 ) -> tuple[PartCosts, ...]:
     """The choices of each part with their costs, filtered."""
+    single = {key: m.metrics.get("single_layers_ms") for key, m in (measurements or {}).items()}
     counted = [("macs", "params").index(objective) for objective in objectives if objective not in MEASURED]
     parts = []
     for part, name in enumerate(stitcher.parts.names):
@@ -170,6 +172,7 @@ def _filtered(
                 choice=choice,
                 name=stitcher.part_name(part, choice),
                 loss=stitcher.part_loss(part, choice, metric),
+                single_layers_ms=single.get((part, choice)),
                 other_costs=tuple(stitcher.part_cost(part, choice)[i] for i in counted),
             )
             if isinstance(cost, MeasurementFailure):

@@ -15,13 +15,11 @@ from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_ch
 from hwnas.compress.data import Data
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
-from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress, watch_queue
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.progress import watch_queue
 from hwnas.compress.search import Point, pick
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
-from hwnas.compress.stitch import Choices, Stitcher, network_of
+from hwnas.compress.stitch import Choices, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
@@ -33,6 +31,20 @@ from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
 TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emission:
+    """What every checkpoint of one search is made from.
+
+    Attributes:
+        command: that the user gave, for the model cards.
+    """
+
+    finetuner: Finetuner
+    search: SearchSettings
+    target: Target
+    command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +60,7 @@ class _Finished:
     answers: Tensor
 
 
-def emit_checkpoints(
-    finetuner: Finetuner, search: SearchSettings, target: Target, outcome: SearchOutcome, command: str
-) -> list[tuple[Path, Summary]]:
+def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[Path, Summary]]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
     The picked networks and the anchor (the reference, where the device accepts it) are measured together,
@@ -60,10 +70,10 @@ def emit_checkpoints(
         InputError: a pick that no point of the front reaches; the others are written first.
         DeviceError: the device cannot run a finished network.
     """
-    run, reference, stitcher = finetuner.run, finetuner.reference, finetuner.stitcher
+    run = emission.finetuner.run
     unreached: InputError | None = None
     picked: list[tuple[str, Point]] = []
-    for rule in search.picks:
+    for rule in emission.search.picks:
         try:
             picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
         except InputError as error:
@@ -71,13 +81,13 @@ def emit_checkpoints(
     todo = []
     for rule, point in picked:
         path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
-        if not _is_written(path, point.choices, search, outcome):
-            todo.append(_finish(finetuner, search, outcome.device, path.name, rule, point))
+        if not _is_written(path, point.choices, emission.search, outcome):
+            todo.append(_finish(emission, path.name, rule, point))
     if todo:
-        measurements = _measure(run, stitcher, target, todo, finetuner.progress)
-        answers = training.answers(reference.module(), reference.data)
+        measurements = _measure(emission, todo)
+        answers = training.answers(emission.finetuner.reference.module(), emission.finetuner.reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _write(run, reference, stitcher, search, target, command, finished, measurement, answers)
+            _write(emission, finished, measurement, answers)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
@@ -101,16 +111,15 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
     return same_network and same_training and same_device
 
 
-def _finish(
-    finetuner: Finetuner, search: SearchSettings, device: str, name: str, rule: str, point: Point
-) -> _Finished:
-    settings, stitcher = finetuner.settings, finetuner.stitcher
-    data = finetuner.reference.data
-    stitched_module = stitcher.module(point.choices)
-    training.recalibrate(stitched_module, data, settings.batch_size)
-    stitched = training.correct_answers(stitched_module, data)
-    module, _ = finetuner.finetune(point.choices, search.finetune_epochs, name, "finetuning", device)
-    network = network_of(module, finetuner.reference.parts, name, stitcher.calibration)
+def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished:
+    finetuner, epochs = emission.finetuner, emission.search.finetune_epochs
+    reference, stitcher, data = finetuner.reference, finetuner.stitcher, finetuner.reference.data
+    unfinished = stitcher.module(point.choices)
+    training.recalibrate(unfinished, data, finetuner.settings.batch_size)
+    stitched = training.correct_answers(unfinished, data)
+    device = emission.target.profile.name
+    module, _ = finetuner.finetune(point.choices, epochs, name, "finetuning", device)
+    network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
     return _Finished(
         name=name,
@@ -139,15 +148,15 @@ def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:
         )
 
 
-def _measure(
-    run: RunDirectory, stitcher: Stitcher, target: Target, todo: Sequence[_Finished], progress: Progress
-) -> list[Measurement]:
+def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]:
+    finetuner, profile = emission.finetuner, emission.target.profile
+    stitcher, progress = finetuner.stitcher, finetuner.progress
     names = {finished.network.hash: finished.name for finished in todo}
     measurements = {}
     with (
-        MeasurementStore(measurements_file(run.device(target.profile.name), stitcher)) as store,
+        MeasurementStore(measurements_file(emission.finetuner.run.device(profile.name), stitcher)) as store,
         Session(
-            open_device(target.profile),
+            open_device(profile),
             REPORT,
             store,
             anchor=stitcher.network(stitcher.anchor),
@@ -168,16 +177,10 @@ def _measure(
 
 
 def _write(
-    run: RunDirectory,
-    reference: Reference,
-    stitcher: Stitcher,
-    search: SearchSettings,
-    target: Target,
-    command: str,
-    finished: _Finished,
-    measurement: Measurement,
-    reference_answers: Tensor,
+    emission: Emission, finished: _Finished, measurement: Measurement, reference_answers: Tensor
 ) -> None:
+    reference, stitcher = emission.finetuner.reference, emission.finetuner.stitcher
+    profile = emission.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
@@ -186,7 +189,7 @@ def _write(
     reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
-        device=target.profile.name,
+        device=profile.name,
         data=reference.data.name,
         choices=finished.choices,
         latency_ms=median_interval(measurement.medians_ms),
@@ -197,7 +200,7 @@ def _write(
         accuracy_stitched=_accuracy(finished.stitched),
         accuracy=_accuracy(correct),
         accuracy_in_precision=_accuracy(
-            _correct_in_precision(finished.network, reference.data, target.profile.precision)
+            _correct_in_precision(finished.network, reference.data, profile.precision)
         ),
         accuracy_reference=_accuracy(reference_correct),
         accuracy_difference=None
@@ -208,14 +211,14 @@ def _write(
         macs_reference=macs_reference,
         params=params,
         params_reference=params_reference,
-        finetune_epochs=search.finetune_epochs,
+        finetune_epochs=emission.search.finetune_epochs,
         protocol=measurement.protocol.name,
         fingerprint=measurement.fingerprint.id,
-        command=command,
+        command=emission.command,
     )
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
-        run.checkpoints / finished.name,
+        emission.finetuner.run.checkpoints / finished.name,
         module=finished.module,
         architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
         network=finished.network,

@@ -21,6 +21,7 @@ class ChoiceCost:
         cost: on the device, or in MACs; None where it has none.
         cost_ratio: cost / cost of the first choice of the part, which is the reference's own where the device
             runs that.
+        single_layers_ms: what its layers take one by one, where the device tells.
         other_costs: MACs and parameters, where these are objectives of the search as well.
         reason: why it has no cost.
         kept: whether the search may choose it; what the device refused it may not.
@@ -33,6 +34,7 @@ class ChoiceCost:
     loss: float
     cost: float | None = None
     cost_ratio: float | None = None
+    single_layers_ms: float | None = None
     other_costs: tuple[int, ...] = ()
     reason: str | None = None
     kept: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def find_network(text: str) -> Network:
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
     """
+    if not text.isprintable():
+        raise InputError(f"the name {text!a} is not text, and no document could hold it", "rename the file")
     return with_noise(_find(text))
 
 
@@ -100,14 +103,17 @@ def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
     return shape
 
 
-def block_networks(network: Network) -> list[Network]:
+def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[Network]:
     """The network's parts (stem, blocks, head), each as a network of its own.
 
     A checkpoint has parts; any other module is cut by its stages.
 
+    Args:
+        cuts: names of the modules behind which to cut instead.
+
     Raises:
         NetworkFormError: it has no torch module.
-        InputError: it has no parts and cannot be cut by its stages.
+        InputError: it has no parts and cannot be cut by its stages, or not where the cuts say.
     """
     import torch
     from torch import nn
@@ -116,10 +122,10 @@ def block_networks(network: Network) -> list[Network]:
 
     module = network.parts[0].module() if len(network.parts) == 1 else network.module()
     shape = network.input_shape
-    if isinstance(module, nn.Sequential) and "stem" in dict(module.named_children()):
+    if cuts is None and isinstance(module, nn.Sequential) and "stem" in dict(module.named_children()):
         pieces = dict(module.named_children())
     else:
-        parts = partition(module, shape[1:])
+        parts = partition(module, shape[1:], cuts)
         pieces = dict(zip(parts.names, parts.modules, strict=True))
     networks, flowing = [], torch.zeros(*shape)
     for name, piece in pieces.items():

@@ -16,7 +16,7 @@ from hwnas.compress.architecture import build_part
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
-from hwnas.compress.emit import emit_checkpoints
+from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, search_device
@@ -117,7 +117,8 @@ def compress(
         finetuner = Finetuner(run, reference, stitcher, settings, progress)
         quality = prepare_quality(finetuner, search, settings.loss, progress)
         outcome = search_device(run, stitcher, quality, settings, search, target, progress)
-        checkpoints = emit_checkpoints(finetuner, search, target, outcome, command)
+        emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
+        checkpoints = emit_checkpoints(emission, outcome)
         if quality.predictor is not None and search.finetune_epochs == search.predictor_epochs:
             refit(finetuner, search.predictor_epochs, progress)
         report = _report(run, target.profile.name, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.devices import host_session, machine
 from hwnas.devices.base import Device, Handle
-from hwnas.devices.host_process import HostProcess
+from hwnas.devices.host_process import HostProcess, ProcessDiedError
 from hwnas.devices.host_session import PROVIDER, Loaded
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
@@ -136,8 +136,7 @@ class HostDevice(Device):
 
 
 def _refused(network: str, error: Exception) -> PreparationError:
-    reason = first_line(error)
-    return PreparationError(
-        f"ONNX Runtime cannot run {network} on this CPU: {reason}",
-        "replace the operator that it names, or export the network for an older opset",
-    )
+    fix = "replace the operator that it names, or export the network for an older opset"
+    if isinstance(error, ProcessDiedError):
+        fix = "free memory if it was killed for want of it (exit code -9), and give the same command again"
+    return PreparationError(f"ONNX Runtime cannot run {network} on this CPU: {first_line(error)}", fix)

@@ -21,8 +21,12 @@ from hwnas.errors import first_line
 END_S = 5.0
 
 
+class ProcessDiedError(RuntimeError):
+    """The process ended by itself or was killed."""
+
+
 class HostProcess:
-    """A process that holds one network. Raises RuntimeError where it fails or dies.
+    """A process that holds one network. Raises RuntimeError where it fails, ProcessDiedError where it dies.
 
     Args:
         content: the ONNX model, serialised.
@@ -78,7 +82,7 @@ class HostProcess:
         except BrokenPipeError:
             line = b""
         if not line:
-            raise RuntimeError(f"its process ended with exit code {process.wait()}")
+            raise ProcessDiedError(f"its process ended with exit code {process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])

@@ -43,7 +43,9 @@ class DeviceLock:
         try:
             self._wait(descriptor, time.monotonic() + timeout_s)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"pid {os.getpid()} ({' '.join(sys.argv)[:200]})".encode(), 0)
+            os.pwrite(
+                descriptor, f"pid {os.getpid()} ({' '.join(sys.argv)[:200]})".encode(errors="replace"), 0
+            )
         except OSError as error:
             os.close(descriptor)
             raise self._unusable(error) from None

@@ -15,7 +15,7 @@ from hwnas.network import Network, Part
 from hwnas.version import __version__
 
 if TYPE_CHECKING:
-    from hwnas.devices.simulator import Figures, Result, Scheduler, Table
+    from hwnas.devices.simulator import Result, Scheduler, Table
 
 COMPARED = ("layer-by-layer", "single-layer")
 FREE = "best"
@@ -72,7 +72,9 @@ class SimulatorDevice(Device):
 
     def fingerprint(self) -> Fingerprint:
         accelerator = self._scheduler.accelerator
-        settings = {"accelerator": repr(accelerator), "options": dict(self.profile.options)}
+        # What the description says counts, not where it lies or whether a default is spelled out.
+        options = {key: value for key, value in self._options.items() if key not in ("accelerator", "batch")}
+        settings = {"accelerator": repr(accelerator), "options": options}
         return Fingerprint(
             chip=f"{accelerator.name} ({sha256_of_plain(settings)[:8]})",
             os_build="none",
@@ -83,8 +85,11 @@ class SimulatorDevice(Device):
         )
 
     def prepare_impl(self, network: Network) -> Handle:
+        mode, tile, stacks = self._forced
         try:
-            figures = self._figures([self._table(part) for part in network.parts])
+            tables = [self._table(part) for part in network.parts]
+            figures = self._scheduler.figures(tables, mode=mode, tile=tile, cuts=stacks)
+            alone = self._scheduler.figures(tables, mode="single-layer")
         except InputError as error:
             raise PreparationError(error.cause, error.fix) from None
         return Handle(
@@ -97,6 +102,8 @@ class SimulatorDevice(Device):
                 "dram_read_bytes": float(figures.dram_read_bytes),
                 "dram_write_bytes": float(figures.dram_write_bytes),
                 "macs": float(figures.macs),
+                # What adding up layers that were timed one by one would say.
+                "single_layers_ms": alone.latency_ms,
             },
         )
 
@@ -126,12 +133,6 @@ class SimulatorDevice(Device):
             layers = read_onnx(part.onnx, allow_unknown=self._allow_unknown)
             self._tables[part.hash] = self._scheduler.part(layers)
         return self._tables[part.hash]
-
-    def _figures(self, tables: list[Table]) -> Figures | Result:
-        mode, tile, stacks = self._forced
-        if mode is None and tile is None and stacks is None:
-            return self._scheduler.figures(tables)
-        return self._scheduler.schedule(tables, mode=mode, tile=tile, cuts=stacks)
 
     @property
     def _allow_unknown(self) -> bool:

@@ -44,6 +44,11 @@ class Entry:
     baseline: Network | None = None
     recorded: Recorded | None = None
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the baseline network is at hand and is the same, so that nothing is measured."""
+        return self.baseline is not None and self.baseline.hash == self.network.hash
+
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
@@ -87,14 +92,15 @@ def check(
     with device:
         fingerprint = device.fingerprint()
         lost: DeviceLostError | None = None
+        changed = sum(not entry.is_unchanged for entry in entries)
         for entry in entries:
             try:
                 if lost is not None:
                     raise lost
-                checked = _check_one(device, fingerprint, entry, terms, len(entries), clock)
+                checked = _check_one(device, fingerprint, entry, terms, changed, clock)
             except (PreparationError, NetworkFormError, DeviceLostError) as error:
                 lost = error if isinstance(error, DeviceLostError) else lost
-                reason = f"could not run: {error.cause}; {error.fix}"
+                reason = f"{error.cause}; {error.fix}"
                 checked = Checked(model=entry.model, verdict="failed", how="not measured", reason=reason)
             done.append(checked)
             told(checked)
@@ -152,7 +158,7 @@ def _check_one(
     clock: Callable[[], float],
 ) -> Checked:
     threshold = terms.threshold
-    if entry.baseline is not None and entry.baseline.hash == entry.network.hash:
+    if entry.is_unchanged:
         reason = (
             f"the same structure and weights as in {terms.baseline}, so there is nothing to compare; "
             "--recorded compares with what was measured then"
@@ -231,9 +237,8 @@ def explain(decision: gate.Decision, terms: Terms) -> str:
         case "pass":
             return f"{size}, {limit}: nothing to do"
     if decision.noise_floor is None:
-        return (
-            f"{size}, but {decision.repeats} repeats are too few to tell: check again with more --max-seconds"
-        )
+        few = f"repeats are too few to tell ({decision.repeats})"
+        return f"{size}, but {few}: check again with more --max-seconds"
     return (
         f"{size}, {limit}: the noise hides what is asked for; check again on a quieter machine, with more "
         f"--max-seconds, or with a higher --threshold"

@@ -24,6 +24,7 @@ from hwnas.profiles.sitting import Pace, Slices, latency_ms, median_ms
 
 SCHEMA = "hwnas.comparison/1"
 CONFIDENCE = 0.95
+FEWEST_REPEATS = fewest_pairs(CONFIDENCE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def compare(
 
 
 def _is_precise(log_ratios: Sequence[float], precision: float) -> bool:
-    if len(log_ratios) < fewest_pairs(CONFIDENCE):
+    if len(log_ratios) < FEWEST_REPEATS:
         return False
     shift = paired_shift(log_ratios, CONFIDENCE)
     return (shift.high - shift.low) / 2 <= precision

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from types import TracebackType
-from typing import Self
 
 from hwnas.database import Database
 from hwnas.devices.queue import QueueJob, QueueResult
@@ -44,7 +42,7 @@ _FORGET = "DELETE FROM jobs WHERE network_hash = ? AND fingerprint = ? AND proto
 _log = logging.getLogger(__name__)
 
 
-class JobStore:
+class JobStore(Database):
     """The jobs of one device's sessions. What a method has returned from is on disk.
 
     They are in the file of the measurements, and a job is open until its network has a newer row there: the
@@ -55,28 +53,27 @@ class JobStore:
     """
 
     def __init__(self, store: MeasurementStore, fingerprint: Fingerprint, protocol: Protocol) -> None:
-        self.path = store.path
+        super().__init__(store.path, tables=_TABLE, version=VERSION, loss=LOSS)
         self._key = (fingerprint.id, protocol.id)
-        self._database = Database(store.path, tables=_TABLE, version=VERSION, loss=LOSS)
 
     def save(self, job: QueueJob) -> None:
         """Remember a job as it is now."""
         body = json.dumps(encode(job))
-        self._database.write(_SAVE, (job.name, job.network_hash, *self._key, body))
+        self.write(_SAVE, (job.name, job.network_hash, *self._key, body))
 
     def finish(self, job: QueueJob, result: QueueResult) -> None:
         """Remember what a job found out."""
         body = json.dumps(encode(result), allow_nan=False)
-        self._database.write("UPDATE jobs SET result = ? WHERE name = ?", (body, job.name))
+        self.write("UPDATE jobs SET result = ? WHERE name = ?", (body, job.name))
 
     def forget(self, network_hash: str) -> None:
         """Leave a network's jobs alone from now on, though it has no result."""
-        self._database.write(_FORGET, (network_hash, *self._key))
+        self.write(_FORGET, (network_hash, *self._key))
 
     def open_jobs(self, network_hash: str) -> list[tuple[QueueJob, QueueResult | None]]:
         """A network's jobs, in order, that no measurement was made of yet; damaged rows are left out."""
         jobs = []
-        for name, body, result in self._database.read(_SELECT_OPEN, (network_hash, *self._key)):
+        for name, body, result in self.read(_SELECT_OPEN, (network_hash, *self._key)):
             source = f"{self.path}, job {name}"
             try:
                 job = decode(QueueJob, json.loads(body), source)
@@ -84,11 +81,3 @@ class JobStore:
             except (InputError, ValueError):
                 _log.warning("%s is damaged and is ignored; the network is submitted again", source)
         return jobs
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._database.close()

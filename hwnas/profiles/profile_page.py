@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,20 +113,44 @@ def _network(model: str, measurement: Measurement, layers: Sequence[Layer]) -> l
 
 
 def histogram(measurement: Measurement) -> page.Plot:
-    """How often each latency was met; the slowest hundredth is left out of the picture."""
-    samples = sorted(itertools.chain.from_iterable(measurement.repeats_ms))
-    shown = samples[: max(1, len(samples) - len(samples) // 100)]
+    """How often each latency was met; on a logarithmic axis, so that a few slow runs hide nothing."""
+    samples_ms = [*itertools.chain.from_iterable(measurement.repeats_ms)]
+    ticks_ms = _ticks(min(samples_ms), max(samples_ms))
+    layout = _layout("latency in ms", "runs")
+    layout["xaxis"] |= {
+        "tickvals": [math.log10(tick_ms) for tick_ms in ticks_ms],
+        "ticktext": [f"{tick_ms:.4g}" for tick_ms in ticks_ms],
+    }
     return page.Plot(
-        data=[{"type": "histogram", "x": shown, "nbinsx": BINS, "marker": {"color": page.BLUE}}],
-        layout=_layout("latency in ms", "runs"),
+        data=[
+            {
+                "type": "histogram",
+                "x": [math.log10(sample_ms) for sample_ms in samples_ms],
+                "nbinsx": BINS,
+                "marker": {"color": page.BLUE},
+                "hovertemplate": "%{y} runs<extra></extra>",
+            }
+        ],
+        layout=layout,
         label="histogram of the latencies of all runs",
     )
+
+
+def _ticks(low_ms: float, high_ms: float) -> list[float]:
+    """Round values (1, 2, 5) between two latencies; evenly spaced ones where these lie close together."""
+    decades = range(math.floor(math.log10(low_ms)), math.ceil(math.log10(high_ms)) + 1)
+    round_ms = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    ticks_ms = [tick_ms for tick_ms in round_ms if low_ms <= tick_ms <= high_ms]
+    if len(ticks_ms) >= 3:
+        return ticks_ms
+    return [low_ms + (high_ms - low_ms) * step / 4 for step in range(5)]
 
 
 def timeline(measurement: Measurement) -> page.Plot:
     """The runs in order, with the median of each repeat above them; of very many only some."""
     samples_ms = [*itertools.chain.from_iterable(measurement.repeats_ms)]
     step = max(1, len(samples_ms) // DRAWN)
+    ticks_ms = _ticks(min(samples_ms), max(samples_ms))
     runs_x = list(range(0, len(samples_ms), step))
     ends = [0, *itertools.accumulate(map(len, measurement.repeats_ms))]
     medians_x: list[int | None] = []
@@ -152,8 +177,17 @@ def timeline(measurement: Measurement) -> page.Plot:
                 "line": {"color": page.ORANGE, "width": 3},
             },
         ],
-        layout=_layout("run", "latency in ms")
-        | {"showlegend": True, "legend": {"orientation": "h", "y": 1.12}},
+        layout={
+            **_layout("run", "latency in ms"),
+            "yaxis": {
+                "title": {"text": "latency in ms"},
+                "type": "log",
+                "tickvals": ticks_ms,
+                "ticktext": [f"{tick_ms:.4g}" for tick_ms in ticks_ms],
+            },
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": 1.12},
+        },
         label="latency of every run in order, with the median of each repeat",
     )
 

@@ -6,8 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from hwnas.database import Database
 from hwnas.errors import InputError
@@ -45,7 +44,7 @@ _COUNT = "SELECT COUNT(DISTINCT network_hash) FROM results WHERE fingerprint = ?
 _log = logging.getLogger(__name__)
 
 
-class MeasurementStore:
+class MeasurementStore(Database):
     """What was measured, by network, fingerprint and protocol. Rows are added, never changed.
 
     A row that does not match its hash is ignored with a warning, so its network is measured again.
@@ -55,19 +54,18 @@ class MeasurementStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._database = Database(path, tables=_TABLE, version=VERSION, loss=LOSS)
+        super().__init__(path, tables=_TABLE, version=VERSION, loss=LOSS)
 
     def get(
         self, network_hash: str, fingerprint: Fingerprint, protocol: Protocol
     ) -> MeasurementResult | None:
         """The latest result of a key, or None."""
         key = (network_hash, fingerprint.id, protocol.id)
-        return next(self._valid(self._database.read(_SELECT_KEY, key)), None)
+        return next(self._valid(self.read(_SELECT_KEY, key)), None)
 
     def put(self, result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol) -> None:
         """Add a result; when this returns it is on disk."""
-        self._database.write(_INSERT, _row(result, fingerprint, protocol))
+        self.write(_INSERT, _row(result, fingerprint, protocol))
 
     def add_new(self, measurements: Sequence[Measurement]) -> int:
         """Add those that are not there yet, all of them or none, and say how many."""
@@ -75,28 +73,16 @@ class MeasurementStore:
         known = {_row(each, each.fingerprint, each.protocol) for each in held}
         rows = dict.fromkeys(_row(each, each.fingerprint, each.protocol) for each in measurements)
         new = [row for row in rows if row not in known]
-        self._database.write(_INSERT, *new)
+        self.write(_INSERT, *new)
         return len(new)
 
     def count(self, fingerprint: Fingerprint, protocol: Protocol) -> int:
         """How many networks have a result."""
-        return int(self._database.read(_COUNT, (fingerprint.id, protocol.id))[0][0])
+        return int(self.read(_COUNT, (fingerprint.id, protocol.id))[0][0])
 
     def all(self) -> list[MeasurementResult]:
         """Every valid result, in the order of their storing."""
-        return list(self._valid(self._database.read("SELECT * FROM results ORDER BY id")))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return list(self._valid(self.read("SELECT * FROM results ORDER BY id")))
 
     def _valid(self, rows: list[tuple[Any, ...]]) -> Iterator[MeasurementResult]:
         for number, *key_and_body, digest in rows:

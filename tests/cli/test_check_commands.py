@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -175,6 +177,18 @@ def test_every_output_in_one_run(hwnas: Hwnas, place: Path, monkeypatch: pytest.
     assert "::error" in plain.err
 
 
+def test_what_was_found_is_shown_even_where_a_file_cannot_be_written(
+    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(hwnas)
+    write_model(place / "model.onnx", 112_000)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "/dev/null/summary.md")
+    done = hwnas("check", "run", "--json")
+    assert done.code == 2
+    assert json.loads(done.out)["exit_code"] == 1
+    assert "summary.md" in done.err
+
+
 def test_a_foreign_fingerprint_is_inconclusive(hwnas: Hwnas, place: Path) -> None:
     write_model(place / "model.onnx", 99_000)
     record(hwnas)
@@ -224,9 +238,27 @@ def test_mistakes_are_told(hwnas: Hwnas, place: Path) -> None:
     refused(hwnas("check", "run", "--device", "functional.toml"), "those of functional are functional")
     (place / "model.onnx").unlink()
     refused(hwnas("check", "run"), "cannot read model.onnx")
+
+    refused(
+        hwnas("check", "record", "\udcff.onnx", "--device", DEVICE), r"'\udcff.onnx' is not text", "rename"
+    )
     refused(hwnas("check", "record", "a", "a", "--device", DEVICE), "named twice")
     refused(hwnas("check", "record", "absent.onnx", "--device", DEVICE), "cannot read absent.onnx")
     refused(hwnas("check", "record", "x.onnx", "--device", DEVICE, "--out", "no/a.json"), "no folder no")
+
+
+def test_a_check_that_is_terminated_leaves_no_worktree(
+    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(*_: object, **__: object) -> None:
+        assert git("worktree", "list").count("\n") == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    write_model(place / "model.onnx", 112_000)
+    monkeypatch.setattr("hwnas.profiles.check.check", terminated)
+    done = hwnas("check", "run", "model.onnx", "--baseline", "HEAD", "--device", DEVICE)
+    assert done.code == 143
+    assert git("worktree", "list").count("\n") == 0
 
 
 def test_outside_a_repository_a_revision_is_refused(

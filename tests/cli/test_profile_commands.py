@@ -51,6 +51,18 @@ def test_a_report_operators_and_blocks_of_a_real_network(hwnas: Hwnas, workplace
     assert "the time was up" in shown.out or "precise enough" in shown.out
 
 
+def test_blocks_are_cut_where_one_says(hwnas: Hwnas, workplace: Path) -> None:
+    options = ("profile", "tinynet:make", *MODELLED, "--cut", "stem,stages.0")
+    (row,) = json.loads(hwnas(*options, "--blocks", "--json").out)
+    assert list(row["blocks"]["blocks_ms"]) == ["stem", "block1", "head"]
+    refused(hwnas(*options), "--blocks is not given", "add --blocks")
+    refused(hwnas(*options[:-1], "nothing,stem", "--blocks"), "no module 'nothing'")
+
+
+def test_a_name_is_no_emoji(hwnas: Hwnas, workplace: Path) -> None:
+    refused(hwnas("profile", "nowhere:a", *MODELLED), "cannot import nowhere:a: No module")
+
+
 def test_shape_and_batch_change_the_graph(hwnas: Hwnas, workplace: Path) -> None:
     small = ("profile", "tinynet:make", "--device", "cpu", "--protocol", "quick", "--json")
     (row,) = json.loads(hwnas(*small, "--batch", "4", "--input-shape", "3x64x64").out)
@@ -106,6 +118,8 @@ def test_a_comparison_and_its_place_in_the_history(hwnas: Hwnas, workplace: Path
         f"{result['ratio']['value']:.4f}" in hwnas("compare", "tinynet:make", "tinynet:seven", *MODELLED).out
     )
     assert len(json.loads(hwnas("history", "tinynet:seven", "--json").out)) == 2
+    short = ("--device", "cpu", "--max-seconds", "1")
+    assert "too few for an interval" in hwnas("compare", "tinynet:make", "tinynet:seven", *short).out
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hwnas.compress.account import read_account
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.library import Library
 from hwnas.compress.progress import Progress
+from hwnas.compress.report import write_reports
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
 
@@ -465,6 +466,9 @@ def test_the_filter_costs_every_choice_and_bounds_the_search(
             assert entry.metrics is not None and choice["loss"] == entry.metrics.nsr
             assert choice["cost_ratio"] == pytest.approx(choice["cost"] / own["cost"])
             assert by == "device" or choice["cost"] == entry.candidate.macs
+            # Layers one by one take longer than a schedule that fuses them.
+            alone_ms = choice["single_layers_ms"]
+            assert alone_ms >= choice["cost"] if by == "device" else alone_ms is None
             rivals = [
                 c for c in part["choices"] if c["loss"] <= choice["loss"] and c["cost"] < choice["cost"]
             ]
@@ -476,6 +480,8 @@ def test_the_filter_costs_every_choice_and_bounds_the_search(
     (told,) = [text for text in watch.said if text.startswith("filter: ")]
     assert told.startswith(f"filter: {len(removed)} of 6 candidates removed")
     assert told.count("beaten by") == len(removed)
+    (report,) = write_reports(copy, "sim-npu")
+    assert ("sum of single layers" in report.read_text()) == (by == "device")
     run(copy, device="sim-npu", filter="none", generations=6, picks=())
     assert not (copy / "devices/sim-npu/blocks.json").exists()
     everything = json.loads((copy / "devices/sim-npu/search.json").read_text())["points"]

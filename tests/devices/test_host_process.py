@@ -61,8 +61,9 @@ def test_a_process_that_dies_is_told() -> None:
         handle = device.prepare(network(), fresh=True)
         os.kill(handle.state._process.pid, signal.SIGKILL)
         handle.state._process.wait()
-        with pytest.raises(PreparationError, match="its process ended with exit code -9"):
+        with pytest.raises(PreparationError, match="its process ended with exit code -9") as caught:
             device.sample(handle, runs=1, seconds=0)
+    assert "memory" in caught.value.fix
 
 
 def test_what_a_folder_holds_does_not_get_into_the_process(

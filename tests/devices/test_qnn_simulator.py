@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import Run, refused
 
 from hwnas.compress.front import target_of
 from hwnas.compress.settings import SearchSettings
@@ -17,16 +18,17 @@ from hwnas.errors import DeviceError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device
-from hwnas.profiles.session import require_kind
 from hwnas.testing.contract import DeviceContract
 
 SETTINGS: dict[str, Any] = {
-    "objective": "latency",
+    "objectives": ("latency",),
     "protocol": "quick",
     "population": 2,
     "generations": 1,
     "finetune_epochs": 1,
     "picks": ("knee",),
+    "filter": "macs",
+    "filter_threshold": 0.0,
 }
 
 
@@ -80,12 +82,20 @@ def test_stages_of_efficientnet_run_on_htp_and_match(index: int, precision: str,
     assert error < tolerance, error
 
 
-def test_its_latencies_are_refused(tmp_path: Path) -> None:
-    for name in ("qnn-htp-simulator", "qnn-htp-simulator-int8"):
-        with pytest.raises(DeviceError, match=r"a search needs .* are functional"):
-            target_of(SearchSettings(device=name, **SETTINGS))
-        with pytest.raises(DeviceError, match=r"a gate needs .* are functional"):
-            require_kind(open_device(load_profile(name)), {"measured"}, "a gate")
+@pytest.mark.parametrize("name", ["qnn-htp-simulator", "qnn-htp-simulator-int8"])
+def test_search_and_gate_refuse_its_latencies(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DeviceError, match=r"a search needs .* are functional"):
+        target_of(SearchSettings(device=name, **SETTINGS))
+    model = tmp_path / "a.onnx"
+    model.write_bytes(DeviceContract().make_network().onnx())
+    baseline = tmp_path / "baseline.json"
+    record = ("check", "record", str(model), "--device", name, "--out", str(baseline))
+    run = ("check", "run", str(model), "--baseline", str(model), "--device", name)
+    for command in (record, run):
+        refused(Run(capsys, command), f"those of {name} are functional", "hwnas devices")
+    assert not baseline.exists()
 
 
 def test_precisions_that_htp_does_not_have_are_refused() -> None:

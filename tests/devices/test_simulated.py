@@ -120,7 +120,21 @@ def test_measurements_are_modelled_with_energy_and_traffic(network: Network, tmp
     assert result.kind == "modelled"
     assert result.anchor_ratio == 1.0
     assert result.metrics["energy_mj"] > 0
+    assert result.metrics["single_layers_ms"] > result.latency_ms
     assert result.metrics["dram_read_bytes"] > result.metrics["dram_write_bytes"] > 0
+
+
+def test_the_fingerprint_is_of_what_is_simulated(tmp_path: Path) -> None:
+    """Neither of the path of a description nor of a default that is spelled out."""
+    from importlib import resources
+
+    shipped = resources.files("hwnas.devices.simulator") / "accelerators" / "mobile-npu.toml"
+    copy = tmp_path / "mine.toml"
+    copy.write_text(shipped.read_text())
+    plain, spelled, copied = device(), device(mode="best", batch=1), device(accelerator=str(copy))
+    assert plain.fingerprint().id == spelled.fingerprint().id == copied.fingerprint().id
+    copy.write_text(shipped.read_text().replace("clock_mhz = 800", "clock_mhz = 400"))
+    assert device(accelerator=str(copy)).fingerprint().id != plain.fingerprint().id
 
 
 def unknown_operator() -> Network:

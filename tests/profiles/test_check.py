@@ -105,7 +105,7 @@ def test_the_time_is_kept() -> None:
     assert len(taken) == 3
     few = check(ScriptedDevice(), [entry("new")], replace(TERMS, pace=replace(PACE, max_repeats=3)))
     assert (few.exit_code, few.networks[0].verdict) == (3, "inconclusive")
-    assert "3 repeats are too few" in few.networks[0].reason
+    assert "repeats are too few to tell (3)" in few.networks[0].reason
     assert "--max-seconds" in few.networks[0].reason
 
 
@@ -113,6 +113,16 @@ def test_the_same_network_is_not_measured() -> None:
     device = ScriptedDevice()
     report = run(device, entry("new", baseline="new"))
     assert (report.exit_code, report.networks[0].verdict, device.sampled) == (0, "unchanged", [])
+
+
+def test_only_networks_that_are_measured_share_the_chance_of_a_false_alarm() -> None:
+    unchanged = [entry("new", baseline="new") for _ in range(9)]
+    alone = run(ScriptedDevice(), entry("new")).networks[0].decision
+    assert alone is not None
+    assert run(ScriptedDevice(), *unchanged, entry("new")).networks[-1].decision == alone
+    (among_ten, *_) = run(ScriptedDevice(), *[entry("new")] * 10).networks
+    assert among_ten.decision is not None
+    assert among_ten.decision.repeats > alone.repeats
 
 
 @pytest.mark.parametrize(("new_ms", "expected"), [(11.0, "regression"), (10.0, "pass"), (8.0, "improvement")])
@@ -140,7 +150,7 @@ def test_a_network_that_cannot_run_is_told_and_the_others_are_checked() -> None:
     report = run(device, entry("bad"), entry("new"))
     assert [checked.verdict for checked in report.networks] == ["failed", "pass"]
     assert report.exit_code == 2
-    assert "the script refuses bad; change the script" in report.networks[0].reason
+    assert report.networks[0].reason == "the script refuses bad; change the script"
     assert (
         run(
             ScriptedDevice(refused=["bad"], latencies_ms={"slow": [12.0]}), entry("bad"), entry("slow")

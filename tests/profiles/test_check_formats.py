@@ -82,7 +82,7 @@ def test_github_action_benchmark(report: Report) -> None:
     assert len(entries) == 5
     for entry in entries:
         assert set(entry) == {"name", "unit", "value", "range", "extra"}
-        assert (entry["unit"], entry["value"]) == ("ms", 12.0)
+        assert (entry["unit"], entry["value"], entry["range"]) == ("ms", 12.0, "± 1")
         assert all(isinstance(entry[key], str) for key in ("name", "unit", "range", "extra"))
 
 

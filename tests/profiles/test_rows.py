@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from browser import opened
 from hwnas.errors import InputError
 from hwnas.measurement import Conditions, Fingerprint, Layer, Measurement, MeasurementFailure
 from hwnas.profiles.history import bar, find_history, write_history
-from hwnas.profiles.profile_page import findings, write_report
+from hwnas.profiles.profile_page import findings, histogram, write_report
 from hwnas.profiles.protocols import ADAPTIVE
 from hwnas.profiles.rows import as_csv, as_markdown, operator_table, read_measurements, row, two_modes
 from hwnas.profiles.sharing import export_lines, import_file
@@ -131,6 +132,19 @@ def test_the_report_shows_a_histogram_and_a_time_line_of_each(tmp_path: Path) ->
         assert seen.page.locator(".plot").nth(0).locator(".bars path").count() > 10
         assert "Relu" in seen.page.locator("table").nth(1).inner_text()
         assert (seen.complaints, seen.requests) == ([], [])
+
+
+@pytest.mark.parametrize("slow_ms", [12.0, 400.0])
+def test_a_few_slow_runs_hide_nothing_of_the_histogram(slow_ms: float) -> None:
+    samples_ms = (*np.linspace(10, 11, 200), *np.linspace(0.9 * slow_ms, slow_ms, 3))
+    plot = histogram(replace(measurement(), repeats_ms=(samples_ms,)))
+    assert sorted(plot.data[0]["x"]) == pytest.approx(sorted(np.log10(samples_ms)))
+    axis = plot.layout["xaxis"]
+    assert len(axis["tickvals"]) >= 3
+    assert all(math.log10(10) - 1e-9 <= tick <= math.log10(slow_ms) + 1e-9 for tick in axis["tickvals"])
+    assert [float(text) for text in axis["ticktext"]] == pytest.approx(
+        10 ** np.array(axis["tickvals"]), rel=1e-3
+    )
 
 
 def test_the_history_is_chosen_by_name_or_content_and_drawn_by_fingerprint(tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
     rankers: list[tuple[str, Sequence[float]]] = [
         ("latency of the whole network", measured_ms),
         ("sum of block latencies", sums_ms),
+        *_sums_of_layers(blocks, [point for point, _, _ in known]),
         ("MACs", [macs for macs, _ in counted]),
         ("parameters", [params for _, params in counted]),
     ]
@@ -195,6 +196,18 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
         Table(columns=columns, rows=rows),
     ]
     return [Section(heading=heading, content=content)]
+
+
+def _sums_of_layers(blocks: BlockCosts, points: Sequence[Point]) -> list[tuple[str, Sequence[float]]]:
+    """A ranker by the times of single layers, where the device tells them for every choice."""
+    alone = {(part.part, row.choice): row.single_layers_ms for part in blocks.parts for row in part.choices}
+    sums_ms = []
+    for point in points:
+        of_parts = [ms for key in enumerate(point.choices) if (ms := alone.get(key)) is not None]
+        if len(of_parts) < len(point.choices):
+            return []
+        sums_ms.append(sum(of_parts))
+    return [("sum of single layers", sums_ms)]
 
 
 def _agreement_row(name: str, found: Agreement) -> list[str]:

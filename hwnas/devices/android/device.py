@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from hwnas.devices.android.chips import Phone, check_phone
 from hwnas.devices.android.graphs import GraphFiles, graph_files
-from hwnas.devices.android.libraries import file_hashes, find_libraries, find_runner, set_hash
+from hwnas.devices.android.libraries import find_libraries, find_runner, programs, set_hash
 from hwnas.devices.android.link import Link, LinkLost, find_serial
 from hwnas.devices.android.placement import CPU, placement_of
 from hwnas.devices.android.settings import provider_of, read_settings, session_entries
@@ -56,7 +56,8 @@ class AndroidDevice(Device):
         threads: within an operator on the CPU; 0 lets ONNX Runtime choose.
         allow_fallback: let nodes run on the CPU that the provider does not take; `--allow-fallback` sets it.
         runtime_dir: a folder with the libraries; empty takes what `hwnas devices setup` brought.
-        runner: the runner's program; empty takes what `hwnas devices setup` built.
+        runner: the runner's program; empty takes what `hwnas devices setup` built. A file with the name
+            `onnxruntime_perf_test` is ONNX Runtime's own: slower, and it does not tell where nodes ran.
         folder: ours on the phone.
         cache_mb: what graphs may take of the phone's storage.
         max_thermal_status, max_battery_c: above these the phone is too hot, and a repeat is taken again,
@@ -91,8 +92,9 @@ class AndroidDevice(Device):
 
     def open_impl(self) -> None:
         check_phone(self._phone, self.profile.name, self.settings, self.profile.power_mode)
-        self._libraries = file_hashes(find_libraries(self.settings, self._phone))
-        self._program = file_hashes([find_runner(self.settings, self._phone)])
+        self._libraries, self._program = programs(
+            find_libraries(self.settings, self._phone), find_runner(self.settings, self._phone)
+        )
         folder = self.settings.folder
         self._storage = Storage(self._link, folder, self.settings.cache_mb * 1024 * 1024)
         self._runner = Runner(self._link, folder)

@@ -54,7 +54,7 @@ def examine(profile: DeviceProfile) -> Iterator[Finding]:
         with device:
             handle = device.prepare(tiny_network())
             samples_ms = device.sample(handle, runs=5, seconds=0)
-            where = ", ".join(handle.placement) or "a provider that ONNX Runtime before 1.24 does not name"
+            where = ", ".join(handle.placement) or "a provider that is not told"
             yield Finding(step, f"{min(samples_ms):.3f} ms on {where}; {device.fingerprint().runtime}")
     except HwnasError as error:
         yield Finding(step, error.cause, error.fix)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hwnas.devices.android.chips import Phone
-from hwnas.devices.android.settings import Settings, local_path
+from hwnas.devices.android.settings import PERF_TEST, Settings, local_path
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import hwnas_cache, read_bytes, sha256, sha256_of_plain
 
@@ -88,6 +88,21 @@ def find_runner(settings: Settings, phone: Phone) -> Path:
             "hwnas devices setup NAME builds it with the NDK in $ANDROID_NDK_HOME; see docs/android.md",
         )
     return path
+
+
+def programs(libraries: Sequence[Path], runner: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The files of the libraries and of the runner, with their SHA-256.
+
+    `onnxruntime_perf_test` goes with the libraries: the runner is then a script that calls it.
+    """
+    if runner.name == PERF_TEST:
+        return file_hashes([*libraries, runner]), file_hashes([sources() / "perf_test.sh"])
+    return file_hashes(libraries), file_hashes([runner])
+
+
+def sources() -> Path:
+    """The runner's sources, and the script."""
+    return Path(__file__).parent / "runner"
 
 
 def file_hashes(files: Sequence[Path]) -> dict[Path, str]:

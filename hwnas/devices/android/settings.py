@@ -20,6 +20,8 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
 
 BACKENDS = {"htp": "libQnnHtp.so", "gpu": "libQnnGpu.so", "dsp": "libQnnDsp.so"}
 PREFIXES = ("provider.", "session.")
+PERF_TEST = "onnxruntime_perf_test"
+"""The name of ONNX Runtime's own program, which a script of ours drives in the place of our runner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,13 @@ def _check(profile: DeviceProfile, settings: Settings) -> None:
     for text in (settings.folder, settings.plugin, *(text for pair in passed for text in pair)):
         if any(character in text for character in "\t\n\r\0"):
             raise DeviceError(f"profile {profile.name}: {text!r} has a tab or a line break", "remove it")
+    if local_path(settings.runner).name == PERF_TEST:
+        texts = [text for pair in passed for text in pair]
+        if settings.plugin or any(character in text for text in texts for character in " |"):
+            raise DeviceError(
+                f"profile {profile.name}: {PERF_TEST} takes no plugin, and no option with a space or a |",
+                "take hwnas' own runner: remove `runner`",
+            )
 
 
 def session_entries(settings: Settings) -> dict[str, str]:

@@ -1,18 +1,13 @@
-"""Bringing what phones need: ONNX Runtime's and QNN's archives from Maven, the runner by the NDK.
-
-Every archive is compared with the checksum that the repository publishes beside it, with ours where we know
-it, and with the one of its first download on this computer.
-"""
+"""Bringing what phones need: ONNX Runtime's and QNN's archives from Maven, the runner by the NDK."""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import re
 import shutil
 import subprocess
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -20,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder
+from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder, sources
 from hwnas.errors import DeviceError, InputError
-from hwnas.files import LEFTOVER, hwnas_cache, read_json, write_json
+from hwnas.files import LEFTOVER
 
 REPOSITORY = "https://repo1.maven.org/maven2"
-QNN = ("com.qualcomm.qti", "qnn-runtime")
 TIMEOUT_S = 60
 MOST_BYTES = 2 * 1024**3
 ANDROID_PLATFORM = 29
@@ -36,27 +30,43 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Archive:
-    """An artifact of a Maven repository.
-
-    Attributes:
-        sha256: of the `.aar`, where we know it; otherwise the repository's own and the first download's hold.
-    """
+    """An artifact of a Maven repository, pinned by the SHA-256 of its `.aar`."""
 
     group: str
     name: str
     version: str
-    sha256: str = ""
+    sha256: str
 
-    def path(self, suffix: str) -> str:
+    @property
+    def path(self) -> str:
         """Its place in a repository."""
-        file = f"{self.name}-{self.version}.{suffix}"
+        file = f"{self.name}-{self.version}.aar"
         return f"{self.group.replace('.', '/')}/{self.name}/{self.version}/{file}"
 
 
-def archive_for(provider: str) -> Archive:
-    """ONNX Runtime for a provider; the one with QNN names Qualcomm's libraries that belong to it."""
-    name = "onnxruntime-android-qnn" if provider == "qnn" else "onnxruntime-android"
-    return Archive("com.microsoft.onnxruntime", name, VERSION)
+ONNXRUNTIME = Archive(
+    "com.microsoft.onnxruntime",
+    "onnxruntime-android",
+    VERSION,
+    "077dec5e2d821234c7dc0aba584bec8f999854b546c754cab93a90741c56fbeb",
+)
+ONNXRUNTIME_QNN = Archive(
+    "com.microsoft.onnxruntime",
+    "onnxruntime-android-qnn",
+    VERSION,
+    "d814a4927c78439da4fe599866c980ea853c2d3ecbb7078f897d559d63ccc872",
+)
+QNN = Archive(  # the version that ONNXRUNTIME_QNN's POM names
+    "com.qualcomm.qti",
+    "qnn-runtime",
+    "2.42.0",
+    "ecb69bd6a7b1be4717ef10805199fb49ec6b60ca3f481d3068ed9605fba91d5b",
+)
+
+
+def archives_for(provider: str) -> tuple[Archive, ...]:
+    """What an execution provider needs."""
+    return (ONNXRUNTIME_QNN, QNN) if provider == "qnn" else (ONNXRUNTIME,)
 
 
 def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
@@ -70,17 +80,14 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
         say(f"libraries: {folder} is there")
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    archives = [archive_for(provider)]
-    if provider == "qnn":
-        archives.append(_qnn_of(archives[0], repository))
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=LEFTOVER, dir=folder.parent) as name:
         part = Path(name) / "libraries"
         part.mkdir()
-        for archive in archives:
+        for archive in archives_for(provider):
             file = Path(name) / "archive"
-            digest = _download(archive, repository, file, say)
+            _download(archive, repository, file, say)
             count = _unpack(file, part, archive)
-            say(f"{archive.name} {archive.version}: {count} libraries, SHA-256 {digest}")
+            say(f"{archive.name} {archive.version}: {count} libraries")
         part.replace(folder)
     return folder
 
@@ -142,11 +149,6 @@ def build_runner(ndk: str, say: Say) -> Path:
     return runner
 
 
-def sources() -> Path:
-    """The runner's C files."""
-    return Path(__file__).parent / "runner"
-
-
 def _cmake(*arguments: str) -> None:
     done = subprocess.run(["cmake", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if done.returncode != 0:
@@ -156,67 +158,30 @@ def _cmake(*arguments: str) -> None:
         )
 
 
-def _qnn_of(archive: Archive, repository: str) -> Archive:
-    """Qualcomm's runtime in the version that an ONNX Runtime was built with, as its POM says."""
-    pom = _read(f"{repository}/{archive.path('pom')}").decode(errors="replace")
-    group, name = QNN
-    found = re.search(
-        rf"<groupId>{re.escape(group)}</groupId>\s*<artifactId>{name}</artifactId>\s*"
-        r"<version>([0-9][0-9A-Za-z.-]*)</version>",
-        pom,
-    )
-    if found is not None:
-        return Archive(group, name, found[1])
-    raise DeviceError(f"the POM of {archive.name} {archive.version} names no {QNN[1]}", _OTHERWISE)
-
-
 _OTHERWISE = "give a folder with the libraries: --runtime-dir FOLDER"
 
 
-def _download(archive: Archive, repository: str, file: Path, say: Say) -> str:
-    """Fetch an archive and compare its checksums; its SHA-256."""
-    url = f"{repository}/{archive.path('aar')}"
+def _download(archive: Archive, repository: str, file: Path, say: Say) -> None:
+    """Fetch an archive and compare it with its checksum."""
+    url = f"{repository}/{archive.path}"
     say(f"downloading {url}")
-    digests = {"sha256": hashlib.sha256(), "sha1": hashlib.sha1(usedforsecurity=False)}
+    digest = hashlib.sha256()
     try:
         with _open(url) as answer, file.open("wb") as out:
             while chunk := answer.read(CHUNK):
                 out.write(chunk)
-                for digest in digests.values():
-                    digest.update(chunk)
-    except (OSError, urllib.error.URLError) as error:
-        raise _unreachable(url, error) from None
-    kind, published = _published(url)
-    found = digests["sha256"].hexdigest()
-    record = hwnas_cache() / "android" / "checksums.json"
-    known = dict(read_json(record)) if record.is_file() else {}
-    key = f"{archive.group}:{archive.name}:{archive.version}"
-    expected = {"the repository": published if kind == "sha256" else "", "hwnas": archive.sha256}
-    expected["the first download on this computer"] = known.get(key, "")
-    wrong = [who for who, digest in expected.items() if digest and digest != found]
-    if kind == "sha1" and digests["sha1"].hexdigest() != published:
-        wrong.append("the repository")
-    if wrong:
+                digest.update(chunk)
+    except (OSError, http.client.HTTPException) as error:
         raise DeviceError(
-            f"{url} is not what {' and '.join(wrong)} say: its SHA-256 is {found}",
-            "give the command again; if that stays, the repository or the way to it is not to be trusted",
+            f"{url} cannot be fetched: {error}",
+            "try again later, name a mirror with --repository URL, or give a folder: --runtime-dir FOLDER",
+        ) from None
+    if digest.hexdigest() != archive.sha256:
+        raise DeviceError(
+            f"{url} is not what it was: its SHA-256 is {digest.hexdigest()}, not {archive.sha256}",
+            "give the command again; if that stays, the repository or the way to it is not to be trusted: "
+            "unpack the archive of a source that you trust, and give its folder with --runtime-dir",
         )
-    if not archive.sha256:
-        say(f"{archive.name}: no checksum is known of it: compared with the repository's {kind}, remembered")
-    write_json(record, {**known, key: found})
-    return found
-
-
-def _published(url: str) -> tuple[str, str]:
-    """The checksum that stands beside an archive: the best kind that there is."""
-    for kind, digits in (("sha256", 64), ("sha1", 40)):
-        try:
-            text = _read(f"{url}.{kind}").decode(errors="replace").split()
-        except DeviceError:
-            continue
-        if text and re.fullmatch(f"[0-9a-f]{{{digits}}}", text[0].lower()):
-            return kind, text[0].lower()
-    raise DeviceError(f"the repository publishes no checksum of {url}", _OTHERWISE)
 
 
 def _unpack(file: Path, folder: Path, archive: Archive) -> int:
@@ -240,14 +205,6 @@ def _unpack(file: Path, folder: Path, archive: Archive) -> int:
     return count
 
 
-def _read(url: str) -> bytes:
-    try:
-        with _open(url) as answer:
-            return bytes(answer.read(MOST_BYTES))
-    except (OSError, urllib.error.URLError) as error:
-        raise _unreachable(url, error) from None
-
-
 def _open(url: str):  # type: ignore[no-untyped-def]  # urllib's own type of an answer is private
     parts = urlsplit(url)
     if parts.scheme != "https" and not (
@@ -255,10 +212,3 @@ def _open(url: str):  # type: ignore[no-untyped-def]  # urllib's own type of an 
     ):
         raise InputError(f"{url} is not https", "give a repository with https")
     return urllib.request.urlopen(url, timeout=TIMEOUT_S)  # noqa: S310 - the scheme was checked
-
-
-def _unreachable(url: str, error: Exception) -> DeviceError:
-    return DeviceError(
-        f"{url} cannot be fetched: {error}",
-        "try again later, name a mirror with --repository URL, or give a folder: --runtime-dir FOLDER",
-    )

@@ -76,7 +76,7 @@ class Storage:
             f'cd {shlex.quote(self.folder)} && for old in lib-* runner-*; do case "$old" in '
             f'{place}|{executable}) ;; *) rm -rf "$old";; esac; done; mkdir -p {place}'
         )
-        wanted = {f"{self.folder}/{place}/{path.name}": (path, 0o600) for path in libraries}
+        wanted = {f"{self.folder}/{place}/{path.name}": (path, 0o700) for path in libraries}
         wanted |= {f"{self.folder}/{executable}": (path, 0o700) for path in runner}
         there = self._hashes(list(wanted))
         for target, (path, mode) in wanted.items():

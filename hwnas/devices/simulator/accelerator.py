@@ -8,7 +8,7 @@ outwards, and a memory is known by its size, its port widths and the energy of o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 from hwnas.errors import InputError
@@ -23,6 +23,9 @@ DIMENSIONS = ("K", "C", "G", "OY", "OX", "FY", "FX")
 # and the width of a DRAM beat, so traffic and energy are counted in 64-bit pieces (ports narrower than
 # that move whole words).
 BANK_BITS = 64
+
+# Memories that one operand may pass through.
+MOST_LEVELS = 7
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ class Accelerator:
     activation_bits: int = 8
     weight_bits: int = 8
     partial_sum_bits: int = 16
-    _chains: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False, hash=False)
+    _chains: dict[str, tuple[int, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False, hash=False
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -89,6 +94,11 @@ class Accelerator:
     def dram(self) -> int:
         """Index of the off-chip memory."""
         return len(self.memories) - 1
+
+    def on_chip_bytes(self, *operands: str) -> int:
+        """Bytes of the shared memories on chip that hold any of some operands."""
+        held = [m for m in self.memories[:-1] if m.shared and set(operands) & set(m.operands)]
+        return sum(m.size_bits for m in held) // 8
 
     def chain(self, operand: str) -> tuple[int, ...]:
         """Indices of the memories that hold an operand, innermost first."""
@@ -107,6 +117,17 @@ class Accelerator:
         if m.shared:
             return tuple(dim for dim, _ in self.unroll)
         return tuple(dim for dim, _ in self.unroll if dim not in _repeated(self, m))
+
+
+def check_weights(accelerator: Accelerator, weight_bits: int) -> None:
+    """Refuse a network whose weights the off-chip memory does not hold. Raises InputError."""
+    last = accelerator.memories[-1]
+    if weight_bits > last.size_bits:
+        raise InputError(
+            f"the network's weights take {weight_bits // 8:,} bytes, but {last.name} of accelerator "
+            f"{accelerator.name} holds {last.size_bits // 8:,}",
+            "give the last memory more bytes, or take a smaller network",
+        )
 
 
 _INDEXED_BY = {"O": ("K", "G", "OY", "OX"), "W": ("K", "C", "G", "FY", "FX"), "I": ("C", "G", "OY", "OX")}
@@ -150,29 +171,41 @@ def check(accelerator: Accelerator) -> None:
         _positive(where, f"unroll.{dim}", size)
     for key in ("clock_mhz", "batch", "activation_bits", "weight_bits", "partial_sum_bits"):
         _positive(where, key, getattr(accelerator, key))
-    if accelerator.mac_pj < 0:
-        raise InputError(
-            f"{where}: mac_pj = {accelerator.mac_pj} is negative", "give the energy of one MAC in pJ"
-        )
+    _no_negative(where, "mac_pj", accelerator.mac_pj, "pJ of one multiply-accumulate")
     if not accelerator.memories:
         raise InputError(
             f"{where}: memories is empty", "list the memories, innermost first, the off-chip memory last"
         )
+    words = {
+        "I": accelerator.activation_bits,
+        "W": accelerator.weight_bits,
+        "O": accelerator.partial_sum_bits,
+    }
     for memory in accelerator.memories:
         _check_memory(f"{where}: memory {memory.name}", memory)
+        widest = max(memory.operands, key=lambda operand: words[operand])
+        if memory.size_bits < words[widest]:
+            raise InputError(
+                f"{where}: memory {memory.name} has {memory.size_bits} bits, but one word of {widest} "
+                f"takes {words[widest]}",
+                "give it more bytes, or smaller activation_bits, weight_bits or partial_sum_bits",
+            )
         if not memory.shared:
             _repeated(accelerator, memory)
     last = accelerator.memories[-1]
     if set(last.operands) != set(OPERANDS) or not last.shared:
         raise InputError(
-            f"{where}: the last memory, {last.name}, has operands = {list(last.operands)} "
-            "but must hold all of I, W and O",
+            f"{where}: the last memory, {last.name}, has operands = {list(last.operands)} and instances = "
+            f"{last.instances} but must hold all of I, W and O once",
             "end the list with the off-chip memory: operands = ['I', 'W', 'O'], instances = 1",
         )
     for operand in OPERANDS:
-        sizes = [
-            m.size_bits * m.instances for m in accelerator.memories if operand in m.operands and m.shared
-        ]
+        sizes = [m.size_bits for m in accelerator.memories if operand in m.operands and m.shared]
+        if len(accelerator.chain(operand)) > MOST_LEVELS:
+            raise InputError(
+                f"{where}: operand {operand} passes {len(accelerator.chain(operand))} memories",
+                f"describe {MOST_LEVELS} at most, the off-chip one among them",
+            )
         if sizes != sorted(sizes):
             raise InputError(
                 f"{where}: the memories of operand {operand} have {[s // 8 for s in sizes]} bytes, "
@@ -182,19 +215,22 @@ def check(accelerator: Accelerator) -> None:
 
 
 def _positive(where: str, key: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{where}: {key} = {value} must be positive", f"give {key} a value above zero")
+    if not 0 < value < inf:
+        raise InputError(
+            f"{where}: {key} = {value} must be positive and finite", f"give {key} a value above zero"
+        )
+
+
+def _no_negative(where: str, key: str, value: float, what: str) -> None:
+    if not 0 <= value < inf:
+        raise InputError(f"{where}: {key} = {value} is no energy", f"give {key} as {what}, 0 or more")
 
 
 def _check_memory(where: str, memory: Memory) -> None:
     for key in ("size_bits", "read_bits_per_cycle", "write_bits_per_cycle", "instances"):
         _positive(where, key, getattr(memory, key))
     for key in ("read_pj", "write_pj"):
-        if getattr(memory, key) < 0:
-            raise InputError(
-                f"{where}: {key} = {getattr(memory, key)} is negative",
-                f"give {key} as pJ of one full-width access",
-            )
+        _no_negative(where, key, getattr(memory, key), "pJ of one full-width access")
     if not memory.operands or not set(memory.operands) <= set(OPERANDS):
         raise InputError(
             f"{where}: operands = {list(memory.operands)}", "name the operands it holds out of I, W and O"

@@ -13,47 +13,26 @@ from typing import Any
 
 from numba import njit
 
-from . import (
-    closed_form,
-    growth,
-    loop_allocation,
-    loop_cost,
-    loop_nest,
-    loop_order,
-    map_sizes,
-    plan,
-    stack_layers,
-)
-
-SOURCES = (
-    closed_form,
-    growth,
-    loop_allocation,
-    loop_cost,
-    loop_nest,
-    loop_order,
-    map_sizes,
-    plan,
-    stack_layers,
-)
-
+from . import growth, loop_order, plan
 
 # Globals, because what an entry point encloses must be the same in every process.
 _plan, _grow, _order = plan.plan, growth.grow, loop_order.best_order
 
 
 def _stamp() -> int:
-    """A number that changes with any of the sources."""
+    """A number that changes with any source of this package."""
     digest = hashlib.sha256()
-    for module in SOURCES:
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     return int(digest.hexdigest()[:15], 16)
 
 
-def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _entries(
+    stamp: int, cache: bool = True
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Entry points that enclose the stamp; the comparison with it never holds."""
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def plan_entry(
         layers: Any,
         last_use: Any,
@@ -70,7 +49,7 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
             return False
         return _plan(layers, last_use, heights, widths, forced, m, arrays, objective, best, choice)
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def grow_entry(
         layers: Any,
         last_use: Any,
@@ -86,7 +65,7 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
             return 0
         return _grow(layers, last_use, first, end, tile_y, tile_x, mode, m, arrays)
 
-    @njit(cache=True, error_model="numpy")
+    @njit(cache=cache, error_model="numpy")
     def order_entry(nest: Any, hw: Any, fastest_tie: bool) -> Any:
         if stamp < 0:
             return hw.size
@@ -95,4 +74,8 @@ def _entries(stamp: int) -> tuple[Callable[..., Any], Callable[..., Any], Callab
     return plan_entry, grow_entry, order_entry
 
 
-plan_network, grow_stack, search_orders = _entries(_stamp())
+try:
+    plan_network, grow_stack, search_orders = _entries(_stamp())
+except RuntimeError:
+    # numba finds no folder that it may write to, so every process compiles for itself.
+    plan_network, grow_stack, search_orders = _entries(_stamp(), cache=False)

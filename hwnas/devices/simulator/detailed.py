@@ -7,16 +7,15 @@ from typing import Any
 
 from hwnas.errors import InputError
 
-from .accelerator import Accelerator
-from .evaluate import Account, Evaluator, StackCost
-from .layers import Network
+from .accelerator import Accelerator, check_weights
+from .account import Account, StackCost
+from .evaluate import Evaluator
+from .forced import WHOLE, mode_name
+from .layers import Network, no_layers
 from .mapper import Mapper
 from .reference import reference_accelerator, reference_network
-from .result import LayerRow, Result, StackRow
-from .schedule import mode_name
+from .result import LayerRow, Result, StackRow, peak_onchip_bytes
 from .stacks import automatic_cuts, cut_stacks
-
-WHOLE = 1 << 30
 
 
 def evaluate(
@@ -43,9 +42,12 @@ def evaluate(
         mapper: a mapper to share between calls on the same accelerator: it remembers searched tiles.
 
     Raises:
-        InputError: an unknown mode, a cut that is no layer, a tile below 1, a layer that fits no memory.
+        InputError: an unknown mode, a cut that is no layer, a tile below 1, a layer or weights that fit no
+            memory, a network without layers.
     """
     spelled = mode_name(mode)
+    if not network.layers:
+        raise no_layers()
     if mapper is None:
         mapper = Mapper(accelerator)
     elif mapper.accelerator != accelerator:
@@ -57,6 +59,9 @@ def evaluate(
         positions = automatic_cuts(network, accelerator) if cuts is None else tuple(cuts)
     if spelled in ("single_layer", "layer_by_layer"):
         spelled = "fully_recompute"
+    check_weights(
+        accelerator, sum(layer.weight_elements for layer in network.layers) * accelerator.weight_bits
+    )
     evaluator = Evaluator(accelerator, network, mapper)
     costs = [evaluator.stack(stack, spelled, size) for stack in cut_stacks(network, positions)]
     return _result(network, accelerator, costs)
@@ -116,11 +121,6 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
     rows = [row for stack in stacks for row in stack.layers]
     cycles = sum(row.cycles for row in rows)
     macs = sum(row.macs for row in rows)
-    peak = 0
-    for stack in stacks:
-        peak = max(
-            peak, stack.live_bytes + stack.cache_bytes + (stack.weight_bytes if stack.tiles > 1 else 0)
-        )
     return Result(
         network.name,
         accelerator.name,
@@ -129,7 +129,7 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
         sum(row.energy_pj for row in rows) / 1e9,
         round(sum(row.dram_read_bytes for row in rows)),
         round(sum(row.dram_write_bytes for row in rows)),
-        peak,
+        peak_onchip_bytes(stacks, accelerator),
         macs,
         macs / (cycles * accelerator.multipliers) if cycles else 0.0,
         stacks,

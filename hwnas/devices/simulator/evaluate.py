@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from hwnas.errors import InputError
 
 from .accelerator import Accelerator
+from .account import Account, StackCost
 from .axes import AxisTile, axis_tiles, full_sizes
-from .copies import Copy, CopyCost, copy_cost, copy_path
+from .copies import Copy, copy_cost, copy_path
 from .layers import Network
 from .mapper import Mapper, TileCost
 from .placement import (
@@ -25,64 +25,6 @@ from .placement import (
     weight_level,
 )
 from .stacks import MODES, Stack, map_channels
-
-
-@dataclass
-class Account:
-    """A running sum for one layer."""
-
-    energy_pj: float = 0.0
-    cycles: float = 0.0
-    copy_cycles: float = 0.0
-    copy_energy_pj: float = 0.0
-    stall_cycles: float = 0.0
-    load_cycles: float = 0.0
-    array_cycles: float = 0.0
-    dram_read_bits: float = 0.0
-    dram_write_bits: float = 0.0
-    macs: int = 0
-
-    def add_tile(self, cost: TileCost, count: int, macs: int) -> None:
-        """Add a layer tile that occurs a number of times."""
-        self.energy_pj += cost.energy_pj * count
-        self.cycles += cost.latency_cycles * count
-        self.array_cycles += cost.cycles * count
-        self.stall_cycles += cost.stall_cycles * count
-        self.load_cycles += cost.load_cycles * count
-        self.dram_read_bits += cost.dram_read_bits * count
-        self.dram_write_bits += cost.dram_write_bits * count
-        self.macs += macs * count
-
-    def add_copy(self, cost: CopyCost, count: int) -> None:
-        """Add copies that occur a number of times."""
-        self.energy_pj += cost.energy_pj * count
-        self.copy_energy_pj += cost.energy_pj * count
-        self.cycles += cost.cycles * count
-        self.copy_cycles += cost.cycles * count
-        self.dram_read_bits += cost.dram_read_bits * count
-        self.dram_write_bits += cost.dram_write_bits * count
-
-
-@dataclass(frozen=True)
-class StackCost:
-    """What one stack costs.
-
-    Attributes:
-        copies, layers: accounts of the copies before, and of the loop nest of, every layer or source.
-        live_bits, cache_bits: what the largest tile keeps on chip: live maps; overlap caches.
-        weight_memory: index of the memory that holds the stack's weights.
-    """
-
-    stack: Stack
-    mode: str
-    tile: tuple[int, int]
-    tiles: int
-    copies: dict[int, Account]
-    layers: dict[int, Account]
-    live_bits: int
-    cache_bits: int
-    weight_bits: int
-    weight_memory: int
 
 
 @dataclass
@@ -311,10 +253,3 @@ def _plan(
     return _Plan(
         rows, columns, cached_x, cached_y, horizontal, vertical, weights, weight_bits, live, cached, read
     )
-
-
-def evaluate_stacks(
-    evaluator: Evaluator, stacks: Iterable[Stack], mode: str, tile: tuple[int, int]
-) -> list[StackCost]:
-    """Cost of several stacks that share mode and tile."""
-    return [evaluator.stack(stack, mode, tile) for stack in stacks]

@@ -69,12 +69,12 @@ def _stack(number: int, stack: StackRow, most: float) -> list[str]:
     source = "on chip" if stack.input_on_chip else "DRAM"
     target = "on chip" if stack.output_on_chip else "DRAM"
     maps, overlaps, weights = (size(b) for b in (stack.live_bytes, stack.cache_bytes, stack.weight_bytes))
-    held = f"maps {maps}, overlaps {overlaps}, weights {weights}"
+    needed = f"maps {maps}, overlaps {overlaps}, weights {weights}"
     bar = "#" * round(BAR * stack.dram_bytes / most) if most else ""
     return [
         f"[{number}] {title} ({len(inner)} layers): {tiled}",
         f"     {source} -> {shown} -> {target}",
-        f"     holds {held}; {stack.cycles / 1e3:.1f} kcycles, {stack.energy_pj / 1e6:.1f} uJ",
+        f"     needs {needed}; {stack.cycles / 1e3:.1f} kcycles, {stack.energy_pj / 1e6:.1f} uJ",
         f"     DRAM {size(stack.dram_bytes):>10} {bar}".rstrip(),
     ]
 

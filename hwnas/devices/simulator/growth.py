@@ -29,19 +29,16 @@ from .map_sizes import (
     CACHED,
     CHANNELS,
     COUNT,
-    FAR,
     HEIGHT,
-    LOW,
     MAP_ROWS,
-    NEAR,
     REMAINDER,
     SEEN,
-    STRIDE,
     TILE,
     WIDTH,
     ask,
     clear,
     extent,
+    follow,
     kept,
     largest,
     source_of,
@@ -49,7 +46,6 @@ from .map_sizes import (
 from .stack_layers import add_rider, add_tiles, innermost
 
 RECOMPUTE, H_CACHED, FULLY_CACHED = 0, 1, 2
-MAX_PENDING = 64
 
 
 class Scratch(NamedTuple):
@@ -61,6 +57,7 @@ class Scratch(NamedTuple):
         allowed: (position, rin, rout) whether that stack is possible.
         held: (position, 2) bits of live maps and of overlap caches.
         maps, want: geometry of the maps met so far; see clear().
+        pending: indices of the maps that are read, but whose producer has not been reached.
         trace: (position, rout, COSTS) running totals, or no rows where they are not wanted.
     """
 
@@ -69,6 +66,7 @@ class Scratch(NamedTuple):
     held: Any
     maps: Any
     want: Any
+    pending: Any
     trace: Any
 
 
@@ -80,6 +78,7 @@ def scratch(positions: int, traced: bool = False) -> Scratch:
         np.zeros((positions, 2)),
         np.zeros((MAP_ROWS, positions + 2)),
         np.zeros((4, positions + 2), dtype=np.int64),
+        np.zeros(positions + 2, dtype=np.int64),
         np.zeros((positions if traced else 0, 2, COSTS)),
     )
     clear.py_func(made.maps, made.want, 0, positions + 1)
@@ -111,18 +110,11 @@ def grow(
     w_off = 0  # position of the off-chip memory in the weight chain
     while w_off < 6 and m.chains[1, w_off + 1] >= 0:
         w_off += 1
-    pending = np.zeros(MAX_PENDING, dtype=np.int64)
-    n_pending = 0
+    pending, n_pending = arrays.pending, 0
     busy = np.zeros((4, int(m.scalars[4])))
     total, tail, one = np.zeros(COSTS), np.zeros((2, COSTS)), np.zeros(COSTS)
     biggest = np.zeros(2)
     peak, caches, weights, vectors = 0.0, 0.0, 0.0, 0.0
-    for axis in range(2):
-        maps[STRIDE + axis, last + 1] = 1.0
-        maps[FAR + axis, last + 1] = 0.0
-        maps[NEAR + axis, last + 1] = 0.0
-        maps[LOW + axis, last + 1] = 0.0
-    maps[SEEN, last + 1] = 1.0
     lonely = True  # still within the run between two neighbouring cuts
     p = end
     while p >= first:
@@ -134,6 +126,8 @@ def grow(
             vectors = max(vectors, add_rider(layer, tiles, w_off, leaves, m, busy, one, total))
         else:
             at = p + 1
+            if maps[SEEN, at] == 0.0:
+                follow(layer, layers[last], maps, at)
             weights += layer[WEIGHT_BITS]
             w_top = w_off
             if tiles > 1 or batch > 1:

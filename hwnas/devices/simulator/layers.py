@@ -27,7 +27,9 @@ class Layer:
         pads: zero rows and columns around the input: (top, left, bottom, right).
         whole_input: every output tile needs the complete input map (global pooling, the keys and
             values of attention), so the map must be finished before this layer starts.
-        weight_streams: the second operand is another layer's output (attention), not a stored weight.
+        second: index of the input that is a whole second operand (attention's keys and values) in place of
+            stored weights.
+        scale_y, scale_x: outputs along an axis for one input position (upsampling).
         spatial: (dimension, size) pairs that override the unrolling derived from the array.
     """
 
@@ -88,6 +90,8 @@ class Network:
         padded: True for real networks; False for the reference workloads, whose maps grow backwards
             from the last output because they have no zero padding.
         charged: names of operators that are unknown and charged as a copy through memory.
+        outputs: positions of layers whose maps leave the network although others read them; the last layer
+            and those that nobody reads need not be named.
     """
 
     name: str
@@ -100,10 +104,6 @@ class Network:
     outputs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise InputError(
-                f"network {self.name} has no layers", "give a network with at least one operator"
-            )
         for position, layer in enumerate(self.layers):
             for source in layer.inputs:
                 if not -1 <= source < position:
@@ -131,6 +131,13 @@ class Network:
     def macs(self) -> int:
         """Loop iterations of the whole network."""
         return sum(layer.macs for layer in self.layers)
+
+
+def no_layers() -> InputError:
+    """What is wrong with a network of nothing but reshaping and activations; a part may be so."""
+    return InputError(
+        "the network has no layers", "give one with a convolution, a pooling or a matrix product"
+    )
 
 
 def articulation_points(layers: Sequence[Layer]) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
+from hwnas.files import read_toml
 
 from .accelerator import OPERANDS, Accelerator, Memory, Operand
 
@@ -68,14 +70,8 @@ def load_accelerator(name: str | Path = DEFAULT) -> Accelerator:
                 f"accelerator {text} is neither shipped nor a file",
                 f"use one of {', '.join(accelerator_names())}, or the path of a TOML file",
             )
-        source = path.read_text(encoding="utf-8")
-    try:
-        parsed = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(
-            f"accelerator {text} is not valid TOML: {error}", "correct the file at the place named"
-        ) from error
-    return parse_accelerator(parsed, text)
+        return parse_accelerator(read_toml(path), text)
+    return parse_accelerator(tomllib.loads(source), text)
 
 
 def parse_accelerator(parsed: Mapping[str, Any], where: str = "accelerator") -> Accelerator:
@@ -154,6 +150,8 @@ def _number(where: str, table: Mapping[str, Any], key: str, default: float | Non
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{where}: {key} = {value!r} is no number", f"give {key} as a number")
+    if not isfinite(value):
+        raise InputError(f"{where}: {key} = {value} is not finite", f"give {key} as a number")
     return float(value)
 
 

@@ -92,7 +92,11 @@ def allocate(order: Any, nest: Any, hw: Any, cuts: Any) -> Any:
                         best = traffic
                         b0, b1, b2 = i0, i1, i2
         if b0 < 0:
-            return False
+            # Each operand fits, but not together: what the array takes at once passes through (as in ZigZag),
+            # unless this is the outermost memory of an operand with loops left.
+            if offset.max() > 0:
+                return False
+            b0, b1, b2 = 0, 0, 0
         for op in range(3):
             if count[op] == 0:
                 continue

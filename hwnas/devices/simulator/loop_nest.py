@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 O, W, I = 0, 1, 2  # noqa: E741 - the operands' names in the literature
-MAX_LEVELS = 6
+MAX_LEVELS = 8
 
 # Columns of a result row.
 ENERGY, CYCLES, STALL, LOAD, DRAM_READ_BITS, DRAM_WRITE_BITS, FOUND = range(7)

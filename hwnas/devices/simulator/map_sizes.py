@@ -23,6 +23,7 @@ from .closed_form import (
     IN_CH,
     IN_X,
     IN_Y,
+    OY,
     PAD_L,
     PAD_T,
     SCALE_X,
@@ -50,6 +51,15 @@ def clear(maps: Any, want: Any, low: int, high: int) -> None:
     maps[NEAR : LOW + 2, low : high + 1] = 1e18
     maps[SEEN:MAP_ROWS, low : high + 1] = 0.0
     want[:, low : high + 1] = -1
+
+
+@njit(error_model="numpy")
+def follow(layer: Any, last: Any, maps: Any, at: int) -> None:
+    """Let a map that no layer of the stack reads be made as the last layer's output is: tile by tile."""
+    for axis in range(2):
+        maps[STRIDE + axis, at] = layer[OY + axis] / last[OY + axis]
+        maps[FAR + axis, at] = maps[NEAR + axis, at] = maps[LOW + axis, at] = 0.0
+    maps[SEEN, at] = 1.0
 
 
 @njit(error_model="numpy")

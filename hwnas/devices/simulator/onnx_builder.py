@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import onnx
 
@@ -42,10 +43,27 @@ class Builder:
         """Rows and columns of a layer's output or of the input."""
         return (self.layers[position].oy, self.layers[position].ox) if position >= 0 else self.size[1:]
 
+    def channels(self, position: int) -> int:
+        """Channels of a layer's output or of the input."""
+        return self.layers[position].output_channels if position >= 0 else self.size[0]
+
     def add(self, node: onnx.NodeProto, layer: Layer, channel_axis: int, output: int = 0) -> None:
         """Append a layer and let a node's output come from it."""
         self.layers.append(layer)
         self.values[node.output[output]] = Value(len(self.layers) - 1, channel_axis)
+
+
+def nest(
+    node: onnx.NodeProto,
+    kind: str,
+    inputs: tuple[int, ...],
+    channels: tuple[int, int, int],
+    size: tuple[int, int],
+    **more: Any,
+) -> Layer:
+    """A node's loop nest. channels: (K, C, G); size: output rows and columns; more: as for Layer."""
+    name = node.name or node.output[0]
+    return Layer(name, kind, inputs, *channels, *size, op=node.op_type, **more)
 
 
 def maps_of(b: Builder, node: onnx.NodeProto) -> list[str]:

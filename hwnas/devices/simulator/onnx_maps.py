@@ -8,8 +8,7 @@ import onnx
 
 from hwnas.errors import InputError
 
-from .layers import Layer
-from .onnx_builder import Builder, Value, maps_of, source_of
+from .onnx_builder import Builder, Value, maps_of, nest, source_of
 from .onnx_tensors import attribute
 
 GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
@@ -60,20 +59,7 @@ def reduce(b: Builder, node: onnx.NodeProto) -> None:
     rows, cols = b.rows_cols(shape, value.channel_axis)
     channels = shape[value.channel_axis]
     keep = attribute(node, "keepdims", [1])[0] or node.op_type in GLOBAL_POOLS
-    layer = Layer(
-        node.name or node.output[0],
-        "pool",
-        (value.origin,),
-        1,
-        1,
-        channels,
-        1,
-        1,
-        rows,
-        cols,
-        whole_input=True,
-        op=node.op_type,
-    )
+    layer = nest(node, "pool", (value.origin,), (1, 1, channels), (1, 1), fy=rows, fx=cols, whole_input=True)
     b.add(
         node,
         layer,
@@ -82,43 +68,25 @@ def reduce(b: Builder, node: onnx.NodeProto) -> None:
 
 
 def binary(b: Builder, node: onnx.NodeProto) -> None:
-    names = maps_of(b, node)
-    origins = list(dict.fromkeys(b.values[n].origin for n in names))
-    if len(origins) == 2:
-        # The rest of a normalisation or gate that one pass has begun.
-        for a, other in (origins, origins[::-1]):
-            if a >= 0 and b.layers[a].kind == "copy" and b.layers[a].inputs == (other,):
-                origins = [a]
-                break
-    if len(origins) == 1:
-        value = next(b.values[n] for n in names if b.values[n].origin == origins[0])
-        b.values[node.output[0]] = Value(origins[0], value.channel_axis)
-        return
-    names = [next(n for n in names if b.values[n].origin == o) for o in origins[:2]]
+    names: dict[int, str] = {}
+    for name in maps_of(b, node):
+        names.setdefault(b.values[name].origin, name)
+    for origin in list(names):
+        # The rest of a normalisation that a pass over each token has begun reads the map on the way.
+        if origin >= 0 and b.layers[origin].kind == "copy" and b.layers[origin].op.startswith("Reduce"):
+            names.pop(b.layers[origin].inputs[0], None)
+    # The larger map first; the others may be vectors that gate it.
+    first, *others = sorted(names.values(), key=lambda n: -prod(b.tensors.shape(n, node)))
+    value = b.values[first]
+    b.values[node.output[0]] = Value(value.origin, value.channel_axis)
     out = b.tensors.shape(node.output[0], node)
-    # The larger map first; the other may be a vector that gates it.
-    names.sort(key=lambda n: -prod(b.tensors.shape(n, node)))
-    axis = b.values[names[0]].channel_axis
-    rows, cols = b.rows_cols(out, axis)
-    sources, rearranged = [], False
-    for n in names:
-        source, other_order = source_of(b, node, n, (rows, cols))
-        sources.append(source)
-        rearranged = rearranged or (other_order and b.produced(source) != (1, 1))
-    channels = out[axis]
-    layer = Layer(
-        node.name or node.output[0],
-        "elementwise",
-        tuple(sources),
-        1,
-        1,
-        channels,
-        rows,
-        cols,
-        whole_input=rearranged,
-        op=node.op_type,
-    )
-    b.add(node, layer, axis)
+    size = b.rows_cols(out, value.channel_axis)
+    for name in others:
+        sources = [b.values[node.output[0]].origin, b.values[name].origin]
+        rearranged = any(b.produced(source) not in (size, (1, 1)) for source in sources)
+        channels = (1, 1, out[value.channel_axis])
+        layer = nest(node, "elementwise", tuple(sources), channels, size, whole_input=rearranged)
+        b.add(node, layer, value.channel_axis)
 
 
 def pad(b: Builder, node: onnx.NodeProto) -> None:
@@ -149,21 +117,12 @@ def concat(b: Builder, node: onnx.NodeProto) -> None:
         alias(b, node)
         return
     current = origins[0]
-    channels = b.layers[current].output_channels if current >= 0 else b.size[0]
+    channels = b.channels(current)
     for origin in origins[1:]:
-        channels += b.layers[origin].output_channels if origin >= 0 else b.size[0]
+        channels += b.channels(origin)
         rearranged = b.produced(current) != (rows, cols) or b.produced(origin) != (rows, cols)
-        layer = Layer(
-            node.name or node.output[0],
-            "concat",
-            (current, origin),
-            1,
-            1,
-            channels,
-            rows,
-            cols,
-            whole_input=rearranged,
-            op=node.op_type,
+        layer = nest(
+            node, "concat", (current, origin), (1, 1, channels), (rows, cols), whole_input=rearranged
         )
         b.add(node, layer, axis)
         current = len(b.layers) - 1
@@ -175,19 +134,15 @@ def resize(b: Builder, node: onnx.NodeProto) -> None:
     (iy, ix), (oy, ox) = b.rows_cols(shape, 1), b.rows_cols(out, 1)
     source, rearranged = source_of(b, node, name, (iy, ix))
     up = oy % iy == 0 and ox % ix == 0
-    layer = Layer(
-        node.name or node.output[0],
+    layer = nest(
+        node,
         "copy",
         (source,),
-        1,
-        1,
-        out[1],
-        oy,
-        ox,
+        (1, 1, out[1]),
+        (oy, ox),
         scale_y=oy // iy if up else 1,
         scale_x=ox // ix if up else 1,
         whole_input=rearranged or not up,
-        op=node.op_type,
     )
     b.add(node, layer, 1)
 
@@ -204,18 +159,7 @@ def one_pass(b: Builder, node: onnx.NodeProto, whole: bool) -> None:
     axis = value.channel_axis if value.channel_axis < len(shape) else len(shape) - 1
     rows, cols = b.produced(value.origin)
     channels = max(1, prod(shape[1:]) // (rows * cols))
-    layer = Layer(
-        node.name or node.output[0],
-        "copy",
-        (value.origin,),
-        1,
-        1,
-        channels,
-        rows,
-        cols,
-        whole_input=whole,
-        op=node.op_type,
-    )
+    layer = nest(node, "copy", (value.origin,), (1, 1, channels), (rows, cols), whole_input=whole)
     for output in range(len(node.output)):
         if node.output[output]:
             if output == 0:

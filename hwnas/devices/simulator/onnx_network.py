@@ -15,7 +15,7 @@ from hwnas.errors import InputError
 from .layers import Network
 from .onnx_builder import Builder, Value, maps_of
 from .onnx_maps import GLOBAL_POOLS, alias, binary, concat, one_pass, pad, plumb, reduce, resize
-from .onnx_products import conv, matmul, pool
+from .onnx_products import attention, conv, matmul, pool
 from .onnx_tensors import Tensors, load_model
 
 # Applied to single values on their way to memory.
@@ -100,6 +100,7 @@ PASSES = frozenset(
 WHOLE_PASSES = frozenset(["InstanceNormalization", "GroupNormalization"])
 BINARY = frozenset(["Add", "Sub", "Mul", "Div", "Sum"])
 POOLS = frozenset(["MaxPool", "AveragePool", "LpPool"])
+CONVOLUTIONS = frozenset(["Conv", "QLinearConv", "ConvInteger", "FusedConv", "ConvTranspose"])
 
 
 def read_onnx(
@@ -113,7 +114,7 @@ def read_onnx(
             the off-chip memory, and list them in `charged`.
 
     Raises:
-        InputError: an unknown operator (named), a shape that is not static, more than one input.
+        InputError: an unknown operator (named), a shape that is not static, more than one input or image.
     """
     loaded = load_model(model)
     graph = loaded.graph
@@ -131,7 +132,14 @@ def read_onnx(
             f"input {inputs[0].name} has no static shape",
             "export the model with fixed input shapes (no dynamic axes)",
         )
-    axis = 1 if len(shape) != 3 else 2
+    if len(shape) > 1 and shape[0] != 1:
+        raise InputError(
+            f"input {inputs[0].name} is a batch of {shape[0]}",
+            "export the model for one image; --batch lets the simulator take several",
+        )
+    windowed = any(n.input[:1] == [inputs[0].name] and n.op_type in CONVOLUTIONS | POOLS for n in graph.node)
+    # Of three dimensions the last one is channels (tokens), unless windows slide along it.
+    axis = 2 if len(shape) == 3 and not windowed else 1
     builder.values[inputs[0].name] = Value(-1, axis)
     rows, cols = builder.rows_cols(shape, axis)
     builder.size = (shape[axis] if len(shape) > 1 else 1, rows, cols)
@@ -153,10 +161,12 @@ def read_onnx(
 
 def visit(b: Builder, node: onnx.NodeProto) -> None:
     op = node.op_type
-    if op in ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "ConvTranspose"):
+    if op in CONVOLUTIONS:
         conv(b, node)
     elif op in ("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "FusedMatMul"):
         matmul(b, node)
+    elif op == "Attention" and node.domain in ("", "ai.onnx"):
+        attention(b, node)
     elif op in POOLS:
         pool(b, node)
     elif op in GLOBAL_POOLS or (op in ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2")):

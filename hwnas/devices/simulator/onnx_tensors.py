@@ -34,9 +34,9 @@ def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
         ) from error
     try:
         inferred = shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
-        # Known shapes make further ones known; each round leaves fewer nodes, so it ends.
-        while (folded := _folded(inferred)) is not None:
-            inferred = shape_inference.infer_shapes(folded, strict_mode=False, data_prop=True)
+        # Known shapes make further ones known; each round leaves fewer nodes or unknown shapes, so it ends.
+        while (changed := _folded(inferred) or _assumed(inferred)) is not None:
+            inferred = shape_inference.infer_shapes(changed, strict_mode=False, data_prop=True)
         return inferred
     except Exception as error:
         raise InputError(
@@ -76,6 +76,25 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
     for name in sorted(needed & set(tensors.values)):
         result.graph.initializer.append(numpy_helper.from_array(np.asarray(tensors.values[name]), name))
     return result
+
+
+def _assumed(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The model with the first unknown operator's outputs given its input's shape, or None.
+
+    Shape inference stops at an operator that ONNX does not define.
+    """
+    shapes = Tensors(model.graph).shapes
+    for node in model.graph.node:
+        missing = [o for o in node.output if o and o not in shapes]
+        known = next((shapes[i] for i in node.input if i in shapes), None)
+        if missing and known is not None and not onnx.defs.has(node.op_type, node.domain):
+            result = onnx.ModelProto()
+            result.CopyFrom(model)
+            result.graph.value_info.extend(
+                helper.make_tensor_value_info(o, onnx.TensorProto.FLOAT, known) for o in missing
+            )
+            return result
+    return None
 
 
 class Tensors:

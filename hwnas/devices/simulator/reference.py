@@ -87,7 +87,14 @@ def reference_network(
     position: dict[Any, int] = {}
     layers: list[Layer] = []
     first: Mapping[str, Any] | None = None
-    for entry in layer_list:
+    for number, entry in enumerate(layer_list):
+        wanted = ("channels",) if entry.get("kind") == "input" else ("inputs",)
+        lacking = [key for key in ("id", "kind", "rows", "cols", *wanted) if key not in entry]
+        if lacking:
+            raise InputError(
+                f"entry {number} of workload {name} lacks {', '.join(lacking)}",
+                "compare it with the layer lists of the reference file",
+            )
         if entry["kind"] == "input":
             position[entry["id"]] = -1
             first = entry

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from .accelerator import Accelerator
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class StackRow:
 
     Attributes:
         tile_cols, tile_rows, tiles: tile of the last layer's output and their number.
-        live_bytes, cache_bytes, weight_bytes: what one tile holds on chip: maps, overlaps, weights.
+        live_bytes, cache_bytes, weight_bytes: what one tile has to hold: maps, overlaps, weights. Maps that
+            are larger than the memories on chip spill.
         input_on_chip, output_on_chip: whether the map before, after the stack never leaves the chip.
     """
 
@@ -58,6 +62,16 @@ class StackRow:
     def dram_bytes(self) -> float:
         """Off-chip bytes of the whole stack, both ways."""
         return sum(row.dram_read_bytes + row.dram_write_bytes for row in self.layers)
+
+
+def peak_onchip_bytes(stacks: Iterable[StackRow], accelerator: Accelerator) -> int:
+    """Most bytes on chip at once; what does not fit there is off chip. Weights of a single tile stream."""
+    for_maps, for_weights = accelerator.on_chip_bytes("I", "O"), accelerator.on_chip_bytes("W")
+    return max(
+        min(stack.live_bytes + stack.cache_bytes, for_maps)
+        + (min(stack.weight_bytes, for_weights) if stack.tiles > 1 else 0)
+        for stack in stacks
+    )
 
 
 @dataclass(frozen=True)

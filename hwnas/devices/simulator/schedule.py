@@ -16,36 +16,18 @@ from hwnas.errors import InputError
 
 from . import closed_form as cf
 from . import compiled, growth
-from .accelerator import Accelerator
+from .accelerator import Accelerator, check_weights
 from .closed_form import Machine
+from .forced import MODE_NAMES, force
 from .layers import Network
-from .result import LayerRow, Result, StackRow
-from .table import ARTICULATION, BARRIER_CUT, Table, concatenate, machine, table
+from .result import LayerRow, Result, StackRow, peak_onchip_bytes
+from .table import Table, concatenate, machine, table
 
 # Tiles that are tried: the whole map and these fractions of its rows and columns.
 HEIGHTS = (1, 2, 4, 8, 16)
 WIDTHS = (1, 4)
 
 OBJECTIVES = {"latency": cf.CYCLES, "energy": cf.ENERGY, "dram": cf.DRAM_READ}
-MODE_CODES = {
-    "fully_recompute": growth.RECOMPUTE,
-    "h_cached_v_recompute": growth.H_CACHED,
-    "fully_cached": growth.FULLY_CACHED,
-}
-MODE_NAMES = {code: name for name, code in MODE_CODES.items()}
-
-
-def mode_name(mode: str) -> str:
-    """A mode in the spelling used inside: fully-cached is fully_cached.
-
-    Raises:
-        InputError: the mode is unknown.
-    """
-    spelled = mode.replace("-", "_")
-    if spelled not in (*MODE_CODES, "layer_by_layer", "single_layer"):
-        known = ", ".join(m.replace("_", "-") for m in ("layer_by_layer", "single_layer", *MODE_CODES))
-        raise InputError(f"mode {mode!r} is unknown", f"use one of {known}")
-    return spelled
 
 
 @dataclass(frozen=True)
@@ -87,14 +69,22 @@ class Scheduler:
         """A network's part in the form that figures() concatenates; make it once and keep it."""
         return table(network, self.accelerator.weight_bits)
 
-    def figures(self, parts: Sequence[Table]) -> Figures:
+    def figures(
+        self,
+        parts: Sequence[Table],
+        *,
+        mode: str | None = None,
+        tile: tuple[int, int] | None = None,
+        cuts: Iterable[int] | None = None,
+    ) -> Figures:
         """Totals of the best schedule of a network given as its parts, in order.
 
         Nothing is parsed or stitched: the parts' arrays are concatenated and handed to the compiled
-        dynamic program.
+        dynamic program. Arguments and errors as for schedule.
         """
-        rows, last_use = concatenate([p for p in parts if len(p.last_use)])
-        cost, _ = self._plan(rows, last_use, np.array([0, 0, -1, 0], dtype=np.int64))
+        rows, last_use = concatenate(parts)
+        rows, forced = force(rows, mode, tile, cuts)
+        cost, _ = self._plan(rows, last_use, forced)
         return self._figures(cost[-1, 0])
 
     def schedule(
@@ -117,31 +107,17 @@ class Scheduler:
             cuts: force stacks: positions of their last layers.
 
         Raises:
-            InputError: an unknown mode, a cut that is no layer or divides a branch, a tile below 1.
+            InputError: an unknown mode, a cut that is no layer or divides a branch, a tile below 1, weights
+                that fit no memory, a network without layers.
         """
         parts = (
             [table(network, self.accelerator.weight_bits)] if isinstance(network, Network) else list(network)
         )
-        rows, last_use = concatenate([p for p in parts if len(p.last_use)])
-        forced = np.array([0, 0, -1, 0], dtype=np.int64)
-        spelled = mode_name(mode) if mode is not None else None
-        if tile is not None:
-            if min(tile) < 1:
-                raise InputError(f"tile {tile} is not positive", "give (columns, rows), each at least 1")
-            forced[0], forced[1] = tile[1], tile[0]
-        if spelled in MODE_CODES:
-            forced[2] = MODE_CODES[spelled]
-        elif spelled is not None:
-            forced[0] = forced[1] = 1 << 30
-            forced[2] = growth.FULLY_CACHED
-        if spelled == "single_layer":
-            rows, forced[3] = _cut_everywhere(rows), 1
-        if cuts is not None:
-            rows, forced[3] = _cut_at(rows, cuts), 1
+        rows, last_use = concatenate(parts)
+        rows, forced = force(rows, mode, tile, cuts)
         best, choice = self._plan(rows, last_use, forced)
         stacks = self._stacks(rows, last_use, choice, network if isinstance(network, Network) else None)
         figures = self._figures(best[-1, 0])
-        peak = max(s.live_bytes + s.cache_bytes + (s.weight_bytes if s.tiles > 1 else 0) for s in stacks)
         label = network.name if isinstance(network, Network) else name
         return Result(
             label,
@@ -151,7 +127,7 @@ class Scheduler:
             figures.energy_mj,
             figures.dram_read_bytes,
             figures.dram_write_bytes,
-            peak,
+            peak_onchip_bytes(stacks, self.accelerator),
             figures.macs,
             figures.macs / (figures.latency_cycles * self.accelerator.multipliers)
             if figures.latency_cycles
@@ -164,6 +140,7 @@ class Scheduler:
         self, rows: NDArray[np.int64], last_use: NDArray[np.int64], forced: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         n = len(rows)
+        check_weights(self.accelerator, int(rows[:, cf.WEIGHT_BITS].sum()))
         best = np.zeros((n + 1, 2, cf.COSTS))
         choice = np.zeros((n + 1, 2, 5), dtype=np.int64)
         done = compiled.plan_network(
@@ -294,31 +271,3 @@ def _row(name: str, op: str, cost: NDArray[np.float64]) -> LayerRow:
         float(cost[cf.DRAM_WRITE]) / 8,
         round(float(cost[cf.MACS])),
     )
-
-
-def _cut_everywhere(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A cut after every layer, none of whose maps stays on chip. Vectors still belong to the layer before."""
-    cut = rows.copy()
-    follows = np.append(rows[1:, cf.RIDER] == 0, True)
-    cut[:, cf.UNIT_END] = np.where(follows, BARRIER_CUT, 0)
-    cut[-1, cf.UNIT_END] = ARTICULATION
-    return cut
-
-
-def _cut_at(rows: NDArray[np.int64], cuts: Iterable[int]) -> NDArray[np.int64]:
-    """Cuts only where they are asked for."""
-    wanted = set(cuts) | {len(rows) - 1}
-    for position in sorted(wanted):
-        if not 0 <= position < len(rows):
-            raise InputError(f"stack cut {position} is no layer", f"cut after layers 0 to {len(rows) - 1}")
-        if position + 1 < len(rows) and rows[position + 1, cf.RIDER]:
-            raise InputError(
-                f"stack cut {position} divides a map from the pooling that reads it",
-                "cut after the vector layers that follow",
-            )
-    cut = rows.copy()
-    for position in range(len(rows)):
-        cut[position, cf.UNIT_END] = (
-            max(int(rows[position, cf.UNIT_END]), BARRIER_CUT) if position in wanted else 0
-        )
-    return cut

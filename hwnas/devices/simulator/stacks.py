@@ -12,10 +12,6 @@ from .layers import Layer, Network, articulation_points
 
 MODES = ("fully_recompute", "h_cached_v_recompute", "fully_cached")
 
-# Schedules that are forced as a whole. Layer-by-layer keeps the stacks and takes each map in one piece;
-# single-layer also sends every map through the off-chip memory.
-WHOLE_MODES = ("layer_by_layer", "single_layer")
-
 
 @dataclass(frozen=True)
 class Stack:
@@ -24,7 +20,7 @@ class Stack:
     Attributes:
         layers: positions in the network, in topological order; the last one's output is tiled.
         sources: maps read from outside, as positions of their producers (-1 is the network's input).
-        kept: layers inside whose output is also read after the stack.
+        kept: layers inside whose output is also read after the stack, or leaves the network.
     """
 
     layers: tuple[int, ...]
@@ -83,7 +79,9 @@ def _by_sink(network: Network, run: range) -> list[tuple[int, ...]]:
 def _stack(network: Network, group: tuple[int, ...]) -> Stack:
     inside = set(group)
     sources = dict.fromkeys(s for p in group for s in network.layers[p].inputs if s not in inside)
-    kept = tuple(p for p in group[:-1] if any(c not in inside for c in network.consumers[p]))
+    kept = tuple(
+        p for p in group[:-1] if p in network.outputs or any(c not in inside for c in network.consumers[p])
+    )
     return Stack(group, tuple(sources), kept)
 
 

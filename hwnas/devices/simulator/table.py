@@ -17,9 +17,12 @@ from hwnas.errors import InputError
 
 from . import closed_form as cf
 from .accelerator import Accelerator
-from .layers import Layer, Network
+from .layers import Layer, Network, no_layers
 
 ARTICULATION, BARRIER_CUT = 2, 1
+
+# Last use of a map that leaves the network: behind every layer.
+NEVER = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +31,8 @@ class Table:
 
     Attributes:
         rows: (layers, LAYER_COLUMNS).
-        last_use: (layers,) position of the last reader of every map, within the part; the part's output
-            has the number of layers.
+        last_use: (layers,) position of the last reader of every map, within the part; the number of layers
+            for the part's output, NEVER for a map that leaves the network.
         input_last_use: position of the last reader of the part's input.
         weight_bits_per_element: what WEIGHT_BITS was computed with.
     """
@@ -53,8 +56,16 @@ def table(network: Network, weight_bits: int = 8) -> Table:
         )
     layers = network.layers
     n = len(layers)
+    if n == 0:
+        # Nothing but reshaping: the part's output is its input.
+        return Table(
+            np.zeros((0, cf.LAYER_COLUMNS), dtype=np.int64), np.zeros(0, dtype=np.int64), 0, weight_bits
+        )
     riders = _riders(layers)
-    last_use = np.array([max(c, default=n) for c in network.consumers[:n]], dtype=np.int64)
+    last_use = np.array(
+        [NEVER if not c or p in network.outputs else max(c) for p, c in enumerate(network.consumers[:n])],
+        dtype=np.int64,
+    )
     last_use[n - 1] = n
     rows = np.zeros((n, cf.LAYER_COLUMNS), dtype=np.int64)
     for p in range(n):
@@ -67,7 +78,14 @@ def table(network: Network, weight_bits: int = 8) -> Table:
 
 
 def concatenate(parts: Sequence[Table]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and last uses of a network that is made of parts; nothing is parsed or stitched."""
+    """Rows and last uses of a network that is made of parts; nothing is parsed or stitched.
+
+    Raises:
+        InputError: there is no layer in any of them.
+    """
+    parts = [part for part in parts if len(part.last_use)]
+    if not parts:
+        raise no_layers()
     rows = np.concatenate([p.rows for p in parts])
     last_use = np.concatenate([p.last_use for p in parts])
     base = 0
@@ -75,7 +93,7 @@ def concatenate(parts: Sequence[Table]) -> tuple[NDArray[np.int64], NDArray[np.i
         size = len(part.last_use)
         last_use[base : base + size] += base
         end = base + size
-        last_use[end - 1] = end + following.input_last_use if following is not None else 1 << 40
+        last_use[end - 1] = end + following.input_last_use if following is not None else NEVER
         base = end
     return rows, last_use
 

@@ -6,11 +6,13 @@ import hashlib
 import http.server
 import io
 import json
+import re
 import shutil
 import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,17 +21,10 @@ from typer.testing import CliRunner
 
 from hwnas.cli.main import app
 from hwnas.devices.android import setup
-from hwnas.devices.android.libraries import VERSION, runtime_folder
+from hwnas.devices.android.libraries import runtime_folder, sources
 from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import hwnas_cache, write_toml
 from hwnas.measurement import DeviceProfile
-
-ORT = f"com/microsoft/onnxruntime/onnxruntime-android/{VERSION}/onnxruntime-android-{VERSION}.aar"
-ORT_QNN = f"com/microsoft/onnxruntime/onnxruntime-android-qnn/{VERSION}/onnxruntime-android-qnn-{VERSION}"
-QNN = "com/qualcomm/qti/qnn-runtime/2.42.0/qnn-runtime-2.42.0.aar"
-POM = """<?xml version="1.0"?><project xmlns="http://maven.apache.org/POM/4.0.0"><dependencies><dependency>
-<groupId>com.qualcomm.qti</groupId><artifactId>qnn-runtime</artifactId><version>2.42.0</version>
-</dependency></dependencies></project>"""
 
 
 def archive(*names: str) -> bytes:
@@ -38,6 +33,9 @@ def archive(*names: str) -> bytes:
         for name in names:
             bundle.writestr(name, f"content of {name}")
     return buffer.getvalue()
+
+
+SOUND = archive("jni/arm64-v8a/libonnxruntime.so")
 
 
 @pytest.fixture
@@ -62,62 +60,71 @@ def maven() -> Iterator[tuple[str, dict[str, bytes]]]:
         server.shutdown()
 
 
-def publish(files: dict[str, bytes], path: str, content: bytes, kind: str = "sha256") -> None:
-    files[path] = content
-    files[f"{path}.{kind}"] = hashlib.new(kind, content).hexdigest().encode()
+Publish = Callable[[str, bytes], str]
 
 
-def test_archives_are_compared_unpacked_and_remembered(maven: tuple[str, dict[str, bytes]]) -> None:
+@pytest.fixture
+def publish(maven: tuple[str, dict[str, bytes]], monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Put an archive of ours into the repository in the place of one that `setup` names; its path."""
+
+    def put(constant: str, content: bytes) -> str:
+        pinned = replace(getattr(setup, constant), sha256=hashlib.sha256(content).hexdigest())
+        monkeypatch.setattr(setup, constant, pinned)
+        maven[1][pinned.path] = content
+        return str(pinned.path)
+
+    return put
+
+
+def test_archives_are_pinned() -> None:
+    assert setup.ONNXRUNTIME.path == (
+        "com/microsoft/onnxruntime/onnxruntime-android/1.27.0/onnxruntime-android-1.27.0.aar"
+    )
+    for archive in (*setup.archives_for("cpu"), *setup.archives_for("qnn")):
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+
+
+def test_archives_are_compared_and_unpacked(maven: tuple[str, dict[str, bytes]], publish: Publish) -> None:
     address, files = maven
     libraries = ("jni/arm64-v8a/libonnxruntime.so", "jni/x86_64/libother.so", "headers/onnxruntime_c_api.h")
-    publish(files, ORT, archive(*libraries, "jni/arm64-v8a/../../../escape.so"))
+    publish("ONNXRUNTIME", archive(*libraries, "jni/arm64-v8a/../../../escape.so"))
     said: list[str] = []
     folder = setup.fetch_libraries("cpu", address, said.append)
     assert folder == runtime_folder("cpu")
     assert sorted(path.name for path in folder.iterdir()) == ["libonnxruntime.so", "onnxruntime_c_api.h"]
     assert not list(hwnas_cache().parent.rglob("escape.so"))
-    digest = hashlib.sha256(files[ORT]).hexdigest()
-    assert digest in json.loads((hwnas_cache() / "android/checksums.json").read_text()).values()
-    assert any("no checksum is known" in line for line in said)
     files.clear()
     assert setup.fetch_libraries("cpu", address, said.append) == folder
-    # Another archive under the same name is refused, though the repository vouches for it.
-    shutil.rmtree(folder)
-    publish(files, ORT, archive(*libraries, "jni/arm64-v8a/libmore.so"))
-    with pytest.raises(DeviceError, match="not what the first download on this computer say"):
-        setup.fetch_libraries("cpu", address, said.append)
-    assert not folder.exists()
 
 
-def test_qnn_comes_in_the_version_that_the_pom_names(maven: tuple[str, dict[str, bytes]]) -> None:
-    address, files = maven
-    publish(files, f"{ORT_QNN}.aar", archive("jni/arm64-v8a/libonnxruntime.so"), "sha1")
-    publish(files, f"{ORT_QNN}.pom", POM.encode())
-    publish(files, QNN, archive("jni/arm64-v8a/libQnnGpu.so", "jni/arm64-v8a/libQnnHtp.so"))
-    folder = setup.fetch_libraries("qnn", address, lambda text: None)
+def test_qnn_brings_qualcomm_s_libraries(maven: tuple[str, dict[str, bytes]], publish: Publish) -> None:
+    publish("ONNXRUNTIME_QNN", archive("jni/arm64-v8a/libonnxruntime.so"))
+    publish("QNN", archive("jni/arm64-v8a/libQnnGpu.so", "jni/arm64-v8a/libQnnHtp.so"))
+    folder = setup.fetch_libraries("qnn", maven[0], lambda text: None)
     assert {path.name for path in folder.iterdir()} == {"libonnxruntime.so", "libQnnGpu.so", "libQnnHtp.so"}
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("content", "change", "reason"),
     [
-        (lambda files: files.clear(), "cannot be fetched: HTTP Error 404"),
-        (lambda files: files.update({f"{ORT}.sha256": b"0" * 64}), "not what the repository say"),
-        (lambda files: files.pop(f"{ORT}.sha256"), "publishes no checksum"),
-        (lambda files: publish(files, ORT, b"no archive"), "is no archive"),
-        (lambda files: publish(files, ORT, archive("jni/x86/libonnxruntime.so")), "no libraries for arm64"),
+        (SOUND, lambda files, path: files.pop(path), "cannot be fetched: HTTP Error 404"),
+        (SOUND, lambda files, path: files.update({path: SOUND + b" "}), "is not what it was"),
+        (b"no archive", lambda files, path: None, "is no archive"),
+        (archive("jni/x86/libonnxruntime.so"), lambda files, path: None, "no libraries for arm64"),
     ],
 )
 def test_what_is_not_right_is_refused_and_leaves_nothing(
-    maven: tuple[str, dict[str, bytes]], change: Callable[[dict[str, bytes]], object], reason: str
+    maven: tuple[str, dict[str, bytes]],
+    publish: Publish,
+    content: bytes,
+    change: Callable[[dict[str, bytes], str], object],
+    reason: str,
 ) -> None:
     address, files = maven
-    publish(files, ORT, archive("jni/arm64-v8a/libonnxruntime.so"))
-    change(files)
+    change(files, publish("ONNXRUNTIME", content))
     with pytest.raises(DeviceError, match=reason):
         setup.fetch_libraries("cpu", address, lambda text: None)
-    assert not runtime_folder("cpu").exists()
-    assert not [path for path in (hwnas_cache() / "android").iterdir() if path.name != "checksums.json"]
+    assert not list((hwnas_cache() / "android").iterdir())
 
 
 def test_a_repository_must_be_https() -> None:
@@ -144,8 +151,8 @@ def test_cmake_builds_the_runner(tmp_path: Path) -> None:
 
 
 def test_the_package_brings_the_runner_s_sources() -> None:
-    assert setup.sources() == RUNNER_SOURCES
-    names = {path.name for path in setup.sources().iterdir()}
+    assert sources() == RUNNER_SOURCES
+    names = {path.name for path in sources().iterdir()}
     assert {"CMakeLists.txt", "runner.c", "graph.c", "ort.h"} <= names
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulated_networks import REFERENCE, needs_reference, random_network
+from simulated_networks import REFERENCE, add, conv, needs_reference, random_network
 
 from hwnas.devices.simulator import (
+    Network,
     Scheduler,
     accelerator_names,
     evaluate,
     load_accelerator,
     load_reference,
     reference_accelerator,
+    reference_network,
 )
 from hwnas.errors import InputError
 
@@ -108,6 +111,10 @@ def written(tmp_path: Path, old: str, new: str) -> Path:
         ("ports = [1, 1, 0]", "ports = [1, 0, 0]", "ports"),
         ("mac_pj = 0.04\n", "mac_pj = 0.04\nvoltage = 1\n", "voltage"),
         ("[unroll]", "[unroll", "TOML"),
+        ("mac_pj = 0.04\n", "mac_pj = nan\n", "mac_pj = nan"),
+        ("clock_mhz = 1000\n", "clock_mhz = inf\n", "clock_mhz = inf"),
+        ("bytes = 32768\n", "bytes = inf\n", "bytes = inf"),
+        ("batch = 1\n", "batch = 1\npartial_sum_bits = 64\n", "one word of O takes 64"),
     ],
 )
 def test_nonsense_is_refused_with_its_key(tmp_path: Path, old: str, new: str, named: str) -> None:
@@ -115,6 +122,42 @@ def test_nonsense_is_refused_with_its_key(tmp_path: Path, old: str, new: str, na
         load_accelerator(written(tmp_path, old, new))
     assert named in str(error.value)
     assert error.value.fix
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+@pytest.mark.parametrize("mode", ["single-layer", "fully-cached"])
+def test_residual_networks_run_on_a_shipped_accelerator(name: str, mode: str) -> None:
+    """Both maps of an addition share a buffer that may hold only one of them at the array's full width."""
+    layers = (conv("stem", -1, 64, 3, 56), conv("body", 0, 64, 64, 56), add("add", 0, 1, 64, 56))
+    network = Network("residual", layers, 3, 56, 56)
+    result = evaluate(network, load_accelerator(name), mode=mode, tile=(56, 14))
+    assert result.macs == network.macs
+
+
+@pytest.mark.parametrize("key", ["id", "kind", "rows", "inputs"])
+def test_a_reference_layer_without_a_key_is_refused(key: str) -> None:
+    first = {"id": -1, "kind": "input", "channels": 3, "rows": 8, "cols": 8}
+    layer = {"id": 0, "kind": "conv", "inputs": [-1], "K": 4, "C": 3, "rows": 8, "cols": 8}
+    assert len(reference_network([first, layer]).layers) == 1
+    with pytest.raises(InputError, match=f"lacks {key}"):
+        reference_network([first, {k: v for k, v in layer.items() if k != key}])
+
+
+def test_too_many_memories_are_refused() -> None:
+    shipped = load_accelerator()
+    sram = shipped.memories[-2]
+    with pytest.raises(InputError, match="operand O passes 9 memories"):
+        replace(shipped, memories=(*shipped.memories[:-1], *[sram] * 5, shipped.memories[-1]))
+    deepest = replace(shipped, memories=(*shipped.memories[:-1], *[sram] * 3, shipped.memories[-1]))
+    network = random_network(6)
+    assert Scheduler(deepest).schedule(network).macs >= network.macs
+    assert evaluate(network, deepest, mode="layer-by-layer").macs == network.macs
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load_accelerator(tmp_path / "mine.toml")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

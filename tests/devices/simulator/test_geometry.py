@@ -8,7 +8,7 @@ from simulated_networks import random_network
 
 from hwnas.devices.simulator.axes import axis_tiles, full_sizes
 from hwnas.devices.simulator.layers import Layer, Network, articulation_points
-from hwnas.devices.simulator.loop_cost import window_union
+from hwnas.devices.simulator.port_windows import window_union
 from hwnas.devices.simulator.reference import reference_network
 from hwnas.devices.simulator.stacks import cut_stacks
 

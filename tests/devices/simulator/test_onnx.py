@@ -252,6 +252,92 @@ def test_an_unknown_operator_is_named() -> None:
     assert result.charged == ("NonZero",)
 
 
+def test_an_unknown_operator_keeps_its_shape_for_those_behind_it() -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("NoSuchOperator", ["a"], ["b"], domain="my.domain"),
+        node("Relu", ["b"], ["c"]),
+        node("Conv", ["c", "w"], ["y"]),
+    ]
+    odd = model(nodes, (1, 4, 8, 8), {"w": (4, 4, 1, 1)})
+    odd.opset_import.append(helper.make_opsetid("my.domain", 1))
+    with pytest.raises(InputError, match="NoSuchOperator"):
+        read_onnx(odd)
+    network = read_onnx(odd, allow_unknown=True)
+    assert [layer.op for layer in network.layers] == ["Conv", "NoSuchOperator", "Conv"]
+    assert network.layers[-1].oy == 8
+    assert network.charged == ("NoSuchOperator",)
+
+
+@pytest.mark.parametrize("op", ["Sum", "Max"])
+def test_every_map_of_a_sum_is_read(op: str) -> None:
+    nodes = [node("Conv", ["x", "w"], [name]) for name in "abc"] + [node(op, ["a", "b", "c"], ["y"])]
+    network = read_onnx(model(nodes, (1, 4, 8, 8), {"w": (4, 4, 1, 1)}))
+    assert [layer.inputs for layer in network.layers[3:]] == [(0, 1), (3, 2)]
+    assert Scheduler(load_accelerator()).schedule(network).macs == network.macs
+
+
+def test_a_map_is_added_to_its_own_softmax() -> None:
+    """Only what a mean over channels has begun is one pass with what follows."""
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("Softmax", ["a"], ["s"], axis=1),
+        node("Add", ["a", "s"], ["y"]),
+    ]
+    network = read_onnx(model(nodes, (1, 4, 8, 8), {"w": (4, 4, 1, 1)}))
+    assert [(layer.kind, layer.inputs) for layer in network.layers[1:]] == [
+        ("copy", (0,)),
+        ("elementwise", (0, 1)),
+    ]
+
+
+def test_one_dimensional_convolution() -> None:
+    layer = only(
+        read_onnx(model([node("Conv", ["x", "w"], ["y"], pads=[1, 1])], (1, 4, 64), {"w": (8, 4, 3)}))
+    )
+    assert (layer.k, layer.c, layer.oy, layer.ox, layer.fy, layer.fx) == (8, 4, 64, 1, 3, 1)
+    assert not layer.whole_input
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [node("Conv", ["x", "w"], ["y"]), node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2, 2])],
+    ids=["conv", "pool"],
+)
+def test_three_dimensional_windows_are_refused(volume: onnx.NodeProto) -> None:
+    with pytest.raises(InputError, match="3-dimensional"):
+        read_onnx(model([volume], (1, 4, 8, 8, 8), {"w": (4, 4, 3, 3, 3)}))
+
+
+def test_a_batch_in_the_graph_is_refused() -> None:
+    with pytest.raises(InputError, match="batch of 4"):
+        read_onnx(model([node("Conv", ["x", "w"], ["y"])], (4, 4, 8, 8), {"w": (4, 4, 1, 1)}))
+
+
+def test_weights_may_stand_before_the_map() -> None:
+    layer = only(read_onnx(model([node("MatMul", ["w", "x"], ["y"])], (1, 8, 16), {"w": (32, 8)})))
+    assert layer.macs == 32 * 8 * 16
+
+
+@pytest.mark.parametrize("form", ["heads in the shape", "heads in an attribute"])
+def test_the_attention_operator_is_two_products_and_a_softmax(form: str) -> None:
+    heads, tokens, wide = 2, 16, 8
+    shape: tuple[int, ...] = (1, heads, tokens, wide)
+    settings = {}
+    if form == "heads in an attribute":
+        shape, settings = (1, tokens, heads * wide), {"q_num_heads": heads, "kv_num_heads": heads}
+    n = node("Attention", ["x", "x", "x"], ["y"], **settings)
+    network = read_onnx(model([n], shape, opset=23))
+    scores, softmax, weighed = network.layers
+    assert scores.macs == weighed.macs == heads * tokens * tokens * wide
+    assert (softmax.kind, softmax.macs) == ("copy", heads * tokens * tokens)
+    assert scores.second == weighed.second == 1
+
+
+def test_reshaping_alone_is_a_part_without_layers() -> None:
+    assert read_onnx(model([node("Flatten", ["x"], ["y"])], (1, 4, 2, 2))).layers == ()
+
+
 def test_dynamic_shapes_are_refused() -> None:
     graph = model([node("Conv", ["x", "w"], ["y"])], ("batch", 3, "h", "w_"), {"w": (4, 3, 1, 1)})
     with pytest.raises(InputError, match="static"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
-from simulated_networks import random_network, small_accelerator
+from simulated_networks import conv, random_network, small_accelerator
 
-from hwnas.devices.simulator import Network, Scheduler, evaluate, explain, load_accelerator
+from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, explain, load_accelerator
 from hwnas.devices.simulator import closed_form as cf
 from hwnas.devices.simulator.plan import candidates
 from hwnas.devices.simulator.table import concatenate
@@ -97,8 +98,6 @@ def test_parts_cost_what_the_whole_network_costs() -> None:
     cut = int(np.flatnonzero(whole.rows[:, cf.UNIT_END] == 2)[0]) + 1
     stem = Network("stem", network.layers[:cut], 3, network.input_rows, network.input_cols)
     source = network.layers[cut - 1]
-    from dataclasses import replace
-
     rest = tuple(
         replace(layer, inputs=tuple(i - cut if i >= cut else -1 for i in layer.inputs))
         for layer in network.layers[cut:]
@@ -169,8 +168,6 @@ def test_explain_shows_stacks_and_comparison() -> None:
 
 
 def test_batch_loads_weights_once() -> None:
-    from dataclasses import replace
-
     network = random_network(1, blocks=1)
     one = small_accelerator(activation_kib=64, weight_kib=64)
     eight = replace(one, batch=8)
@@ -188,10 +185,92 @@ def test_peak_memory_stays_within_the_accelerator() -> None:
             if stack.tiles > 1:
                 assert stack.live_bytes + stack.cache_bytes <= 8 * 1024
                 assert stack.weight_bytes <= 4 * 1024
+        # Whole maps that do not fit spill; what is on chip never exceeds the chip.
+        for forced in (None, "layer-by-layer", "single-layer"):
+            network = random_network(seed, blocks=4)
+            for peak in (
+                Scheduler(accelerator).schedule(network, mode=forced).peak_onchip_bytes,
+                evaluate(network, accelerator, mode=forced or "fully-cached").peak_onchip_bytes,
+            ):
+                assert 0 < peak <= (1 + 8 + 4) * 1024
+
+
+def many_branches(count: int) -> Network:
+    """One map read by many convolutions, whose outputs are joined at the end."""
+    layers = [conv("stem", -1, 4, 3, 8)]
+    layers += [conv(f"branch{i}", 0, 4, 4, 8, 1) for i in range(count)]
+    for i in range(2, count + 1):
+        layers.append(Layer(f"join{i}", "concat", (len(layers) - 1 if i > 2 else 1, i), g=4 * i, oy=8, ox=8))
+    return Network("branches", tuple(layers), 3, 8, 8)
+
+
+def test_any_number_of_maps_may_wait_for_their_readers() -> None:
+    for count in (60, 70, 300):
+        network = many_branches(count)
+        result = Scheduler(load_accelerator()).schedule(network)
+        assert result.macs == sum(layer.macs for layer in network.layers if layer.kind == "conv")
+
+
+@pytest.mark.parametrize("tile", [None, (8, 4)])
+def test_every_output_is_computed_and_written(tile: tuple[int, int] | None) -> None:
+    """A second output that nobody reads, and an output that others read on."""
+    a, b, c = conv("a", -1, 8, 3, 16), conv("b", 0, 8, 8, 16), conv("c", 0, 8, 8, 8, 3, 2)
+    large, small = 8 * 16 * 16, 8 * 8 * 8
+    scheduler = Scheduler(small_accelerator(activation_kib=64, weight_kib=64))
+    for layers, outputs, written in (
+        ((a, b, c), (), large + small),
+        ((a, b, c), (0,), 2 * large + small),
+        ((a, c), (), small),
+        ((a, c), (0,), large + small),
+    ):
+        network = Network("several", layers, 3, 16, 16, outputs=outputs)
+        fast = scheduler.schedule(network, tile=tile, mode="fully-cached")
+        exact = evaluate(network, scheduler.accelerator, mode="fully-cached", tile=tile, cuts=())
+        assert fast.macs == exact.macs == network.macs
+        assert fast.dram_write_bytes == pytest.approx(written, rel=0.05)
+        # The detailed model takes one stack for each output, so a map that both read goes off chip.
+        shared = large if b in layers and not outputs else 0
+        assert exact.dram_write_bytes == pytest.approx(written + shared, rel=0.05)
+
+
+def test_a_part_without_layers_costs_nothing() -> None:
+    network = random_network(2)
+    empty = Network("flatten", (), 8, 4, 4)
+    scheduler = Scheduler(small_accelerator())
+    part, nothing = scheduler.part(network), scheduler.part(empty)
+    assert scheduler.figures([nothing, part, nothing]) == scheduler.figures([part])
+    with pytest.raises(InputError, match="no layers"):
+        scheduler.figures([nothing])
+    with pytest.raises(InputError, match="no layers"):
+        scheduler.schedule(empty)
+    with pytest.raises(InputError, match="no layers"):
+        evaluate(empty, small_accelerator())
+
+
+def test_totals_of_a_forced_schedule_are_those_of_its_rows() -> None:
+    network = random_network(5, blocks=4)
+    scheduler = Scheduler(small_accelerator())
+    forms: list[tuple[str | None, tuple[int, int] | None]]
+    forms = [("single-layer", None), (None, (4, 4)), (None, (10**30, 4))]
+    for mode, tile in forms:
+        rows = scheduler.schedule(network, mode=mode, tile=tile)
+        totals = scheduler.figures([scheduler.part(network)], mode=mode, tile=tile)
+        assert totals.latency_cycles == rows.latency_cycles
+
+
+def test_weights_that_fit_nowhere_are_refused() -> None:
+    network = random_network(1)
+    roomy = small_accelerator()
+    last = replace(roomy.memories[-1], size_bits=1 << 17)
+    small = replace(roomy, memories=(*roomy.memories[:-1], last))
+    heavy = replace(network, layers=(replace(network.layers[0], k=1 << 14), *network.layers[1:]))
+    assert Scheduler(small).schedule(network).macs >= network.macs
+    with pytest.raises(InputError, match="weights take"):
+        Scheduler(small).schedule(heavy)
+    with pytest.raises(InputError, match="weights take"):
+        evaluate(heavy, small)
 
 
 def test_a_network_without_padding_is_not_scheduled() -> None:
-    from dataclasses import replace
-
     with pytest.raises(InputError, match="no padding"):
         Scheduler(load_accelerator()).schedule(replace(random_network(0), padded=False))

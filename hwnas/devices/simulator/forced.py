@@ -1,0 +1,93 @@
+"""What a user may force on a schedule: the overlap mode, the tile, the stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwnas.errors import InputError
+
+from . import closed_form as cf
+from . import growth
+from .table import ARTICULATION, BARRIER_CUT
+
+# A tile side that means the whole map.
+WHOLE = 1 << 30
+
+MODE_CODES = {
+    "fully_recompute": growth.RECOMPUTE,
+    "h_cached_v_recompute": growth.H_CACHED,
+    "fully_cached": growth.FULLY_CACHED,
+}
+MODE_NAMES = {code: name for name, code in MODE_CODES.items()}
+
+
+def mode_name(mode: str) -> str:
+    """A mode in the spelling used inside: fully-cached is fully_cached.
+
+    Raises:
+        InputError: the mode is unknown.
+    """
+    spelled = mode.replace("-", "_")
+    if spelled not in (*MODE_CODES, "layer_by_layer", "single_layer"):
+        known = ", ".join(m.replace("_", "-") for m in ("layer_by_layer", "single_layer", *MODE_CODES))
+        raise InputError(f"mode {mode!r} is unknown", f"use one of {known}")
+    return spelled
+
+
+def force(
+    rows: NDArray[np.int64],
+    mode: str | None = None,
+    tile: tuple[int, int] | None = None,
+    cuts: Iterable[int] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A network's rows with the cuts that are left, and the forced tile, mode and runs as plan takes them.
+
+    Raises:
+        InputError: an unknown mode, a cut that is no layer or divides a branch, a tile below 1.
+    """
+    forced = np.array([0, 0, -1, 0], dtype=np.int64)
+    spelled = mode_name(mode) if mode is not None else None
+    if tile is not None:
+        if min(tile) < 1:
+            raise InputError(f"tile {tile} is not positive", "give (columns, rows), each at least 1")
+        forced[:2] = min(tile[1], WHOLE), min(tile[0], WHOLE)
+    if spelled in MODE_CODES:
+        forced[2] = MODE_CODES[spelled]
+    elif spelled is not None:
+        forced[:3] = WHOLE, WHOLE, growth.FULLY_CACHED
+    if spelled == "single_layer":
+        rows, forced[3] = _cut_everywhere(rows), 1
+    if cuts is not None:
+        rows, forced[3] = _cut_at(rows, cuts), 1
+    return rows, forced
+
+
+def _cut_everywhere(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A cut after every layer, none of whose maps stays on chip. Vectors still belong to the layer before."""
+    cut = rows.copy()
+    follows = np.append(rows[1:, cf.RIDER] == 0, True)
+    cut[:, cf.UNIT_END] = np.where(follows, BARRIER_CUT, 0)
+    cut[-1, cf.UNIT_END] = ARTICULATION
+    return cut
+
+
+def _cut_at(rows: NDArray[np.int64], cuts: Iterable[int]) -> NDArray[np.int64]:
+    """Cuts only where they are asked for."""
+    wanted = set(cuts) | {len(rows) - 1}
+    for position in sorted(wanted):
+        if not 0 <= position < len(rows):
+            raise InputError(f"stack cut {position} is no layer", f"cut after layers 0 to {len(rows) - 1}")
+        if position + 1 < len(rows) and rows[position + 1, cf.RIDER]:
+            raise InputError(
+                f"stack cut {position} divides a map from the pooling that reads it",
+                "cut after the vector layers that follow",
+            )
+    cut = rows.copy()
+    for position in range(len(rows)):
+        cut[position, cf.UNIT_END] = (
+            max(int(rows[position, cf.UNIT_END]), BARRIER_CUT) if position in wanted else 0
+        )
+    return cut
