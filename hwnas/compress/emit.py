@@ -117,8 +117,13 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
     unfinished = stitcher.module(point.choices)
     training.recalibrate(unfinished, data, finetuner.settings.batch_size)
     stitched = training.correct_answers(unfinished, data)
-    device = emission.target.profile.name
-    module, _ = finetuner.finetune(point.choices, epochs, name, "finetuning", device)
+    module, _ = finetuner.finetune(
+        point.choices,
+        epochs,
+        "finetuning",
+        emission.target.profile.name,
+        lambda done, loss: finetuner.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}"),
+    )
     network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
     return _Finished(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -43,14 +44,19 @@ class Finetuner:
         self.architectures = Architectures(run.architectures)
 
     def finetune(
-        self, choices: Choices, epochs: int, name: str, step: Step, device: str | None
+        self,
+        choices: Choices,
+        epochs: int,
+        step: Step,
+        device: str | None,
+        tell: Callable[[int, float], None],
     ) -> tuple[nn.Sequential, Finetuned]:
         """A network's finetuned module, in eval mode, and its record; from `architectures/` where it is
         there.
 
         Args:
-            name: of the network in messages.
             step, device: of the account.
+            tell: called after each epoch with its number and the loss.
 
         Raises:
             HwnasError: the loss became NaN or infinite.
@@ -68,7 +74,7 @@ class Finetuner:
 
         def after_epoch(done: int, loss: float) -> None:
             self.run.account.lap(step, device, images=images, of=len(data.train), macs=macs)
-            self.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}")
+            tell(done, loss)
 
         training.fit(
             module,

@@ -119,8 +119,7 @@ def compress(
         outcome = search_device(run, stitcher, quality, settings, search, target, progress)
         emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
         checkpoints = emit_checkpoints(emission, outcome)
-        if quality.predictor is not None and search.finetune_epochs == search.predictor_epochs:
-            refit(finetuner, search.predictor_epochs, progress)
+        refit(finetuner, progress)
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),

@@ -22,7 +22,7 @@ class Prediction:
     Attributes:
         predicted_accuracy: as a share, on the part `val`; without labels the agreement with the reference.
         extrapolates: whether it is beyond the networks that the predictor was fitted to.
-        finetuned_accuracy: what it reached, where it has been finetuned, by the longest finetuning.
+        finetuned_accuracy: what it reached, where it was finetuned for as many epochs.
         dna_score, nsr: Σ of the blocks' relative L1 errors and noise-to-signal ratios.
     """
 
@@ -56,7 +56,7 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
     predictor = known.predictor()
     networks = [_parse(text, len(reference.parts), entries) for text in architectures]
     metrics = {name: block_metrics(list(entries.values()), name) for name in ("nsr", "relative_l1")}
-    finetuned = {n.choices: n.target for n in sorted(known.networks(), key=lambda n: n.epochs)}
+    finetuned = {network.choices: network.target for network in known.networks(predictor.epochs)}
     rows = metric_rows(metrics["nsr"], networks)
     scores = metric_rows(metrics["relative_l1"], networks).sum(1)
     found = []

@@ -91,18 +91,39 @@ def prepare_quality(
     missing = settings.predictor_networks - len(known)
     if missing > 0:
         wanted = sample_networks(_dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
-        for number, choices in enumerate([c for c in wanted if c not in known][:missing], 1):
-            name = f"predictor {number}/{missing}"
-            finetuner.finetune(choices, epochs, name, "predictor networks", None)
-    return refit(finetuner, epochs, progress)
+        _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress)
+    return Quality(stitcher, METRIC, _fit(finetuner, epochs, progress))
 
 
-def refit(finetuner: Finetuner, epochs: int, progress: Progress) -> Quality:
+def refit(finetuner: Finetuner, progress: Progress) -> None:
+    """Fit a predictor that is there again, if networks were finetuned since then for as many epochs."""
+    architectures = finetuner.architectures
+    if architectures.has_predictor:
+        predictor = architectures.predictor()
+        if (
+            predictor.epochs is not None
+            and len(architectures.networks(predictor.epochs)) > predictor.networks
+        ):
+            _fit(finetuner, predictor.epochs, progress)
+
+
+def _finetune(networks: Sequence[Choices], finetuner: Finetuner, epochs: int, progress: Progress) -> None:
+    for number, choices in enumerate(networks):
+
+        def tell(done: int, loss: float, number: int = number) -> None:
+            remark = f"network {number + 1} of {len(networks)}, loss {loss:.3f}"
+            total = len(networks) * epochs
+            progress.advance("finetune predictor networks", number * epochs + done, total, remark)
+
+        finetuner.finetune(choices, epochs, "predictor networks", None, tell)
+
+
+def _fit(finetuner: Finetuner, epochs: int, progress: Progress) -> Predictor:
     """Fit the predictor to all networks that were finetuned for so many epochs, and say how good it is."""
     metrics = block_metrics(finetuner.stitcher.library.entries())
     predictor = finetuner.architectures.fit(metrics, epochs)
     progress.say(describe(predictor))
-    return Quality(finetuner.stitcher, METRIC, predictor)
+    return predictor
 
 
 def describe(predictor: Predictor) -> str:

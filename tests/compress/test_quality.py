@@ -222,6 +222,17 @@ def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
     assert file.read_bytes() == whole
 
 
+def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:
+    before = Architectures(copy / "architectures").predictor().networks
+    watch = Watch()
+    choices = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    for speedup in ("1.01", "1.2", "1.3", "1.5", "1.7"):
+        run(copy, watch, quality="loss", picks=(f"speedup={speedup}",))
+    after = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    assert len(after) > len(choices)
+    assert Architectures(copy / "architectures").predictor().networks == before + len(after - choices)
+
+
 def test_the_dna_score_is_the_sum_of_relative_errors(copy: Path) -> None:
     front = run(copy, quality="dna")["front"]
     scores = metrics_of(copy, "relative_l1")
@@ -276,16 +287,41 @@ def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, p
     found = json.loads(done.stdout)
     assert [row["choices"] for row in found["architectures"]] == [[0, 0, 0, 0], [0, 1, 2, 0]]
     assert found["architectures"][0]["dna_score"] == 0
-    for arguments, cause in [
-        (["predict", "whole", "0-0"], "does not name one choice for each of the 4 parts"),
-        (["predict", "whole", "0-9-0-0"], "part 1 has no distilled choice 9"),
-        (["predict", "nowhere", "0"], "nowhere is not a run directory"),
-        (["extend", "nowhere", "--space", "more.toml"], "nowhere is not a run directory"),
-        (["extend", "whole", "--space", "nope"], "there is no space 'nope'"),
-    ]:
-        done = run_hwnas(place, *arguments)
-        assert done.returncode == 2
-        assert cause in " ".join(done.stderr.split())
+    assert found["architectures"][0]["finetuned_accuracy"] is not None
+    done = run_hwnas(place, "predict", "whole", "0-0")
+    assert done.returncode == 2
+    assert "does not name one choice for each of the 4 parts" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("out", "architecture", "cause"),
+    [
+        ("whole", "0-9-0-0", "part 1 has no distilled choice 9"),
+        ("whole", "0-a-0-0", "does not name one choice"),
+        ("whole", "", "does not name one choice"),
+        ("nowhere", "0", "nowhere is not a run directory"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(
+    out: str, architecture: str, cause: str, finished: object, place: Path
+) -> None:
+    with pytest.raises(InputError, match=cause):
+        predict_networks(place / out, [architecture])
+
+
+@pytest.mark.parametrize(
+    ("out", "space", "cause"),
+    [
+        ("nowhere", "more.toml", "nowhere is not a run directory"),
+        ("whole", "nope", "there is no space 'nope'"),
+        ("whole", "steady.toml", r"steady\.toml"),
+    ],
+)
+def test_what_cannot_be_extended_is_told(out: str, space: str, cause: str, copy: Path) -> None:
+    before = tree(copy)
+    with pytest.raises(InputError, match=cause):
+        extend(copy.parent / out, space, 0, Watch())
+    assert tree(copy) == before
 
 
 def test_without_a_predictor_there_is_no_prediction(copy: Path) -> None:

@@ -332,9 +332,10 @@ def spent(stored: StoredRun) -> Section:
             ),
             Grid(plots=bars),
             "An epoch is as many images as the training part holds, summed over all networks that were "
-            "trained; a last partial batch of an epoch is dropped. Reference and distillation serve every "
-            "device, the rest is of this one. Training FLOPs: 3 × 2 × MACs × images, the teacher’s passes "
-            "not counted. Time that a kill lost, with the work that it lost, is not in it.",
+            "trained; a last partial batch of an epoch is dropped. Reference, distillation and predictor "
+            "networks serve every device, the rest is of this one. Training FLOPs: 3 × 2 × MACs × images, "
+            "the teacher’s passes not counted. Time that a kill lost, with the work that it lost, is not in "
+            "it.",
         ],
     )
 
