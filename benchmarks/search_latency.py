@@ -31,11 +31,12 @@ from hwnas.compress import training
 from hwnas.compress.additive import non_dominated
 from hwnas.compress.block_costs import measured_block_costs
 from hwnas.compress.evolution import search
-from hwnas.compress.front import block_prior, measured_costs
+from hwnas.compress.front import measured_costs
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
 from hwnas.compress.prepare import prepare_reference
+from hwnas.compress.prior import block_prior
 from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory

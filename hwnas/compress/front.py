@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwnas.compress.block_costs import BlockCosts, counted_block_costs, energy_mj, measured_block_costs
-from hwnas.compress.evolution import Tables
 from hwnas.compress.operators import check_forbidden
+from hwnas.compress.prior import block_prior, choice_sizes
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, check_rule, pareto_front
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Objective, SearchSettings, Strategy
+from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings, Strategy
 from hwnas.compress.settings import Quality as QualityName
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.strategies import ExactShare, Problem, exact_share, explore
-from hwnas.errors import DeviceError
+from hwnas.devices.base import Device
+from hwnas.errors import DeviceError, InputError, NetworkFormError, PreparationError
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
+from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
@@ -126,6 +126,27 @@ def target_of(settings: SearchSettings) -> Target:
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
 
 
+def require_energy(profile: DeviceProfile, network: Network) -> None:
+    """Refuse the objective energy before anything is trained for it.
+
+    A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
+
+    Raises:
+        InputError: the device does not tell what a network needs.
+    """
+    device = open_device(profile)
+    if not isinstance(device, Device):
+        return
+    with device:
+        try:
+            handle = device.prepare(network)
+        except (PreparationError, NetworkFormError):
+            return
+        device.release(handle)
+    if "energy_mj" not in handle.metrics:
+        raise InputError(f"{profile.name} tells no energy", "take the objective latency, or a simulator")
+
+
 def search_device(
     run: RunDirectory,
     stitcher: Stitcher,
@@ -188,7 +209,7 @@ def search_device(
             loss=quality.loss,
             costs=costs,
             prior=block_prior(stitcher, quality, choices, blocks, settings.objectives),
-            sizes=_sizes(stitcher, choices),
+            sizes=choice_sizes(stitcher, choices),
         )
         points = explore(problem, settings, library.seed, after_generation)
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
@@ -235,63 +256,6 @@ def search_device(
     return outcome
 
 
-def block_prior(
-    stitcher: Stitcher,
-    quality: Quality,
-    choices: Sequence[Sequence[int]],
-    blocks: BlockCosts | None,
-    objectives: Sequence[Objective],
-) -> Tables:
-    """What each choice adds to the loss and each cost, before any network was measured.
-
-    MACs and parameters are exact. Time and energy are those of the block on its own, where the filter
-    measured them, and otherwise in proportion to the MACs.
-    """
-    known = (
-        {}
-        if blocks is None
-        else {(part.part, row.choice): row.cost for part in blocks.parts for row in part.choices}
-    )
-    kind = None if blocks is None else blocks.cost
-    losses = quality.part_losses(choices)
-    tables = []
-    for part, of_part in enumerate(choices):
-        columns = [losses[part]]
-        for objective in objectives:
-            share = np.array([_part_share(stitcher, objective, part, choice) for choice in of_part])
-            if kind == ("energy" if objective == "energy" else "latency") and objective in MEASURED:
-                whole = sum(known.get((n, first)) or 0.0 for n, (first, *_) in enumerate(choices))
-                alone = [known.get((part, choice)) for choice in of_part]
-                share = np.array(
-                    [share[i] if cost is None else cost / (whole or 1.0) for i, cost in enumerate(alone)]
-                )
-            columns.append(share)
-        tables.append(np.column_stack(columns))
-    return tables
-
-
-def _part_share(stitcher: Stitcher, objective: Objective, part: int, choice: int) -> float:
-    index = 1 if objective == "params" else 0
-    return stitcher.part_cost(part, choice)[index] / stitcher.cost((0,) * len(stitcher.parts.modules))[index]
-
-
-def _sizes(stitcher: Stitcher, choices: Sequence[Sequence[int]]) -> Tables:
-    """Depth and MACs a layer of each choice of each part; the reference's own counts as the deepest one."""
-    tables = []
-    for part, of_part in enumerate(choices):
-        depths = {choice: stitcher.part_depth(part, choice) for choice in of_part}
-        deepest = max(depth or 1 for depth in depths.values())
-        tables.append(
-            np.array(
-                [
-                    [depth or deepest, stitcher.part_cost(part, choice)[0] / (depth or deepest)]
-                    for choice, depth in depths.items()
-                ]
-            )
-        )
-    return tables
-
-
 def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
     """Where measurements are kept: those beside another anchor are ratios to something else."""
     anchor = f"-{'-'.join(map(str, stitcher.anchor))}" if any(stitcher.anchor) else ""
@@ -332,7 +296,7 @@ def measured_costs(
 
     def ratio(objective: Objective, choices: Choices) -> float:
         if objective in TIMED:
-            return measured[choices].anchor_ratio
+            return _time_ratio(stitcher, choices, measured[choices])
         if objective == "energy":
             return energy_mj(measured[choices]) / whole_mj
         return _counted_ratio(stitcher, objective, choices)
@@ -358,6 +322,11 @@ def measured_costs(
             )
         whole_mj = energy_mj(anchor)
     return costs
+
+
+def _time_ratio(stitcher: Stitcher, choices: Choices, measurement: Measurement) -> float:
+    """To the anchor; the anchor's own is 1, whatever noise there is between two measurements of it."""
+    return 1.0 if choices == stitcher.anchor else measurement.anchor_ratio
 
 
 def _counted_costs(stitcher: Stitcher, objectives: Sequence[Objective]) -> Costs:
@@ -395,7 +364,7 @@ def _row(
         "params": params,
     }
     if measurement is not None and anchor_latency_ms is not None:
-        row["latency_ms"] = measurement.anchor_ratio * anchor_latency_ms
+        row["latency_ms"] = _time_ratio(stitcher, point.choices, measurement) * anchor_latency_ms
         row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
         row["energy_mj"] = measurement.metrics.get("energy_mj")
     return row
