@@ -44,7 +44,7 @@ def predict(
             }
         )
         return
-    table = Table(title=describe(predictor), title_justify="left")
+    table = Table(title=f"accuracy predictor: {describe(predictor)}", title_justify="left")
     for column in ("choices", "predicted", "finetuned", "DNA score", "Σ NSR", "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     for row in rows:

@@ -122,7 +122,7 @@ def _fit(finetuner: Finetuner, epochs: int, progress: Progress) -> Predictor:
     """Fit the predictor to all networks that were finetuned for so many epochs, and say how good it is."""
     metrics = block_metrics(finetuner.stitcher.library.entries())
     predictor = finetuner.architectures.fit(metrics, epochs)
-    progress.say(describe(predictor))
+    progress.say(f"accuracy predictor: {describe(predictor)}")
     return predictor
 
 
@@ -131,8 +131,8 @@ def describe(predictor: Predictor) -> str:
     left_out = predictor.left_out
     tau = "–" if left_out.kendall_tau is None else f"{left_out.kendall_tau:.3f}"
     return (
-        f"accuracy predictor, after {predictor.epochs} epochs of finetuning: fitted to {predictor.networks} "
-        f"networks, penalty {predictor.penalty:.3g}; "
+        f"fitted to {predictor.networks} networks after {predictor.epochs} epochs of finetuning, "
+        f"penalty {predictor.penalty:.3g}; "
         f"on networks left out of the fit: Kendall tau {tau}, "
         f"mean squared error {left_out.mse_points2:.3g} points²"
     )

@@ -5,19 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
-
-from hwnas.compress import quality
-from hwnas.compress.architectures import block_metrics, metric_rows
 from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
-from hwnas.compress.predictor import Predictor, leave_one_out
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
+from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point
-from hwnas.compress.strategies import ExactShare
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.protocols import describe
@@ -99,7 +94,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     failed = len(search.points) - len(search.measured)
     text = (
         f"{len(search.measured)} networks were evaluated, {len(search.front.front)} of them are on the "
-        f"front{f', {failed} failed' if failed else ''}. {_loss(stored, search)} "
+        f"front{f', {failed} failed' if failed else ''}. {what_loss_is(stored, search)} "
         "Hover over a point for its architecture."
     )
     if any(search.front.anchor):
@@ -122,9 +117,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     rows = [
         [
             plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
-            f"{row.predicted_accuracy:.1%}{'*' if row.extrapolates else ''}"
-            if row.predicted_accuracy is not None
-            else f"{row.loss:.4f}",
+            loss_text(row),
             *(f"{row.cost_ratios[objective]:.3f}" for objective in search.front.objectives),
             UNKNOWN if row.latency_ms is None else f"{row.latency_ms:.3f}",
             f"{row.macs / 1e6:,.2f}",
@@ -141,26 +134,8 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     if any(row.extrapolates for row in search.front.front):
         content.append("* beyond the networks that the predictor was fitted to.")
     if search.front.exact is not None:
-        content.append(_against_exact(search.front.exact))
+        content.append(against_exact(search.front.exact))
     return Section(heading=heading, content=content)
-
-
-def _loss(stored: StoredRun, search: Search) -> str:
-    """What the loss of a search is."""
-    if search.front.quality == "predictor":
-        return "The loss is 1 − the accuracy that the predictor expects after finetuning."
-    name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
-    return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
-
-
-def _against_exact(exact: ExactShare) -> str:
-    """How far a front is from the exact one under additive costs."""
-    return (
-        "Where loss and costs are taken as sums over the parts, corrected by all networks that were measured "
-        f"(mean error of the costs {exact.mean_error:.1%}), the best front is known exactly: it has "
-        f"{exact.points} networks. The front above has {exact.hypervolume:.1%} of its hypervolume. What is "
-        "missing may be networks that were not found, or ones that are not as cheap as their sums."
-    )
 
 
 def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) -> list[Section]:
@@ -259,26 +234,6 @@ def progress(search: Search, heading: str) -> Section:
             "Hypervolume of the best front so far. A curve that still rises at its end asks for more "
             "generations.",
             plots.growth_plot(growth(values)),
-        ],
-    )
-
-
-def predictor(stored: StoredRun, fitted: Predictor) -> Section:
-    """How good the accuracy predictor is on networks that it was not fitted to."""
-    metrics = block_metrics(list(stored.entries.values()))
-    rows = metric_rows(metrics, [network.choices for network in stored.finetuned])
-    targets = np.array([network.target for network in stored.finetuned])
-    left_out = leave_one_out(rows, targets)
-    names = [plots.joined(network.choices) for network in stored.finetuned]
-    return Section(
-        heading="Accuracy predictor",
-        content=[
-            "Ridge regression of the second order on the NSR of each part (DONNA), "
-            f"{quality.describe(fitted)}. "
-            "Each network below is predicted by a fit to all the others, its penalty chosen without it. "
-            "Accuracies are on the part that nothing was trained on; without labels they are the share of "
-            "answers that are the reference’s.",
-            plots.predictor_plot([float(t) for t in targets], [float(p) for p in left_out], names),
         ],
     )
 
