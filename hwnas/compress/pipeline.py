@@ -17,6 +17,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
+from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
@@ -24,6 +25,7 @@ from hwnas.compress.operators import check_device, check_exports, require_choice
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.quality import prepare_quality, refit
 from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -32,7 +34,7 @@ from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import data_for, load_task, quantity
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
 from hwnas.network import Network, export_onnx
@@ -83,6 +85,11 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 
 
+def job_hashes(job: Job) -> dict[str, str]:
+    """Hashes of the contents that a library depends on."""
+    return {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
+
+
 def compress(
     job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
 ) -> dict[str, Any]:
@@ -100,11 +107,15 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, data, parts = job.settings, job.data, job.parts
+    settings, data, parts, task = job.settings, job.data, job.parts, job.initial.task
+    if search.quality == "predictor" and not task.metric.share:
+        raise InputError(
+            f"the predictor expects a share of right answers, {task.name} is judged by {task.metric.name}",
+            "search by the sum of block losses: --quality loss",
+        )
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
-    with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
+    with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
         refused = check_device(library, parts, target.profile, progress)
@@ -116,17 +127,10 @@ def compress(
         require_choices(parts, library.entries(), refused, target.profile)
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
         write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-        outcome = search_device(run, stitcher, settings, search, target, progress)
-        emission = Emission(
-            run=run,
-            reference=reference,
-            stitcher=stitcher,
-            settings=settings,
-            search=search,
-            target=target,
-            command=command,
-            progress=progress,
-        )
+        finetuner = Finetuner(run, reference, stitcher, settings, progress)
+        quality = prepare_quality(finetuner, search, settings.loss, progress)
+        outcome = search_device(run, stitcher, quality, settings, search, target, progress)
+        emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
         try:
             checkpoints = emit_checkpoints(emission, outcome)
         except HwnasError:
@@ -134,6 +138,7 @@ def compress(
             if written is not None:
                 progress.say(f"report: {written}")
             raise
+        refit(finetuner, progress)
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),

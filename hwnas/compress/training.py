@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.compress.data import Data
+from hwnas.compress.data import Data, Images
 from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import write_bytes
@@ -128,14 +128,21 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
 
 
 @torch.no_grad()
-def scores(model: nn.Module, data: Data, task: Task = CLASSIFICATION, batch_size: int = 256) -> Tensor | None:
-    """The task's metric for each image of the test part, (N,); None without targets."""
-    if data.test.labels is None:
+def scores(
+    model: nn.Module,
+    data: Data,
+    task: Task = CLASSIFICATION,
+    images: Images | None = None,
+    batch_size: int = 256,
+) -> Tensor | None:
+    """The task's metric for each image, of the test part where none are named, (N,); None without targets."""
+    images = images or data.test
+    if images.labels is None:
         return None
     model.eval().to(memory_format=torch.channels_last)
     found = [
         task.score(model(x), targets)
-        for x, targets in data.batches(data.test, batch_size)
+        for x, targets in data.batches(images, batch_size)
         if targets is not None
     ]
     return torch.cat(found)
@@ -143,12 +150,17 @@ def scores(model: nn.Module, data: Data, task: Task = CLASSIFICATION, batch_size
 
 @torch.no_grad()
 def agreement(
-    model: nn.Module, reference: nn.Module, data: Data, task: Task = CLASSIFICATION, batch_size: int = 256
+    model: nn.Module,
+    reference: nn.Module,
+    data: Data,
+    task: Task = CLASSIFICATION,
+    images: Images | None = None,
+    batch_size: int = 256,
 ) -> Tensor:
-    """How far a network gives what the reference gives, for each image of the test part, (N,)."""
+    """How far a network gives what the reference gives, for each image as in `scores`, (N,)."""
     for module in (model, reference):
         module.eval().to(memory_format=torch.channels_last)
-    batches = data.batches(data.test, batch_size)
+    batches = data.batches(images or data.test, batch_size)
     return torch.cat([task.agreement(model(x), reference(x)) for x, _ in batches])
 
 

@@ -178,12 +178,12 @@ class Heard(Progress):
         self.said.append(text)
 
 
-def run(place: Path, out: str, said: list[str] | None = None, **changed: Any) -> Any:
+def run(place: Path, out: str, said: list[str] | None = None, quality: Any = "loss", **changed: Any) -> Any:
     library = replace(
         LIBRARY,
         **({"train_epochs": 2, "steps": 8, "batch_size": 64, "per_block": 2, "image_size": 0} | changed),
     )
-    search = replace(SEARCH, finetune_epochs=1)
+    search = replace(SEARCH, finetune_epochs=1, quality=quality)
     heard = Heard([] if said is None else said)
     return run_job(library, search, place / out, "hwnas compress …", heard, allow_code=True)
 
@@ -220,6 +220,11 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
 
 
 def test_a_regression_goes_all_the_way(workplace: Path) -> None:
+    job: dict[str, Any] = {"model": "inkmap:finder", "data": "inkmap:centres", "task": "regression"}
+    with pytest.raises(InputError, match="the predictor expects a share of right answers") as error:
+        run(workplace, "refused", quality="predictor", **job)
+    assert "--quality loss" in error.value.fix
+    assert not (workplace / "refused").exists()
     result = run(workplace, "run", model="inkmap:finder", data="inkmap:centres", task="inkmap:OWN")
     (checkpoint,) = result["checkpoints"]
     summary = read_summary(Path(checkpoint["path"]))
