@@ -314,8 +314,9 @@ def test_the_report_of_a_refused_reference_is_about_the_anchor(inside: Path, tmp
     stored = read_run(tmp_path / "run", folder)
     found = sections(stored)
     section = next(section for section in found if section.heading == "Front")
-    text, plot, table = section.content
+    text, plot, table, against_exact = section.content
     assert isinstance(text, str) and isinstance(plot, Plot) and isinstance(table, Table)
+    assert isinstance(against_exact, str) and "exact" in against_exact
     assert f"ratios to the anchor {'-'.join(map(str, front['anchor']))}" in text
     assert "latency / anchor" in table.columns
     shown = {trace["name"]: trace for trace in plot.data}
