@@ -71,7 +71,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises InputError where it cannot be read or parsed."""
     try:
         return tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}", f"correct {path}") from None
 
 
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises InputError where it cannot be read or parsed."""
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", f"restore {path} or make it again") from None
 
 
@@ -178,6 +178,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 def safe_name(text: str) -> str:
     """Any text as the name of one file or folder: readable, and never a path of its own."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:80] or "_"
+
+
+def is_one_name(text: str) -> bool:
+    """Whether a text names one visible file or folder, and leads nowhere else."""
+    return not text.startswith(".") and not set(text) & set("/\\\0") and len(os.fsencode(text)) <= 255
 
 
 def sha256(content: bytes) -> str:
