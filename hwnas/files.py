@@ -108,6 +108,26 @@ def check_schema(data: Any, expected: str, source: str | os.PathLike[str]) -> di
     return {key: value for key, value in data.items() if key != "schema"}
 
 
+def signed(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data with its own SHA-256 under the key `sha256`."""
+    return {**data, "sha256": sha256_of_plain(json.loads(json.dumps(data)))}
+
+
+def check_signature(data: dict[str, Any], source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Strip and check what `signed` added.
+
+    Raises:
+        InputError: the data are not those that were written.
+    """
+    plain = {key: value for key, value in data.items() if key != "sha256"}
+    if sha256_of_plain(plain) != data.get("sha256"):
+        raise InputError(
+            f"{source} is damaged or was changed by hand: sha256 is not that of its content",
+            f"restore {source} or make it again",
+        )
+    return plain
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well it is synced and renamed to `path`.

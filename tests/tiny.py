@@ -52,7 +52,7 @@ def furnish(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady-device\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
-        "functional = steady_device:Functional\n"
+        "functional = steady_device:Functional\nliar = liar:Liar\n"
     )
     for device in ("modelled", "functional"):
         (folder / f"{device}.toml").write_text(
@@ -158,6 +158,6 @@ def snapshot(run: Path) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(run / "library" / "library.db")) as connection:
         connection.row_factory = sqlite3.Row
         for row in connection.execute("SELECT * FROM candidates"):
-            known = {key: row[key] for key in row.keys() if key != "seconds"}  # noqa: SIM118
+            known = {key: row[key] for key in row.keys() if key not in ("seconds", "sha256")}  # noqa: SIM118
             found[f"row {row['part']} {row['choice']}"] = repr(known)
     return found

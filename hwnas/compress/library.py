@@ -17,6 +17,7 @@ from hwnas.compress.space import Candidate
 from hwnas.database import Database
 from hwnas.errors import RunDirectoryError
 from hwnas.files import decode, encode, is_one_name, read_bytes, sha256, write_bytes
+from hwnas.network import has_external_data
 
 State = Literal["pending", "done", "failed"]
 
@@ -173,8 +174,18 @@ class Library(Database):
         return module.eval()
 
     def onnx(self, entry: Entry) -> bytes:
-        """A done candidate's ONNX model. Raises RunDirectoryError as `load` does."""
-        return self._content(entry, "onnx", entry.onnx_sha256)
+        """A done candidate's ONNX model.
+
+        Raises:
+            RunDirectoryError: as `load`; or the graph names other files for its weights.
+        """
+        content = self._content(entry, "onnx", entry.onnx_sha256)
+        if has_external_data(content):
+            raise RunDirectoryError(
+                f"{self._path(entry.candidate, 'onnx')} names files of its own to read weights from",
+                "it is not of hwnas; start anew with --out PATH",
+            )
+        return content
 
     def _forget_damaged(self) -> None:
         for *values, digest, rowid in self.read(_SELECT.replace("sha256 FROM", "sha256, rowid FROM")):

@@ -62,6 +62,7 @@ class RunDirectory:
                 write_toml(file, record)
             _compare(file, decode(_Record, check_schema(read_toml(file), SCHEMA, file), file), record)
             run = RunDirectory(path, lock, Account(path / "account.json"))
+            refuse_links(path)
             run.reference.mkdir(exist_ok=True)
             _clean(path)
         except BaseException:
@@ -97,6 +98,23 @@ class RunDirectory:
         folder = self.path / "checkpoints"
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def refuse_links(path: Path) -> None:
+    """Refuse a run directory from which a link leads outside: nothing is read or written elsewhere.
+
+    Raises:
+        RunDirectoryError: names the link.
+    """
+    inside = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            item = Path(folder) / name
+            if item.is_symlink() and not item.resolve().is_relative_to(inside):
+                raise RunDirectoryError(
+                    f"{item} is a link that leads out of the run directory",
+                    "put the files themselves there, or choose another place with --out PATH",
+                )
 
 
 def _is_foreign(item: Path) -> bool:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,5 @@ class Campaign:
         steps = [*self.whole["steps"], ("end", self.whole["seconds"])]
         if not step:
             return float(steps[0][1])
-        pauses = [after - at for (name, at), (_, after) in zip(steps, steps[1:], strict=False)
-                  if name.startswith(step)]
+        pauses = [after - at for (name, at), (_, after) in pairwise(steps) if name.startswith(step)]
         return float(max(pauses))

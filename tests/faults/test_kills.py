@@ -58,9 +58,7 @@ def test_a_run_killed_five_times_ends_with_the_same_library_front_and_checkpoint
 
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", [2, 3])
-def test_seventy_kills_at_random_instants_change_nothing_on_a_simulator(
-    seed: int, tmp_path: Path
-) -> None:
+def test_seventy_kills_at_random_instants_change_nothing_on_a_simulator(seed: int, tmp_path: Path) -> None:
     tiny.furnish(tmp_path)
     with serving(tmp_path) as server:
         campaign = begin(server, "sim-npu", seed)

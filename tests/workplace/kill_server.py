@@ -1,8 +1,9 @@
 """Runs of hwnas in forked children, which are ended by SIGKILL at the instants that stdin names.
 
-A line of stdin is JSON: `arguments` of hwnas, `out` (a file for what it prints), and where it is to end: once
-`step` (a prefix) has advanced `nth` times and `wait_s` more seconds are over, or at the `call`-th operation on
-a file. A line of stdout is JSON: the exit status as of `subprocess`, and the steps as [name, seconds].
+A line of stdin is JSON: `arguments` of hwnas, `out` (a file for what it prints), and where it is to end:
+once `step` (a prefix) has advanced `nth` times and `wait_s` more seconds are over, or at the `call`-th
+operation on a file. A line of stdout is JSON: the exit status as of `subprocess`, and the steps as
+[name, seconds].
 Forking saves the import of torch, which takes longer than a whole run of a tiny network.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 import onnxruntime  # noqa: F401 - imported once, for all children
 import pymoo.optimize  # noqa: F401
 import timm  # noqa: F401
-import torch._dynamo  # noqa: F401
+import torch._dynamo
 import torch.onnx  # noqa: F401
 
 from hwnas.cli import main as command_line
@@ -40,7 +41,9 @@ class Counter:
         self.left = nth
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        writes = (
+            event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        )
         if writes or event in CHANGES:
             self.left -= 1
             if self.left == 0:
