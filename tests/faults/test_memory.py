@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Place, Said, go_on
+from spoiling import Place, Said, go_on
 from tiny import compress_arguments, run_python, snapshot
 from torch import nn
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import go_on
+from spoiling import go_on
 
 from hwnas.measurement import Measurement
 from hwnas.profiles.store import MeasurementStore

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tiny import compress_arguments
+from tiny import compress_arguments, places
 
 STEPS = ("", "check exports", "train reference", "distill", "block costs", "search", "finetune")
 """By which names of steps start; the empty one is the time before the first."""
@@ -46,12 +45,10 @@ class Server:
 @contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     """A server in a furnished folder."""
-    places = {f"HWNAS_{name.upper()}": str(folder / name) for name in ("home", "config", "cache")}
-    environment = os.environ | places | {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(
         [sys.executable, "kill_server.py"],
         cwd=folder,
-        env=environment,
+        env=places(folder),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
