@@ -54,6 +54,7 @@ def fill(kilobytes: int, place: Place, workplace: Path, arguments: Sequence[str]
     return done.stderr
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_space(place: Place, workplace: Path) -> None:
     said = fill(220, place, workplace, tiny.compress_arguments("full/out"))
     assert "exit code 2" in said

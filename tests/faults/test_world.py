@@ -65,12 +65,13 @@ def backwards(workplace: Path) -> str:
     return str(library)
 
 
+@pytest.mark.faults
 def test_a_clock_that_runs_backwards_changes_nothing(place: Place, workplace: Path, backwards: str) -> None:
     """The run is killed by the right clock and goes on by the wrong one."""
     arguments = tiny.compress_arguments("whole")
     assert tiny.run_python(workplace, ["killer.py", "distill", "5", *arguments]).returncode == -9
     look = "import time; print(time.time() - time.time())"
-    assert float(tiny.run_python(workplace, ["-c", look], LD_PRELOAD=backwards).stdout) >= 3600
+    assert float(tiny.run_python(workplace, ["-c", look], LD_PRELOAD=backwards).stdout) > 3000
     done = tiny.run_hwnas(workplace, *arguments, LD_PRELOAD=backwards)
     assert done.returncode == 0, done.stderr
     assert snapshot(workplace / "whole") == snapshot(place.whole)
