@@ -18,7 +18,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
-from hwnas.compress.front import Target, search_device
+from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.models import image_size
@@ -32,11 +32,11 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import accuracy
-from hwnas.compress.stitch import Stitcher
+from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
-from hwnas.network import export_onnx
+from hwnas.network import Network, export_onnx
 from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -103,8 +103,10 @@ def compress(
         library.add(job.candidates)
         check_exports(library, parts, progress)
         refused = check_device(library, parts, target.profile, progress)
+        if "energy" in search.objectives:
+            require_energy(target.profile, Network("the reference", own_parts(parts), _calibration(data)))
         reference = prepare_reference(job.initial, parts, run, settings, data, progress)
-        known = _say_reference(reference, settings, progress)
+        known = _say_reference(reference, settings, job.initial.to_train, progress)
         build_library(library, reference, settings, run.account, progress)
         require_choices(parts, library.entries(), refused, target.profile)
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
@@ -120,7 +122,13 @@ def compress(
             command=command,
             progress=progress,
         )
-        checkpoints = emit_checkpoints(emission, outcome)
+        try:
+            checkpoints = emit_checkpoints(emission, outcome)
+        except HwnasError:
+            written = _report(run, target.profile.name, progress)
+            if written is not None:
+                progress.say(f"report: {written}")
+            raise
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
@@ -136,13 +144,16 @@ def compress(
     }
 
 
-def _say_reference(reference: Reference, settings: LibrarySettings, progress: Progress) -> Interval | None:
+def _say_reference(
+    reference: Reference, settings: LibrarySettings, trained: bool, progress: Progress
+) -> Interval | None:
     """Say how accurate the reference is; None without labels."""
     data, parts = reference.data, reference.parts
     correct = training.correct_answers(reference.module(), data)
     known = None if correct is None else accuracy(correct)
     if known is not None and known.low <= 1 / len(data.class_names):
-        progress.say("the reference only guesses; --weights none trains it on the data first")
+        fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
+        progress.say(f"the reference only guesses; {fix}")
     progress.say(
         f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"
