@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     end_slope REAL,
     weights_sha256 TEXT, onnx_sha256 TEXT,
     seconds REAL,
-    sha256 TEXT,                   -- of all the other columns, in this order
+    sha256 TEXT,                   -- of all the other columns but seconds, which differ from run to run
     PRIMARY KEY (part, choice)
 );
 """
@@ -245,8 +245,9 @@ class Library(Database):
 
 
 def _digest(cells: Sequence[object]) -> str:
-    """Of a row's columns without the last; floats as their shortest exact text."""
-    return sha256(repr(tuple(cells)).encode(errors="replace"))
+    """Of the columns of a row, `seconds` apart; floats as their shortest exact text."""
+    signed = cells[: _COLUMNS.index("seconds")]
+    return sha256(repr(tuple(signed)).encode(errors="replace"))
 
 
 def _plain(text: object) -> object:
