@@ -90,6 +90,8 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
         path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
         if not _is_written(path, point.choices, emission.search, outcome):
             todo.append(_finish(emission, path.name, rule, point))
+        else:  # a process may have been killed before it removed the state of its training
+            _state_file(emission, point.choices).unlink(missing_ok=True)
     if todo:
         measurements = _measure(emission, todo)
         answers = training.answers(emission.reference.module(), emission.reference.data)
@@ -126,8 +128,7 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
     module = stitcher.module(point.choices)
     training.recalibrate(module, data, settings.batch_size)
     stitched = training.correct_answers(module, data)
-    joined = "-".join(str(choice) for choice in point.choices)
-    state_file = run.checkpoints / f".finetune-{joined}-{epochs}.safetensors"
+    state_file = _state_file(emission, point.choices)
     macs, _ = stitcher.cost(point.choices)
     images = training.images_per_epoch(data, settings.batch_size)
 
@@ -159,6 +160,11 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         answers=training.answers(module, data),
         state_file=state_file,
     )
+
+
+def _state_file(emission: Emission, choices: Choices) -> Path:
+    joined = "-".join(str(choice) for choice in choices)
+    return emission.run.checkpoints / f".finetune-{joined}-{emission.search.finetune_epochs}.safetensors"
 
 
 def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:

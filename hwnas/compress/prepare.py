@@ -149,6 +149,7 @@ def prepare_reference(
     """
     reference = Reference(spec=initial.spec, parts=parts, data=data)
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
+    state_file = run.reference / "training.safetensors"
     if record.is_file():
         known = read_record(record)
         digest = known.get("weights_sha256")
@@ -158,8 +159,8 @@ def prepare_reference(
             )
         load_weights(reference.module(), weights)
         _restore_architecture(reference, run.reference / "architecture.json")
+        state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
-    state_file = run.reference / "training.safetensors"
     module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
