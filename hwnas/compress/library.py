@@ -199,13 +199,7 @@ class Library(Database):
                 self.write("DELETE FROM candidates WHERE rowid = ?", (rowid,))
 
     def _path(self, candidate: Candidate, suffix: str) -> Path:
-        name = f"{candidate.name}.{suffix}"
-        if not is_one_name(name):
-            raise RunDirectoryError(
-                f"{self.path} names the file {name!r}, which is no name of a file in {self.blocks}",
-                "nothing was read or written there; start anew with --out PATH",
-            )
-        return self.blocks / name
+        return self.blocks / f"{candidate.name}.{suffix}"
 
     def _intact(self, entry: Entry) -> bool:
         try:
@@ -241,7 +235,13 @@ class Library(Database):
             "metrics": None if values["nsr"] is None else {column: values[column] for column in _METRICS},
             **{column: values[column] for column in _OTHERS},
         }
-        return decode(Entry, plain, place)
+        entry = decode(Entry, plain, place)
+        if not is_one_name(f"{entry.candidate.name}.safetensors"):
+            raise RunDirectoryError(
+                f"{place}: its name {entry.candidate.name!r} is no name of a file",
+                "nothing was read or written there; start anew with --out PATH",
+            )
+        return entry
 
 
 def _digest(cells: Sequence[object]) -> str:

@@ -56,7 +56,7 @@ class Reader:
         return tomllib.loads(text) if self.is_toml else json.loads(text)
 
     def text(self, plain: Any) -> bytes:
-        return (tomli_w.dumps(plain) if self.is_toml else json.dumps(plain)).encode(errors="surrogatepass")
+        return (tomli_w.dumps(plain) if self.is_toml else json.dumps(plain)).encode()
 
 
 def readers(place: Place, folder: Path) -> dict[str, Reader]:
