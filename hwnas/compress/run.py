@@ -128,7 +128,7 @@ def _clean(path: Path) -> None:
         if item.is_dir():
             shutil.rmtree(item)
         else:
-            item.unlink()
+            item.unlink(missing_ok=True)  # it may have been in a folder that is gone by now
 
 
 def _versions() -> dict[str, str]:
