@@ -18,6 +18,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
+from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.memory import distill_within_memory
@@ -26,6 +27,7 @@ from hwnas.compress.operators import check_device, check_exports, require_choice
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.quality import prepare_quality, refit
 from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -78,6 +80,11 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 
 
+def job_hashes(job: Job) -> dict[str, str]:
+    """Hashes of the contents that a library depends on."""
+    return {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
+
+
 def compress(
     job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
 ) -> dict[str, Any]:
@@ -98,8 +105,7 @@ def compress(
     settings, data, parts = job.settings, job.data, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
-    with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
+    with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
         refused = check_device(library, parts, target.profile, progress)
@@ -111,17 +117,10 @@ def compress(
         require_choices(parts, library.entries(), refused, target.profile)
         stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
         write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-        outcome = search_device(run, stitcher, settings, search, target, progress)
-        emission = Emission(
-            run=run,
-            reference=reference,
-            stitcher=stitcher,
-            settings=settings,
-            search=search,
-            target=target,
-            command=command,
-            progress=progress,
-        )
+        finetuner = Finetuner(run, reference, stitcher, settings, progress)
+        quality = prepare_quality(finetuner, search, settings.loss, progress)
+        outcome = search_device(run, stitcher, quality, settings, search, target, progress)
+        emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
         try:
             checkpoints = emit_checkpoints(emission, outcome)
         except HwnasError:
@@ -129,6 +128,7 @@ def compress(
             if written is not None:
                 progress.say(f"report: {written}")
             raise
+        refit(finetuner, progress)
         report = _report(run, target.profile.name, progress)
     return {
         "run": str(out),
