@@ -207,8 +207,8 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         reference = decode(ReferenceRecord, read_record(record_file), record_file)
         searches = [_search(folder, path) for path in sorted(folder.glob("front*.json"), key=_by_length)]
         checkpoints = _checkpoints(run, searches[0].front.device)
-        settings = decode(LibrarySettings, record.get("settings"), run / "run.toml")
-        versions = decode(dict[str, str], record.get("versions"), run / "run.toml")
+        settings = decode(LibrarySettings, record.get("settings"), f"{run / 'run.toml'}: settings")
+        versions = decode(dict[str, str], record.get("versions"), f"{run / 'run.toml'}: versions")
     except InputError as error:
         raise RunDirectoryError(
             error.cause,

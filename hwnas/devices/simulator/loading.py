@@ -80,7 +80,8 @@ def parse_accelerator(parsed: Mapping[str, Any], where: str = "accelerator") -> 
     Raises:
         InputError: a key is missing, unknown or unusable.
     """
-    label = f"accelerator {parsed.get('name', where)}"
+    name = parsed.get("name", where)
+    label = f"accelerator {name}" if where in ("accelerator", name) else f"{where}: accelerator {name}"
     _known(label, parsed, _TOP)
     unroll = _get(label, parsed, "unroll", dict)
     memories = []
