@@ -70,7 +70,10 @@ def load_accelerator(name: str | Path = DEFAULT) -> Accelerator:
                 f"accelerator {text} is neither shipped nor a file",
                 f"use one of {', '.join(accelerator_names())}, or the path of a TOML file",
             )
-        return parse_accelerator(read_toml(path), text)
+        try:
+            return parse_accelerator(read_toml(path), text)
+        except InputError as error:
+            raise InputError(f"{text}: {error.cause}", error.fix) from None
     return parse_accelerator(tomllib.loads(source), text)
 
 
@@ -80,8 +83,7 @@ def parse_accelerator(parsed: Mapping[str, Any], where: str = "accelerator") -> 
     Raises:
         InputError: a key is missing, unknown or unusable.
     """
-    name = parsed.get("name", where)
-    label = f"accelerator {name}" if where in ("accelerator", name) else f"{where}: accelerator {name}"
+    label = f"accelerator {parsed.get('name', where)}"
     _known(label, parsed, _TOP)
     unroll = _get(label, parsed, "unroll", dict)
     memories = []
