@@ -70,8 +70,9 @@ def load_accelerator(name: str | Path = DEFAULT) -> Accelerator:
                 f"accelerator {text} is neither shipped nor a file",
                 f"use one of {', '.join(accelerator_names())}, or the path of a TOML file",
             )
+        parsed = read_toml(path)
         try:
-            return parse_accelerator(read_toml(path), text)
+            return parse_accelerator(parsed, text)
         except InputError as error:
             raise InputError(f"{text}: {error.cause}", error.fix) from None
     return parse_accelerator(tomllib.loads(source), text)
