@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwnas.version import __version__
 
@@ -11,7 +11,23 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["__version__", "load"]
+    from hwnas.compress.data import Data, Images
+    from hwnas.compress.task import Metric, Task
+
+__all__ = ["Data", "Images", "Metric", "Task", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch only where it is used."""
+    if name in ("Data", "Images"):
+        from hwnas.compress import data
+
+        return getattr(data, name)
+    if name in ("Metric", "Task"):
+        from hwnas.compress import task
+
+        return getattr(task, name)
+    raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
 
 
 def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:

@@ -77,6 +77,10 @@ def to_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) -> b
 @contextlib.contextmanager
 def _explained(precision: str) -> Iterator[None]:
     logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
+    # The quantizer warns on the root logger of every layer normalisation, which has no channels of its own.
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,3 +90,5 @@ def _explained(precision: str) -> Iterator[None]:
         raise NetworkFormError(
             f"the network could not be converted to {precision}: {reason}", "use a profile with fp32"
         ) from error
+    finally:
+        root.setLevel(level)

@@ -95,7 +95,8 @@ def compress(
         str,
         typer.Option(
             help="Images to distil with: digits, fashion-mnist, cifar10, imagenette (looked for in "
-            "$HWNAS_DATA_DIR, downloaded once), or folder:PATH (a folder for each class, or no labels)."
+            "$HWNAS_DATA_DIR, downloaded once), folder:PATH (a folder for each class, or no labels), or "
+            "module:function of one's own."
         ),
     ],
     out: Annotated[Optional[Path], typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,  # noqa: UP045
@@ -115,6 +116,9 @@ def compress(
             min=0, help="Side of the images in pixels; 0: the data's own, for a folder the model's."
         ),
     ] = 0,
+    task: Annotated[
+        str, typer.Option(help="classification, regression, segmentation, or one's own: module:NAME.")
+    ] = "classification",
     cut: Cut = "",
     space: Space = "compression",
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
@@ -240,6 +244,7 @@ def compress(
         weights=weights,
         data=data,
         image_size=image_size,
+        task=task,
         cuts=parse_cuts(cut),
         space=space,
         per_block=candidates or values["per_block"],
@@ -293,7 +298,8 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, percent, points, ratio
+    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, ratio
+    from hwnas.compress.task import CLASSIFICATION, difference, quantity
     from hwnas.files import decode
 
     front = result["front"]
@@ -332,14 +338,18 @@ def _show(result: dict[str, Any]) -> None:
     for checkpoint in result["checkpoints"]:
         path = checkpoint["path"]
         summary = decode(Summary, {key: checkpoint[key] for key in checkpoint if key != "path"}, path)
+        alike = f", {summary.agreement_metric.name}"
+        if summary.task == CLASSIFICATION.name:
+            alike = " of answers are the reference's"
         typer.echo(
             f"\n{path}   (95 % intervals in brackets)\n"
             f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
             f"protocol {summary.protocol}\n"
             f"            {ratio(summary.latency_ratio)} of {compared_with(summary)}\n"
-            f"  accuracy  {percent(summary.accuracy_reference)} → {percent(summary.accuracy)}\n"
-            f"            {points(summary.accuracy_difference)} on the same images\n"
-            f"  agreement {percent(summary.agreement)} of answers are the reference's\n"
+            f"  {summary.metric.name:9} {quantity(summary.accuracy_reference, summary.metric)} → "
+            f"{quantity(summary.accuracy, summary.metric)}\n"
+            f"            {difference(summary.accuracy_difference, summary.metric)} on the same images\n"
+            f"  agreement {quantity(summary.agreement, summary.agreement_metric)}{alike}\n"
             f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )

@@ -11,7 +11,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from hwnas.cli import check, compare, compress, devices, extend, history, predict, profile, report, space
+from hwnas.cli import (
+    check,
+    compare,
+    compress,
+    devices,
+    extend,
+    history,
+    partition,
+    predict,
+    profile,
+    report,
+    space,
+)
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
 from hwnas.version import __version__
@@ -48,6 +60,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(devices.app)
+app.command("partition", epilog=partition.EXAMPLE)(partition.partition)
 app.command("space", epilog=space.EXAMPLE)(space.space)
 
 

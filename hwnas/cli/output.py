@@ -25,7 +25,10 @@ Cut = Annotated[str, typer.Option(help="Modules behind which to cut, NAME,NAME."
 
 Space = Annotated[
     str,
-    typer.Option(help="Candidates of the blocks: compression, donna, donnav2, mobilenetv3, or a .toml file."),
+    typer.Option(
+        help="Candidates of the blocks: compression, donna, donnav2, mobilenetv3, residual, convnext, "
+        "transformer, mixed, or a .toml file."
+    ),
 ]
 
 QUIET_INTERVAL_S = 10.0

@@ -27,18 +27,13 @@ def space(
     from rich.table import Table
 
     from hwnas.compress.blocks import count
-    from hwnas.compress.models import input_shape
+    from hwnas.compress.models import open_model
     from hwnas.compress.partition import partition
-    from hwnas.compress.reference import build_reference, find_reference
     from hwnas.compress.space import architecture_count, find_candidates
     from hwnas.compress.spaces import load_space
 
     chosen = load_space(space)
-    spec = find_reference(model)
-    module = build_reference(spec, allow_code=allow_code or spec.source == "function")
-    shape = input_shape(spec, module)
-    if image_size:
-        shape = (shape[0], image_size, image_size)
+    module, shape = open_model(model, image_size, allow_code=allow_code)
     parts = partition(module, shape, parse_cuts(cut) or None)
     found = find_candidates(parts, chosen, candidates or 0)
     own = [count(part, parts.shapes[n]) for n, part in enumerate(parts.modules)]

@@ -11,7 +11,7 @@ import torch
 from pydantic import Discriminator
 from torch import nn
 
-from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate
+from hwnas.compress.families import FamilySpec, build_replacement
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.variants import VariantSpec, build_variant
 from hwnas.errors import InputError
@@ -20,7 +20,7 @@ from hwnas.measurement import STRICT
 
 SCHEMA = "hwnas.architecture/2"
 
-CandidateSpec = Annotated[InvertedBottleneckSpec | VariantSpec, Discriminator("family")]
+CandidateSpec = Annotated[FamilySpec | VariantSpec, Discriminator("family")]
 """What a candidate can be; `family` tells which."""
 
 
@@ -32,6 +32,8 @@ class ReferenceSpec:
         source: a timm name, `module:function` of the user's own, or a checkpoint of hwnas.
         name: the timm name, the `module:function`, or the checkpoint's directory name.
         classes: size of the output; None leaves it as the model has it.
+        image_size: side in pixels that a timm model of fixed size (position embeddings) is built for; None
+            leaves it as the model has it.
         architecture: of the checkpoint, where the source is one.
     """
 
@@ -39,6 +41,7 @@ class ReferenceSpec:
     source: Literal["timm", "function", "checkpoint"]
     name: str
     classes: int | None = None
+    image_size: int | None = None
     architecture: ArchitectureSpec | None = None
 
 
@@ -105,7 +108,7 @@ def build_part(parts: Partition, part: int, spec: CandidateSpec | None) -> nn.Mo
     if isinstance(spec, VariantSpec):
         return build_variant(spec, parts.modules[part])
     with torch.random.fork_rng(devices=[]):
-        return build_candidate(spec, *parts.part_shapes(part))
+        return build_replacement(spec, *parts.part_shapes(part))
 
 
 def assemble(parts: Partition, modules: Sequence[nn.Module]) -> nn.Sequential:

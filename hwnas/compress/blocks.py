@@ -45,14 +45,12 @@ class InvertedBottleneckSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no network has; a file may say anything."""
-        if self.kernel % 2 == 0 or not 1 <= self.kernel <= 31:
-            raise ValueError(f"kernel is {self.kernel}, it must be odd and from 1 to 31")
-        if not 1 <= self.expand <= 16:
-            raise ValueError(f"expand is {self.expand}, it must be from 1 to 16")
-        if not 1 <= self.depth <= 64:
-            raise ValueError(f"depth is {self.depth}, it must be from 1 to 64")
-        if not 0 < self.width <= 4:
-            raise ValueError(f"width is {self.width}, it must be above 0 and at most 4")
+        check_properties(kernel=self.kernel, expand=self.expand, depth=self.depth, width=self.width)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What candidates of one kind have in common; a few of a space are taken in turn from each."""
+        return self.family, self.layer, self.activation, str(self.se)
 
     @property
     def name(self) -> str:
@@ -61,6 +59,18 @@ class InvertedBottleneckSpec:
         return (
             f"k{self.kernel}-e{self.expand}-d{self.depth}-{self.activation}{se}-{self.layer}-w{self.width:g}"
         )
+
+
+def check_properties(*, kernel: int = 1, expand: int = 1, depth: int = 1, width: float = 1.0) -> None:
+    """Raise ValueError, naming the property, for what no candidate of any family has."""
+    if kernel % 2 == 0 or not 1 <= kernel <= 31:
+        raise ValueError(f"kernel is {kernel}, it must be odd and from 1 to 31")
+    if not 1 <= expand <= 16:
+        raise ValueError(f"expand is {expand}, it must be from 1 to 16")
+    if not 1 <= depth <= 64:
+        raise ValueError(f"depth is {depth}, it must be from 1 to 64")
+    if not 0 < width <= 4:
+        raise ValueError(f"width is {width}, it must be above 0 and at most 4")
 
 
 class SqueezeExcite(nn.Module):
@@ -131,23 +141,38 @@ def plan(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Seque
     Raises:
         InputError: no chain of `depth` layers goes from the one size to the other.
     """
-    (c_in, rows, columns), (c_out, *out_size) = in_shape, out_shape
-    inner = _divisible(c_out * spec.width)
+    (c_in, rows, columns), c_out = in_shape, out_shape[0]
+    inner = divisible(c_out * spec.width)
     layers = []
-    for index in range(spec.depth):
-        stride = 2 if rows > out_size[0] else 1
-        hidden = _divisible(c_in * spec.expand * (spec.width if index == 0 else 1.0))
+    for index, stride in enumerate(strides(spec.name, spec.depth, in_shape, out_shape)):
+        hidden = divisible(c_in * spec.expand * (spec.width if index == 0 else 1.0))
         layer_out = c_out if index == spec.depth - 1 else inner
         layers.append(
             LayerPlan(c_in=c_in, hidden=hidden, c_out=layer_out, stride=stride, rows=rows, columns=columns)
         )
         c_in, rows, columns = layer_out, -(-rows // stride), -(-columns // stride)
-    if [rows, columns] != out_size:
+    return layers
+
+
+def strides(name: str, depth: int, in_shape: Sequence[int], out_shape: Sequence[int]) -> list[int]:
+    """The stride of each of `depth` layers: the map is halved, rounded up, as early as possible.
+
+    Args:
+        name: of the candidate, for the message.
+
+    Raises:
+        InputError: as for `plan`.
+    """
+    size, found = list(in_shape[1:]), []
+    for _ in range(depth):
+        found.append(2 if size[0] > out_shape[1] else 1)
+        size = [-(-side // found[-1]) for side in size]
+    if size != list(out_shape[1:]):
         raise InputError(
-            f"candidate {spec.name} cannot turn a map of {in_shape[1:]} into {tuple(out_size)}",
+            f"candidate {name} cannot turn a map of {tuple(in_shape[1:])} into {tuple(out_shape[1:])}",
             "give it more layers (depth)",
         )
-    return layers
+    return found
 
 
 def build_candidate(
@@ -217,7 +242,7 @@ def _reduced(c_in: int) -> int:
     return max(1, round(c_in * SE_RATIO))
 
 
-def _divisible(channels: float) -> int:
+def divisible(channels: float) -> int:
     """The nearest multiple of 8, never below 8 nor below 0.9 of what was asked (MobileNetV3's rule)."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded

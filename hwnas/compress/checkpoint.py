@@ -14,6 +14,7 @@ from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.partition import part_names
+from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
 from hwnas.errors import InputError
 from hwnas.files import (
     LEFTOVER,
@@ -50,8 +51,10 @@ class Summary:
         latency_reference_ms: as the anchor's; None where the device refuses the reference.
         latency_ratio: to the anchor, the two interleaved in one session.
         accuracy_stitched: before finetuning, batch normalisation recalibrated.
-        accuracy, accuracy_reference, accuracy_difference: on the test part; None without labels.
-        agreement: share of the test part's images on which network and reference answer alike.
+        accuracy, accuracy_reference, accuracy_difference: on the test part, by the task's metric, which
+            `metric` names; None without labels.
+        agreement: how far network and reference give the same on the test part, by `agreement_metric`; for
+            classes the share of images on which they answer alike.
         accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
             where there is no such graph.
         macs, params: of the network, and of the reference.
@@ -85,6 +88,9 @@ class Summary:
     fingerprint: str
     command: str
     accuracy_in_precision: Interval | None = None
+    task: str = "classification"
+    metric: Metric = ACCURACY
+    agreement_metric: Metric = CLASSIFICATION.agreement_metric
 
 
 def write_checkpoint(
@@ -184,12 +190,17 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
+    label = summary.metric.name
+
+    def told(interval: Interval | None) -> str:
+        return quantity(interval, summary.metric)
+
     precision = (
-        "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and the accuracies above are fp32.\n"
+        "" if at == "fp32" else f"- Measured in {at}; `model.onnx` and each {label} above are in fp32.\n"
     )
     if summary.accuracy_in_precision is not None:
         precision += (
-            f"- Accuracy in {at}, by ONNX Runtime on a CPU: {percent(summary.accuracy_in_precision)}.\n"
+            f"- {capital(label)} in {at}, by ONNX Runtime on a CPU: {told(summary.accuracy_in_precision)}.\n"
         )
     refusal = (
         "- The device refuses the reference, whose latency there is not known. The anchor is the accepted\n"
@@ -210,7 +221,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
         ),
         ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
         ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
-        ("accuracy", percent(summary.accuracy_reference), percent(summary.accuracy)),
+        (label, told(summary.accuracy_reference), told(summary.accuracy)),
     ]
     table = "\n".join(f"| {label} | {before} | {after} |" for label, before, after in rows)
     return f"""# {name}
@@ -226,11 +237,11 @@ In brackets: 95 % intervals.
 - Latency: {ratio(summary.latency_ratio)} of {compared_with(summary)}; the two interleaved in one session.
   Spread of the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, \
 each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
-{refusal}- Accuracy on the test part of `{summary.data}`. Difference to the reference on
-  the same images: {points(summary.accuracy_difference)}.
-- On {percent(summary.agreement)} of these images it answers what the reference answers.
-- Before finetuning: {percent(summary.accuracy_stitched)}.
-- Finetuned for {summary.finetune_epochs} epochs against the reference's logits.
+{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
+  the same images: {difference(summary.accuracy_difference, summary.metric)}.
+- {agreement_of(summary)}.
+- Before finetuning: {told(summary.accuracy_stitched)}.
+- Finetuned for {summary.finetune_epochs} epochs against the reference's output.
 {precision}
 ## Use
 
@@ -260,6 +271,19 @@ Input: (batch, {shape}), pixels in 0 … 1 normalised with mean {architecture.me
 """
 
 
+def agreement_of(summary: Summary) -> str:
+    """How far the network gives what the reference gives, in words."""
+    told = quantity(summary.agreement, summary.agreement_metric)
+    if summary.task == CLASSIFICATION.name:
+        return f"On {told} of these images it answers what the reference answers"
+    return f"{capital(summary.agreement_metric.name)}: {told}"
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def _function_of(reference: ReferenceSpec) -> str | None:
     """The `module:function` that building the network calls, if any."""
     if reference.architecture is not None:
@@ -285,17 +309,3 @@ def milliseconds(interval: Interval | None) -> str:
 def ratio(interval: Interval) -> str:
     """`0.497 [0.490, 0.503]`."""
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def percent(interval: Interval | None) -> str:
-    """`97.2 % [95.0, 98.5]`, or that it is not known."""
-    if interval is None:
-        return "not known (no labels)"
-    return f"{interval.value * 100:.1f} % [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
-
-
-def points(interval: Interval | None) -> str:
-    """`-0.3 points [-1.1, 0.6]`, or that it is not known."""
-    if interval is None:
-        return "not known (no labels)"
-    return f"{interval.value * 100:+.1f} points [{interval.low * 100:+.1f}, {interval.high * 100:+.1f}]"

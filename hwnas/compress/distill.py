@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec, match_output
 from hwnas.compress.data import Data
+from hwnas.compress.families import match_output
 from hwnas.compress.metrics import (
     BlockMetrics,
     ChannelStatistics,
@@ -25,6 +25,7 @@ from hwnas.compress.metrics import (
 from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate
 from hwnas.compress.training import learning_rate_factor
+from hwnas.compress.variants import VariantSpec
 
 Loss = Literal["nsr", "mse"]
 
@@ -177,7 +178,7 @@ def initial_module(
 ) -> nn.Module:
     """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
 
-    An inverted bottleneck's output starts with the teacher's mean and variance in each channel: AdamW moves
+    A replacement's output starts with the teacher's mean and variance in each channel: AdamW moves
     a weight by no more than the learning rate a step, too little to find the scale of a small map in one
     epoch. A variant starts with the reference's own weights.
     """
@@ -185,8 +186,8 @@ def initial_module(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
         module = build_part(parts, candidate.part, candidate.spec)
-    if isinstance(candidate.spec, InvertedBottleneckSpec):
-        match_output(module, statistics.mean, statistics.variance)
+    if not isinstance(candidate.spec, VariantSpec):
+        match_output(module, candidate.spec, statistics.mean, statistics.variance)
     return module.to(memory_format=torch.channels_last)
 
 

@@ -18,8 +18,9 @@ from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.progress import watch_queue
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
-from hwnas.compress.statistics import accuracy, paired_difference
+from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.compress.stitch import Choices, network_of
+from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
@@ -57,7 +58,8 @@ class _Finished:
     module: nn.Sequential
     network: Network
     stitched: Tensor | None
-    answers: Tensor
+    scores: Tensor | None
+    agreement: Tensor
 
 
 def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[Path, Summary]]:
@@ -85,10 +87,11 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
             todo.append(_finish(emission, path.name, rule, point))
     if todo:
         measurements = _measure(emission, todo)
-        answers = training.answers(emission.finetuner.reference.module(), emission.finetuner.reference.data)
+        reference = emission.finetuner.reference
+        scores = training.scores(reference.module(), reference.data, reference.task)
         for finished, measurement in zip(todo, measurements, strict=True):
             _say_missed(emission, finished, measurement)
-            _write(emission, finished, measurement, answers)
+            _write(emission, finished, measurement, scores)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
         raise unreached
@@ -117,7 +120,7 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
     reference, stitcher, data = finetuner.reference, finetuner.stitcher, finetuner.reference.data
     unfinished = stitcher.module(point.choices)
     training.recalibrate(unfinished, data, finetuner.settings.batch_size)
-    stitched = training.correct_answers(unfinished, data)
+    stitched = training.scores(unfinished, data, reference.task)
     module, _ = finetuner.finetune(
         point.choices,
         epochs,
@@ -134,7 +137,8 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         module=module,
         network=network,
         stitched=stitched,
-        answers=training.answers(module, data),
+        scores=training.scores(module, data, reference.task),
+        agreement=training.agreement(module, reference.module(), data, reference.task),
     )
 
 
@@ -199,16 +203,13 @@ def _say_missed(emission: Emission, finished: _Finished, measurement: Measuremen
 
 
 def _write(
-    emission: Emission, finished: _Finished, measurement: Measurement, reference_answers: Tensor
+    emission: Emission, finished: _Finished, measurement: Measurement, reference_scores: Tensor | None
 ) -> None:
     reference, stitcher = emission.finetuner.reference, emission.finetuner.stitcher
     profile = emission.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
-    labels = reference.data.test.labels
-    correct = None if labels is None else finished.answers == labels
-    reference_correct = None if labels is None else reference_answers == labels
     summary = Summary(
         pick=finished.rule,
         device=profile.name,
@@ -219,16 +220,19 @@ def _write(
         latency_anchor_ms=latency_anchor_ms,
         latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
-        accuracy_stitched=_accuracy(finished.stitched),
-        accuracy=_accuracy(correct),
-        accuracy_in_precision=_accuracy(
-            _correct_in_precision(finished.network, reference.data, profile.precision)
+        accuracy_stitched=_mean(finished.stitched),
+        accuracy=_mean(finished.scores),
+        accuracy_in_precision=_mean(
+            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task)
         ),
-        accuracy_reference=_accuracy(reference_correct),
+        accuracy_reference=_mean(reference_scores),
         accuracy_difference=None
-        if correct is None or reference_correct is None
-        else paired_difference(correct, reference_correct),
-        agreement=accuracy(finished.answers == reference_answers),
+        if finished.scores is None or reference_scores is None
+        else paired_difference(finished.scores, reference_scores),
+        agreement=mean_score(finished.agreement),
+        task=reference.task.name,
+        metric=reference.task.metric,
+        agreement_metric=reference.task.agreement_metric,
         macs=macs,
         macs_reference=macs_reference,
         params=params,
@@ -249,10 +253,12 @@ def _write(
     )
 
 
-def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:
-    """Which images of the test part the graph in a device's precision classifies rightly, on this CPU.
+def _scores_in_precision(
+    network: Network, data: Data, precision: Precision, task: Task = CLASSIFICATION
+) -> Tensor | None:
+    """The task's metric for each image of the test part, by the graph in a device's precision, on this CPU.
 
-    None without labels, in fp32, and where the network has no graph in that precision.
+    None without targets, in fp32, and where the network has no graph in that precision.
     """
     import onnxruntime as ort
 
@@ -264,11 +270,13 @@ def _correct_in_precision(network: Network, data: Data, precision: Precision) ->
         return None
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    answers = [
-        session.run(None, {name: x.contiguous().numpy()})[0].argmax() for x, _ in data.batches(data.test, 1)
-    ]
-    return torch.tensor(np.array(answers)) == data.test.labels
+    scores = []
+    for x, targets in data.batches(data.test, 1):
+        assert targets is not None
+        output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
+        scores.append(task.score(output, targets))
+    return torch.cat(scores)
 
 
-def _accuracy(correct: Tensor | None) -> Interval | None:
-    return None if correct is None else accuracy(correct)
+def _mean(scores: Tensor | None) -> Interval | None:
+    return None if scores is None else mean_score(scores)

@@ -64,6 +64,24 @@ def _find(text: str) -> Network:
     return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
 
 
+def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A model by its name, and the shape (C, H, W) of the images that it shall take.
+
+    Args:
+        image_size: side in pixels; 0 takes what the model is made for.
+        allow_code: let a checkpoint import the `module:function` that it names.
+
+    Raises:
+        InputError: nothing of that name, or it does not say what it takes.
+    """
+    from hwnas.compress.reference import build_reference, find_reference
+
+    spec = find_reference(text, image_size=image_size)
+    module = build_reference(spec, allow_code=allow_code or spec.source == "function")
+    shape = input_shape(spec, module)
+    return module, (shape[0], image_size, image_size) if image_size else shape
+
+
 def image_size(text: str) -> int:
     """Side in pixels of the images that a model is made for.
 

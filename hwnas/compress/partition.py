@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from hwnas.compress.stages import Shape, defaults_of, run_once, stage_cuts
 from hwnas.errors import InputError, first_line
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,8 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
         InputError: an unknown name, cuts out of order, a cut that more than one tensor crosses, a model
             without stages, or one that cannot take such images.
     """
-    cuts = tuple(cuts) if cuts is not None else stage_cuts(model)
+    expected, x = run_once(model.eval(), input_shape)
+    cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
     if len(cuts) < 2:
         raise InputError(
             f"{len(cuts)} cut given; stem, blocks and head need at least two",
@@ -80,7 +79,6 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
         if name not in modules:
             near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
             raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
-    expected, x = _forward(model.eval(), input_shape)
     parts = _split(deepcopy(model).eval(), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     with torch.inference_mode():
@@ -97,62 +95,6 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
     return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
 
 
-def _forward(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The output of a model for a random batch of two, and the batch."""
-    try:
-        x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
-        with torch.inference_mode():
-            output = model(x)
-    except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {first_line(error)}",
-            "choose a model for this input size",
-        ) from None
-    if not isinstance(output, Tensor):
-        raise InputError(
-            f"{type(model).__name__} gives a {type(output).__name__}, not one tensor",
-            "wrap it in a function that returns the logits",
-        )
-    if not output.isfinite().all():
-        raise InputError(
-            f"{type(model).__name__} gives NaN or infinite outputs",
-            "check its weights: they hold NaN, or are not those of this model",
-        )
-    return output, x
-
-
-def stage_cuts(model: nn.Module) -> tuple[str, ...]:
-    """Where a model is cut by default: behind each of its stages.
-
-    Stages are the children of `blocks`, `stages` or `features`, the modules `layer1` … or `s1` …, or the
-    children of a model that is itself a sequence. For a network of EfficientNet's form (a stem convolution
-    and seven stages) stage 0 belongs to the stem and the last two are one block.
-
-    Raises:
-        InputError: no such stages.
-    """
-    children = dict(model.named_children())
-    if isinstance(model, nn.Sequential):
-        return tuple(children)[:-1]
-    for container in ("blocks", "stages", "features"):
-        stages = children.get(container)
-        if isinstance(stages, nn.Sequential) and len(stages) > 1:
-            names = [f"{container}.{name}" for name, _ in stages.named_children()]
-            if "conv_stem" in children and len(names) == 7:
-                return (*names[:5], names[6])
-            before = list(children)[: list(children).index(container)]
-            return (before[-1], *names) if before else tuple(names)
-    for prefix in ("layer", "s"):
-        names = [name for name in children if name.removeprefix(prefix).isdigit() and name.startswith(prefix)]
-        if len(names) > 1:
-            before = list(children)[: list(children).index(names[0])]
-            return (*before[-1:], *names)
-    raise InputError(
-        f"{type(model).__name__} has no stages that can be found by name",
-        f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}",
-    )
-
-
 class _Tracer(fx.Tracer):
     """Looks only into modules that contain a cut; everything else stays one call of the real module."""
 
@@ -165,11 +107,8 @@ class _Tracer(fx.Tracer):
 
 
 def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
-    # Optional arguments of forward() (attention masks) keep their defaults.
-    parameters = inspect.signature(model.forward).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     try:
-        graph = _Tracer(cuts).trace(model, concrete_args=defaults or None)
+        graph = _Tracer(cuts).trace(model, concrete_args=defaults_of(model))
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be traced: {first_line(error)}",

@@ -13,7 +13,6 @@ import torch
 from hwnas.compress import training
 from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
-from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
@@ -33,9 +32,10 @@ from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
-from hwnas.compress.statistics import accuracy
+from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher, own_parts
-from hwnas.errors import HwnasError
+from hwnas.compress.task import data_for, load_task, quantity
+from hwnas.errors import HwnasError, InputError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
 from hwnas.network import Network, export_onnx
@@ -73,6 +73,12 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     """
     space = load_space(settings.space)
     data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
+    task = load_task(settings.task)
+    if (fitting := data_for(task, data)) is not data:
+        progress.say(
+            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
+        )
+        data = fitting
     initial = initial_reference(settings, data, allow_code=allow_code)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
@@ -102,7 +108,12 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, data, parts = job.settings, job.data, job.parts
+    settings, data, parts, task = job.settings, job.data, job.parts, job.initial.task
+    if search.quality == "predictor" and not task.metric.share:
+        raise InputError(
+            f"the predictor expects a share of right answers, {task.name} is judged by {task.metric.name}",
+            "search by the sum of block losses: --quality loss",
+        )
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
@@ -148,14 +159,14 @@ def _say_reference(
     reference: Reference, settings: LibrarySettings, trained: bool, progress: Progress
 ) -> Interval | None:
     """Say how accurate the reference is; None without labels."""
-    data, parts = reference.data, reference.parts
-    correct = training.correct_answers(reference.module(), data)
-    known = None if correct is None else accuracy(correct)
-    if known is not None and known.low <= 1 / len(data.class_names):
+    data, parts, metric = reference.data, reference.parts, reference.task.metric
+    scores = training.scores(reference.module(), data, reference.task)
+    known = None if scores is None else mean_score(scores)
+    if known is not None and data.class_names and known.low <= 1 / len(data.class_names):
         fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
         progress.say(f"the reference only guesses; {fix}")
     progress.say(
-        f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
+        f"reference: {settings.model}, {metric.name} {quantity(known, metric)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"
     )
     return known

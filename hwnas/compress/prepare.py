@@ -27,7 +27,8 @@ from hwnas.compress.reference import (
 )
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.statistics import accuracy
+from hwnas.compress.statistics import mean_score
+from hwnas.compress.task import CLASSIFICATION, Task, check_output, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import (
     check_schema,
@@ -51,6 +52,7 @@ class Reference:
     spec: ReferenceSpec
     parts: Partition
     data: Data
+    task: Task = CLASSIFICATION
 
     def module(self) -> nn.Sequential:
         """The whole reference, its parts by name, sharing their weights."""
@@ -83,6 +85,7 @@ class Initial:
     to_train: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: Task
 
     @property
     def hash(self) -> str:
@@ -101,8 +104,9 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
     Raises:
         InputError: what is missing, or does not fit the data.
     """
-    classes = len(data.class_names) or None
-    spec = find_reference(settings.model, classes)
+    task = load_task(settings.task)
+    classes = task.outputs(data)
+    spec = find_reference(settings.model, classes, data.image_shape[1])
     torch.manual_seed(settings.seed)
     weights = settings.weights
     published = published_classes(spec)
@@ -121,14 +125,14 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
         to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows)
-    _check_output(module, data, settings.model)
-    if to_train and not classes:
+    _check_output(task, module, data, settings.model)
+    if to_train and data.train.labels is None:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
             "give its weights: --weights FILE",
         )
     mean, std = _normalization(spec, module, weights, data)
-    return Initial(spec=spec, module=module, to_train=to_train, mean=mean, std=std)
+    return Initial(spec=spec, module=module, to_train=to_train, mean=mean, std=std, task=task)
 
 
 def prepare_reference(
@@ -147,7 +151,7 @@ def prepare_reference(
     Raises:
         RunDirectoryError: the stored reference is damaged.
     """
-    reference = Reference(spec=initial.spec, parts=parts, data=data)
+    reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
     state_file = run.reference / "training.safetensors"
     if record.is_file():
@@ -174,7 +178,7 @@ def prepare_reference(
         training.fit(
             module,
             data,
-            training.label_loss,
+            training.target_loss(reference.task),
             epochs=settings.train_epochs,
             batch_size=settings.batch_size,
             learning_rate=TRAIN_LEARNING_RATE,
@@ -184,7 +188,7 @@ def prepare_reference(
         )
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
-    correct = training.correct_answers(module, data)
+    scores = training.scores(module, data, reference.task)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_json(
         record,
@@ -194,7 +198,8 @@ def prepare_reference(
                 {
                     "weights_sha256": sha256(read_bytes(weights)),
                     "trained_epochs": settings.train_epochs if initial.to_train else 0,
-                    "accuracy": None if correct is None else encode(accuracy(correct)),
+                    "metric": encode(reference.task.metric),
+                    "accuracy": None if scores is None else encode(mean_score(scores)),
                     "parts": parts.names,
                     "macs": [macs for macs, _ in costs],
                     "params": [params for _, params in costs],
@@ -249,7 +254,7 @@ def _normalization(
     return tuple(config["mean"]), tuple(config["std"])
 
 
-def _check_output(module: nn.Module, data: Data, model: str) -> None:
+def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None:
     with torch.inference_mode():
         try:
             output = module.eval()(data.normalize(data.train.pixels[:2]))
@@ -259,10 +264,4 @@ def _check_output(module: nn.Module, data: Data, model: str) -> None:
                 f"{model} cannot take images of shape {data.image_shape}: {reason}",
                 "choose a model for this input size",
             ) from None
-    if not isinstance(output, torch.Tensor) or output.ndim != 2:
-        raise InputError(f"{model} does not give logits (B, K)", "wrap it in a function that returns logits")
-    if data.class_names and output.shape[1] != len(data.class_names):
-        raise InputError(
-            f"{model} tells {output.shape[1]} classes apart, {data.name} has {len(data.class_names)}",
-            "give weights that were trained on these classes, or --weights none to train it",
-        )
+    check_output(task, output, data, model)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
+import math
 import pickle
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,13 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.imports import import_function
 from hwnas.errors import InputError, first_line
 
 IMAGENET_CLASSES = 1000
 
 
-def find_reference(text: str, classes: int | None = None) -> ReferenceSpec:
+def find_reference(text: str, classes: int | None = None, image_size: int = 0) -> ReferenceSpec:
     """What the user means by a model: a checkpoint directory, `module:function`, or a timm name.
+
+    Args:
+        classes: of a timm model; None leaves its own.
+        image_size: of the data in pixels, for timm models that are built for one size; 0 leaves their own.
 
     Raises:
         InputError: none of them, with the nearest timm names.
@@ -32,12 +35,15 @@ def find_reference(text: str, classes: int | None = None) -> ReferenceSpec:
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
     if ":" in text:
-        _function(text)
+        import_function(text)
         return ReferenceSpec(source="function", name=text)
     import timm
 
     if timm.is_model(text):
-        return ReferenceSpec(source="timm", name=text, classes=classes)
+        config = timm.get_pretrained_cfg(text)
+        fixed = config is not None and config.fixed_input_size and config.input_size[1:] != (image_size,) * 2
+        size = image_size if fixed and image_size else None
+        return ReferenceSpec(source="timm", name=text, classes=classes, image_size=size)
     near = get_close_matches(text, timm.list_models(), n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
@@ -62,9 +68,8 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
     if spec.source == "timm":
         import timm
 
-        options = {} if spec.classes is None else {"num_classes": spec.classes}
         try:
-            model: nn.Module = timm.create_model(spec.name, **options)
+            model: nn.Module = timm.create_model(spec.name, **_options(spec))
         except Exception as error:
             raise InputError(
                 f"timm cannot build {spec.name!r}: {first_line(error)}",
@@ -77,7 +82,7 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             "where you trust that code: hwnas.load(PATH, allow_code=True), or --allow-code",
         )
     try:
-        module = _function(spec.name)()
+        module = import_function(spec.name)()
     except InputError:
         raise
     except Exception as error:
@@ -91,6 +96,11 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             "let the function build and return the network",
         )
     return module.eval()
+
+
+def _options(spec: ReferenceSpec) -> dict[str, int]:
+    options = {"num_classes": spec.classes, "img_size": spec.image_size}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def published_classes(spec: ReferenceSpec) -> int | None:
@@ -117,9 +127,10 @@ def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Modu
     fix = "give a file: --weights FILE.safetensors, or train it on the data: --weights none"
     if spec.source != "timm":
         raise InputError(f"{spec.name} is not a timm model, the hub has no weights for it", fix)
-    options = {} if spec.classes is None or classes else {"num_classes": spec.classes}
     try:
-        model: nn.Module = timm.create_model(spec.name, pretrained=True, **options)
+        model: nn.Module = timm.create_model(
+            spec.name, pretrained=True, **_options(replace(spec, classes=None) if classes else spec)
+        )
     except Exception as error:
         raise InputError(
             f"cannot get the pretrained weights of {spec.name}: {first_line(error)}", fix
@@ -164,6 +175,7 @@ def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> 
     state = read_state(path)
     if classes:
         state = narrow_classifier(state, module, classes)
+    state = _fit_positions(state, module)
     expected = module.state_dict()
     wrong = [
         *(f"{key} is missing" for key in expected if key not in state),
@@ -180,6 +192,22 @@ def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> 
             "give the weights of this very model and number of classes",
         )
     module.load_state_dict(state)
+
+
+def _fit_positions(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """Position embeddings of a timm transformer, interpolated to the size of image that it is built for."""
+    name = "pos_embed"
+    given, wanted = state.get(name), getattr(module, name, None)
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    if given is None or wanted is None or grid is None or given.ndim != 3 or given.shape == wanted.shape:
+        return state
+    others = 0 if getattr(module, "no_embed_class", False) else getattr(module, "num_prefix_tokens", 0)
+    tokens = given.shape[1] - others
+    if given.shape[2] != wanted.shape[2] or tokens < 1 or math.isqrt(tokens) ** 2 != tokens:
+        return state
+    from timm.layers import resample_abs_pos_embed
+
+    return state | {name: resample_abs_pos_embed(given, list(grid), num_prefix_tokens=others)}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -209,22 +237,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path} holds no state dict", "save model.state_dict() with safetensors")
     return state
-
-
-def _function(name: str) -> Callable[[], object]:
-    module_name, _, function_name = name.partition(":")
-    folder = os.getcwd()  # noqa: PTH109
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        function: Callable[[], object] = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # whatever the user's module does while it is imported
-        kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
-        raise InputError(
-            f"cannot import {name}: {kind}{first_line(error)}",
-            f"run hwnas where {module_name}.py lies, or install the package that holds it; "
-            f"`python -c 'import {module_name}'` shows what is wrong in it",
-        ) from error
-    if not callable(function) or inspect.ismodule(function):
-        raise InputError(f"{name} is not a function", "name a function without required arguments")
-    return function

@@ -29,6 +29,7 @@ class LibrarySettings:
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
+        task: a name of `task.TASKS`, or one's own by `module:NAME`.
         cuts: modules behind which to cut; empty finds the stages.
         space: the name of a space, or the path of a `.toml` file.
         per_block: candidates a block; 0 leaves it to the space.
@@ -54,6 +55,7 @@ class LibrarySettings:
     seed: int
     threads: int
     image_size: int = 0
+    task: str = "classification"
 
 
 @dataclass(frozen=True, kw_only=True)

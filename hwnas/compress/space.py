@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 from hwnas.compress.architecture import CandidateSpec, build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec, cost, count
+from hwnas.compress.blocks import InvertedBottleneckSpec, count
+from hwnas.compress.families import FamilySpec, replacement_cost
 from hwnas.compress.partition import Partition
 from hwnas.compress.spaces import REFERENCE, Space, resolve
 from hwnas.compress.variants import VariantSpec, find_gates, find_variants
 from hwnas.errors import InputError
 
 T = TypeVar("T")
-_Sized = tuple[int, int, InvertedBottleneckSpec]
+_Sized = tuple[int, int, FamilySpec]
 
 ACTIVATION_NAMES = {
     "relu": "relu",
@@ -93,30 +96,38 @@ def architecture_count(candidates: Sequence[Candidate]) -> int:
 def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
     """Every candidate of a space that can stand in a block."""
     in_shape, out_shape = parts.part_shapes(block)
-    if len(in_shape) != 3 or len(out_shape) != 3:
+    if (len(in_shape), len(out_shape)) not in ((3, 3), (2, 2)):
         raise InputError(
-            f"block {block} ({in_shape} → {out_shape}) does not turn a map (C, H, W) into one",
-            f"{space.name!r} replaces convolutional blocks; cut where maps pass: --cut NAME,NAME",
+            f"block {block} ({in_shape} → {out_shape}) is neither between maps (C, H, W) nor tokens (T, C)",
+            "cut where either passes: --cut NAME,NAME",
         )
     limits = count(parts.modules[block], in_shape)
     found = []
     for spec in _specs(parts, block, space):
         try:
-            macs, params = cost(spec, in_shape, out_shape)
-        except InputError:  # too shallow for the block's stride
+            macs, params = replacement_cost(spec, in_shape, out_shape)
+        except InputError:  # too shallow for the block's stride, or of a family for other shapes
             continue
         if not space.smaller or (macs < limits[0] and params < limits[1]):
             found.append((macs, params, spec))
     return found
 
 
-def _specs(parts: Partition, block: int, space: Space) -> list[InvertedBottleneckSpec]:
+def _specs(parts: Partition, block: int, space: Space) -> list[FamilySpec]:
     combinations = space.combinations()
     activation, se = "relu", False
     if any(REFERENCE in values.values() for values in combinations):
         activation, se = _own_kind(parts, block)
-    specs = (InvertedBottleneckSpec(**resolve(values, activation, se)) for values in combinations)
-    return list(dict.fromkeys(specs))
+    inverted = (InvertedBottleneckSpec(**resolve(values, activation, se)) for values in combinations)
+    others = space.other_families("relu" if _is_never_negative(parts, block) else "linear")
+    return list(dict.fromkeys([*inverted, *others]))
+
+
+@torch.inference_mode()
+def _is_never_negative(parts: Partition, block: int) -> bool:
+    """Whether a block of the reference ends in a ReLU, known by what it gives."""
+    x = torch.randn(2, *parts.shapes[block], generator=torch.Generator().manual_seed(0))
+    return bool((parts.modules[block](x) >= 0).all())
 
 
 def _own_kind(parts: Partition, block: int) -> tuple[str, bool]:
@@ -157,12 +168,17 @@ def _spread(sized: Sequence[_Sized], amount: int) -> list[_Sized]:
     """`amount` of them (0: all), in turn from the kinds, evenly spaced in MACs within each kind."""
     if amount == 0:
         return list(sized)
-    kinds: dict[tuple[str, str, bool], list[_Sized]] = defaultdict(list)
+    kinds: dict[tuple[str, ...], list[_Sized]] = defaultdict(list)
     for item in sorted(sized, key=lambda item: (item[0], item[1], item[2].name)):
-        spec = item[2]
-        kinds[spec.layer, spec.activation, spec.se].append(item)
-    quota = dict.fromkeys(sorted(kinds), 0)
-    for kind in itertools.cycle(sorted(kinds)):
+        kinds[item[2].kind].append(item)
+    of_family: Counter[str] = Counter()
+    turns = {}
+    for kind in sorted(kinds):
+        turns[kind] = of_family[kind[0]], kind
+        of_family[kind[0]] += 1
+    order = sorted(kinds, key=lambda kind: turns[kind])  # the families alternate
+    quota = dict.fromkeys(order, 0)
+    for kind in itertools.cycle(order):
         if sum(quota.values()) == min(amount, len(sized)):
             break
         quota[kind] += quota[kind] < len(kinds[kind])

@@ -1,8 +1,9 @@
-"""Intervals for accuracies on a held-out part."""
+"""Intervals for accuracies and other scores on a held-out part."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
@@ -18,13 +19,24 @@ def accuracy(correct: Tensor) -> Interval:
     return Interval(value=hits / total, low=float(interval.low), high=float(interval.high))
 
 
-def paired_difference(correct: Tensor, reference: Tensor) -> Interval:
-    """Accuracy minus the reference's on the same images, with a paired bootstrap interval.
+def mean_score(scores: Tensor) -> Interval:
+    """The mean over images: of answers with Wilson's interval, of figures with a bootstrap interval.
 
-    correct, reference: (N,) bool, by image.
+    scores: (N,) bool or float, by image.
     """
-    difference = correct.numpy().astype(float) - reference.numpy().astype(float)
+    return accuracy(scores) if scores.dtype == torch.bool else _bootstrap(scores.double().numpy())
+
+
+def paired_difference(scores: Tensor, reference: Tensor) -> Interval:
+    """The mean score minus the reference's on the same images, with a paired bootstrap interval.
+
+    scores, reference: (N,) bool or float, by image.
+    """
+    return _bootstrap(scores.numpy().astype(float) - reference.numpy().astype(float))
+
+
+def _bootstrap(values: np.ndarray) -> Interval:
     generator = np.random.default_rng(0)
-    means = [generator.choice(difference, len(difference), replace=True).mean() for _ in range(RESAMPLES)]
+    means = [generator.choice(values, len(values), replace=True).mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(value=float(difference.mean()), low=float(low), high=float(high))
+    return Interval(value=float(values.mean()), low=float(low), high=float(high))

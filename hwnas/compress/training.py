@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.compress.data import Data
+from hwnas.compress.data import Data, Images
+from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
 
@@ -20,7 +21,7 @@ WARMUP_SHARE = 0.2
 RECALIBRATION_IMAGES = 512
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""logits (B, K), images (B, C, H, W), labels (B,) or None → the loss of the batch."""
+"""output (B, …), images (B, C, H, W), targets (B, …) or None → the loss of the batch."""
 
 
 def learning_rate_factor(step: int, total: int) -> float:
@@ -84,20 +85,30 @@ def images_per_epoch(data: Data, batch_size: int) -> int:
     return data.steps_per_epoch(batch_size) * min(batch_size, len(data.train))
 
 
-def label_loss(logits: Tensor, _: Tensor, labels: Tensor | None) -> Tensor:
-    """Cross-entropy with label smoothing 0.1."""
-    assert labels is not None
-    return functional.cross_entropy(logits, labels, label_smoothing=0.1)
+def target_loss(task: Task) -> LossFunction:
+    """The task's loss against the targets; training a reference needs them."""
+
+    def loss(output: Tensor, _: Tensor, targets: Tensor | None) -> Tensor:
+        assert targets is not None
+        return task.loss(output, targets)
+
+    return loss
 
 
-def distillation_loss(teacher: nn.Module) -> LossFunction:
-    """End-to-end distillation (EKD): cross-entropy with the teacher's probabilities, and with the labels."""
+def distillation_loss(teacher: nn.Module, task: Task = CLASSIFICATION) -> LossFunction:
+    """End-to-end distillation (EKD): the task's loss against the teacher's output, and against the targets.
 
-    def loss(logits: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
+    Labels of classes are taken without smoothing here: the teacher's probabilities are smooth already.
+    """
+
+    def loss(output: Tensor, x: Tensor, targets: Tensor | None) -> Tensor:
         with torch.no_grad():
-            target = teacher(x).softmax(1)
-        value = functional.cross_entropy(logits, target)
-        return value if labels is None else value + functional.cross_entropy(logits, labels)
+            wanted = teacher(x)
+        value = task.distill(output, wanted)
+        if targets is None:
+            return value
+        hard = functional.cross_entropy if task is CLASSIFICATION else task.loss
+        return value + hard(output, targets)
 
     return loss
 
@@ -117,16 +128,40 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
 
 
 @torch.no_grad()
-def answers(model: nn.Module, data: Data, batch_size: int = 256) -> Tensor:
-    """The class that a network finds most likely for each image of the test part, (N,) int64."""
+def scores(
+    model: nn.Module,
+    data: Data,
+    task: Task = CLASSIFICATION,
+    images: Images | None = None,
+    batch_size: int = 256,
+) -> Tensor | None:
+    """The task's metric for each image, of the test part where none are named, (N,); None without targets."""
+    images = images or data.test
+    if images.labels is None:
+        return None
     model.eval().to(memory_format=torch.channels_last)
-    return torch.cat([model(x).argmax(1) for x, _ in data.batches(data.test, batch_size)])
+    found = [
+        task.score(model(x), targets)
+        for x, targets in data.batches(images, batch_size)
+        if targets is not None
+    ]
+    return torch.cat(found)
 
 
-def correct_answers(model: nn.Module, data: Data, batch_size: int = 256) -> Tensor | None:
-    """Which images of the test part a network classifies rightly, (N,) bool; None without labels."""
-    labels = data.test.labels
-    return None if labels is None else answers(model, data, batch_size) == labels
+@torch.no_grad()
+def agreement(
+    model: nn.Module,
+    reference: nn.Module,
+    data: Data,
+    task: Task = CLASSIFICATION,
+    images: Images | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """How far a network gives what the reference gives, for each image as in `scores`, (N,)."""
+    for module in (model, reference):
+        module.eval().to(memory_format=torch.channels_last)
+    batches = data.batches(images or data.test, batch_size)
+    return torch.cat([task.agreement(model(x), reference(x)) for x, _ in batches])
 
 
 def tune_allocator() -> None:

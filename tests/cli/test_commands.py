@@ -21,6 +21,7 @@ COMMANDS = (
     "devices",
     "report",
     "space",
+    "partition",
     "check record",
     "check run",
     "compare",
@@ -171,7 +172,6 @@ def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwna
         (("space", "tinynet:make", "--cut", ",stem"), "has no module ''", "choose another"),
         (("space", "tinynet:make", "--cut", "stages.1,stages.0"), "does not come after", "order"),
         (("space", "tinynet:make", "--image-size", "1"), "cannot take images of shape (3, 1, 1)", ""),
-        (("space", "vit_tiny_patch16_224", "--image-size", "224"), "does not turn a map", "--cut"),
         (("space", "no_module:make"), "No module named 'no_module'", ""),
     ],
 )

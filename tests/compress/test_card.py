@@ -10,8 +10,8 @@ import torch
 from tiny import compress_arguments, furnish, make_data, run_hwnas
 from torch import nn
 
-from hwnas.compress.emit import _correct_in_precision
-from hwnas.compress.training import correct_answers
+from hwnas.compress.emit import _scores_in_precision
+from hwnas.compress.training import scores
 from hwnas.measurement import Precision
 from hwnas.network import Network
 
@@ -35,8 +35,8 @@ def test_it_is_counted_on_the_graph(classifier: nn.Module, precision: Precision)
     network = Network.from_module("classifier", classifier, (1, 3, 32, 32))
     network.calibration = data.normalize(data.train.pixels[:16]).contiguous().numpy()
     with torch.inference_mode():
-        expected = correct_answers(classifier, data)
-    found = _correct_in_precision(network, data, precision)
+        expected = scores(classifier, data)
+    found = _scores_in_precision(network, data, precision)
     assert found is not None and expected is not None
     assert found.shape == expected.shape
     assert (found == expected).float().mean() > 0.8  # a rounded graph may answer otherwise where it is close
@@ -44,10 +44,10 @@ def test_it_is_counted_on_the_graph(classifier: nn.Module, precision: Precision)
 
 def test_nothing_is_counted_where_there_is_nothing_to_count(classifier: nn.Module) -> None:
     network = Network.from_module("classifier", classifier, (1, 3, 32, 32))
-    assert _correct_in_precision(network, make_data(), "fp32") is None
-    assert _correct_in_precision(network, make_data(labels=False), "fp16") is None
-    assert _correct_in_precision(network, make_data(), "bf16") is None
-    assert _correct_in_precision(network, make_data(), "int8") is None  # no images to calibrate it with
+    assert _scores_in_precision(network, make_data(), "fp32") is None
+    assert _scores_in_precision(network, make_data(labels=False), "fp16") is None
+    assert _scores_in_precision(network, make_data(), "bf16") is None
+    assert _scores_in_precision(network, make_data(), "int8") is None  # no images to calibrate it with
 
 
 @pytest.mark.slow
@@ -62,4 +62,4 @@ def test_it_stands_in_the_model_card(tmp_path: Path) -> None:
     assert 0 <= summary["accuracy_in_precision"]["value"] <= 1
     card = (checkpoint / "README.md").read_text()
     assert "- Accuracy in int8, by ONNX Runtime on a CPU: " in card
-    assert "- Measured in int8; `model.onnx` and the accuracies above are fp32." in card
+    assert "- Measured in int8; `model.onnx` and each accuracy above are in fp32." in card

@@ -13,7 +13,8 @@ from workplace import tinynet
 import hwnas
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.blocks import InvertedBottleneckSpec
-from hwnas.compress.checkpoint import load_module, percent, points, save_module
+from hwnas.compress.checkpoint import load_module, save_module
+from hwnas.compress.task import ACCURACY, REGRESSION, difference, quantity
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
 
@@ -155,7 +156,10 @@ def test_memory_layout_does_not_reach_the_file(tmp_path: Path) -> None:
 
 
 def test_figures_are_written_for_people() -> None:
-    assert percent(Interval(value=0.972, low=0.95, high=0.985)) == "97.2 % [95.0, 98.5]"
-    assert points(Interval(value=-0.003, low=-0.011, high=0.006)) == "-0.3 points [-1.1, +0.6]"
-    assert "not known" in percent(None)
-    assert "not known" in points(None)
+    assert quantity(Interval(value=0.972, low=0.95, high=0.985), ACCURACY) == "97.2 % [95.0, 98.5]"
+    assert difference(Interval(value=-0.003, low=-0.011, high=0.006), ACCURACY) == "-0.3 points [-1.1, +0.6]"
+    assert "not known" in quantity(None, ACCURACY)
+    assert "not known" in difference(None, ACCURACY)
+    error = REGRESSION.metric
+    assert quantity(Interval(value=0.25, low=0.125, high=1.5), error) == "0.25 [0.125, 1.5]"
+    assert difference(Interval(value=0.25, low=-0.5, high=1.5), error) == "+0.25 [-0.5, +1.5]"

@@ -251,7 +251,7 @@ def test_shared_imagenette_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     initial = initial_reference(settings, data, allow_code=False)
     assert initial.mean == (0.5, 0.5, 0.5)
     data = replace(data, mean=initial.mean, std=initial.std, test=few(data.test, 8))
-    correct = training.correct_answers(initial.module, data)
+    correct = training.scores(initial.module, data)
     assert correct is not None
     assert float(correct.float().mean()) > 0.95
 

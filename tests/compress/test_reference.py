@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pickle
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import make_data
 from torch import nn
 from workplace import tinynet
 
@@ -236,8 +236,8 @@ def test_the_number_of_classes_must_be_that_of_the_data(workplace: Path, data: D
         initial(settings(model="tinynet:seven"), data)
 
 
-def test_without_labels_nothing_can_be_trained(workplace: Path, data: Data) -> None:
-    unlabelled = replace(data, class_names=())
+def test_without_labels_nothing_can_be_trained(workplace: Path) -> None:
+    unlabelled = make_data(labels=False)
     with pytest.raises(InputError, match="has no weights, and noise has no labels"):
         initial(settings(), unlabelled)
     assert not initial(settings(weights="given"), unlabelled).to_train

@@ -12,6 +12,7 @@ from workplace import tinynet
 
 from hwnas.compress import training
 from hwnas.compress.data import Data
+from hwnas.compress.task import CLASSIFICATION
 from hwnas.errors import HwnasError, RunDirectoryError
 
 EPOCHS = 3
@@ -47,7 +48,7 @@ def fit(
     training.fit(
         model,
         data,
-        loss or training.label_loss,
+        loss or training.target_loss(CLASSIFICATION),
         epochs=EPOCHS,
         batch_size=16,
         learning_rate=1e-2,
@@ -93,7 +94,7 @@ def test_a_kill_inside_of_an_epoch_goes_back_to_its_beginning(data: Data, tmp_pa
         calls += 1
         if calls == 6:  # of four batches an epoch
             raise Killed
-        return training.label_loss(logits, x, labels)
+        return training.target_loss(CLASSIFICATION)(logits, x, labels)
 
     with pytest.raises(Killed):
         fit(tmp_path / "resumed", data, loss=killing)
@@ -131,7 +132,7 @@ def test_a_model_with_one_layer_in_two_places_is_trained_and_resumed(data: Data,
         training.fit(
             model,
             data,
-            training.label_loss,
+            training.target_loss(CLASSIFICATION),
             epochs=2,
             batch_size=16,
             learning_rate=1e-2,
@@ -216,7 +217,7 @@ def test_right_answers_are_by_image_and_absent_without_labels(data: Data) -> Non
             int(model(data.normalize(data.test.pixels[i : i + 1])).argmax()) == int(data.test.labels[i])  # type: ignore[index]
             for i in range(len(data.test))
         ]
-    found = training.correct_answers(model, data, batch_size=7)
+    found = training.scores(model, data, batch_size=7)
     assert found is not None
     assert found.tolist() == expected
-    assert training.correct_answers(model, make_data(labels=False)) is None
+    assert training.scores(model, make_data(labels=False)) is None

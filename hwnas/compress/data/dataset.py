@@ -17,7 +17,11 @@ from hwnas.files import sha256
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Images (N, C, H, W) as uint8, and their class indices (N,) where they have any."""
+    """Images (N, C, H, W) as uint8, and their targets where they have any.
+
+    labels: class indices (N,) int64, values (N, D) float32, or masks (N, H, W) of a class each, as the task
+    wants them.
+    """
 
     pixels: Tensor
     labels: Tensor | None
@@ -34,20 +38,21 @@ class Data:
         class_names: in the order of the class indices; empty where the images have no labels.
         mean, std: one per channel, for pixels in 0 … 1.
         shift_px: augmentation moves an image by up to this many pixels in each direction.
-        flip: augmentation mirrors every second image.
+        flip: augmentation mirrors every second image. Targets that are no classes do not move with their
+            image: leave both out for such data.
         imagenet: where the classes are of ImageNet, their indices among its 1,000.
         digest: SHA-256 of the content, where it is known already.
     """
 
     name: str
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     train: Images
     val: Images
     test: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    shift_px: int
-    flip: bool
+    shift_px: int = 0
+    flip: bool = False
     imagenet: tuple[int, ...] = ()
     digest: str | None = None
 

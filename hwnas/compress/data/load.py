@@ -14,6 +14,7 @@ from torch.nn import functional
 from hwnas.compress.data.dataset import Data, Images
 from hwnas.compress.data.download import downloads, fetch
 from hwnas.compress.data.images import Mode
+from hwnas.compress.data.own import call_for_data
 from hwnas.compress.data.sets import SETS
 from hwnas.compress.data.sources import FolderSource, Source, printable
 from hwnas.compress.data.store import decoded
@@ -29,7 +30,7 @@ def load_data(
     model_size: Callable[[], int] | None = None,
     progress: Progress | None = None,
 ) -> Data:
-    """Load a data set: `digits`, a named one, or `folder:PATH`.
+    """Load a data set: `digits`, a named one, `folder:PATH`, or one's own by `module:function`.
 
     Args:
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
@@ -53,6 +54,14 @@ def load_data(
         if not size:
             raise InputError(f"nobody says how large the images of {name} shall be", "give --image-size N")
         return _load(name, source, size, "RGB", progress)
+    if ":" in name:
+        data = call_for_data(name)
+        if image_size not in (0, *data.image_shape[1:]):
+            raise InputError(
+                f"{name} makes images of {data.image_shape[2]} × {data.image_shape[1]} pixels",
+                "leave --image-size out, or let the function make others",
+            )
+        return data
     if name == "digits":
         if image_size not in (0, 32):
             raise InputError("digits are 32 pixels large", "leave --image-size out, or take other data")
@@ -64,7 +73,8 @@ def load_data(
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     folder = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
     raise InputError(
-        f"unknown data {name!r}", f"{hint or folder}known data: digits, {', '.join(SETS)}, folder:PATH"
+        f"unknown data {name!r}",
+        f"{hint or folder}known data: digits, {', '.join(SETS)}, folder:PATH, module:function",
     )
 
 

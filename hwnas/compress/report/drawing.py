@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from hwnas.compress.architecture import CandidateSpec
-from hwnas.compress.blocks import InvertedBottleneckSpec
+from hwnas.compress.families import FamilySpec
+from hwnas.compress.families.residual import BOTTLENECK, ResidualSpec
+from hwnas.compress.families.transformer import TransformerSpec
+from hwnas.compress.variants import VariantSpec
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK
 
 COLUMN, LABELS, BAR, GAP, BAR_LARGEST = 260, 70, 14, 4, 210
+EXPANSION_LARGEST = 6
 KERNEL_COLOURS = {3: BLUE, 5: ORANGE, 7: PINK}
 
 
@@ -25,8 +29,9 @@ class Box:
 def draw(parts: Sequence[str], networks: Sequence[tuple[str, Sequence[Box]]]) -> ElementTree.Element:
     """The networks side by side.
 
-    A candidate is drawn as one bar a layer: its colour tells the kernel, its length the expansion times the
-    width factor, a dashed edge that its convolutions are grouped, a dot at its end squeeze-and-excitation.
+    A candidate is drawn as one bar a layer: its colour tells the kernel, its length the channels inside
+    of the layer over those of the block, a dashed edge that its convolutions are grouped, a dot at its end
+    squeeze-and-excitation.
 
     Args:
         parts: names, from the stem to the head.
@@ -61,22 +66,32 @@ def draw(parts: Sequence[str], networks: Sequence[tuple[str, Sequence[Box]]]) ->
 
 def _box(svg: ElementTree.Element, x: float, y: float, box: Box) -> None:
     spec = box.spec
-    if isinstance(spec, InvertedBottleneckSpec):
-        for layer in range(spec.depth):
-            length = BAR_LARGEST * min(1.0, spec.expand * spec.width / 6)
-            top = y + layer * (BAR + GAP)
-            _bar(svg, x, top, length, KERNEL_COLOURS.get(spec.kernel, GREEN), spec.layer == "grouped")
-            if spec.se:
-                _dot(svg, x + length + 9, top + BAR / 2)
-    else:
+    if spec is None or isinstance(spec, VariantSpec):
         _bar(svg, x, y, BAR_LARGEST / 2, GREY if spec is None else GREEN, False)
+    else:
+        colour = GREEN if isinstance(spec, TransformerSpec) else KERNEL_COLOURS.get(spec.kernel, GREEN)
+        length = BAR_LARGEST * min(1.0, _inside(spec) / EXPANSION_LARGEST)
+        for layer in range(spec.depth):
+            top = y + layer * (BAR + GAP)
+            _bar(svg, x, top, length, colour, getattr(spec, "layer", "") == "grouped")
+            if getattr(spec, "se", False):
+                _dot(svg, x + length + 9, top + BAR / 2)
     bottom = y + _layers(spec) * (BAR + GAP)
     _text(svg, x, bottom + 9, "the reference’s own" if spec is None else spec.name, faint=True, size=11)
     _text(svg, x, bottom + 23, f"{box.macs / 1e6:,.2f} MMACs", faint=True, size=11)
 
 
 def _layers(spec: CandidateSpec | None) -> int:
-    return spec.depth if isinstance(spec, InvertedBottleneckSpec) else 1
+    return 1 if spec is None or isinstance(spec, VariantSpec) else spec.depth
+
+
+def _inside(spec: FamilySpec) -> float:
+    """Channels inside of a layer over those of the block."""
+    if isinstance(spec, TransformerSpec):
+        return spec.mlp
+    if isinstance(spec, ResidualSpec):
+        return spec.width / (BOTTLENECK if spec.layer == "bottleneck" else 1)
+    return spec.expand * spec.width
 
 
 def _bar(svg: ElementTree.Element, x: float, y: float, length: float, colour: str, is_grouped: bool) -> None:

@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Sequence
 
 from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
+from hwnas.compress.checkpoint import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point
+from hwnas.compress.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.protocols import describe
@@ -46,7 +47,7 @@ def summary(stored: StoredRun) -> Section:
             rows.append(
                 [
                     "reference",
-                    percent(s.accuracy_reference),
+                    quantity(s.accuracy_reference, s.metric),
                     UNKNOWN,
                     milliseconds(s.latency_reference_ms),
                     "1",
@@ -57,8 +58,8 @@ def summary(stored: StoredRun) -> Section:
         rows.append(
             [
                 checkpoint.name,
-                percent(s.accuracy),
-                points(s.accuracy_difference),
+                quantity(s.accuracy, s.metric),
+                difference(s.accuracy_difference, s.metric),
                 milliseconds(s.latency_ms),
                 ratio(s.latency_ratio),
                 f"{s.macs / 1e6:,.2f}",
@@ -68,11 +69,12 @@ def summary(stored: StoredRun) -> Section:
     if not rows:
         content.append("No checkpoint has been emitted for this device yet.")
         return Section(heading="Summary", content=content)
-    columns = ("", "accuracy", "difference", "latency", "ratio", "MMACs", "k params")
+    metric = stored.checkpoints[0].summary.metric.name
+    columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
     protocols = sorted({checkpoint.summary.protocol for checkpoint in stored.checkpoints})
     content.append(
-        "In brackets: 95 % intervals. Accuracy on the test part; difference on the same images. Latency by "
+        "In brackets: 95 % intervals. Quality on the test part; difference on the same images. Latency by "
         f"the protocol {', '.join(protocols)}; the ratio is to the reference in the same session, the two "
         "interleaved. The reference’s row is of the session of the first checkpoint."
     )
@@ -252,9 +254,9 @@ def architectures(stored: StoredRun) -> Section:
     return Section(
         heading="Architectures",
         content=[
-            "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; a variant of the reference’s own "
-            "part green; the reference’s own grey. Length: expansion × width. Dashed: grouped "
-            "convolutions. Dot: squeeze-and-excitation.",
+            "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; attention, and a variant of "
+            "the reference’s own part, green; the reference’s own grey. Length: channels inside of a layer "
+            "over those of the block. Dashed: grouped convolutions. Dot: squeeze-and-excitation.",
             Drawing(svg=draw(parts, networks)),
         ],
     )

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwnas.compress.blocks import InvertedBottleneckSpec
+from hwnas.compress.families.convnext import ConvNextSpec
+from hwnas.compress.families.residual import ResidualSpec
+from hwnas.compress.families.transformer import TransformerSpec
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_toml
 from hwnas.measurement import STRICT
@@ -53,25 +56,85 @@ class Together:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResidualProperties:
+    """The values of each property of `families.ResidualSpec`; how it ends is the block's own."""
+
+    __pydantic_config__ = STRICT
+    layer: tuple[Literal["basic", "bottleneck"], ...]
+    kernel: tuple[int, ...]
+    depth: tuple[int, ...]
+    width: tuple[float, ...]
+    activation: tuple[Literal["relu", "swish", "hswish"], ...]
+    se: tuple[bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNextProperties:
+    """The values of each property of `families.ConvNextSpec`."""
+
+    __pydantic_config__ = STRICT
+    kernel: tuple[int, ...]
+    expand: tuple[int, ...]
+    depth: tuple[int, ...]
+    width: tuple[float, ...]
+    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerProperties:
+    """The values of each property of `families.TransformerSpec`."""
+
+    __pydantic_config__ = STRICT
+    depth: tuple[int, ...]
+    heads: tuple[int, ...]
+    head_channels: tuple[int, ...]
+    mlp: tuple[float, ...]
+    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+
+
+_OtherSpec = ResidualSpec | ConvNextSpec | TransformerSpec
+
+
+@dataclass(frozen=True, kw_only=True)
 class Space:
-    """What the candidates of a block may be: every combination of `properties` with each of `together`.
+    """What the candidates of a block may be: every combination of the properties of each family.
 
     Attributes:
         smaller: only candidates with fewer MACs and fewer parameters than the block.
         per_block: how many of them a block gets at most; 0 is all.
-        properties: each property is named here, or in each of `together`.
+        properties, together: of inverted bottlenecks; each property is named in the one, or in each of the
+            other.
+        residual, convnext, transformer: of these families.
     """
 
     __pydantic_config__ = STRICT
     name: str
     description: str
     smaller: bool
-    properties: Properties
+    properties: Properties = Properties()
     together: tuple[Together, ...] = ()
     per_block: int = 0
+    residual: ResidualProperties | None = None
+    convnext: ConvNextProperties | None = None
+    transformer: TransformerProperties | None = None
+
+    @property
+    def has_inverted_bottlenecks(self) -> bool:
+        """Whether inverted bottlenecks are among its families."""
+        return bool(_given(self.properties) or self.together)
+
+    def other_families(self, output: Literal["relu", "linear"]) -> list[_OtherSpec]:
+        """Every candidate of the other families. output: what residual candidates end with."""
+        return [
+            *(ResidualSpec(**values, output=output) for values in _crossed(self.residual)),
+            *(ConvNextSpec(**values) for values in _crossed(self.convnext)),
+            *(TransformerSpec(**values) for values in _crossed(self.transformer)),
+        ]
 
     def combinations(self) -> list[dict[str, Any]]:
         """Every combination, as arguments of `InvertedBottleneckSpec`; `reference` is not resolved yet."""
+        if not self.has_inverted_bottlenecks:
+            return []
         crossed = _given(self.properties)
         groups = [_given(group) for group in self.together] or [{}]
         return [
@@ -127,11 +190,17 @@ def _check(space: Space) -> None:
     """Raise ValueError, its text starting with the offending key."""
     if space.per_block < 0:
         raise ValueError(f"per_block is {space.per_block}, it must be at least 1, or 0 for all")
+    for table in ("residual", "convnext", "transformer"):
+        for key, values in _given(getattr(space, table)).items():
+            _check_values(f"{table}.{key}", values)
+    others = space.other_families("linear")
+    if not space.has_inverted_bottlenecks:
+        if not others:
+            raise ValueError("properties is missing, and so are residual, convnext and transformer")
+        return
     crossed, groups = _given(space.properties), [_given(group) for group in space.together]
     for key, values in crossed.items():
-        if not values:
-            raise ValueError(f"properties.{key} is empty, it needs at least one value")
-        _check_unique(f"properties.{key}", values)
+        _check_values(f"properties.{key}", values)
     _check_unique("together", groups)
     for key in encode(space.properties):
         named = [key in group for group in groups]
@@ -149,8 +218,22 @@ def resolve(values: dict[str, Any], activation: str, se: bool) -> dict[str, Any]
     return {key: own[key] if value == REFERENCE else value for key, value in values.items()}
 
 
-def _given(properties: Properties | Together) -> dict[str, Any]:
-    return {key: value for key, value in encode(properties).items() if value is not None}
+def _given(properties: object | None) -> dict[str, Any]:
+    plain = {} if properties is None else encode(properties)
+    return {key: value for key, value in plain.items() if value is not None}
+
+
+def _crossed(properties: object | None) -> list[dict[str, Any]]:
+    if properties is None:
+        return []
+    given = _given(properties)
+    return [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
+
+
+def _check_values(key: str, values: Sequence[Any]) -> None:
+    if not values:
+        raise ValueError(f"{key} is empty, it needs at least one value")
+    _check_unique(key, values)
 
 
 def _check_unique(key: str, values: Sequence[Any]) -> None:

@@ -1,0 +1,204 @@
+"""ConvNeXt layers as replacements of a block (Liu et al. 2022, figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.compress.blocks import ACTIVATIONS, check_properties, divisible, strides
+from hwnas.measurement import STRICT
+
+LAYER_SCALE = 1e-6
+ACTIVATIONS_WITH_GELU = ACTIVATIONS | {"gelu": nn.GELU}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNextSpec:
+    """One replacement of a block: a chain of ConvNeXt layers.
+
+    Attributes:
+        kernel: size of the depthwise convolution.
+        expand: hidden channels of a layer / its channels.
+        depth: number of layers.
+        width: factor on the channels inside of the block, which ends with its own width again.
+        activation: `gelu`, `relu`, `swish` or `hswish`.
+    """
+
+    __pydantic_config__ = STRICT
+    family: Literal["convnext"] = "convnext"
+    kernel: int
+    expand: int
+    depth: int
+    width: float
+    activation: Literal["gelu", "relu", "swish", "hswish"]
+
+    def __post_init__(self) -> None:
+        """Refuse what no network has; a file may say anything."""
+        check_properties(kernel=self.kernel, expand=self.expand, depth=self.depth, width=self.width)
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """As for `InvertedBottleneckSpec`."""
+        return self.family, self.activation
+
+    @property
+    def name(self) -> str:
+        """`convnext-k7-e4-d2-gelu-w1`."""
+        return f"convnext-k{self.kernel}-e{self.expand}-d{self.depth}-{self.activation}-w{self.width:g}"
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel. x: (B, C, H, W) → the same shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return y.permute(0, 3, 1, 2)
+
+
+class ConvNextLayer(nn.Module):
+    """x: (B, C, H, W) → the same shape"""
+
+    def __init__(self, spec: ConvNextSpec, channels: int) -> None:
+        super().__init__()
+        hidden = channels * spec.expand
+        self.depthwise = nn.Conv2d(channels, channels, spec.kernel, padding=spec.kernel // 2, groups=channels)
+        self.norm = ChannelNorm(channels, eps=1e-6)
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.activation = ACTIVATIONS_WITH_GELU[spec.activation]()
+        self.project = nn.Conv2d(hidden, channels, 1)
+        self.scale = nn.Parameter(torch.full((channels, 1, 1), LAYER_SCALE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.activation(self.expand(self.norm(self.depthwise(x)))))
+        return x + self.scale * y
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResamplePlan:
+    """Sets channels, and halves the map, rounded up, where the stride is 2."""
+
+    c_in: int
+    c_out: int
+    stride: int
+    rows: int
+    columns: int
+
+    @property
+    def kernel(self) -> int:
+        """As the stride; 3 where a kernel of 2 would drop the last row of an odd map."""
+        return 3 if self.stride == 2 and (self.rows % 2 or self.columns % 2) else self.stride
+
+    @property
+    def fan_in(self) -> int:
+        """Values that one output is made of."""
+        return self.c_in * self.kernel**2
+
+    @property
+    def pixels_out(self) -> int:
+        """Of the map that comes out."""
+        return -(-self.rows // self.stride) * -(-self.columns // self.stride)
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """MACs and parameters."""
+        weights = self.fan_in * self.c_out
+        return weights * self.pixels_out, weights + self.c_out + 2 * self.c_in
+
+
+class Resample(nn.Sequential):
+    """x: (B, C_in, H, W) → (B, C_out, ⌈H/stride⌉, ⌈W/stride⌉)
+
+    Its input is normalised, so that a random output has the bias as mean and the variance of the weights.
+    """
+
+    def __init__(self, plan: ResamplePlan) -> None:
+        self.fan_in = plan.fan_in
+        super().__init__(
+            ChannelNorm(plan.c_in, eps=1e-6),
+            nn.Conv2d(plan.c_in, plan.c_out, plan.kernel, plan.stride, padding=plan.kernel // 3),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPlan:
+    """How a candidate changes the map around its layers.
+
+    Attributes:
+        channels: of the layers.
+        before: what stands before each layer; None where nothing has to change.
+        pixels: of the map of each layer.
+        behind: what comes back to the block's channels.
+    """
+
+    channels: int
+    before: tuple[ResamplePlan | None, ...]
+    pixels: tuple[int, ...]
+    behind: ResamplePlan | None
+
+    @property
+    def cost(self) -> tuple[int, int]:
+        """MACs and parameters of everything but the layers."""
+        costs = [plan.cost for plan in (*self.before, self.behind) if plan is not None]
+        return sum(macs for macs, _ in costs), sum(params for _, params in costs)
+
+
+def plan_map(
+    name: str, depth: int, width: float, in_shape: Sequence[int], out_shape: Sequence[int]
+) -> MapPlan:
+    """The plan of a candidate with `depth` layers; arguments and errors as for `blocks.strides`."""
+    (c_in, rows, columns), c_out = in_shape, out_shape[0]
+    inner = c_out if width == 1 else divisible(c_out * width)
+    before: list[ResamplePlan | None] = []
+    pixels = []
+    for stride in strides(name, depth, in_shape, out_shape):
+        plan = ResamplePlan(c_in=c_in, c_out=inner, stride=stride, rows=rows, columns=columns)
+        before.append(plan if stride > 1 or c_in != inner else None)
+        c_in, rows, columns = inner, -(-rows // stride), -(-columns // stride)
+        pixels.append(rows * columns)
+    behind = ResamplePlan(c_in=inner, c_out=c_out, stride=1, rows=rows, columns=columns)
+    return MapPlan(
+        channels=inner,
+        before=tuple(before),
+        pixels=tuple(pixels),
+        behind=None if inner == c_out else behind,
+    )
+
+
+def build_convnext(spec: ConvNextSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Sequential:
+    """The untrained module of a candidate between maps (C, H, W); errors as for `blocks.plan`."""
+    plan = plan_map(spec.name, spec.depth, spec.width, in_shape, out_shape)
+    layers: list[nn.Module] = []
+    for before in plan.before:
+        layers += [] if before is None else [Resample(before)]
+        layers.append(ConvNextLayer(spec, plan.channels))
+    return nn.Sequential(*layers, *([] if plan.behind is None else [Resample(plan.behind)]))
+
+
+def convnext_cost(spec: ConvNextSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
+    """MACs and parameters in closed form; arguments and errors as for `build_convnext`."""
+    plan = plan_map(spec.name, spec.depth, spec.width, in_shape, out_shape)
+    channels, hidden = plan.channels, plan.channels * spec.expand
+    weights = channels * (spec.kernel**2 + 2 * hidden)
+    macs, params = plan.cost
+    return macs + weights * sum(plan.pixels), params + spec.depth * (weights + hidden + 5 * channels)
+
+
+@torch.no_grad()
+def match_resample(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    """As `blocks.match_output`: whatever sets the block's channels gets the teacher's statistics."""
+    for layer in module.children():
+        if isinstance(layer, Resample):
+            convolution = layer[1]
+            assert isinstance(convolution, nn.Conv2d)
+            if convolution.out_channels == len(mean):
+                nn.init.normal_(convolution.weight, std=layer.fan_in**-0.5)
+                convolution.weight.mul_(variance.sqrt()[:, None, None, None])
+                assert convolution.bias is not None
+                convolution.bias.copy_(mean)

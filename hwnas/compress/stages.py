@@ -1,0 +1,246 @@
+"""Where a network can be cut, why not elsewhere, and where it is cut by default."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from hwnas.errors import InputError, first_line
+
+Shape = tuple[int, ...]
+
+CONTAINERS = ("blocks", "stages", "features")
+PREFIXES = ("layer", "s")
+NAMED = 6  # modules in a reason
+MANY = 8  # stages; more of them are joined
+EQUAL_BLOCKS = 4  # of a network whose stages all keep the shape, as a transformer's
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutPoint:
+    """A module behind which exactly one tensor passes. shape: of that, without the batch dimension."""
+
+    name: str
+    shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obstacle:
+    """Why there are no more cuts inside of a module; its name is empty for the network itself."""
+
+    name: str
+    reason: str
+
+
+def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The output of a model for a random batch of two, and the batch.
+
+    Raises:
+        InputError: it cannot take such images, or gives something else than one tensor of numbers.
+    """
+    try:
+        x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            output = model(x)
+    except Exception as error:
+        raise InputError(
+            f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {first_line(error)}",
+            "choose a model for this input size",
+        ) from None
+    if not isinstance(output, Tensor):
+        raise InputError(
+            f"{type(model).__name__} gives a {type(output).__name__}, not one tensor",
+            "wrap it in a function that returns the logits",
+        )
+    if not output.isfinite().all():
+        raise InputError(
+            f"{type(model).__name__} gives NaN or infinite outputs",
+            "check its weights: they hold NaN, or are not those of this model",
+        )
+    return output, x
+
+
+def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
+    """Where a model is cut by default: behind each of its stages.
+
+    Stages are the children of `blocks`, `stages` or `features`, the modules `layer1` … or `s1` …, or the
+    children of a model that is itself a sequence. For a network of EfficientNet's form (a stem convolution
+    and seven stages) stage 0 belongs to the stem and the last two are one block. More than eight stages are
+    joined where the map keeps its size; where it always does, into four blocks of equal length. A network
+    without such names is cut where its map changes its size.
+
+    Args:
+        model: in eval mode, and taking images of `input_shape` (C, H, W).
+
+    Raises:
+        InputError: no such stages.
+    """
+    children = dict(model.named_children())
+    if isinstance(model, nn.Sequential):
+        return _joined(model, tuple(children)[:-1], input_shape)
+    for container in CONTAINERS:
+        stages = children.get(container)
+        if isinstance(stages, nn.Sequential) and len(stages) > 1:
+            names = [f"{container}.{name}" for name, _ in stages.named_children()]
+            if "conv_stem" in children and len(names) == 7:
+                return (*names[:5], names[6])
+            before = list(children)[: list(children).index(container)]
+            return _joined(model, (*before[-1:], *names), input_shape)
+    for prefix in PREFIXES:
+        names = [name for name in children if name.removeprefix(prefix).isdigit() and name.startswith(prefix)]
+        if len(names) > 1:
+            before = list(children)[: list(children).index(names[0])]
+            return (*before[-1:], *names)
+    points = distinct(cut_points(model, input_shape)[0], ())
+    cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
+    if len(cuts) < 2:
+        raise InputError(
+            f"{type(model).__name__} has no stages that can be found by name or by the size of its map",
+            f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}; "
+            "hwnas partition MODEL shows where it can be cut",
+        )
+    return cuts
+
+
+def cut_points(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[CutPoint], list[Obstacle]]:
+    """Every module behind which a network can be cut, in the order of execution, and what is in the way.
+
+    A place has the names of all modules that end there, the innermost first; modules that compute nothing
+    are not named.
+
+    Args:
+        model: in eval mode, and taking images of `input_shape` (C, H, W).
+    """
+    shapes = output_shapes(model, input_shape)
+    points: list[CutPoint] = []
+    obstacles: list[Obstacle] = []
+    for found in _explore(model, ""):
+        if isinstance(found, Obstacle):
+            obstacles.append(found)
+        elif found in shapes and not isinstance(model.get_submodule(found), nn.Identity):
+            points.append(CutPoint(name=found, shape=shapes[found]))
+    if points and points[-1].shape == shapes[""]:  # where the network ends there is nothing to be cut off
+        end = points.pop()
+        while points and points[-1].name.startswith(f"{end.name}."):
+            end = points.pop()
+    return points, obstacles
+
+
+def distinct(points: Sequence[CutPoint], cuts: Sequence[str]) -> list[CutPoint]:
+    """One point for each place: the one that a cut names, or the outermost module that ends there."""
+    kept: list[CutPoint] = []
+    for point in points:
+        if kept and kept[-1].name.startswith(f"{point.name}."):
+            if kept[-1].name in cuts:
+                continue
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+@torch.inference_mode()
+def output_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Shape]:
+    """What each module that is called once gives, where that is one tensor; "" is the model itself."""
+    calls: Counter[str] = Counter()
+    shapes: dict[str, Shape] = {}
+
+    def hook(name: str, output: object) -> None:
+        calls[name] += 1
+        if isinstance(output, Tensor):
+            shapes[name] = tuple(output.shape[1:])
+
+    handles = [
+        module.register_forward_hook(lambda _, __, output, name=name: hook(name, output))
+        for name, module in model.named_modules()
+    ]
+    try:
+        model(torch.zeros(2, *input_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: shape for name, shape in shapes.items() if calls[name] == 1}
+
+
+def defaults_of(module: nn.Module) -> dict[str, Any] | None:
+    """What optional arguments of forward() (attention masks) are while it is traced."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
+
+
+class _Shallow(fx.Tracer):
+    """Sees one module's own forward(); what that calls stays one node."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
+    """The modules inside of one, each behind what it holds itself, behind which a cut can stand."""
+    children = [child for _, child in module.named_children()]
+    if not children:
+        return
+    try:
+        graph = _Shallow().trace(module, concrete_args=defaults_of(module))
+    except Exception as error:
+        yield Obstacle(name=name, reason=f"its forward() cannot be traced: {first_line(error)}")
+        return
+    nodes = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
+    calls = Counter(node.target for node in nodes)
+    places = [node for node in nodes if _passing(node, nodes) == {node}]
+    for start, end in itertools.pairwise([nodes[0], *places[places.index(nodes[0]) + 1 :]] if places else []):
+        inside = nodes[nodes.index(start) + 1 : nodes.index(end)]
+        passed = [str(node.target) for node in inside if node.op == "call_module"]
+        real = [target for target in passed if not isinstance(module.get_submodule(target), nn.Identity)]
+        if real:
+            yield _skip(name, start, real, end)
+        if end.op == "call_module" and calls[end.target] == 1:
+            target = f"{name}.{end.target}" if name else str(end.target)
+            if end.all_input_nodes == [start]:
+                yield from _explore(module.get_submodule(str(end.target)), target)
+            yield target
+
+
+def _passing(node: fx.Node, nodes: Sequence[fx.Node]) -> set[fx.Node]:
+    """The values that are needed behind a node."""
+    seen = set(nodes[: nodes.index(node) + 1])
+    return {value for value in seen if any(user not in seen for user in value.users)}
+
+
+def _skip(name: str, start: fx.Node, passed: Sequence[str], end: fx.Node) -> Obstacle:
+    what = "its input" if start.op == "placeholder" else f"the output of {_label(start)}"
+    modules = ", ".join(passed) if len(passed) <= NAMED else f"{passed[0]}, …, {passed[-1]}"
+    return Obstacle(name=name, reason=f"{what} also goes around {modules}; they join in {_label(end)}")
+
+
+def _label(node: fx.Node) -> str:
+    return str(node.target) if node.op in ("call_module", "call_method") else node.name
+
+
+def _joined(model: nn.Module, names: Sequence[str], input_shape: Sequence[int]) -> tuple[str, ...]:
+    if len(names) <= MANY + 1:
+        return tuple(names)
+    shapes = output_shapes(model, input_shape)
+    points = [CutPoint(name=name, shape=shapes[name]) for name in names if name in shapes]
+    cuts = _by_size(points)
+    return cuts if len(cuts) >= 2 else tuple(names)
+
+
+def _by_size(points: Sequence[CutPoint]) -> tuple[str, ...]:
+    """The last point of each size of the map, of two maps at least; else of blocks of equal length."""
+    maps = [point for point in points if len(point.shape) == 3]
+    runs = [list(run) for _, run in itertools.groupby(maps, lambda point: point.shape[1:])]
+    if len(runs) > 1:
+        return tuple(run[-1].name for run in runs)
+    same = [list(run) for _, run in itertools.groupby(points, lambda point: point.shape)]
+    longest = max(same, key=len, default=[])
+    amount = min(EQUAL_BLOCKS, len(longest) - 1)
+    if amount < 1:
+        return ()
+    return tuple(longest[round(i * (len(longest) - 1) / amount)].name for i in range(amount + 1))

@@ -1,0 +1,241 @@
+"""Families of candidates: each fits where its shapes fit, costs what it says, starts at the right scale."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_part
+from hwnas.compress.blocks import InvertedBottleneckSpec, count
+from hwnas.compress.families import (
+    FamilySpec,
+    build_replacement,
+    match_output,
+    replacement_cost,
+)
+from hwnas.compress.families.convnext import ConvNextSpec
+from hwnas.compress.families.residual import ResidualSpec
+from hwnas.compress.families.transformer import TransformerSpec
+from hwnas.compress.partition import partition
+from hwnas.compress.report.drawing import Box, draw
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
+from hwnas.errors import InputError
+from hwnas.network import export_onnx, operators_of
+
+INVERTED = InvertedBottleneckSpec(
+    kernel=3, expand=2, depth=2, activation="relu", se=False, layer="depthwise", width=0.5
+)
+RESIDUAL = ResidualSpec(
+    layer="basic", kernel=3, depth=2, width=0.5, activation="relu", se=False, output="linear"
+)
+CONVNEXT = ConvNextSpec(kernel=5, expand=2, depth=2, width=0.5, activation="gelu")
+TRANSFORMER = TransformerSpec(depth=2, heads=2, head_channels=8, mlp=1.5, activation="gelu")
+ALL: tuple[FamilySpec, ...] = (INVERTED, RESIDUAL, CONVNEXT, TRANSFORMER)
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+MAPS: list[Shapes] = [
+    ((16, 8, 8), (24, 4, 4)),
+    ((16, 7, 5), (16, 7, 5)),
+    ((16, 7, 9), (32, 4, 5)),
+    ((8, 16, 16), (8, 4, 4)),
+]
+TOKENS: list[Shapes] = [((16, 24), (16, 24)), ((17, 24), (17, 24)), ((10, 24), (10, 32))]
+
+residuals = st.builds(
+    ResidualSpec,
+    layer=st.sampled_from(["basic", "bottleneck"]),
+    kernel=st.sampled_from([1, 3, 5]),
+    depth=st.integers(2, 3),
+    width=st.sampled_from([0.25, 0.5, 1.0, 1.5]),
+    activation=st.sampled_from(["relu", "swish", "hswish"]),
+    se=st.booleans(),
+    output=st.sampled_from(["relu", "linear"]),
+)
+convnexts = st.builds(
+    ConvNextSpec,
+    kernel=st.sampled_from([3, 5, 7]),
+    expand=st.integers(1, 4),
+    depth=st.integers(2, 3),
+    width=st.sampled_from([0.5, 1.0, 1.5]),
+    activation=st.sampled_from(["gelu", "relu"]),
+)
+transformers = st.builds(
+    TransformerSpec,
+    depth=st.integers(2, 3),
+    heads=st.integers(1, 4),
+    head_channels=st.sampled_from([8, 12]),
+    mlp=st.sampled_from([0.5, 1.3, 4.0]),
+    activation=st.sampled_from(["gelu", "relu", "swish"]),
+)
+
+
+def test_every_family_is_tested() -> None:
+    assert {type(spec) for spec in ALL} == set(get_args(FamilySpec))
+
+
+@given(st.one_of(residuals, convnexts, transformers), st.sampled_from(MAPS + TOKENS))
+def test_costs_in_closed_form_are_those_of_the_module(spec: FamilySpec, shapes: Shapes) -> None:
+    module = build_replacement(spec, *shapes)
+    assert replacement_cost(spec, *shapes) == count(module, shapes[0])
+    with torch.no_grad():
+        assert module.eval()(torch.randn(3, *shapes[0])).shape == (3, *shapes[1])
+
+
+@pytest.mark.parametrize(
+    ("spec", "shapes"),
+    list(itertools.product(ALL, MAPS + TOKENS)),
+    ids=lambda value: getattr(value, "family", None),
+)
+def test_a_graph_computes_what_the_module_does_and_no_shapes(spec: FamilySpec, shapes: Shapes) -> None:
+    import onnxruntime as ort
+
+    module = build_replacement(spec, *shapes).eval()
+    content = export_onnx(module, (1, *shapes[0]))
+    assert not {"Shape", "Gather", "Where", "Expand", "Mod"} & set(operators_of(content))
+    x = torch.randn(1, *shapes[0])
+    got = ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"input": x.numpy()})[0]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(got), module(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
+@pytest.mark.parametrize("shapes", [((16, 8, 8), (24, 4, 4)), ((17, 24), (17, 32))], ids=["map", "tokens"])
+def test_a_fresh_candidate_has_the_teachers_scale(spec: FamilySpec, shapes: Shapes) -> None:
+    module = build_replacement(spec, *shapes)
+    channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
+    mean, variance = torch.linspace(-40, 40, channels), torch.linspace(1e-4, 25, channels)
+    match_output(module, spec, mean, variance)
+    y = module.train()(torch.randn(64, *shapes[0])).detach()
+    if len(shapes[1]) == 2:
+        y = y[:, 1:]  # the class token has no normalisation behind it
+    rows = y.movedim(1 if y.ndim == 4 else 2, -1).reshape(-1, channels)
+    torch.testing.assert_close(rows.mean(0), mean, rtol=0.1, atol=3.0)
+    ratio = rows.var(0) / variance
+    assert bool(((ratio > 0.3) & (ratio < 3)).all())
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
+def test_every_weight_learns(spec: FamilySpec) -> None:
+    for shapes in (MAPS[0], TOKENS[1]):
+        module = build_replacement(spec, *shapes).train()
+        optimizer = torch.optim.SGD(module.parameters(), 1e-2)
+        channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
+        match_output(module, spec, torch.zeros(channels), torch.ones(channels))
+        x, target = torch.randn(8, *shapes[0]), torch.randn(8, *shapes[1])
+        for _ in range(3):
+            optimizer.zero_grad()
+            (module(x) - target).square().mean().backward()
+            optimizer.step()
+        silent = [
+            name
+            for name, parameter in module.named_parameters()
+            if parameter.grad is None or not parameter.grad.any()
+        ]
+        assert silent == []
+
+
+@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
+def test_shapes_that_do_not_fit_are_told(spec: FamilySpec) -> None:
+    with pytest.raises(InputError, match=r"cannot turn a map of \(32, 32\) into \(4, 4\)"):
+        build_replacement(spec, (8, 32, 32), (8, 4, 4))
+    with pytest.raises(InputError) as error:
+        build_replacement(spec, (17, 8), (5, 8))
+    assert spec.name in error.value.cause
+    assert error.value.fix
+
+
+@pytest.mark.parametrize("spec", [INVERTED, RESIDUAL, CONVNEXT], ids=lambda spec: spec.family)
+def test_tokens_of_no_square_are_for_transformers(spec: FamilySpec) -> None:
+    with pytest.raises(InputError) as error:
+        replacement_cost(spec, (24, 8), (24, 8))
+    assert "--space transformer" in error.value.fix
+    assert replacement_cost(TRANSFORMER, (24, 8), (24, 8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "names"),
+    [
+        (TransformerSpec, {"heads": 0}, "heads"),
+        (TransformerSpec, {"head_channels": 2}, "head_channels"),
+        (TransformerSpec, {"mlp": 0.0}, "mlp"),
+        (TransformerSpec, {"depth": 0}, "depth"),
+        (ConvNextSpec, {"kernel": 4}, "kernel"),
+        (ConvNextSpec, {"expand": 17}, "expand"),
+        (ResidualSpec, {"width": 0.0}, "width"),
+    ],
+)
+def test_what_no_network_has_is_refused(kind: type, changed: dict[str, float], names: str) -> None:
+    good = {type(spec): spec for spec in ALL}[kind]
+    with pytest.raises(ValueError, match=f"^{names} is"):
+        kind(**(vars(good) | changed))
+
+
+def test_a_residual_candidate_ends_as_its_block_does() -> None:
+    resnet = partition(timm.create_model("resnet10t", num_classes=4).eval(), (3, 64, 64))
+    linear = partition(timm.create_model("mobilenetv2_035", num_classes=4).eval(), (3, 64, 64))
+    space = load_space("residual")
+    for parts, output in ((resnet, "relu"), (linear, "linear")):
+        specs = [c.spec for c in find_candidates(parts, space, 3) if c.spec.family == "residual"]
+        assert specs
+        for spec in specs:
+            assert isinstance(spec, ResidualSpec)
+            assert spec.output == output
+
+
+def test_every_family_stands_in_every_stage_of_a_network_and_of_a_transformer() -> None:
+    models: list[tuple[nn.Module, list[str]]] = [
+        (timm.create_model("resnet10t", num_classes=4), ["maxpool", "layer1", "layer2", "layer3", "layer4"]),
+        (
+            timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=64),
+            ["norm_pre", "blocks.3", "blocks.11"],
+        ),
+    ]
+    for model, cuts in models:
+        parts = partition(model.eval(), (3, 64, 64), cuts)
+        candidates = [
+            c for c in find_candidates(parts, load_space("mixed"), 18) if c.spec.family != "variant"
+        ]
+        for block in range(1, parts.block_count + 1):
+            assert {c.spec.family for c in candidates if c.part == block} == {
+                "inverted-bottleneck",
+                "residual",
+                "convnext",
+                "transformer",
+            }
+        x = torch.randn(2, 3, 64, 64)
+        one = {c.part: c for c in candidates[:: max(1, len(candidates) // 9)]}
+        modules = [build_part(parts, n, one[n].spec if n in one else None) for n in range(len(parts.modules))]
+        with torch.no_grad():
+            assert nn.Sequential(*modules).eval()(x).shape == (2, 4)
+
+
+def test_architectures_keep_their_families(tmp_path: Path) -> None:
+    path = tmp_path / "architecture.json"
+    spec = ArchitectureSpec(
+        reference=ReferenceSpec(source="timm", name="resnet18", classes=4),
+        cuts=("a",),
+        input_shape=(3, 8, 8),
+        parts=(None, *ALL, None),
+        mean=(0.5,),
+        std=(0.5,),
+    )
+    spec.save(path)
+    assert ArchitectureSpec.read(path) == spec
+
+
+def test_every_family_is_drawn_with_a_bar_a_layer() -> None:
+    boxes = [Box(spec=spec, macs=1000) for spec in (None, *ALL)]
+    svg = draw(["stem", "block1", "block2", "block3", "block4"], [("network", boxes)])
+    bars = [rect for rect in svg.iter("rect") if "rx" in rect.attrib]
+    assert len(bars) == 1 + sum(spec.depth for spec in ALL)
+    texts = {text.text for text in svg.iter("text")}
+    assert {spec.name for spec in ALL} <= texts

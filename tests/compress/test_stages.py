@@ -1,0 +1,183 @@
+"""Where networks can be cut, why not elsewhere, and where they are cut by default."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny import run_hwnas
+from torch import Tensor, nn
+from workplace.branches import Branches
+from workplace.tinynet import Tiny
+
+from hwnas.compress.models import open_model
+from hwnas.compress.partition import partition
+from hwnas.compress.reference import find_reference, load_weights
+from hwnas.compress.stages import cut_points, distinct, stage_cuts
+from hwnas.errors import InputError
+
+
+def names(model: nn.Module, size: int) -> list[str]:
+    return [point.name for point in cut_points(model.eval(), (3, size, size))[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet10t", 64), ("mobilenetv2_035", 64), ("convnext_atto", 64), ("", 32)]
+)
+def test_every_place_that_is_named_can_be_cut(name: str, size: int) -> None:
+    model = (timm.create_model(name, num_classes=5) if name else Branches()).eval()
+    points, _ = cut_points(model, (3, size, size))
+    shapes = {point.name: point.shape for point in points}
+    chosen = [point.name for point in distinct(points, ())]
+    parts = partition(model, (3, size, size), chosen)
+    assert parts.max_abs_difference <= 1e-5
+    assert list(parts.shapes[1:-1]) == [shapes[cut] for cut in parts.cuts]
+
+
+def test_no_place_is_left_out() -> None:
+    """Behind every other module the partition refuses to cut."""
+    model = Branches().eval()
+    possible = set(names(model, 32))
+    modules = [name for name, module in model.named_modules() if name and not isinstance(module, nn.Identity)]
+    refused = 0
+    for name in set(modules) - possible - {"classify"}:
+        with pytest.raises(InputError):
+            partition(model, (3, 32, 32), ["entry", name] if name.startswith("fork") else [name, "classify"])
+        refused += 1
+    assert refused > 20
+
+
+def test_what_is_in_the_way_is_told() -> None:
+    _, obstacles = cut_points(Branches().eval(), (3, 32, 32))
+    told = {(obstacle.name, obstacle.reason) for obstacle in obstacles}
+    assert ("", "the output of down1 also goes around fork3, fork4; they join in cat") in told
+    assert ("fork1", "its input also goes around enter, deep, short, middle, mix; they join in add_1") in told
+    assert not any(name.startswith("fork4.") for name, _ in told)
+
+
+def test_a_module_that_cannot_be_traced_is_told_and_stays_whole() -> None:
+    class Moody(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x) if float(x.sum()) > 0 else x
+            return y
+
+    model = Tiny()
+    model.stages.append(Moody())
+    points, obstacles = cut_points(model.eval(), (3, 32, 32))
+    assert "stages.2" in {point.name for point in points}
+    assert "stages.2.inner" not in {point.name for point in points}
+    (reason,) = (obstacle.reason for obstacle in obstacles if obstacle.name == "stages.2")
+    assert "cannot be traced" in reason
+    assert partition(model, (3, 32, 32)).cuts[-1] == "stages.2"
+
+
+def test_modules_that_end_at_one_place_are_one_place() -> None:
+    points, _ = cut_points(timm.create_model("resnet18").eval(), (3, 64, 64))
+    outer = [point.name for point in distinct(points, ())]
+    assert "layer1" in outer
+    assert "layer1.1" not in outer
+    inner = [point.name for point in distinct(points, ("layer1.1",))]
+    assert "layer1.1" in inner
+    assert "layer1" not in inner
+    assert len(inner) == len(outer)
+    assert "fc" not in outer  # behind it there is nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "cuts"),
+    [
+        ("vit_tiny_patch16_224", ("norm_pre", "blocks.2", "blocks.5", "blocks.8", "blocks.11")),
+        ("ghostnet_100", ("blocks.0", "blocks.2", "blocks.4", "blocks.6", "blocks.9")),
+    ],
+)
+def test_many_stages_are_joined(name: str, cuts: tuple[str, ...]) -> None:
+    model = timm.create_model(name).eval()
+    assert stage_cuts(model, (3, 224, 224)) == cuts
+
+
+def test_a_network_without_names_is_cut_where_its_map_changes() -> None:
+    assert stage_cuts(Branches().eval(), (3, 32, 32)) == ("fork2", "join", "fork6")
+
+
+@pytest.mark.parametrize("length", [3, 6, 13])
+def test_blocks_of_equal_length(length: int) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.Flatten(2))
+            self.turn = nn.Linear(16, 16)
+            self.mixers = nn.Sequential(*(nn.Linear(16, 16) for _ in range(length)))
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(8 * 16, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.head(self.mixers(self.turn(self.embed(x))))
+            return y
+
+    parts = partition(Tokens().eval(), (3, 32, 32))
+    assert parts.block_count == 4
+    assert set(parts.shapes[1:-1]) == {(8, 16)}
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_a_transformer_is_built_for_the_images(size: int, tmp_path: Path) -> None:
+    module, shape = open_model("vit_tiny_patch16_224", size, allow_code=False)
+    assert shape == (3, size, size)
+    with torch.no_grad():
+        assert module(torch.zeros(1, *shape)).shape == (1, 1000)
+    assert find_reference("vit_tiny_patch16_224", image_size=size).image_size == size
+    assert find_reference("vit_tiny_patch16_224", image_size=224).image_size is None
+    assert find_reference("resnet18", image_size=size).image_size is None
+
+    whole = timm.create_model("vit_tiny_patch16_224")
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    module.requires_grad_(False)
+    whole.requires_grad_(False)
+    load_weights(module, tmp_path / "w.safetensors")
+    patches = whole.pos_embed[:, 1:].unflatten(1, (14, 14))
+    assert torch.equal(module.pos_embed[:, 0], whole.pos_embed[:, 0])  # type: ignore[index]
+    found = module.pos_embed[:, 1:]  # type: ignore[index]
+    assert math.isclose(float(found.mean()), float(patches.mean()), abs_tol=2e-3)
+    assert found.shape == (1, (size // 16) ** 2, 192)
+    with pytest.raises(InputError, match="pos_embed has shape"):
+        broken = whole.state_dict() | {"pos_embed": torch.zeros(1, 30, 192)}
+        save_file(broken, tmp_path / "b.safetensors")
+        load_weights(module, tmp_path / "b.safetensors")
+
+
+def test_the_command_shows_cuts_places_and_reasons(workplace: Path) -> None:
+    done = run_hwnas(workplace, "partition", "branches:make")
+    assert done.returncode == 0, done.stderr
+    assert "block2" in done.stdout
+    assert "  fork1  (24, 16, 16)" in done.stdout
+    assert "the network: the output of down1 also goes around fork3, fork4; they join in cat" in done.stdout
+    done = run_hwnas(workplace, "partition", "branches:make", "--json", "--cut=entry,fork1,fork4")
+    assert done.returncode == 2
+    assert "inside a skip" in done.stderr
+    plain = json.loads(done.stdout)
+    assert plain["schema"] == "hwnas.partition/1"
+    assert plain["cuts"] is None
+    assert plain["parts"] == []
+    assert "fork2" in [place["name"] for place in plain["cut_points"]]
+    done = run_hwnas(workplace, "partition", "branches:make", "--json", "--cut=entry,fork1")
+    plain = json.loads(done.stdout)
+    assert [part["cut_behind"] for part in plain["parts"]] == ["entry", "fork1", None]
+    assert sum(part["params"] for part in plain["parts"]) == sum(p.numel() for p in Branches().parameters())
+
+
+def test_the_command_tells_what_is_no_network(workplace: Path) -> None:
+    done = run_hwnas(workplace, "partition", "resnet17")
+    assert done.returncode == 2
+    assert "did you mean" in done.stderr
+    done = run_hwnas(workplace, "partition", "vit_tiny_patch16_224", "--image-size=8")
+    assert done.returncode == 2
+    assert "fix:" in done.stderr
+    assert "Traceback" not in done.stderr

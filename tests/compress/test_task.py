@@ -1,0 +1,259 @@
+"""Tasks: their losses and metrics against independent computations, and whole runs that do not classify."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import pictures
+from safetensors.torch import load_file
+from shortest import LIBRARY, SEARCH
+from sklearn.metrics import jaccard_score
+from tiny import make_data, run_hwnas, run_job
+from torch import Tensor
+
+import hwnas
+from hwnas.compress.checkpoint import read_summary
+from hwnas.compress.data import load_data
+from hwnas.compress.progress import Progress
+from hwnas.compress.statistics import mean_score
+from hwnas.compress.task import (
+    CLASSIFICATION,
+    IGNORED,
+    REGRESSION,
+    SEGMENTATION,
+    check_output,
+    load_task,
+    mean_iou,
+)
+from hwnas.errors import InputError
+
+
+def test_mean_iou_is_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 4, 6, 6, generator=generator)
+    masks = torch.randint(0, 3, (20, 6, 6), generator=generator)
+    masks[:, 0] = IGNORED
+    masks[7] = 2
+    logits[7, 2] += 10  # one class alone, and all right
+    found = mean_iou(logits, masks)
+    for answer, mask, ratio in zip(logits.argmax(1), masks, found, strict=True):
+        counted = mask != IGNORED
+        expected = jaccard_score(mask[counted], answer[counted], average="macro")
+        assert float(ratio) == pytest.approx(expected)
+    assert found[7] == 1
+
+
+def test_logits_of_another_size_are_compared_at_the_size_of_the_mask() -> None:
+    logits = torch.randn(2, 3, 4, 4)
+    masks = torch.randint(0, 3, (2, 8, 8))
+    large = torch.nn.functional.interpolate(logits, scale_factor=2, mode="bilinear")
+    assert torch.equal(mean_iou(logits, masks), mean_iou(large, masks))
+    assert float(SEGMENTATION.loss(logits, masks)) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(large, masks)), rel=1e-5
+    )
+
+
+def test_regression_takes_one_value_an_image_with_or_without_a_dimension() -> None:
+    output, targets = torch.randn(7, 1), torch.randn(7)
+    assert torch.equal(REGRESSION.score(output, targets), (output[:, 0] - targets).abs())
+    assert torch.equal(REGRESSION.loss(output, targets), REGRESSION.loss(output, targets[:, None]))
+    assert float(REGRESSION.distill(output, output)) == 0
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, SEGMENTATION, REGRESSION], ids=lambda task: task.name)
+def test_a_network_agrees_with_itself(task: Any) -> None:
+    output = torch.randn((5, 3, 4, 4)[: task.ranks[0]])
+    agreement = task.agreement(output, output).double()
+    assert agreement.shape == (5,)
+    assert bool((agreement == (1 if task.agreement_metric.higher_is_better else 0)).all())
+    assert float(task.distill(output, output)) <= float(task.distill(output.flip(0), output))
+
+
+def test_an_interval_of_figures_is_the_normal_one() -> None:
+    scores = torch.randn(3000, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    interval = mean_score(scores)
+    half = 1.96 * float(scores.std()) / np.sqrt(len(scores))
+    assert interval.value == pytest.approx(float(scores.mean()), abs=1e-6)
+    assert interval.low == pytest.approx(interval.value - half, abs=6e-3)
+    assert interval.high == pytest.approx(interval.value + half, abs=6e-3)
+
+
+@pytest.mark.parametrize(
+    ("task", "shape", "cause"),
+    [
+        (
+            CLASSIFICATION,
+            (2, 10, 4, 4),
+            r"does not give logits \(B, classes\), it gives shape \(2, 10, 4, 4\)",
+        ),
+        (CLASSIFICATION, (2, 7), "tells 7 classes apart, noise has 10"),
+        (SEGMENTATION, (2, 10), r"does not give logits \(B, classes, h, w\)"),
+    ],
+)
+def test_outputs_that_do_not_fit_are_told(task: Any, shape: tuple[int, ...], cause: str) -> None:
+    data = make_data()
+    with pytest.raises(InputError, match=cause) as error:
+        check_output(task, torch.zeros(shape), data, "net")
+    assert error.value.fix
+
+
+def test_masks_for_values_are_told(workplace: Path) -> None:
+    data = load_data("inkmap:masks")
+    with pytest.raises(InputError, match="1024 targets"):
+        check_output(REGRESSION, torch.zeros(2, 5), data, "net")
+    with pytest.raises(InputError, match="do not fit values"):
+        flat = replace(data, train=replace(data.train, labels=torch.zeros(len(data.train), 5, 2)))
+        check_output(replace(REGRESSION, outputs=lambda data: None), torch.zeros(2, 5), flat, "net")
+    with pytest.raises(InputError, match="do not fit logits"):
+        check_output(SEGMENTATION, torch.zeros(2, 5, 8, 8), load_data("inkmap:centres"), "net")
+
+
+def test_tasks_are_found_by_name(workplace: Path) -> None:
+    assert load_task("regression") is REGRESSION
+    assert load_task("inkmap:OWN").name == "finding the ink"
+    with pytest.raises(InputError, match="unknown task 'segmentatoin'") as error:
+        load_task("segmentatoin")
+    assert "did you mean segmentation" in error.value.fix
+    with pytest.raises(InputError, match="inkmap:CLASSES is a int, not a task"):
+        load_task("inkmap:CLASSES")
+    with pytest.raises(InputError, match="cannot import inkmap:NONE"):
+        load_task("inkmap:NONE")
+
+
+def test_data_of_ones_own_are_checked(workplace: Path) -> None:
+    data = load_data("inkmap:centres")
+    assert data.name == "inkmap:centres"
+    assert data.hash != load_data("inkmap:masks").hash
+    assert load_data("inkmap:centres", 32).hash == data.hash
+    with pytest.raises(InputError, match="makes images of 32 × 32 pixels"):
+        load_data("inkmap:centres", 64)
+    with pytest.raises(InputError, match=r"gave a int, not a hwnas\.Data"):
+        load_data("inkmap:no_data")
+    with pytest.raises(InputError, match="train has 1258 images and 1257 labels"):
+        load_data("inkmap:unequal")
+    with pytest.raises(InputError, match="failed: RuntimeError: never called"):
+        load_data("inkmap:median_error")
+
+
+def broken(**changed: Any) -> hwnas.Data:
+    data = make_data()
+    return replace(data, **{key: value(data) if callable(value) else value for key, value in changed.items()})
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ({"test": lambda data: replace(data.test, labels=None)}, "some parts have labels, test has none"),
+        ({"class_names": ("0", "1")}, "from 0 to 1 as class_names say"),
+        ({"class_names": ()}, "do not move with their image"),
+        ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
+        ({"val": lambda data: replace(data.val, pixels=data.val.pixels.float())}, "must be uint8"),
+        ({"val": lambda data: replace(data.val, pixels=data.val.pixels[:, :, :8])}, "another size"),
+    ],
+)
+def test_what_is_wrong_with_data_of_ones_own_is_named(
+    changed: dict[str, Any], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+    from types import ModuleType
+
+    module = ModuleType("brokendata")
+    monkeypatch.setattr(module, "make", lambda: broken(**changed), raising=False)
+    monkeypatch.setitem(sys.modules, "brokendata", module)
+    with pytest.raises(InputError, match=cause) as error:
+        load_data("brokendata:make")
+    assert "docs/data.md" in error.value.fix
+
+
+class Heard(Progress):
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def run(place: Path, out: str, said: list[str] | None = None, quality: Any = "loss", **changed: Any) -> Any:
+    library = replace(
+        LIBRARY,
+        **({"train_epochs": 2, "steps": 8, "batch_size": 64, "per_block": 2, "image_size": 0} | changed),
+    )
+    search = replace(SEARCH, finetune_epochs=1, quality=quality)
+    heard = Heard([] if said is None else said)
+    return run_job(library, search, place / out, "hwnas compress …", heard, allow_code=True)
+
+
+def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Path) -> None:
+    job: dict[str, Any] = {"model": "inkmap:mapper", "task": "segmentation"}
+    result = run(workplace, "run", data="inkmap:masks", **(job | {"train_epochs": 6}))
+    (checkpoint,) = result["checkpoints"]
+    assert checkpoint["metric"]["name"] == "mean IoU"
+    assert result["reference"]["accuracy"]["value"] > 0.25  # without training it is 0.02
+    module = hwnas.load(checkpoint["path"], allow_code=True)
+    data = load_data("inkmap:masks")
+    with torch.no_grad():
+        output: Tensor = module(data.normalize(data.test.pixels))
+    assert output.shape == (len(data.test), 11, 16, 16)
+    scores = mean_iou(output, data.test.labels)  # type: ignore[arg-type]
+    assert float(scores.mean()) == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-4)
+    card = (Path(checkpoint["path"]) / "README.md").read_text()
+    assert "| mean IoU | " in card
+    assert "- Mean IoU on the test part of `inkmap:masks`" in card
+    assert "- Agreement of pixels: " in card
+    assert "accura" not in card
+
+    pictures(workplace / "photos", "2021", "2022", count=15)
+    said: list[str] = []
+    again: dict[str, Any] = {"model": "run/reference", "weights": "given", "task": "segmentation"}
+    unlabelled = run(workplace, "other", said, data="folder:photos", image_size=32, batch_size=16, **again)
+    (checkpoint,) = unlabelled["checkpoints"]
+    assert "folder:photos has classes, which are no targets of segmentation: it serves without labels" in said
+    assert checkpoint["accuracy"] is None
+    assert 0 <= checkpoint["agreement"]["value"] <= 1
+    assert load_file(workplace / "other/reference/model.safetensors").keys()
+    assert "not known (no labels)" in (Path(checkpoint["path"]) / "README.md").read_text()
+
+
+def test_a_regression_goes_all_the_way(workplace: Path) -> None:
+    job: dict[str, Any] = {"model": "inkmap:finder", "data": "inkmap:centres", "task": "regression"}
+    with pytest.raises(InputError, match="the predictor expects a share of right answers") as error:
+        run(workplace, "refused", quality="predictor", **job)
+    assert "--quality loss" in error.value.fix
+    assert not (workplace / "refused").exists()
+    result = run(workplace, "run", model="inkmap:finder", data="inkmap:centres", task="inkmap:OWN")
+    (checkpoint,) = result["checkpoints"]
+    summary = read_summary(Path(checkpoint["path"]))
+    assert summary.task == "finding the ink"
+    assert summary.metric == REGRESSION.metric
+    data = load_data("inkmap:centres")
+    assert data.test.labels is not None
+    known = (data.test.labels - data.test.labels.mean(0)).abs().mean()
+    assert summary.accuracy_reference is not None
+    assert summary.accuracy_reference.value < 5 * float(known)
+    card = (Path(checkpoint["path"]) / "README.md").read_text()
+    assert "| mean absolute error | " in card
+    assert "- Mean absolute difference to the reference: " in card
+
+
+def test_the_command_line_says_what_the_task_is_measured_by(workplace: Path) -> None:
+    arguments = [
+        "compress", "inkmap:finder", "--task=regression", "--data=inkmap:centres", "--device=steady.toml",
+        "--preset=quick", "--weights=none", "--candidates=1", "--train-epochs=1", "--epochs=1", "--steps=2",
+        "--population=4", "--generations=1", "--finetune-epochs=1", "--threads=1",
+        "--batch-size=256", "--out=out",
+    ]  # fmt: skip
+    done = run_hwnas(workplace, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "reference: inkmap:finder, mean absolute error 0." in done.stderr
+    assert "mean absolute error 0." in done.stdout
+    assert ", mean absolute difference to the reference" in done.stdout
+    done = run_hwnas(workplace, *arguments, "--task=classification", "--out=other")
+    assert done.returncode == 2
+    assert "inkmap:centres has labels, but no names of classes" in done.stderr
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
