@@ -16,6 +16,7 @@ from torch import nn
 from hwnas.compress.distill import DistillSettings
 from hwnas.compress.library import Library
 from hwnas.compress.memory import is_out_of_memory, with_batches_of
+from hwnas.compress.space import Candidate
 
 LIMITED = """
 import importlib, json, resource, sys
@@ -66,11 +67,13 @@ def distilled(folder: Path, gigabytes_an_image: float) -> tuple[Path, str]:
     return folder / "out", done.stderr
 
 
-def others(run: Path, name: str) -> dict[str, str]:
+def others(run: Path, hungry: Candidate) -> dict[str, str]:
+    """Files and rows of all candidates but one."""
+    own = {f"library/blocks/{hungry.name}.{suffix}" for suffix in ("safetensors", "onnx")}
+    own.add(f"row {hungry.part} {hungry.choice}")
+    found = snapshot(run)
     return {
-        key: value
-        for key, value in snapshot(run).items()
-        if (key.startswith("library/") or key.startswith("row ")) and name not in key + value
+        key: value for key, value in found.items() if key.startswith(("library/", "row ")) and key not in own
     }
 
 
@@ -83,9 +86,8 @@ def test_a_candidate_that_does_not_fit_is_trained_in_smaller_batches(place: Plac
     assert all(entry.state == "done" for entry in (first, *rest))
     assert f"{first.candidate.name} needs too much memory; batches of 128 are tried" in said
     assert "batches of 64" not in said
-    name = first.candidate.name
-    assert len(others(run, name)) == 2 * len(rest) + len(rest)
-    assert others(run, name) == others(place.whole, name)
+    assert len(others(run, first.candidate)) == 2 * len(rest) + len(rest)
+    assert others(run, first.candidate) == others(place.whole, first.candidate)
 
 
 @pytest.mark.parametrize(("fits", "state"), [(128, "done"), (0, "failed")])
@@ -116,7 +118,7 @@ def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_a
     assert f"{name} needs too much memory; batches of 128 are tried" in said.said
     with Library(copy / "library") as library:
         assert [entry.state for entry in library.entries()] == [state] + ["done"] * len(rest)
-    assert others(copy, name) == others(place.whole, name)
+    assert others(copy, first.candidate) == others(place.whole, first.candidate)
 
 
 @pytest.mark.faults
@@ -127,8 +129,7 @@ def test_a_candidate_that_never_fits_has_failed_and_the_run_goes_on(place: Place
     assert (first.state, first.reason) == ("failed", "out of memory, even in batches of 8")
     assert all(entry.state == "done" for entry in rest)
     assert f"{first.candidate.name} failed and is left out" in said
-    name = first.candidate.name
-    assert others(run, name) == others(place.whole, name)
+    assert others(run, first.candidate) == others(place.whole, first.candidate)
 
 
 def test_smaller_batches_see_as_many_images() -> None:
