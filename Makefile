@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BASELINE ?= HEAD~1
 
-.PHONY: demo test test-slow lint bench check-latency clean
+.PHONY: demo test test-slow faults lint bench check-latency clean
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
@@ -27,6 +27,9 @@ test: .venv/.dev
 
 test-slow: .venv/.dev
 	$(BIN)/pytest -m slow
+
+faults: .venv/.dev
+	$(BIN)/pytest -m "not hardware" tests/faults
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check hwnas tests benchmarks

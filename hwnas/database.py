@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +19,23 @@ class Database:
         tables: SQL that makes what is not there yet.
         version: of the format; a file of another one is refused.
         loss: what moving a damaged file away costs the user, as the end of a sentence.
+        functions: that its SQL may call, by name.
+        triggers: SQL of temporary triggers, which hold as long as the file is open.
 
     Raises:
         RunDirectoryError: from any method: damaged, not writable, or of another version.
     """
 
-    def __init__(self, path: Path, *, tables: str, version: int, loss: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: str,
+        version: int,
+        loss: str,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        triggers: str = "",
+    ) -> None:
         self.path = path
         self.loss = loss
         with self._explained():
@@ -34,6 +45,10 @@ class Database:
         self._connection.text_factory = lambda text: text.decode(errors="replace")
         try:
             self._create(tables, version)
+            for name, function in (functions or {}).items():
+                self._connection.create_function(name, -1, function, deterministic=True)
+            with self._explained():
+                self._connection.executescript(triggers)
         except BaseException:
             self._connection.close()
             raise

@@ -71,7 +71,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Parse a TOML file. Raises InputError where it cannot be read or parsed."""
     try:
         return tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}", f"correct {path}") from None
 
 
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file. Raises InputError where it cannot be read or parsed."""
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}", f"restore {path} or make it again") from None
 
 
@@ -106,6 +106,26 @@ def check_schema(data: Any, expected: str, source: str | os.PathLike[str]) -> di
             "use the hwnas version that wrote it, or make it again",
         )
     return {key: value for key, value in data.items() if key != "schema"}
+
+
+def signed(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data with its own SHA-256 under the key `sha256`."""
+    return {**data, "sha256": sha256_of_plain(json.loads(json.dumps(data)))}
+
+
+def check_signature(data: dict[str, Any], source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Strip and check what `signed` added.
+
+    Raises:
+        InputError: the data are not those that were written.
+    """
+    plain = {key: value for key, value in data.items() if key != "sha256"}
+    if sha256_of_plain(plain) != data.get("sha256"):
+        raise InputError(
+            f"{source} is damaged or was changed by hand: sha256 is not that of its content",
+            f"restore {source} or make it again",
+        )
+    return plain
 
 
 @contextmanager
@@ -178,6 +198,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 def safe_name(text: str) -> str:
     """Any text as the name of one file or folder: readable, and never a path of its own."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".")[:80] or "_"
+
+
+def is_one_name(text: str) -> bool:
+    """Whether a text names one visible file or folder, and leads nowhere else."""
+    return not text.startswith(".") and not set(text) & set("/\\\0") and len(os.fsencode(text)) <= 255
 
 
 def sha256(content: bytes) -> str:

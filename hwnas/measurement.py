@@ -72,6 +72,8 @@ class Fingerprint:
 class Conditions:
     """What changes from run to run and is recorded beside a measurement; None is unknown.
 
+    A sensor that answers NaN or infinity is left out.
+
     Attributes:
         clocks_mhz: current frequency by clock domain.
         temperatures_c: degrees Celsius by sensor.
@@ -92,6 +94,13 @@ class Conditions:
     limits: tuple[str, ...] = ()
     other_processes: int | None = None
     governor: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("clocks_mhz", "temperatures_c", "power_w"):
+            known = {name: value for name, value in getattr(self, key).items() if math.isfinite(value)}
+            object.__setattr__(self, key, known)
+        if self.load is not None and not math.isfinite(self.load):
+            object.__setattr__(self, "load", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +244,8 @@ class Measurement:
             raise InputError(
                 "a measurement with a latency that is not above zero", "measure the network again"
             )
+        if not all(math.isfinite(value) for value in self.metrics.values()):
+            raise InputError("a measurement with a metric that is not finite", "measure the network again")
         if self.anchor_ms and len(self.anchor_ms) != len(self.repeats_ms):
             raise InputError("a measurement whose anchor misses a repeat", "measure the network again")
 

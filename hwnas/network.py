@@ -272,6 +272,26 @@ def operators_of(content: bytes) -> tuple[str, ...]:
     return tuple(sorted(kinds(onnx.load_model_from_string(content).graph)))
 
 
+def has_external_data(content: bytes) -> bool:
+    """Whether a serialised ONNX model keeps weights in other files; what is no model does not."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import uses_external_data
+
+    def uses(graph: onnx.GraphProto) -> bool:
+        tensors = [*graph.initializer]
+        inner = []
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            tensors += [attribute.t, *attribute.tensors]
+            inner += [attribute.g, *attribute.graphs]
+        return any(map(uses_external_data, tensors)) or any(map(uses, inner))
+
+    try:
+        return uses(onnx.load_model_from_string(content).graph)
+    except DecodeError:
+        return False
+
+
 _GRAPH_FIELD = 7  # ModelProto.graph
 
 

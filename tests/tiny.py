@@ -52,7 +52,7 @@ def furnish(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady-device\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
-        "functional = steady_device:Functional\n"
+        "functional = steady_device:Functional\nliar = steady_device:Liar\n"
     )
     for device in ("modelled", "functional"):
         (folder / f"{device}.toml").write_text(
@@ -87,24 +87,44 @@ def compress_arguments(out: str, *more: str, **changed: object) -> list[str]:
     return ["compress", MODEL, *(f"--{key}={value}" for key, value in options.items()), *more]
 
 
-def run_python(
-    folder: Path, arguments: Sequence[str], **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """A fresh process in a furnished folder, with places of its own and without network."""
-    places = {
+def places(folder: Path) -> dict[str, str]:
+    """The environment of a process in a furnished folder: places of its own, and no network."""
+    return os.environ | {
         "PYTHONPATH": str(folder),
         "HWNAS_HOME": str(folder / "home"),
         "HWNAS_CONFIG": str(folder / "config"),
         "HWNAS_CACHE": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
     }
+
+
+def run_command(folder: Path, command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    """Any command in a furnished folder."""
     return subprocess.run(
-        [sys.executable, *arguments],
+        command,
         cwd=folder,
-        env=os.environ | places | environment,
+        env=places(folder) | environment,
         capture_output=True,
         text=True,
         timeout=300,
+    )
+
+
+def run_python(
+    folder: Path, arguments: Sequence[str], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A fresh process in a furnished folder, with places of its own and without network."""
+    return run_command(folder, [sys.executable, *arguments], **environment)
+
+
+def start_python(folder: Path, arguments: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
+    """The same, going on beside the test; what it says is lost."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=places(folder) | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

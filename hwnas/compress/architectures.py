@@ -13,7 +13,17 @@ from hwnas.compress.library import Entry
 from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, encode, read_bytes, read_json, sha256, write_json
+from hwnas.files import (
+    check_schema,
+    check_signature,
+    decode,
+    encode,
+    read_bytes,
+    read_json,
+    sha256,
+    signed,
+    write_json,
+)
 from hwnas.measurement import STRICT, Interval
 
 SCHEMA = "hwnas.finetuned/1"
@@ -98,7 +108,7 @@ class Architectures:
             agreement=agreement,
             weights_sha256=sha256(read_bytes(weights)),
         )
-        write_json(weights.with_suffix(".json"), {"schema": SCHEMA, **encode(found)})
+        write_json(weights.with_suffix(".json"), {"schema": SCHEMA, **signed(encode(found))})
         return found
 
     def load(self, network: Finetuned, module: nn.Module) -> nn.Module:
@@ -148,7 +158,9 @@ class Architectures:
 
     def _read(self, path: Path) -> Finetuned | None:
         try:
-            found = decode(Finetuned, check_schema(read_json(path), SCHEMA, path), path)
+            found = decode(
+                Finetuned, check_signature(check_schema(read_json(path), SCHEMA, path), path), path
+            )
         except InputError:
             return None
         weights = path.with_suffix(".safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from hwnas.files import (
     read_bytes,
     read_json,
     sha256,
+    sha256_of_plain,
     write_bytes,
     write_json,
 )
@@ -31,6 +33,8 @@ from hwnas.network import Network
 from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
+OWN = "summary and measurement"
+"""Under which `measurement.json` has the hash of what else it says, in canonical JSON."""
 SUMMARY_SCHEMA = "hwnas.checkpoint/2"
 
 
@@ -105,15 +109,10 @@ def write_checkpoint(
         save_module(module, folder / "model.safetensors")
         architecture.save(folder / "architecture.json")
         write_bytes(folder / "model.onnx", network.onnx())
-        write_json(
-            folder / "measurement.json",
-            {
-                "schema": SUMMARY_SCHEMA,
-                "summary": encode(summary),
-                "sha256": {name: sha256(read_bytes(folder / name)) for name in HASHED},
-                "measurement": measurement.to_json(),
-            },
-        )
+        record = {"summary": encode(summary), "measurement": measurement.to_json()}
+        hashes = {name: sha256(read_bytes(folder / name)) for name in HASHED}
+        hashes[OWN] = sha256_of_plain(json.loads(json.dumps(record)))
+        write_json(folder / "measurement.json", {"schema": SUMMARY_SCHEMA, "sha256": hashes, **record})
         write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())
         folder.chmod(0o755)
         if path.exists():
@@ -133,20 +132,28 @@ def read_summary(path: Path) -> Summary:
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint's files are the ones that were written."""
     try:
-        hashes = read_json(path / "measurement.json")["sha256"]
+        record = read_json(path / "measurement.json")
+        hashes = record["sha256"]
         read_summary(path)
         same = all(sha256(read_bytes(path / name)) == hashes[name] for name in HASHED)
+        same &= hashes[OWN] == sha256_of_plain({key: record[key] for key in ("summary", "measurement")})
         return same and (path / "README.md").is_file()
     except (InputError, KeyError, TypeError):
         return False
 
 
 def _check_hashes(path: Path) -> None:
-    """Refuse a checkpoint whose weights are not those that were measured; a reference has no record."""
-    if (path / "measurement.json").is_file() and not is_intact(path):
+    """Refuse a checkpoint whose files, or a reference whose weights, are not those that were written."""
+    reference = path / "reference.json"
+    damaged = (path / "measurement.json").is_file() and not is_intact(path)
+    if reference.is_file():
+        plain = read_json(reference)
+        digest = plain.get("weights_sha256") if isinstance(plain, dict) else None
+        damaged |= digest != sha256(read_bytes(path / "model.safetensors"))
+    if damaged:
         raise InputError(
             f"{path} is damaged: its files are not those that were written",
-            "restore it, or give the command in its README.md again",
+            "restore it, or give the command that made it again",
         )
 
 

@@ -60,13 +60,14 @@ class Finetuner:
             HwnasError: the loss became NaN or infinite.
         """
         module = self.stitcher.module(choices)
+        state_file = self.run.architectures / f".{finetuned_name(choices, epochs)}.safetensors"
         known = self.architectures.find(choices, epochs)
         if known is not None:
+            state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
             self.architectures.load(known, module)
             return module, known
         data, batch_size = self.reference.data, self.settings.batch_size
         training.recalibrate(module, data, batch_size)
-        state_file = self.run.architectures / f".{finetuned_name(choices, epochs)}.safetensors"
         macs, _ = self.stitcher.cost(choices)
         images = training.images_per_epoch(data, batch_size)
 

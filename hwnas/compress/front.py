@@ -11,6 +11,7 @@ from typing import Any
 
 from hwnas.compress.block_costs import BlockCosts, counted_block_costs, energy_mj, measured_block_costs
 from hwnas.compress.operators import check_forbidden
+from hwnas.compress.plausible import implausible
 from hwnas.compress.prior import block_prior, choice_sizes
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.quality import Quality
@@ -307,6 +308,10 @@ def measured_costs(
         for choices, (_, result) in zip(batch, results, strict=True):
             if not isinstance(result, Measurement):
                 answers.append(result.reason)
+                continue
+            wrong = implausible(result, _counted_ratio(stitcher, "macs", choices))
+            if wrong is not None:
+                answers.append(session.take_back(result, wrong).reason)
                 continue
             measured[choices] = result
             answers.append(tuple(ratio(objective, choices) for objective in objectives))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.space import Candidate
 from hwnas.database import Database
 from hwnas.errors import RunDirectoryError
-from hwnas.files import decode, encode, read_bytes, sha256, write_bytes
+from hwnas.files import decode, encode, is_one_name, read_bytes, sha256, write_bytes
+from hwnas.network import has_external_data
 
 State = Literal["pending", "done", "failed"]
 
@@ -34,6 +36,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     end_slope REAL,
     weights_sha256 TEXT, onnx_sha256 TEXT,
     seconds REAL,
+    sha256 TEXT,                   -- of all the other columns but seconds, which differ from run to run
     PRIMARY KEY (part, choice)
 );
 """
@@ -41,6 +44,19 @@ _CANDIDATE = ("part", "part_name", "choice", "spec", "macs", "params")
 _METRICS = ("nsr", "mse", "relative_l1")
 _OTHERS = ("state", "reason", "operators", "end_slope", "weights_sha256", "onnx_sha256", "seconds")
 _COLUMNS = (*_CANDIDATE, *_METRICS, *_OTHERS)
+_CELLS = ", ".join(_COLUMNS)
+_TRIGGERS = "".join(
+    f"""
+CREATE TEMP TRIGGER IF NOT EXISTS sign_{event.split()[0]} AFTER {event} ON candidates BEGIN
+    UPDATE candidates SET sha256 = row_sha256({_CELLS}) WHERE part = NEW.part AND choice = NEW.choice;
+END;
+"""  # noqa: S608
+    for event in ("INSERT", f"UPDATE OF {_CELLS}")
+)
+"""Every change of a row renews its hash, in the same transaction."""
+_SELECT = f"SELECT {_CELLS}, sha256 FROM candidates"  # noqa: S608
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +79,27 @@ class Entry:
 
 
 class Library(Database):
-    """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk."""
+    """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk.
+
+    Each row carries the hash of what it says. `add` forgets rows that do not match theirs, so that their
+    candidates are distilled again; everything else refuses them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
         super().__init__(
-            folder / "library.db", tables=_TABLES, version=2, loss="its candidates are distilled again"
+            folder / "library.db",
+            tables=_TABLES,
+            version=3,
+            loss="its candidates are distilled again",
+            functions={"row_sha256": lambda *cells: _digest(cells)},
+            triggers=_TRIGGERS,
         )
         self.blocks.mkdir(parents=True, exist_ok=True)
 
     def add(self, candidates: Sequence[Candidate]) -> None:
-        """Enter candidates as pending; known ones stay as they are."""
+        """Enter candidates as pending; known ones stay as they are, unless their rows are damaged."""
+        self._forget_damaged()
         rows = [
             (c.part, c.part_name, c.choice, json.dumps(encode(c.spec), sort_keys=True), c.macs, c.params)
             for c in candidates
@@ -86,8 +112,7 @@ class Library(Database):
 
     def entries(self) -> list[Entry]:
         """Every candidate, by part and choice."""
-        query = f"SELECT {', '.join(_COLUMNS)} FROM candidates ORDER BY part, choice"  # noqa: S608
-        return [self._entry(row) for row in self.read(query)]
+        return [self._entry(row) for row in self.read(f"{_SELECT} ORDER BY part, choice")]
 
     def pending(self) -> list[Candidate]:
         """The candidates that are still to be distilled; a done one whose files are damaged is one."""
@@ -149,8 +174,29 @@ class Library(Database):
         return module.eval()
 
     def onnx(self, entry: Entry) -> bytes:
-        """A done candidate's ONNX model. Raises RunDirectoryError as `load` does."""
-        return self._content(entry, "onnx", entry.onnx_sha256)
+        """A done candidate's ONNX model.
+
+        Raises:
+            RunDirectoryError: as `load`; or the graph names other files for its weights.
+        """
+        content = self._content(entry, "onnx", entry.onnx_sha256)
+        if has_external_data(content):
+            raise RunDirectoryError(
+                f"{self._path(entry.candidate, 'onnx')} names files of its own to read weights from",
+                "it is not of hwnas; start anew with --out PATH",
+            )
+        return content
+
+    def _forget_damaged(self) -> None:
+        for *values, digest, rowid in self.read(_SELECT.replace("sha256 FROM", "sha256, rowid FROM")):
+            if _digest(values) != digest:
+                _log.warning(
+                    "%s, part %s, choice %s is damaged; its candidate is distilled again",
+                    self.path,
+                    values[0],
+                    values[2],
+                )
+                self.write("DELETE FROM candidates WHERE rowid = ?", (rowid,))
 
     def _path(self, candidate: Candidate, suffix: str) -> Path:
         return self.blocks / f"{candidate.name}.{suffix}"
@@ -174,7 +220,14 @@ class Library(Database):
         return content
 
     def _entry(self, row: tuple[object, ...]) -> Entry:
-        values = dict(zip(_COLUMNS, row, strict=True))
+        *cells, digest = row
+        values = dict(zip(_COLUMNS, cells, strict=True))
+        place = f"{self.path}, part {values['part']}, choice {values['choice']}"
+        if _digest(cells) != digest:
+            raise RunDirectoryError(
+                f"{place} is damaged: it is not the row that was written",
+                "give the run's `hwnas compress` command again: the candidate is distilled anew",
+            )
         for column in ("spec", "operators"):
             values[column] = _plain(values[column])
         plain = {
@@ -182,8 +235,19 @@ class Library(Database):
             "metrics": None if values["nsr"] is None else {column: values[column] for column in _METRICS},
             **{column: values[column] for column in _OTHERS},
         }
-        place = f"{self.path}, part {values['part']}, choice {values['choice']}"
-        return decode(Entry, plain, place)
+        entry = decode(Entry, plain, place)
+        if not is_one_name(f"{entry.candidate.name}.safetensors"):
+            raise RunDirectoryError(
+                f"{place}: its name {entry.candidate.name!r} is no name of a file",
+                "nothing was read or written there; start anew with --out PATH",
+            )
+        return entry
+
+
+def _digest(cells: Sequence[object]) -> str:
+    """Of the columns of a row, `seconds` apart; floats as their shortest exact text."""
+    signed = cells[: _COLUMNS.index("seconds")]
+    return sha256(repr(tuple(signed)).encode(errors="replace"))
 
 
 def _plain(text: object) -> object:

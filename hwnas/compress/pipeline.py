@@ -14,12 +14,13 @@ from hwnas.compress import training
 from hwnas.compress.account import Account
 from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
+from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import run_local
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
+from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.models import image_size
 from hwnas.compress.operators import check_device, check_exports, require_choices
 from hwnas.compress.partition import Partition, partition
@@ -227,9 +228,10 @@ def _distill_slices(
 
     def run(candidates: Sequence[Candidate]) -> list[Distilled]:
         def advance(step: int, loss: float) -> None:
+            step = min(step, steps)  # there are more of smaller batches
             progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
 
-        return distill(candidates, parts, data, statistics, how, advance)
+        return distill_within_memory(candidates, parts, data, statistics, how, advance, progress.say)
 
     for candidates, results in run_local(run, slices):
         for candidate, result in zip(candidates, results, strict=True):

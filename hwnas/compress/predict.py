@@ -9,10 +9,11 @@ from pathlib import Path
 from hwnas.compress.architectures import Architectures, block_metrics, metric_rows
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
-from hwnas.compress.report.stored import REFERENCE_SCHEMA, ReferenceRecord
+from hwnas.compress.prepare import read_record
+from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError
-from hwnas.files import check_schema, decode, read_json
+from hwnas.files import decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
             "give the directory that `hwnas compress --out` named, such as runs/demo",
         )
     file = run / "reference" / "reference.json"
-    reference = decode(ReferenceRecord, check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
+    reference = decode(ReferenceRecord, read_record(file), file)
     with Library(run / "library") as library:
         entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries() if e.state == "done"}
     known = Architectures(run / "architectures")

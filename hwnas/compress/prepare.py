@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,8 +30,18 @@ from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
-from hwnas.files import encode, read_bytes, read_json, sha256, write_json
+from hwnas.files import (
+    check_schema,
+    check_signature,
+    encode,
+    read_bytes,
+    read_json,
+    sha256,
+    signed,
+    write_json,
+)
 
+REFERENCE_SCHEMA = "hwnas.reference/1"
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 
 
@@ -142,16 +153,18 @@ def prepare_reference(
     """
     reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
+    state_file = run.reference / "training.safetensors"
     if record.is_file():
-        known = read_json(record)
-        digest = known.get("weights_sha256") if isinstance(known, dict) else None
+        known = read_record(record)
+        digest = known.get("weights_sha256")
         if sha256(read_bytes(weights)) != digest:
             raise RunDirectoryError(
                 f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
             )
         load_weights(reference.module(), weights)
+        _restore_architecture(reference, run.reference / "architecture.json")
+        state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
-    state_file = run.reference / "training.safetensors"
     module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
@@ -180,20 +193,43 @@ def prepare_reference(
     write_json(
         record,
         {
-            "schema": "hwnas.reference/1",
-            "weights_sha256": sha256(read_bytes(weights)),
-            "trained_epochs": settings.train_epochs if initial.to_train else 0,
-            "metric": encode(reference.task.metric),
-            "accuracy": None if scores is None else encode(mean_score(scores)),
-            "parts": parts.names,
-            "macs": [macs for macs, _ in costs],
-            "params": [params for _, params in costs],
-            "cuts": list(parts.cuts),
-            "partition_max_abs_difference": parts.max_abs_difference,
+            "schema": REFERENCE_SCHEMA,
+            **signed(
+                {
+                    "weights_sha256": sha256(read_bytes(weights)),
+                    "trained_epochs": settings.train_epochs if initial.to_train else 0,
+                    "metric": encode(reference.task.metric),
+                    "accuracy": None if scores is None else encode(mean_score(scores)),
+                    "parts": parts.names,
+                    "macs": [macs for macs, _ in costs],
+                    "params": [params for _, params in costs],
+                    "cuts": list(parts.cuts),
+                    "partition_max_abs_difference": parts.max_abs_difference,
+                }
+            ),
         },
     )
     state_file.unlink(missing_ok=True)
     return reference
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `reference.json` says. Raises RunDirectoryError where it is not what was written."""
+    try:
+        return check_signature(check_schema(read_json(path), REFERENCE_SCHEMA, path), path)
+    except InputError as error:
+        raise RunDirectoryError(error.cause, f"restore {path}, or start anew with --out PATH") from None
+
+
+def _restore_architecture(reference: Reference, path: Path) -> None:
+    """Write the reference's `architecture.json` again where it is missing or damaged."""
+    expected = reference.architecture([None] * len(reference.parts.modules))
+    try:
+        if ArchitectureSpec.read(path) == expected:
+            return
+    except InputError:
+        pass
+    expected.save(path)
 
 
 def _normalization(

@@ -62,6 +62,7 @@ class RunDirectory:
                 write_toml(file, record)
             _compare(file, decode(_Record, check_schema(read_toml(file), SCHEMA, file), file), record)
             run = RunDirectory(path, lock, Account(path / "account.json"))
+            refuse_links(path)
             run.reference.mkdir(exist_ok=True)
             _clean(path)
         except BaseException:
@@ -106,6 +107,23 @@ class RunDirectory:
         return folder
 
 
+def refuse_links(path: Path) -> None:
+    """Refuse a run directory from which a link leads outside: nothing is read or written elsewhere.
+
+    Raises:
+        RunDirectoryError: names the link.
+    """
+    inside = path.resolve()
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            item = Path(folder) / name
+            if item.is_symlink() and not item.resolve().is_relative_to(inside):
+                raise RunDirectoryError(
+                    f"{item} is a link that leads out of the run directory",
+                    "put the files themselves there, or choose another place with --out PATH",
+                )
+
+
 def _is_foreign(item: Path) -> bool:
     """Whether something is not what a run leaves behind that was killed before `run.toml` was written."""
     return item.name != ".lock" and not (item.name.startswith(".run.toml.") and item.name.endswith(LEFTOVER))
@@ -117,7 +135,7 @@ def _clean(path: Path) -> None:
         if item.is_dir():
             shutil.rmtree(item)
         else:
-            item.unlink()
+            item.unlink(missing_ok=True)  # it may have been in a folder that is gone by now
 
 
 def _versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn import functional
 from hwnas.compress.data import Data, Images
 from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
-from hwnas.files import write_bytes
+from hwnas.files import sha256, write_bytes
 
 WARMUP_SHARE = 0.2
 RECALIBRATION_IMAGES = 512
@@ -185,17 +185,32 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors["epochs_done"] = torch.tensor(epochs_done)
     copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
-    write_bytes(path, save(copies))
+    write_bytes(path, save(copies, metadata={"sha256": _digest(copies)}))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names, types, shapes and values of tensors."""
+    parts = [
+        f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)} ".encode()
+        + tensors[key].detach().contiguous().numpy().tobytes()
+        for key in sorted(tensors)
+    ]
+    return sha256("".join(map(sha256, parts)).encode())
 
 
 def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Bring back what `_save` wrote, if it did; the epochs that are done."""
     if not path.exists():
         return 0
+    from safetensors import safe_open
     from safetensors.torch import load_file
 
     try:
         tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get("sha256")
+        if digest != _digest(tensors):
+            raise ValueError("its tensors are not those that were written")
     except Exception as error:
         raise RunDirectoryError(
             f"{path} is damaged: {first_line(error)}", f"remove {path}: its training starts anew"

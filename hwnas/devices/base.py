@@ -105,6 +105,16 @@ class BaseDevice(ABC):
             raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")
 
 
+def check_metrics(device: str, metrics: Mapping[str, float]) -> None:
+    """Raise PreparationError for a metric that cannot be: NaN, infinite, negative, or an energy of zero."""
+    for name, value in metrics.items():
+        if not math.isfinite(value) or value < 0 or (name == "energy_mj" and value == 0):
+            raise PreparationError(
+                f"device {device} answered {value} as {name}",
+                "try a single network: hwnas profile MODEL --device NAME",
+            )
+
+
 class Device(BaseDevice):
     """A device that loads a network and runs it: anything but a queue."""
 
@@ -151,10 +161,16 @@ class Device(BaseDevice):
 
         Raises:
             PreparationError, NetworkFormError: this device cannot run this network.
+            PreparationError: it answered nonsense as a metric (NaN, infinite, negative, an energy of zero).
         """
         self._require_open()
         handle = self.prepare_fresh_impl(network) if fresh else self.prepare_impl(network)
         self._handles[id(handle)] = handle
+        try:
+            check_metrics(self.profile.name, handle.metrics)
+        except BaseException:
+            self.release(handle)
+            raise
         return handle
 
     def sample(self, handle: Handle, *, runs: int, seconds: float) -> list[float]:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hwnas.devices.base import BaseDevice
+from hwnas.devices.base import BaseDevice, check_metrics
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import STRICT, Layer
 from hwnas.network import Network
@@ -97,7 +97,7 @@ class QueueDevice(BaseDevice):
             The result; or the job, to be looked at again.
 
         Raises:
-            PreparationError: the job failed, or its latencies are nonsense (none, NaN, zero or negative).
+            PreparationError: the job failed, or its latencies or metrics are nonsense (NaN, zero, negative).
         """
         self._require_open()
         if not job.job_id:
@@ -110,6 +110,7 @@ class QueueDevice(BaseDevice):
                     f"device {self.profile.name} answered {list(samples_ms[:5])} as latencies in ms",
                     f"see {job.url}",
                 )
+            check_metrics(self.profile.name, answer.metrics)
         return answer
 
     def find(self, job: QueueJob) -> QueueJob:

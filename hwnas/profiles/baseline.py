@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.errors import InputError
-from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
 from hwnas.measurement import STRICT, Fingerprint
 
-SCHEMA = "hwnas.baseline/1"
+SCHEMA = "hwnas.baseline/2"
+UNSIGNED_SCHEMA = "hwnas.baseline/1"  # of earlier versions, without a checksum
 DIGITS = 5
 
 
@@ -66,10 +67,14 @@ def read_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        InputError: unreadable, of a newer version, without a network or a sample, or with a sample that is
-            no latency.
+        InputError: unreadable, changed since it was recorded, of a newer version, without a network or a
+            sample, or with a sample that is no latency.
     """
-    baseline = decode(Baseline, check_schema(read_json(path), SCHEMA, path), path)
+    plain = read_json(path)
+    unsigned = isinstance(plain, dict) and plain.get("schema") == UNSIGNED_SCHEMA
+    if not unsigned:
+        plain = check_signature(check_schema(plain, SCHEMA, path), path)
+    baseline = decode(Baseline, check_schema(plain, UNSIGNED_SCHEMA, path) if unsigned else plain, path)
     again = f"record it again: hwnas check record MODEL … --device {baseline.device} --out {path}"
     if not baseline.networks:
         raise InputError(f"{path}: it holds no network", again)
@@ -88,4 +93,4 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     for network in plain["networks"]:
         for key in ("repeats_ms", "medians_ms"):
             network[key] = [float(f"{latency_ms:.{DIGITS}g}") for latency_ms in network[key]]
-    write_json(path, {"schema": SCHEMA, **plain})
+    write_json(path, {"schema": SCHEMA, **signed(plain)})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 from hwnas.database import Database
 from hwnas.devices.queue import QueueJob, QueueResult
 from hwnas.errors import InputError
-from hwnas.files import decode, encode
+from hwnas.files import decode, encode, sha256
 from hwnas.measurement import Fingerprint, Protocol
 from hwnas.profiles.store import LOSS, VERSION, MeasurementStore
 
@@ -19,8 +20,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     network_hash TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
     protocol TEXT NOT NULL,
-    body TEXT NOT NULL,      -- JSON of the job
-    result TEXT,             -- JSON of what it found out
+    body TEXT NOT NULL,      -- SHA-256 and JSON of the job
+    result TEXT,             -- SHA-256 and JSON of what it found out
     last_row INTEGER NOT NULL    -- of the table `results` when the job was made
 );
 """
@@ -58,12 +59,12 @@ class JobStore(Database):
 
     def save(self, job: QueueJob) -> None:
         """Remember a job as it is now."""
-        body = json.dumps(encode(job))
+        body = _seal(json.dumps(encode(job)))
         self.write(_SAVE, (job.name, job.network_hash, *self._key, body))
 
     def finish(self, job: QueueJob, result: QueueResult) -> None:
         """Remember what a job found out."""
-        body = json.dumps(encode(result), allow_nan=False)
+        body = _seal(json.dumps(encode(result), allow_nan=False))
         self.write("UPDATE jobs SET result = ? WHERE name = ?", (body, job.name))
 
     def forget(self, network_hash: str) -> None:
@@ -76,8 +77,22 @@ class JobStore(Database):
         for name, body, result in self.read(_SELECT_OPEN, (network_hash, *self._key)):
             source = f"{self.path}, job {name}"
             try:
-                job = decode(QueueJob, json.loads(body), source)
-                jobs.append((job, result and decode(QueueResult, json.loads(result), source)))
-            except (InputError, ValueError):
+                job = decode(QueueJob, _unseal(body, source), source)
+                if (job.name, job.network_hash) != (name, network_hash):
+                    raise InputError(f"{source} is another one's", "nothing: it is submitted again")
+                jobs.append((job, result and decode(QueueResult, _unseal(result, source), source)))
+            except InputError:
                 _log.warning("%s is damaged and is ignored; the network is submitted again", source)
         return jobs
+
+
+def _seal(text: str) -> str:
+    return f"{sha256(text.encode())} {text}"
+
+
+def _unseal(sealed: str, source: str) -> Any:
+    """The plain data of what `_seal` gave. Raises InputError where it is not the text that was sealed."""
+    digest, _, text = sealed.partition(" ")
+    if sha256(text.encode(errors="replace")) != digest:
+        raise InputError(f"{source} is not what was written", "nothing: it is submitted again")
+    return json.loads(text)

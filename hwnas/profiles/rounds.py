@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +28,24 @@ from hwnas.profiles.protocols import is_enough
 
 THROTTLED_RETRIES = 3
 MIN_COOLDOWN_S = 1.0
+OUTLIER = 10  # no clock, heat or load moves a device's speed by this factor
+RETAKES = 2
+
+
+def without_outliers(take: Callable[[], Sequence[float]], before_ms: Sequence[float]) -> Sequence[float]:
+    """Samples in ms, taken again where their median is far off the medians before, as a glitch gives it.
+
+    What stays far off is a change of the device, and stands.
+    """
+    samples_ms = take()
+    for _ in range(RETAKES if before_ms else 0):
+        if not samples_ms:
+            break
+        factor = statistics.median(samples_ms) / statistics.median(before_ms)
+        if 1 / OUTLIER < factor < OUTLIER:
+            break
+        samples_ms = take()
+    return samples_ms
 
 
 class Anchor:
@@ -38,6 +56,7 @@ class Anchor:
         self._handle = handle
         self._protocol = protocol
         self._modelled_ms: float | None = None
+        self._before_ms: list[float] = []
 
     def warm_up(self) -> None:
         """Run as long as any network's warm-up."""
@@ -54,9 +73,12 @@ class Anchor:
             return self._modelled_ms
         protocol = self._protocol
         half = math.ceil(protocol.min_runs / 2)
-        median_ms = statistics.median(
-            self._device.sample(self._handle, runs=half, seconds=protocol.min_s / 2)
-        )
+
+        def take() -> Sequence[float]:
+            return self._device.sample(self._handle, runs=half, seconds=protocol.min_s / 2)
+
+        median_ms = statistics.median(without_outliers(take, self._before_ms))
+        self._before_ms.append(median_ms)
         if self._device.kind == "modelled":  # a model's answer never changes and may take minutes
             self._modelled_ms = median_ms
         return median_ms
@@ -179,7 +201,11 @@ class Chunk:
         return after
 
     def _take(self, series: _Series) -> tuple[float, ...]:
-        return self._sample(series, self._protocol.min_runs, self._protocol.min_s)
+        def take() -> Sequence[float]:
+            return self._sample(series, self._protocol.min_runs, self._protocol.min_s)
+
+        before_ms = [statistics.median(samples_ms) for samples_ms in series.repeats_ms]
+        return tuple(without_outliers(take, before_ms))
 
     def _take_fresh(self, series: _Series) -> tuple[float, ...]:
         """Prepare the network for this repeat alone, warm it up, sample it."""

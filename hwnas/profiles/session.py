@@ -130,6 +130,12 @@ class Session:
                 waiting, results, pending = [], {}, {}
         yield from self._answer(waiting, results, pending)
 
+    def take_back(self, measurement: Measurement, reason: str) -> MeasurementFailure:
+        """Store that a measurement of this session cannot be right; a later session measures anew."""
+        failure = MeasurementFailure(network_hash=measurement.network_hash, reason=reason, transient=True)
+        self._store.put(failure, self.fingerprint, self.protocol)
+        return failure
+
     def _answer(
         self, waiting: list[str], results: dict[str, MeasurementResult], pending: dict[str, Network]
     ) -> Iterator[tuple[str, MeasurementResult]]:

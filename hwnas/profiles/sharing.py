@@ -40,12 +40,16 @@ def _read(path: Path) -> list[Measurement]:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text", "give a file that hwnas history export wrote") from None
     if text.lstrip().startswith("["):
-        return read_measurements(_parse(text, str(path)), str(path))
+        return _not_empty(read_measurements(_parse(text, str(path)), str(path)), path)
     lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     found = [
         Measurement.from_json(_parse(line, f"{path}, line {number}"), f"{path}, line {number}")
         for number, line in lines
     ]
+    return _not_empty(found, path)
+
+
+def _not_empty(found: list[Measurement], path: Path) -> list[Measurement]:
     if not found:
         raise InputError(f"{path} holds no measurement", "give a file that hwnas history export wrote")
     return found
@@ -54,7 +58,7 @@ def _read(path: Path) -> list[Measurement]:
 def _parse(text: str, source: str) -> object:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"{source} is not valid JSON: {error}", "give a file that hwnas history export wrote"
         ) from None

@@ -61,7 +61,9 @@ class MeasurementStore(Database):
     ) -> MeasurementResult | None:
         """The latest result of a key, or None."""
         key = (network_hash, fingerprint.id, protocol.id)
-        return next(self._valid(self.read(_SELECT_KEY, key)), None)
+        # A damaged index leads to rows of other keys.
+        rows = [row for row in self.read(_SELECT_KEY, key) if row[1:4] == key]
+        return next(self._valid(rows), None)
 
     def put(self, result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol) -> None:
         """Add a result; when this returns it is on disk."""

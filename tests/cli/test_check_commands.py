@@ -57,7 +57,7 @@ def test_a_baseline_is_small_readable_and_says_where_it_is_from(hwnas: Hwnas, pl
     text = (place / "hwnas-baseline.json").read_text()
     plain = json.loads(text)
     assert len(text) < 4000
-    assert plain["schema"] == "hwnas.baseline/1"
+    assert plain["schema"] == "hwnas.baseline/2"
     (known,) = plain["networks"]
     assert (known["model"], known["commit"]) == ("model.onnx", git("rev-parse", "HEAD"))
     assert known["repeats_ms"] == known["medians_ms"] == [pytest.approx(10.0, rel=1e-3)] * 16

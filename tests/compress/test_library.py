@@ -18,7 +18,7 @@ from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.database import Database
-from hwnas.errors import HwnasError, InputError, RunDirectoryError
+from hwnas.errors import HwnasError, RunDirectoryError
 
 METRICS = BlockMetrics(nsr=0.125, mse=3.5, relative_l1=1e-9)
 
@@ -148,23 +148,47 @@ def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "key"),
+    "damage",
     [
-        ("UPDATE candidates SET spec = '{\"kernel\": 3' WHERE part = 2 AND choice = 1", "spec"),
-        ("UPDATE candidates SET spec = replace(spec, 'kernel', 'colonel') WHERE part = 2", "colonel|kernel"),
-        ("UPDATE candidates SET state = 'doing' WHERE part = 2 AND choice = 1", "state"),
-        ("UPDATE candidates SET nsr = 'much' WHERE part = 2 AND choice = 1", "nsr"),
+        "spec = '{\"kernel\": 3'",
+        "spec = replace(spec, 'kernel', 'colonel')",
+        "spec = CAST(x'ff00ff' AS TEXT)",
+        "state = 'doing'",
+        "state = 'failed', reason = 'never'",
+        "nsr = 'much'",
+        "nsr = nsr / 2",
+        "mse = 0",
+        "operators = '[]'",
+        "weights_sha256 = onnx_sha256",
+        "macs = macs - 1",
+        "sha256 = NULL",
     ],
 )
-def test_a_damaged_row_is_told_with_its_place(library: Library, sql: str, key: str) -> None:
-    change(library, sql)
-    again = Library(library.blocks.parent)
-    with pytest.raises(InputError, match=rf"library\.db, part 2, choice 1.*({key})"):
-        again.entries()
-    again.close()
+def test_a_damaged_row_is_told_with_its_place_and_its_candidate_made_again(
+    library: Library, damage: str
+) -> None:
+    before = library.entries()
+    change(library, f"UPDATE candidates SET {damage} WHERE part = 2 AND choice = 1")  # noqa: S608
+    with Library(library.blocks.parent) as again:
+        with pytest.raises(RunDirectoryError, match=r"library\.db, part 2, choice 1 is damaged"):
+            again.entries()
+        again.add([entry.candidate for entry in before])
+        (pending,) = again.pending()
+        assert (pending.part, pending.choice) == (2, 1)
+        rest = [entry for entry in again.entries() if entry.candidate != pending]
+        assert rest == [entry for entry in before if entry.candidate != pending]
 
 
-@pytest.mark.parametrize("version", [1, 99])
+def test_a_row_that_moved_to_another_candidate_is_not_its_own(library: Library) -> None:
+    candidates = [entry.candidate for entry in library.entries()]
+    change(library, "UPDATE candidates SET choice = 9 WHERE part = 2 AND choice = 1")
+    with Library(library.blocks.parent) as again:
+        again.add(candidates)
+        assert [entry.candidate for entry in again.entries()] == candidates
+        assert [(pending.part, pending.choice) for pending in again.pending()] == [(2, 1)]
+
+
+@pytest.mark.parametrize("version", [1, 2, 99])
 def test_a_library_of_another_format_is_refused(library: Library, version: int) -> None:
     change(library, f"PRAGMA user_version = {version}")
     with pytest.raises(RunDirectoryError, match=f"format {version}, of another version") as error:

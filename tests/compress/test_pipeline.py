@@ -268,6 +268,7 @@ def test_what_a_killed_process_left_half_done_is_removed(copy: Path) -> None:
     half[0].write_bytes(b"half")
     half[1].mkdir()
     (half[1] / "model.onnx").write_bytes(b"half")
+    (half[1] / ".measurement.json.z.part").write_bytes(b"half")
     run(copy)
     assert not any(path.exists() for path in half)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from hwnas.devices.base import Device, Handle
 from hwnas.errors import PreparationError
-from hwnas.measurement import Fingerprint
+from hwnas.measurement import Conditions, Fingerprint
 from hwnas.network import Network
 
 
@@ -41,3 +43,42 @@ class Modelled(Steady):
 
 class Functional(Steady):
     kind = "functional"
+
+
+ANSWERS = {"zero": 0.0, "negative": -1.0, "nan": math.nan, "infinite": math.inf}
+
+
+class Liar(Steady):
+    """Options.
+
+    `lie`: `zero`, `negative`, `nan`, `infinite`, `nothing`, `slow` or `fast` (1,000 times);
+    `every`: it lies at every nth question, about all runs of it; `runs`: only about this share of them;
+    `sizes`: only about networks whose size in bytes has remainder 0 by this;
+    `metric`, `sensor`: what it answers as energy in mJ, and as temperature.
+    """
+
+    asked = 0
+
+    def conditions(self) -> Conditions:
+        return Conditions(temperatures_c={"soc": float(self.profile.options.get("sensor", 40.0))})
+
+    def prepare_impl(self, network: Network) -> Handle:
+        handle = super().prepare_impl(network)
+        if "metric" in self.profile.options:
+            handle.metrics = {"energy_mj": float(self.profile.options["metric"])}
+        return handle
+
+    def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
+        options = self.profile.options
+        honest = super().sample_impl(handle, runs, seconds)
+        self.asked += 1
+        size = round(handle.state * 1e4)
+        if self.asked % int(options.get("every", 1)) or size % int(options.get("sizes", 1)):
+            return honest
+        lie = str(options["lie"])
+        if lie == "nothing":
+            return []
+        factor = {"slow": 1000.0, "fast": 0.001}.get(lie)
+        lies = math.ceil(len(honest) * float(options.get("runs", 1.0)))
+        wrong = [ANSWERS[lie] if factor is None else value * factor for value in honest[:lies]]
+        return wrong + honest[lies:]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import device_folders, read_run
+from hwnas.compress.run import refuse_links
 from hwnas.errors import InputError
 from hwnas.files import safe_name
 from hwnas.page import INSTALL, is_available, write_page
@@ -24,6 +25,7 @@ def write_report(run: Path, folder: Path) -> Path:
         InputError: the package plotly is not installed.
         RunDirectoryError: a file of the run is missing or damaged, or the report cannot be written.
     """
+    refuse_links(run)
     if not is_available():
         raise InputError("a report needs the package plotly, which is not installed", INSTALL)
     stored = read_run(run, folder)

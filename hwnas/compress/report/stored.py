@@ -14,6 +14,7 @@ from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
+from hwnas.compress.prepare import read_record
 from hwnas.compress.run import SCHEMA as RUN_SCHEMA
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
@@ -24,7 +25,6 @@ from hwnas.files import check_schema, decode, read_json, read_toml
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
 
 T = TypeVar("T")
-REFERENCE_SCHEMA = "hwnas.reference/1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,11 +203,12 @@ def read_run(run: Path, folder: Path) -> StoredRun:
     """
     try:
         record = check_schema(read_toml(run / "run.toml"), RUN_SCHEMA, run / "run.toml")
-        reference = _read(run / "reference" / "reference.json", REFERENCE_SCHEMA, ReferenceRecord)
+        record_file = run / "reference" / "reference.json"
+        reference = decode(ReferenceRecord, read_record(record_file), record_file)
         searches = [_search(folder, path) for path in sorted(folder.glob("front*.json"), key=_by_length)]
         checkpoints = _checkpoints(run, searches[0].front.device)
-        settings = decode(LibrarySettings, record.get("settings"), run / "run.toml")
-        versions = decode(dict[str, str], record.get("versions"), run / "run.toml")
+        settings = decode(LibrarySettings, record.get("settings"), f"{run / 'run.toml'}: settings")
+        versions = decode(dict[str, str], record.get("versions"), f"{run / 'run.toml'}: versions")
     except InputError as error:
         raise RunDirectoryError(
             error.cause,

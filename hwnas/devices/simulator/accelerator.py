@@ -143,7 +143,7 @@ def _repeated(accelerator: Accelerator, memory: Memory) -> tuple[str, ...]:
     if not fitting:
         raise InputError(
             f"accelerator {accelerator.name}: memory {memory.name} has instances = {memory.instances}, "
-            f"which no choice of array dimensions {sizes} multiplies to",
+            f"which no choice of dimensions of unroll = {sizes} multiplies to",
             "give 1 for a shared memory, or the product of the dimensions along which it is repeated",
         )
     # Among equal products the dimensions that index the operand are the plausible ones.

@@ -70,7 +70,11 @@ def load_accelerator(name: str | Path = DEFAULT) -> Accelerator:
                 f"accelerator {text} is neither shipped nor a file",
                 f"use one of {', '.join(accelerator_names())}, or the path of a TOML file",
             )
-        return parse_accelerator(read_toml(path), text)
+        parsed = read_toml(path)
+        try:
+            return parse_accelerator(parsed, text)
+        except InputError as error:
+            raise InputError(f"{text}: {error.cause}", error.fix) from None
     return parse_accelerator(tomllib.loads(source), text)
 
 

@@ -1,0 +1,89 @@
+"""Distilling with too little memory: what does not fit gets smaller batches, and fails at last."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from hwnas.compress.data import Data
+from hwnas.compress.distill import Distilled, DistillSettings, distill
+from hwnas.compress.metrics import ChannelStatistics
+from hwnas.compress.partition import Partition
+from hwnas.compress.space import Candidate
+
+SMALLEST_BATCH = 8
+_SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+"""In the messages of torch's CPU allocators and of CUDA, which come as plain RuntimeErrors."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory could not be had."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS)
+
+
+def distill_within_memory(
+    candidates: Sequence[Candidate],
+    parts: Partition,
+    data: Data,
+    statistics: Sequence[ChannelStatistics],
+    settings: DistillSettings,
+    progress: Callable[[int, float], None],
+    say: Callable[[str], None],
+) -> list[Distilled]:
+    """Train a slice as `distill` does; where memory ends, each candidate by itself.
+
+    A candidate that fits alone has the same result as in the slice. One that does not is trained anew on as
+    many images in batches of half the size, and so on; one that does not fit in batches of eight has failed.
+
+    Args:
+        say: is told which candidate got smaller batches.
+    """
+    if (results := _attempt(candidates, parts, data, statistics, settings, progress)) is not None:
+        return results
+    found = []
+    for candidate in candidates:
+        batch_size = settings.batch_size
+        while True:
+            result = _attempt(
+                [candidate], parts, data, statistics, with_batches_of(batch_size, settings), progress
+            )
+            if result is not None or batch_size // 2 < SMALLEST_BATCH:
+                break
+            batch_size //= 2
+            say(f"{candidate.name} needs too much memory; batches of {batch_size} are tried")
+        reason = f"out of memory, even in batches of {batch_size}"
+        failed = Distilled(state={}, metrics=None, end_slope=None, seconds=0.0, reason=reason)
+        found.append(failed if result is None else result[0])
+    return found
+
+
+def with_batches_of(batch_size: int, settings: DistillSettings) -> DistillSettings:
+    """Settings that train on as many images in batches of another size."""
+    steps = settings.steps and math.ceil(settings.steps * settings.batch_size / batch_size)
+    return replace(settings, batch_size=batch_size, steps=steps)
+
+
+def _attempt(
+    candidates: Sequence[Candidate],
+    parts: Partition,
+    data: Data,
+    statistics: Sequence[ChannelStatistics],
+    settings: DistillSettings,
+    progress: Callable[[int, float], None],
+) -> list[Distilled] | None:
+    """What `distill` gives; None where memory ended. Nothing of the attempt is kept then."""
+    try:
+        return distill(candidates, parts, data, statistics, settings, progress)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None

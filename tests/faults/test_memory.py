@@ -1,0 +1,153 @@
+"""A candidate that does not fit into memory gets smaller batches; one that never fits has failed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from spoiling import Place, Said, go_on
+from tiny import compress_arguments, run_python, snapshot
+from torch import nn
+
+from hwnas.compress.distill import DistillSettings
+from hwnas.compress.library import Library
+from hwnas.compress.memory import is_out_of_memory, with_batches_of
+from hwnas.compress.space import Candidate
+
+LIMITED = """
+import importlib, json, resource, sys
+import torch
+from hwnas.cli.main import main
+from hwnas.cli.output import TerminalProgress
+
+distillation = importlib.import_module("hwnas.compress.distill")
+command = importlib.import_module("hwnas.cli.compress")
+gigabytes_an_image, *arguments = sys.argv[1:]
+real, names = distillation.build_part, []
+
+
+class Hungry(torch.nn.Module):
+    def forward(self, module, inputs):
+        torch.empty(int(float(gigabytes_an_image) * 2**30) * len(inputs[0]), dtype=torch.uint8)
+
+
+def build(parts, part, spec):
+    module = real(parts, part, spec)
+    names.append(spec.name)
+    if spec.name == names[0]:
+        module.register_forward_pre_hook(Hungry().forward)
+    return module
+
+
+class Limiting(TerminalProgress):
+    def say(self, text):
+        if text.startswith("reference:"):  # everything is loaded: what comes now may take 4 GiB more
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limit = pages * resource.getpagesize() + 4 * 2**30
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        super().say(text)
+
+
+distillation.build_part = build
+command.TerminalProgress = Limiting
+sys.argv = ["hwnas", *arguments]
+main()
+"""
+
+
+def distilled(folder: Path, gigabytes_an_image: float) -> tuple[Path, str]:
+    """A run in which one candidate takes that much memory for each image of a batch, and what it said."""
+    done = run_python(folder, ["-c", LIMITED, str(gigabytes_an_image), *compress_arguments("out", "--json")])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checkpoints"]
+    return folder / "out", done.stderr
+
+
+def others(run: Path, hungry: Candidate) -> dict[str, str]:
+    """Files and rows of all candidates but one."""
+    own = {f"library/blocks/{hungry.name}.{suffix}" for suffix in ("safetensors", "onnx")}
+    own.add(f"row {hungry.part} {hungry.choice}")
+    found = snapshot(run)
+    return {
+        key: value for key, value in found.items() if key.startswith(("library/", "row ")) and key not in own
+    }
+
+
+@pytest.mark.faults
+def test_a_candidate_that_does_not_fit_is_trained_in_smaller_batches(place: Place, workplace: Path) -> None:
+    """6.4 GiB for a batch of 256 images do not fit into 4 GiB, 3.2 GiB do."""
+    run, said = distilled(workplace, 6.4 / 256)
+    with Library(run / "library") as library:
+        first, *rest = library.entries()
+    assert all(entry.state == "done" for entry in (first, *rest))
+    assert f"{first.candidate.name} needs too much memory; batches of 128 are tried" in said
+    assert "batches of 64" not in said
+    assert len(others(run, first.candidate)) == 2 * len(rest) + len(rest)
+    assert others(run, first.candidate) == others(place.whole, first.candidate)
+
+
+@pytest.mark.parametrize(("fits", "state"), [(128, "done"), (0, "failed")])
+def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_are(
+    fits: int, state: str, place: Place, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for 1 PiB, which no machine gives, for batches of more images than fit."""
+    distillation: Any = importlib.import_module("hwnas.compress.distill")
+    real = distillation.build_part
+    with Library(copy / "library") as library:
+        first, *rest = library.entries()
+    name = first.candidate.name
+
+    def take(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        torch.empty(2**50 if len(inputs[0]) > fits else 1, dtype=torch.uint8)
+
+    def hungry(parts: Any, part: int, spec: Any) -> nn.Module:
+        module: nn.Module = real(parts, part, spec)
+        if spec == first.candidate.spec:
+            module.register_forward_pre_hook(take)
+        return module
+
+    monkeypatch.setattr(distillation, "build_part", hungry)
+    for file in (copy / "library/blocks").iterdir():
+        file.unlink()
+    said = Said()
+    go_on(copy, said)
+    assert f"{name} needs too much memory; batches of 128 are tried" in said.said
+    with Library(copy / "library") as library:
+        assert [entry.state for entry in library.entries()] == [state] + ["done"] * len(rest)
+    assert others(copy, first.candidate) == others(place.whole, first.candidate)
+
+
+@pytest.mark.faults
+def test_a_candidate_that_never_fits_has_failed_and_the_run_goes_on(place: Place, workplace: Path) -> None:
+    run, said = distilled(workplace, 1)
+    with Library(run / "library") as library:
+        first, *rest = library.entries()
+    assert (first.state, first.reason) == ("failed", "out of memory, even in batches of 8")
+    assert all(entry.state == "done" for entry in rest)
+    assert f"{first.candidate.name} failed and is left out" in said
+    assert others(run, first.candidate) == others(place.whole, first.candidate)
+
+
+def test_smaller_batches_see_as_many_images() -> None:
+    settings = DistillSettings(loss="nsr", epochs=2, steps=5, batch_size=64, learning_rate=0.1, seed=0)
+    half = with_batches_of(32, settings)
+    assert (half.steps, half.batch_size, half.epochs) == (10, 32, 2)
+    assert with_batches_of(64, settings) == settings
+
+
+def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr("hwnas.compress.memory.distill", broken)
+    next((copy / "library/blocks").glob("*.onnx")).unlink()
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        go_on(copy, Said())
