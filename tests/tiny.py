@@ -52,7 +52,7 @@ def furnish(folder: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: steady-device\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
-        "functional = steady_device:Functional\n"
+        "functional = steady_device:Functional\nfickle = fickle_device:Fickle\n"
     )
     for device in ("modelled", "functional"):
         (folder / f"{device}.toml").write_text(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from hwnas.cli.batch_output import show_comparison
 from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch
 from hwnas.cli.output import (
     AllowCode,
@@ -22,12 +25,15 @@ from hwnas.cli.output import (
     print_table,
 )
 from hwnas.compress.filter import DEFAULT_THRESHOLD
+from hwnas.errors import HwnasError
 
 EXAMPLE = """Examples:
 
 `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
 
 `hwnas compress tf_efficientnet_lite0 --weights FILE --data imagenette --device cpu`
+
+`hwnas compress efficientnet_b0 --device s20-gpu --device sim-npu --device cpu --data digits`
 
 `hwnas compress mobilenetv3_large_100 --weights FILE --data folder:photos --device cpu`
 
@@ -73,7 +79,10 @@ class ObjectiveName(StrEnum):
 
 def compress(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
-    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
+    device: Annotated[
+        list[str],
+        typer.Option(help="Device profile; see `hwnas devices`. Given again: another device, one library."),
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -172,8 +181,10 @@ def compress(
 ) -> None:
     """Compress a network for a device: distil a block library, search it by measuring, finetune the picks.
 
+    One library serves all devices: --device given again, or in a later command for the same run directory.
     A run that was stopped goes on when the same command is given again.
     """
+    from hwnas.compress.batch import compress_all, failure_of
     from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
@@ -208,7 +219,7 @@ def compress(
     objectives: tuple[Objective, ...] = tuple(name.value for name in objective or [ObjectiveName.latency])
     measures = any(name in MEASURED for name in objectives)
     search = SearchSettings(
-        device=device,
+        device=device[0],
         objectives=objectives,
         filter=filter_by.value if filter_by else "device" if measures else "macs",
         filter_threshold=filter_threshold,
@@ -222,21 +233,37 @@ def compress(
         allow_fallback=allow_fallback,
         max_measurements=max_measurements,
     )
-    target = target_of(search)
+    searches = [replace(search, device=name) for name in device]
+    targets = [target_of(each) for each in searches]
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
-    plan = plan_of(search, target, job.choice_count)
+    plans = [plan_of(each, target, job.choice_count) for each, target in zip(searches, targets, strict=True)]
     if dry_run:
-        print_json(encode(plan)) if as_json else typer.echo(plan.describe())
+        if as_json:
+            print_json(encode(plans[0]) if len(plans) == 1 else [encode(plan) for plan in plans])
+        else:
+            typer.echo("\n".join(plan.describe() for plan in plans))
         return
-    require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
+    for plan in plans:
+        require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
+    failures: Mapping[str, HwnasError] = {}
     with TerminalProgress() as progress:
-        result = run_compress(job, search, target, path, command, progress)
+        if len(device) == 1:
+            result = run_compress(job, search, targets[0], path, command, progress)
+        else:
+            wanted = list(zip(searches, targets, strict=True))
+            result, failures = compress_all(job, wanted, path, command, progress, allow_code=allow_code)
     if as_json:
         print_json(result)
-    else:
+    elif len(device) == 1:
         _show(result)
+    else:
+        for each in result["devices"].values():
+            _show(each)
+        show_comparison(result)
+    if failures:
+        raise failure_of(failures)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from hwnas.cli import check, compare, compress, devices, history, profile, report, space
+from hwnas.cli import batch, check, compare, compress, devices, history, profile, report, space
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
 from hwnas.version import __version__
@@ -40,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
+app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.add_typer(history.app, name="history")

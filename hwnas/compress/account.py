@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.files import check_schema, decode, encode, locked, read_json, write_json
 from hwnas.measurement import STRICT
 
 SCHEMA = "hwnas.account/1"
@@ -41,7 +41,7 @@ class Spent:
 
 
 class Account:
-    """`account.json` of a run directory. It goes on over kills and resumes.
+    """`account.json` of a run directory. It goes on over kills and resumes, and several processes may book.
 
     A lap is taken when its work is on disk, so work that a kill destroyed is not in the account, and neither
     is its time.
@@ -52,7 +52,7 @@ class Account:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._spent = {(entry.step, entry.device): entry for entry in read_account(path)}
+        read_account(path)
         self._since_s = time.perf_counter()
 
     def lap(
@@ -67,17 +67,19 @@ class Account:
         """
         now_s = time.perf_counter()
         nothing = Spent(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
-        before = self._spent.get((step, device), nothing)
-        self._spent[step, device] = replace(
-            before,
-            seconds=before.seconds + now_s - self._since_s,
-            images=before.images + images,
-            epochs=before.epochs + images / of,
-            training_flops=before.training_flops + 3 * 2 * macs * images,
-        )
+        with locked(self.path, lambda: None):  # searches of several devices book side by side
+            spent = {(entry.step, entry.device): entry for entry in read_account(self.path)}
+            before = spent.get((step, device), nothing)
+            spent[step, device] = replace(
+                before,
+                seconds=before.seconds + now_s - self._since_s,
+                images=before.images + images,
+                epochs=before.epochs + images / of,
+                training_flops=before.training_flops + 3 * 2 * macs * images,
+            )
+            entries = sorted(spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
+            write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
         self._since_s = now_s
-        entries = sorted(self._spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
-        write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
 
 
 def read_account(path: Path) -> list[Spent]:

@@ -154,7 +154,7 @@ def search_device(
             run.account.lap("block costs", target.profile.name)
         if settings.measures:
             assert session is not None
-            costs = _measured_costs(session, stitcher, settings.objectives, measured)
+            costs = measured_costs(session, stitcher, settings.objectives, measured)
         else:
             costs = _counted_costs(stitcher, settings.objectives)
 
@@ -240,7 +240,7 @@ def _filtered_choices(
     return found.choices
 
 
-def _measured_costs(
+def measured_costs(
     session: Session,
     stitcher: Stitcher,
     objectives: Sequence[Objective],

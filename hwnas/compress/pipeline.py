@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from hwnas.compress.executor import run_local
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
-from hwnas.compress.operators import check_device, check_exports, require_choices
+from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
@@ -77,6 +78,27 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """A run directory with a complete library, open for any number of devices.
+
+    Attributes:
+        accuracy: of the reference; None without labels.
+    """
+
+    job: Job
+    run: RunDirectory
+    library: Library
+    reference: Reference
+    accuracy: Interval | None
+
+    def stitcher(self, target: Target) -> Stitcher:
+        """Networks of this library for one device."""
+        forbidden, parts = target.profile.forbidden_operators, self.job.parts
+        refused = find_refused(parts, self.library.entries(), forbidden) if forbidden else {}
+        return Stitcher(parts, self.library, _calibration(self.job.data), refused, self.job.settings.loss)
+
+
 def compress(
     job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
 ) -> dict[str, Any]:
@@ -94,35 +116,70 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, data, parts = job.settings, job.data, job.parts
+    with open_workshop(job, [target], out, progress) as workshop:
+        return compress_for(workshop, search, target, command, progress)
+
+
+@contextmanager
+def open_workshop(job: Job, targets: Sequence[Target], out: Path, progress: Progress) -> Iterator[Workshop]:
+    """Open a run directory and make its library complete: no device is involved.
+
+    Args:
+        targets: devices that must accept the candidates, which is asked before anything is trained.
+
+    Raises:
+        HwnasError: as `compress`.
+    """
+    settings, parts = job.settings, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
+    hashes = {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
     with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
-        refused = check_device(library, parts, target.profile, progress)
-        reference = prepare_reference(job.initial, parts, run, settings, data, progress)
+        refused = [check_device(library, parts, target.profile, progress) for target in targets]
+        reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
         known = _say_reference(reference, settings, progress)
         build_library(library, reference, settings, run.account, progress)
-        require_choices(parts, library.entries(), refused, target.profile)
-        stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
-        write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-        outcome = search_device(run, stitcher, settings, search, target, progress)
-        emission = Emission(
-            run=run,
-            reference=reference,
-            stitcher=stitcher,
-            settings=settings,
-            search=search,
-            target=target,
-            command=command,
-            progress=progress,
-        )
-        checkpoints = emit_checkpoints(emission, outcome)
-        report = _report(run, target.profile.name, progress)
+        for target, of_target in zip(targets, refused, strict=True):
+            require_choices(parts, library.entries(), of_target, target.profile)
+        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=known)
+
+
+@contextmanager
+def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
+    """The workshop in a process of whoever opened it; `lock` as for `RunDirectory.join`."""
+    training.tune_allocator()
+    torch.set_num_threads(job.settings.threads)
+    run = RunDirectory.join(out, lock)
+    with Library(run.library) as library:
+        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
+        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=None)
+
+
+def compress_for(
+    workshop: Workshop, search: SearchSettings, target: Target, command: str, progress: Progress
+) -> dict[str, Any]:
+    """Search for one device and emit its checkpoints. As `compress`, with the library at hand."""
+    job, run, settings = workshop.job, workshop.run, workshop.job.settings
+    stitcher = workshop.stitcher(target)
+    write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+    outcome = search_device(run, stitcher, settings, search, target, progress)
+    emission = Emission(
+        run=run,
+        reference=workshop.reference,
+        stitcher=stitcher,
+        settings=settings,
+        search=search,
+        target=target,
+        command=command,
+        progress=progress,
+    )
+    checkpoints = emit_checkpoints(emission, outcome)
+    report = _report(run, target.profile.name, progress)
+    known = workshop.accuracy
     return {
-        "run": str(out),
+        "run": str(run.path),
         "reference": {
             "model": settings.model,
             "onnx": str(run.reference / "model.onnx"),
