@@ -67,6 +67,13 @@ class FilterName(StrEnum):
     none = "none"
 
 
+class ExecutorName(StrEnum):
+    """Where tasks run."""
+
+    local = "local"
+    ray = "ray"
+
+
 class ObjectiveName(StrEnum):
     """Costs that a search can lower."""
 
@@ -176,6 +183,15 @@ def compress(
     finetune_epochs: Annotated[
         Optional[int], typer.Option(min=1, help="Epochs of each picked network.")  # noqa: UP045
     ] = None,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option(
+            help="Where blocks are distilled and devices hang: on this machine, or on a Ray cluster."
+        ),
+    ] = ExecutorName.local,
+    ray_address: Annotated[
+        str, typer.Option(help="Of the Ray cluster, HOST:PORT; this machine belongs to it.")
+    ] = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -185,6 +201,7 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.compress.batch import compress_all, failure_of
+    from hwnas.compress.executor import executor_at
     from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
@@ -234,7 +251,8 @@ def compress(
         max_measurements=max_measurements,
     )
     searches = [replace(search, device=name) for name in device]
-    targets = [target_of(each) for each in searches]
+    cluster = ray_address if executor is ExecutorName.ray else ""
+    targets = [replace(target_of(each), cluster=cluster) for each in searches]
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
     plans = [plan_of(each, target, job.choice_count) for each, target in zip(searches, targets, strict=True)]
@@ -248,12 +266,14 @@ def compress(
         require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
     failures: Mapping[str, HwnasError] = {}
-    with TerminalProgress() as progress:
+    with executor_at(cluster) as runner, TerminalProgress() as progress:
         if len(device) == 1:
-            result = run_compress(job, search, targets[0], path, command, progress)
+            result = run_compress(job, search, targets[0], path, command, progress, runner)
         else:
             wanted = list(zip(searches, targets, strict=True))
-            result, failures = compress_all(job, wanted, path, command, progress, allow_code=allow_code)
+            result, failures = compress_all(
+                job, wanted, path, command, progress, runner, allow_code=allow_code
+            )
     if as_json:
         print_json(result)
     elif len(device) == 1:

@@ -203,7 +203,7 @@ def _measured(
     with (
         MeasurementStore(measurements_file(folder, stitcher)) as store,
         Session(
-            open_device(target.profile),
+            open_device(target.profile, target.cluster),
             target.protocol,
             store,
             anchor=stitcher.network(stitcher.anchor),

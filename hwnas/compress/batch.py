@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.compress.across import compare_devices
+from hwnas.compress.executor import Executor
 from hwnas.compress.front import Target
 from hwnas.compress.pipeline import Job, Workshop, compress_for, open_workshop
 from hwnas.compress.progress import Progress
@@ -28,7 +29,14 @@ SCHEMA = "hwnas.devices/1"
 
 
 def compress_all(
-    job: Job, wanted: Sequence[Wanted], out: Path, command: str, progress: Progress, *, allow_code: bool
+    job: Job,
+    wanted: Sequence[Wanted],
+    out: Path,
+    command: str,
+    progress: Progress,
+    executor: Executor | None = None,
+    *,
+    allow_code: bool,
 ) -> tuple[dict[str, Any], Failures]:
     """Compress a model for several devices, going on from whatever the run directory already holds.
 
@@ -49,7 +57,7 @@ def compress_all(
     if twice:
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
     results: dict[str, Any] = {}
-    with open_workshop(job, [target for _, target in wanted], out, progress) as workshop:
+    with open_workshop(job, [target for _, target in wanted], out, progress, executor) as workshop:
         failures = _search_side_by_side(workshop, wanted, progress, allow_code=allow_code)
         for search, target in wanted:
             name = target.profile.name
@@ -95,7 +103,7 @@ def _search_side_by_side(
         if not search.uses_device:
             continue
         try:
-            device = open_device(target.profile)
+            device = open_device(target.profile, target.cluster)
             if not device.needs_quiet_host:
                 chips.setdefault(device.lock_name or name, []).append((search, target))
         except HwnasError as error:
@@ -108,7 +116,7 @@ def _search_side_by_side(
     def search_chip(of_chip: Sequence[Wanted]) -> None:
         for search, target in of_chip:
             name = target.profile.name
-            error = search_apart(workshop, search, name, progress, running.append, allow_code=allow_code)
+            error = search_apart(workshop, search, target, progress, running.append, allow_code=allow_code)
             if error is not None:
                 _fail(failures, name, error, progress)
 

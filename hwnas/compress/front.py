@@ -31,10 +31,15 @@ SEARCH_SCHEMA = "hwnas.search/2"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A device profile and the protocol by which its search measures."""
+    """A device profile and the protocol by which its search measures.
+
+    Attributes:
+        cluster: address of the Ray cluster that has the device; empty where it hangs on this machine.
+    """
 
     profile: DeviceProfile
     protocol: Protocol
+    cluster: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +139,7 @@ def search_device(
             store = stack.enter_context(MeasurementStore(measurements_file(folder, stitcher)))
             session = stack.enter_context(
                 Session(
-                    open_device(target.profile),
+                    open_device(target.profile, target.cluster),
                     target.protocol,
                     store,
                     anchor=stitcher.network(stitcher.anchor),

@@ -13,12 +13,12 @@ import torch
 
 from hwnas.compress import training
 from hwnas.compress.account import Account
-from hwnas.compress.architecture import build_part
+from hwnas.compress.bench import DistillBench, distill_slice
 from hwnas.compress.checkpoint import percent
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.distill import Distilled, DistillSettings, distill, teacher_statistics, total_steps
+from hwnas.compress.distill import DistillSettings, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
-from hwnas.compress.executor import run_local
+from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
@@ -36,7 +36,6 @@ from hwnas.compress.stitch import Stitcher
 from hwnas.errors import HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
-from hwnas.network import export_onnx
 from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -100,7 +99,13 @@ class Workshop:
 
 
 def compress(
-    job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
+    job: Job,
+    search: SearchSettings,
+    target: Target,
+    out: Path,
+    command: str,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Compress a model for a device, going on from whatever the run directory already holds.
 
@@ -108,6 +113,7 @@ def compress(
         target: of the search, checked.
         out: the run directory.
         command: that the user gave, for the model cards.
+        executor: distils; this process where None.
 
     Returns:
         Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
@@ -116,16 +122,19 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    with open_workshop(job, [target], out, progress) as workshop:
+    with open_workshop(job, [target], out, progress, executor) as workshop:
         return compress_for(workshop, search, target, command, progress)
 
 
 @contextmanager
-def open_workshop(job: Job, targets: Sequence[Target], out: Path, progress: Progress) -> Iterator[Workshop]:
+def open_workshop(
+    job: Job, targets: Sequence[Target], out: Path, progress: Progress, executor: Executor | None = None
+) -> Iterator[Workshop]:
     """Open a run directory and make its library complete: no device is involved.
 
     Args:
         targets: devices that must accept the candidates, which is asked before anything is trained.
+        executor: distils; this process where None.
 
     Raises:
         HwnasError: as `compress`.
@@ -140,7 +149,7 @@ def open_workshop(job: Job, targets: Sequence[Target], out: Path, progress: Prog
         refused = [check_device(library, parts, target.profile, progress) for target in targets]
         reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
         known = _say_reference(reference, settings, progress)
-        build_library(library, reference, settings, run.account, progress)
+        build_library(library, reference, settings, run.account, progress, executor)
         for target, of_target in zip(targets, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)
         yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=known)
@@ -215,7 +224,12 @@ def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
 
 
 def build_library(
-    library: Library, reference: Reference, settings: LibrarySettings, account: Account, progress: Progress
+    library: Library,
+    reference: Reference,
+    settings: LibrarySettings,
+    account: Account,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
@@ -233,7 +247,9 @@ def build_library(
     )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, how, account, progress)
+        _distill_slices(
+            library, slices, reference, how, settings, account, progress, executor or LocalExecutor()
+        )
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
@@ -251,33 +267,30 @@ def _distill_slices(
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
     how: DistillSettings,
+    settings: LibrarySettings,
     account: Account,
     progress: Progress,
+    executor: Executor,
 ) -> None:
-    data, parts = reference.data, reference.parts
-    statistics = teacher_statistics(parts, data, how.batch_size)
+    data = reference.data
     steps = total_steps(data, how)
     total = steps * sum(len(candidates) for candidates in slices)
     done = 0
 
-    def run(candidates: Sequence[Candidate]) -> list[Distilled]:
-        def advance(step: int, loss: float) -> None:
-            progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
+    def advance(step: int, loss: float) -> None:
+        progress.advance("distill", done + step * settings.slice_size, total, f"{how.loss} {loss:.3f}")
 
-        return distill(candidates, parts, data, statistics, how, advance)
-
-    for candidates, results in run_local(run, slices):
-        for candidate, result in zip(candidates, results, strict=True):
+    bench = DistillBench.of(reference, how, settings)
+    for candidates, results in executor.run(distill_slice, bench, slices, advance):
+        for candidate, (result, graph) in zip(candidates, results, strict=True):
             if result.reason is not None:
                 library.fail(candidate, result.reason)
                 continue
-            module = build_part(parts, candidate.part, candidate.spec)
-            module.load_state_dict(result.state)
-            shape = (1, *parts.shapes[candidate.part])
-            library.finish(candidate, result, export_onnx(module, shape))
+            library.finish(candidate, result, graph)
             images = steps * min(how.batch_size, len(data.train))
             account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
+        progress.advance("distill", done, total)
 
 
 def _calibration(data: Data) -> Any:

@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hwnas import processes
-from hwnas.compress.front import search_device, target_of
+from hwnas.compress.front import Target, search_device, target_of
 from hwnas.compress.pipeline import Workshop, join_workshop, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -27,7 +28,7 @@ from hwnas.files import decode, encode
 def search_apart(
     workshop: Workshop,
     search: SearchSettings,
-    name: str,
+    target: Target,
     progress: Progress,
     started: Callable[[subprocess.Popen[bytes]], None],
     *,
@@ -36,7 +37,7 @@ def search_apart(
     """Search for one device in another process, and say why that failed if it did.
 
     Args:
-        name: of the device.
+        target: of the search.
         progress: told how far it is; everything else is said when the search is gone through again.
         started: given the process, so that it can be terminated.
     """
@@ -46,6 +47,7 @@ def search_apart(
         "search": encode(search),
         "out": str(workshop.run.path),
         "lock": lock,
+        "cluster": target.cluster,
         "allow_code": allow_code,
     }
     answer: dict[str, Any] = {}
@@ -60,7 +62,7 @@ def search_apart(
             answer = json.loads(line)
             if "advance" in answer:
                 step, *rest = answer["advance"]
-                progress.advance(f"{name}: {step}", *rest)
+                progress.advance(f"{target.profile.name}: {step}", *rest)
     except BrokenPipeError:
         pass
     finally:
@@ -98,7 +100,7 @@ def main() -> None:
     try:
         library = decode(LibrarySettings, question["library"], "the question")
         search = decode(SearchSettings, question["search"], "the question")
-        target = target_of(search)
+        target = replace(target_of(search), cluster=question["cluster"])
         job = open_job(library, Progress(), allow_code=question["allow_code"])
         with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
             stitcher = workshop.stitcher(target)

@@ -107,8 +107,8 @@ def test_best_for_a_run_on_b(hwnas: Hwnas, place: Path) -> None:
         'name = "small"\ndevice = "modelled"\ndescription = "x"\nforbidden_operators = ["Sigmoid"]\n'
     )
     devices = ("steady", "picky", "small")
-    options = {"pick": "speedup=1.1", "candidates": 6}
-    done = hwnas(*arguments(*devices, **options), "--device=sim-npu", "--pick=knee", "--json")
+    given = arguments(*devices, pick="speedup=1.1", candidates=6)
+    done = hwnas(*given, "--device=sim-npu", "--pick=knee", "--json")
     assert done.code == 0, done.err
     result = json.loads(done.out)
     fronts = {name: device["front"]["front"] for name, device in result["devices"].items()}
@@ -248,7 +248,7 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
     ("old", "new", "cause", "fix"),
     [
         ("steps = 2", "stepps = 2", "options.stepps: hwnas compress has no such option", "steps"),
-        ("steps = 2", 'steps = "two"', "'two' is not a valid integer", "plan.toml"),
+        ("steps = 2", 'steps = "two"', "'two' is not a valid int", "plan.toml"),
         ("steps = 2", "json = true", "options.json: hwnas compress has no such option", "known are"),
         ("steps = 2", "any_gpu = false", "options.any_gpu: is False", "left out"),
         ('out = "all"', "out = 3", "plan.toml: out", "plan.toml"),

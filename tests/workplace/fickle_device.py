@@ -6,14 +6,14 @@ import os
 import time
 from pathlib import Path
 
-from steady_device import Modelled
+from steady_device import Modelled  # type: ignore[import-not-found]  # found in a furnished folder
 
 from hwnas.devices.base import Handle
 from hwnas.errors import DeviceLostError
 from hwnas.network import Network
 
 
-class Fickle(Modelled):
+class Fickle(Modelled):  # type: ignore[misc]
     """Options: `chip`; `breaks`, lost at its fifth network while `broken` exists; `waits`, meets another.
 
     Who opens and closes it is written into `notes`, a line each.
@@ -40,7 +40,8 @@ class Fickle(Modelled):
         if self.profile.options.get("breaks") and self.prepared > 5 and Path("broken").exists():
             raise DeviceLostError("the cable was pulled", "plug it in")
         self._meet()
-        return super().prepare_impl(network)
+        handle: Handle = super().prepare_impl(network)
+        return handle
 
     def _meet(self) -> None:
         """Wait until the other one is at its first network as well: they must be searched side by side."""
