@@ -8,6 +8,7 @@ driver's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,8 @@ class RemoteDevice(Device):
 
     def close_impl(self) -> None:
         try:
-            self._answer(self._actor.leave.remote())
-        except DeviceLostError:
-            return  # whoever opens it next cleans up
+            with suppress(DeviceLostError):  # whoever opens it next cleans up
+                self._answer(self._actor.leave.remote())
         finally:
             self._ray.kill(self._actor)
             self._actor, self._known = None, set()
@@ -149,7 +149,8 @@ class RemoteDevice(Device):
         return list(samples_ms)
 
     def release_impl(self, handle: Handle) -> None:
-        self._answer(self._actor.release.remote(handle.state))
+        with suppress(DeviceLostError):  # then nothing is held any more
+            self._answer(self._actor.release.remote(handle.state))
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         return tuple(self._with_network(network, self._actor.layers.remote))

@@ -182,4 +182,4 @@ def _fronts(comparison: Comparison) -> Section:
 
 
 def _what(front: DeviceFront) -> str:
-    return f"{front.device}: {len(front.points)} networks on the front, on {front.chip}."
+    return f"{front.device} is {front.chip}; networks on its front: {len(front.points)}."
