@@ -33,9 +33,10 @@ class DeviceProfile:
         description: one line for `hwnas devices`.
         precision: the form in which networks are run.
         power_mode: the power mode to ask for; `default` leaves it alone.
-        protocol: by which `hwnas profile` measures where the user names none; empty is `search`.
+        protocol: by which is measured where the user names none; empty leaves it to the command.
         options: settings of the device class, each validated by it.
-        forbidden_operators: ONNX operators that a search for this device does without.
+        forbidden_operators: ONNX operators that a search for this device does without; `hwnas profile`
+            refuses networks that hold them.
     """
 
     __pydantic_config__ = STRICT

@@ -143,7 +143,10 @@ def compress(
     ] = None,
     protocol: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="How the search measures: quick, search, report, or a .toml file."),
+        typer.Option(
+            help="How the search measures: quick, search, report, or a .toml file.",
+            show_default="the profile's, or the preset's",
+        ),
     ] = None,
     batch: Batch = None,
     any_gpu: AnyGpu = False,
@@ -211,6 +214,7 @@ def compress(
     from hwnas.compress.settings import preset as load_preset
     from hwnas.devices.machine import usable_cores
     from hwnas.files import encode
+    from hwnas.profiles.catalogue import load_profile
 
     values = load_preset(preset)
     path = out or Path("runs") / Path(model.replace(":", "-")).name
@@ -240,7 +244,7 @@ def compress(
         objectives=objectives,
         filter=filter_by.value if filter_by else "device" if measures else "macs",
         filter_threshold=filter_threshold,
-        protocol=protocol or values["protocol"],
+        protocol=protocol or load_profile(device).protocol or values["protocol"],
         population=population or values["population"],
         generations=generations or values["generations"],
         finetune_epochs=finetune_epochs or values["finetune_epochs"],

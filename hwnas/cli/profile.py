@@ -102,6 +102,7 @@ def profile(
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
     from hwnas.compress.models import block_networks
+    from hwnas.compress.operators import require_accepted
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
 
     shape = parse_shape(input_shape) if input_shape else None
@@ -125,6 +126,8 @@ def profile(
     opened = [open_device(profile) for profile in profiles]
     _check_explain(opened, explain)
     networks = [_network(model, shape) for model in models]
+    for profile in profiles:
+        require_accepted(profile, networks)
     parts = [block_networks(network, parse_cuts(cut) or None) if blocks else [] for network in networks]
     form = "json" if as_json else form
     shown, failures, measured = [], [], []

@@ -10,18 +10,15 @@ from typing import Any
 
 from hwnas.compress.across import compare_devices
 from hwnas.compress.executor import Executor
-from hwnas.compress.front import Target
-from hwnas.compress.pipeline import Job, Workshop, compress_for, open_workshop
+from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop
 from hwnas.compress.progress import Progress
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.search_process import search_apart
-from hwnas.compress.settings import SearchSettings
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import encode
 from hwnas.page import is_available
 from hwnas.profiles.catalogue import open_device
 
-Wanted = tuple[SearchSettings, Target]
 Failures = dict[str, HwnasError]
 """Why devices failed, by name."""
 
@@ -57,7 +54,7 @@ def compress_all(
     if twice:
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
     results: dict[str, Any] = {}
-    with open_workshop(job, [target for _, target in wanted], out, progress, executor) as workshop:
+    with open_workshop(job, wanted, out, progress, executor) as workshop:
         failures = _search_side_by_side(workshop, wanted, progress, allow_code=allow_code)
         for search, target in wanted:
             name = target.profile.name

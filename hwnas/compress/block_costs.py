@@ -39,12 +39,14 @@ class BlockCosts:
     Attributes:
         reference_latency_ms: the whole reference's in the same session; None where the cost is MACs, or where
             the device refuses the reference.
+        anchor_latency_ms: that of the session's anchor, which is the reference where the device accepts it.
         threshold: of the filter.
     """
 
     cost: CostName
     protocol: Protocol | None
     reference_latency_ms: float | None
+    anchor_latency_ms: float | None = None
     threshold: float
     parts: tuple[PartCosts, ...]
 
@@ -133,6 +135,7 @@ def measured_block_costs(
         cost="energy" if energy else "latency",
         protocol=session.protocol,
         reference_latency_ms=None if any(stitcher.anchor) else anchor_ms,
+        anchor_latency_ms=anchor_ms,
         threshold=threshold,
         parts=_filtered(stitcher, costs, metric, objectives, threshold, known),
     )

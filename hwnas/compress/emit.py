@@ -17,8 +17,8 @@ from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Point, pick
-from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.search import Point, check_rule, pick
+from hwnas.compress.settings import TIMED, LibrarySettings, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
 from hwnas.compress.stitch import Choices, Stitcher, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
@@ -94,6 +94,7 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
         measurements = _measure(emission, todo)
         answers = training.answers(emission.reference.module(), emission.reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
+            _say_missed(emission, finished, measurement)
             _write(emission, finished, measurement, answers)
         run.account.lap("report measurements", outcome.device)
     if unreached is not None:
@@ -201,6 +202,22 @@ def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]
                 )
             measurements[network_hash] = result
     return [measurements[finished.network.hash] for finished in todo]
+
+
+def _say_missed(emission: Emission, finished: _Finished, measurement: Measurement) -> None:
+    """Say so where a network surely misses, by the protocol `report`, the bound by which it was picked."""
+    objectives = emission.search.objectives
+    limit = check_rule(finished.rule, objectives)
+    if limit is None or not {*TIMED} & {*objectives}:
+        return
+    in_ms = finished.rule.startswith("latency-ms")
+    found = median_interval(measurement.medians_ms if in_ms else measurement.anchor_ratios)
+    if found.low > limit:
+        emission.progress.say(
+            f"{finished.name} misses {finished.rule}: {'ms' if in_ms else 'ratio'} {found.value:.3f} "
+            f"[{found.low:.3f}, {found.high:.3f}], not {limit:.3f}. The search measured it shorter, or at a "
+            "busier moment; --protocol search or report measures longer"
+        )
 
 
 def _write(

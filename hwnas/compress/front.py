@@ -16,9 +16,11 @@ from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
 from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
-from hwnas.errors import DeviceError
+from hwnas.devices.base import Device
+from hwnas.errors import DeviceError, InputError, NetworkFormError, PreparationError
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
+from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
@@ -110,6 +112,30 @@ def target_of(settings: SearchSettings) -> Target:
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     check_forbidden(profile)
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
+
+
+def require_energy(profile: DeviceProfile, network: Network, cluster: str = "") -> None:
+    """Refuse the objective energy before anything is trained for it.
+
+    A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
+
+    Args:
+        cluster: as for `open_device`.
+
+    Raises:
+        InputError: the device does not tell what a network needs.
+    """
+    device = open_device(profile, cluster)
+    if not isinstance(device, Device):
+        return
+    with device:
+        try:
+            handle = device.prepare(network)
+        except (PreparationError, NetworkFormError):
+            return
+        device.release(handle)
+    if "energy_mj" not in handle.metrics:
+        raise InputError(f"{profile.name} tells no energy", "take the objective latency, or a simulator")
 
 
 def search_device(
@@ -255,7 +281,7 @@ def measured_costs(
 
     def ratio(objective: Objective, choices: Choices) -> float:
         if objective in TIMED:
-            return measured[choices].anchor_ratio
+            return _time_ratio(stitcher, choices, measured[choices])
         if objective == "energy":
             return energy_mj(measured[choices]) / whole_mj
         return _counted_ratio(stitcher, objective, choices)
@@ -281,6 +307,11 @@ def measured_costs(
             )
         whole_mj = energy_mj(anchor)
     return costs
+
+
+def _time_ratio(stitcher: Stitcher, choices: Choices, measurement: Measurement) -> float:
+    """To the anchor; the anchor's own is 1, whatever noise there is between two measurements of it."""
+    return 1.0 if choices == stitcher.anchor else measurement.anchor_ratio
 
 
 def _suffix(objectives: tuple[Objective, ...]) -> str:
@@ -318,7 +349,7 @@ def _row(
         "params": params,
     }
     if measurement is not None and anchor_latency_ms is not None:
-        row["latency_ms"] = measurement.anchor_ratio * anchor_latency_ms
+        row["latency_ms"] = _time_ratio(stitcher, point.choices, measurement) * anchor_latency_ms
         row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
         row["energy_mj"] = measurement.metrics.get("energy_mj")
     return row

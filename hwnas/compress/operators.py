@@ -11,7 +11,7 @@ from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.measurement import DeviceProfile
-from hwnas.network import export_onnx, operators_of
+from hwnas.network import Network, export_onnx, operators_of
 
 NAMED = 4  # candidates of a part that a message names before it only counts them
 FLUSH = 64  # exports whose operators are stored at once
@@ -38,6 +38,25 @@ def check_forbidden(profile: DeviceProfile) -> None:
             raise InputError(
                 f"device profile {profile.name}: forbidden_operators: ONNX has no operator {name!r}",
                 f"{hint}names are those of https://onnx.ai/onnx/operators/",
+            )
+
+
+def require_accepted(profile: DeviceProfile, networks: Sequence[Network]) -> None:
+    """Refuse networks that hold operators which a device's profile forbids.
+
+    Raises:
+        InputError: names the first such network and the operators.
+    """
+    if not profile.forbidden_operators:
+        return
+    check_forbidden(profile)
+    for network in networks:
+        held = set(operators_of(network.onnx())) & set(profile.forbidden_operators)
+        if held:
+            raise InputError(
+                f"{profile.name} forbids {', '.join(sorted(held))}, which {network.name} holds",
+                "take another device, compress the network for this one, "
+                f"or strike them from forbidden_operators of the profile {profile.name}",
             )
 
 

@@ -19,7 +19,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import DistillSettings, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
-from hwnas.compress.front import Target, search_device
+from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
 from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
@@ -32,14 +32,18 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import accuracy
-from hwnas.compress.stitch import Stitcher
-from hwnas.errors import HwnasError
+from hwnas.compress.stitch import Stitcher, own_parts
+from hwnas.errors import DeviceError, HwnasError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
+from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
+
+Wanted = tuple[SearchSettings, Target]
+"""One device's search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +126,18 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    with open_workshop(job, [target], out, progress, executor) as workshop:
+    with open_workshop(job, [(search, target)], out, progress, executor) as workshop:
         return compress_for(workshop, search, target, command, progress)
 
 
 @contextmanager
 def open_workshop(
-    job: Job, targets: Sequence[Target], out: Path, progress: Progress, executor: Executor | None = None
+    job: Job, wanted: Sequence[Wanted], out: Path, progress: Progress, executor: Executor | None = None
 ) -> Iterator[Workshop]:
     """Open a run directory and make its library complete: no device is involved.
 
     Args:
-        targets: devices that must accept the candidates, which is asked before anything is trained.
+        wanted: devices that must suit their searches, which is asked before anything is trained.
         executor: distils; this process where None.
 
     Raises:
@@ -146,11 +150,18 @@ def open_workshop(
     with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
-        refused = [check_device(library, parts, target.profile, progress) for target in targets]
+        refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
+        for target in (target for search, target in wanted if "energy" in search.objectives):
+            whole = Network("the reference", own_parts(parts), _calibration(job.data))
+            try:
+                require_energy(target.profile, whole, target.cluster)
+            except DeviceError:
+                if len(wanted) == 1:  # one of many that fails leaves the others
+                    raise
         reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
-        known = _say_reference(reference, settings, progress)
+        known = _say_reference(reference, settings, job.initial.to_train, progress)
         build_library(library, reference, settings, run.account, progress, executor)
-        for target, of_target in zip(targets, refused, strict=True):
+        for (_, target), of_target in zip(wanted, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)
         yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=known)
 
@@ -184,7 +195,13 @@ def compress_for(
         command=command,
         progress=progress,
     )
-    checkpoints = emit_checkpoints(emission, outcome)
+    try:
+        checkpoints = emit_checkpoints(emission, outcome)
+    except HwnasError:
+        written = _report(run, target.profile.name, progress)
+        if written is not None:
+            progress.say(f"report: {written}")
+        raise
     report = _report(run, target.profile.name, progress)
     known = workshop.accuracy
     return {
@@ -201,13 +218,16 @@ def compress_for(
     }
 
 
-def _say_reference(reference: Reference, settings: LibrarySettings, progress: Progress) -> Interval | None:
+def _say_reference(
+    reference: Reference, settings: LibrarySettings, trained: bool, progress: Progress
+) -> Interval | None:
     """Say how accurate the reference is; None without labels."""
     data, parts = reference.data, reference.parts
     correct = training.correct_answers(reference.module(), data)
     known = None if correct is None else accuracy(correct)
     if known is not None and known.low <= 1 / len(data.class_names):
-        progress.say("the reference only guesses; --weights none trains it on the data first")
+        fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
+        progress.say(f"the reference only guesses; {fix}")
     progress.say(
         f"reference: {settings.model}, accuracy {percent(known)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"

@@ -55,8 +55,8 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
 
     Args:
         per_block: how many a block gets at most, instead of what the space says; 0 leaves it to the space.
-            They are taken in turn from each kind (activation, attention, layer type), and evenly spaced in
-            MACs within a kind.
+            They are taken in turn from each kind (layer type, activation, attention; a layer type's kinds
+            follow each other), and evenly spaced in MACs within a kind.
 
     Raises:
         InputError: no block has a candidate that fits, or a block is not between image maps.
@@ -157,10 +157,10 @@ def _spread(sized: Sequence[_Sized], amount: int) -> list[_Sized]:
     """`amount` of them (0: all), in turn from the kinds, evenly spaced in MACs within each kind."""
     if amount == 0:
         return list(sized)
-    kinds: dict[tuple[str, bool, str], list[_Sized]] = defaultdict(list)
+    kinds: dict[tuple[str, str, bool], list[_Sized]] = defaultdict(list)
     for item in sorted(sized, key=lambda item: (item[0], item[1], item[2].name)):
         spec = item[2]
-        kinds[spec.activation, spec.se, spec.layer].append(item)
+        kinds[spec.layer, spec.activation, spec.se].append(item)
     quota = dict.fromkeys(sorted(kinds), 0)
     for kind in itertools.cycle(sorted(kinds)):
         if sum(quota.values()) == min(amount, len(sized)):

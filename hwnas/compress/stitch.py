@@ -47,10 +47,7 @@ class Stitcher:
         self.library = library
         self.calibration = calibration
         self.refused = refused or {}
-        self._own = [
-            _part(name, module, shape)
-            for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
-        ]
+        self._own = own_parts(parts)
         self._own_cost = [
             count(module, shape) for module, shape in zip(parts.modules, parts.shapes[:-1], strict=True)
         ]
@@ -149,6 +146,14 @@ class Stitcher:
             return self.library.load(entry, build_part(self.parts, candidate.part, candidate.spec))
 
         return Part(candidate.part_name, onnx=partial(self.library.onnx, entry), module=module)
+
+
+def own_parts(parts: Partition) -> list[Part]:
+    """The reference's own parts."""
+    return [
+        _part(name, module, shape)
+        for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
+    ]
 
 
 def network_of(

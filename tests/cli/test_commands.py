@@ -217,6 +217,16 @@ def test_mistakes_of_a_compression_are_told_and_nothing_is_begun(
     assert not (workplace / "out").exists()
 
 
+def test_a_search_measures_by_the_protocol_of_its_profile(hwnas: Hwnas, workplace: Path) -> None:
+    text = 'name = "own"\ndevice = "modelled"\ndescription = "x"\nprotocol = "'
+    (workplace / "own.toml").write_text(f'{text}nosuch"\n')
+    arguments = tiny.compress_arguments("out", "--dry-run", device="own.toml")
+    refused(hwnas(*arguments), "there is no protocol 'nosuch'")
+    assert hwnas(*arguments, "--protocol", "quick").code == 0
+    (workplace / "own.toml").write_text(f'{text}search"\n')
+    assert hwnas(*arguments).code == 0
+
+
 @pytest.mark.parametrize(
     "options",
     [

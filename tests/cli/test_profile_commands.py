@@ -29,6 +29,17 @@ def test_every_form(hwnas: Hwnas, workplace: Path) -> None:
     assert all(f"{float(row['latency_ms']):.3f}" in text for row in rows for text in (markdown, table))
 
 
+def test_a_network_that_holds_what_the_profile_forbids_is_refused(hwnas: Hwnas, workplace: Path) -> None:
+    for name, operator in (("strict", "Conv"), ("other", "Gelu"), ("typo", "Konv")):
+        (workplace / f"{name}.toml").write_text(
+            f'name = "{name}"\ndevice = "modelled"\ndescription = "x"\nforbidden_operators = ["{operator}"]\n'
+        )
+    arguments = ("profile", "tinynet:make", "--json", "--device")
+    refused(hwnas(*arguments, "strict.toml"), "strict forbids Conv, which tinynet:make holds", "strike them")
+    refused(hwnas(*arguments, "typo.toml"), "ONNX has no operator 'Konv'", "Conv")
+    assert hwnas(*arguments, "other.toml").code == 0
+
+
 def test_several_devices_in_one_command(hwnas: Hwnas, workplace: Path) -> None:
     rows = json.loads(hwnas("profile", "tinynet:make", *MODELLED, "--device", "steady.toml", "--json").out)
     assert [row["measurement"]["device_name"] for row in rows] == ["modelled", "steady"]

@@ -151,6 +151,11 @@ def test_a_path_that_is_no_utf_8_is_refused() -> None:
         load_data(os.fsdecode(b"folder:a\xff"), 32)
 
 
+def test_no_path_is_not_the_current_folder() -> None:
+    with pytest.raises(InputError, match="names no folder"):
+        load_data("folder:", 32)
+
+
 def test_every_broken_image_is_named_with_the_command_that_removes_it(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "d", "a", "b", count=5)
     whole = picture(tmp_path / "whole.png", size=(64, 64)).read_bytes()

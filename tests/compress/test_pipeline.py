@@ -428,8 +428,28 @@ def test_energy_is_searched_where_the_device_tells_it(copy: Path) -> None:
         assert row["cost_ratios"] == {"energy": row["energy_mj"] / whole["energy_mj"]}
         assert row["latency_ms"] > 0
     assert min(row["cost_ratios"]["energy"] for row in front["front"]) < 1
-    with pytest.raises(HwnasError, match="tells no energy"):
-        run(copy, objectives=("energy",), generations=2)
+
+
+def test_a_device_without_energy_is_refused_before_anything_is_trained(workplace: Path) -> None:
+    watch = Watch()
+    with pytest.raises(InputError, match="steady tells no energy"):
+        run(workplace / "new", objectives=("latency", "energy"), watch=watch)
+    assert set(watch.steps) == {"check exports"}
+
+
+def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "hwnas.compress.emit.pick", lambda front, rule, *more: max(front, key=lambda p: p.costs)
+        )
+        watch = Watch()
+        run(copy, picks=("speedup=1.5",), finetune_epochs=1, watch=watch)
+    (said,) = [text for text in watch.said if "misses" in text]
+    assert "steady-speedup-1.5 misses speedup=1.5: ratio 1.0" in said
+    assert "not 0.667" in said
+    watch = Watch()
+    run(copy, picks=("speedup=1.1",), finetune_epochs=1, watch=watch)
+    assert not [text for text in watch.said if "misses" in text]
 
 
 def test_three_objectives_at_once(copy: Path) -> None:
@@ -517,9 +537,31 @@ def test_a_search_on_a_measured_device_goes_on_to_the_same_front(copy: Path, wor
         assert (copy / "devices/real/front.json").read_bytes() == written
 
 
+def test_the_reference_costs_what_the_reference_costs(copy: Path, workplace: Path) -> None:
+    (workplace / "fast.toml").write_text(
+        'name = "fast"\nwarmup_s = 0.0\nmin_runs = 2\nmin_s = 0.0\n'
+        "repeats = 2\nmax_repeats = 2\nmax_spread = 1.0\n"
+    )
+    run(copy, device="cpu", protocol="fast.toml", picks=())
+    searched, front = (
+        json.loads((copy / f"devices/cpu/{name}.json").read_text()) for name in ("search", "front")
+    )
+    first = searched["points"][0]
+    assert (first["choices"], first["costs"]) == ([0, 0, 0, 0], [1.0])
+    for row in front["front"]:
+        assert row["latency_ms"] == pytest.approx(
+            row["cost_ratios"]["latency"] * front["reference_latency_ms"]
+        )
+
+
 def test_several_picks_and_one_that_is_not_reached(copy: Path) -> None:
+    report = copy / "devices/steady/report.html"
+    report.unlink()
+    watch = Watch()
     with pytest.raises(InputError, match="speedup=1000"):
-        run(copy, picks=("speedup=1.2", "speedup=1000", "latency-ms=3.5"), finetune_epochs=1)
+        run(copy, picks=("speedup=1.2", "speedup=1000", "latency-ms=3.5"), finetune_epochs=1, watch=watch)
+    assert "steady-speedup-1.2" in report.read_text()
+    assert f"report: {report}" in watch.said
     names = sorted(path.name for path in (copy / "checkpoints").iterdir())
     assert names == ["steady-knee", "steady-latency-ms-3.5", "steady-speedup-1.2"]
     result = run(copy, picks=("speedup=1.2", "latency-ms=3.5"), finetune_epochs=1)

@@ -162,6 +162,20 @@ def test_figures_against_the_files(finished: Path) -> None:
     assert isinstance(text, str) and f"{kept.count(False)} of {len(kept)} candidates" in text
 
 
+def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) -> None:
+    heading = "Sums of block costs against whole networks (latency)"
+    before = [section.content[0] for section in content(run) if section.heading == heading]
+
+    def slow_down(data: Any) -> None:
+        for key in ("reference_latency_ms", "anchor_latency_ms"):
+            data[key] *= 3
+        for choice in (choice for part in data["parts"] for choice in part["choices"]):
+            choice["cost"] *= 3
+
+    edit(run, "blocks.json", slow_down)
+    assert [section.content[0] for section in content(run) if section.heading == heading] == before
+
+
 def test_the_account_of_the_run(finished: Path) -> None:
     rows = {row["step"]: row for row in table(finished, "Time and epochs")}
     # 1,258 images make 4 batches of 256: two epochs, 6 candidates of 4 batches, two networks of two epochs.

@@ -132,6 +132,8 @@ def test_a_stated_few_of_any_space(b0: Partition, name: str, amount: int) -> Non
         of_space = {(s.activation, s.se, s.layer) for s in specs_of(everything, block)}
         assert len(kinds) == min(amount, len(of_space))
         assert max(kinds.values()) - min(kinds.values()) <= 1
+        activations = {activation for activation, _, _ in kinds}
+        assert len(activations) == min(amount, len({activation for activation, _, _ in of_space}))
 
 
 def test_stem_and_head_have_variants_of_themselves(b0: Partition) -> None:
@@ -230,6 +232,7 @@ width = 1.5
         ('activation = "relu"\n', 'activation = "tanh"\n', "together.0.activation"),
         ('activation = "relu"\n', "", "activation is missing"),
         ("se = false\n", 'se = "sometimes"\n', "together.0.se"),
+        ("se = false\n", "se = 1\n", "together.0.se"),
         ('activation = "relu"\nse = false', 'activation = "swish"\nse = true', "together holds"),
         ("width = [0.5, 1.0]", "width = [1.0]\nse = [true]", "se stands in properties and in together"),
         ("smaller = false", "smaller = 0", "smaller"),

@@ -22,12 +22,15 @@ from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.progress import Progress
+from hwnas.compress.report.sections import sections
+from hwnas.compress.report.stored import read_run
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.variants import VariantSpec, build_variant, find_gates, find_variants
 from hwnas.errors import InputError
 from hwnas.network import export_onnx, operators_of
+from hwnas.page import Plot, Table
 
 SWISHNET = '''
 """Two small stages with Swish and squeeze-and-excitation everywhere, under names of its own."""
@@ -303,6 +306,23 @@ def test_nothing_pretends_that_the_reference_was_measured(
     card = (place / checkpoint["path"] / "README.md").read_text()
     assert "The device refuses the reference, whose latency there is not known." in card
     assert f"architecture {'-'.join(map(str, front['anchor']))}" in card
+
+
+def test_the_report_of_a_refused_reference_is_about_the_anchor(inside: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run/devices/nosigmoid"
+    front = json.loads((folder / "front.json").read_text())
+    stored = read_run(tmp_path / "run", folder)
+    found = sections(stored)
+    section = next(section for section in found if section.heading == "Front")
+    text, plot, table = section.content
+    assert isinstance(text, str) and isinstance(plot, Plot) and isinstance(table, Table)
+    assert f"ratios to the anchor {'-'.join(map(str, front['anchor']))}" in text
+    assert "latency / anchor" in table.columns
+    shown = {trace["name"]: trace for trace in plot.data}
+    assert shown["front"]["x"] == pytest.approx([row["latency_ms"] for row in front["front"]])
+    assert shown["anchor"]["x"] == pytest.approx([front["anchor_latency_ms"]])
+    assert "latency / anchor 1.000" in shown["anchor"]["text"][0]
+    assert "Sums of block costs against whole networks" in [section.heading for section in found]
 
 
 def test_the_anchor_is_the_accepted_architecture_with_the_lowest_loss(

@@ -46,6 +46,8 @@ def load_data(
                 f"{printable(name)} is no UTF-8, which a run directory cannot keep",
                 "reach the folder by a link with another name: ln -s FOLDER LINK",
             )
+        if name == "folder:":
+            raise InputError("folder: names no folder", "name it: --data folder:PATH")
         source: Source = FolderSource(Path(name.removeprefix("folder:")).expanduser())
         size = image_size or (model_size() if model_size else 0)
         if not size:

@@ -13,13 +13,8 @@ from hwnas.compress.search import Point, pareto_front
 from hwnas.compress.stitch import Choices
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
-AXES = {
-    "latency": "latency, ms",
-    "throughput": "time an image / the reference's",
-    "energy": "energy / the reference's",
-    "macs": "MACs / the reference's",
-    "params": "parameters / the reference's",
-}
+NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}
+"""What objectives are called on axes, where that is not their own name."""
 Trace = dict[str, Any]
 
 
@@ -68,7 +63,6 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
 
     front = pareto_front(search.measured)
     known = {point.choices: point for point in search.measured}
-    reference = (0,) * len(stored.reference.parts)
     # With two axes the front is a line; with more it is a surface, of which a line would show nothing.
     lines = "lines+markers" if len(search.front.objectives) == 1 else "markers"
     traces = [
@@ -85,15 +79,16 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
             line={"color": BLUE, "width": 1.5, "shape": "linear"},
         ),
     ]
-    if reference in known:
+    if search.front.anchor in known:
         star = {"color": ORANGE, "size": 15, "symbol": "star"}
-        traces.append(trace("reference", [known[reference]], marker=star))
+        name = "anchor" if any(search.front.anchor) else "reference"
+        traces.append(trace(name, [known[search.front.anchor]], marker=star))
     for choices, rules in picks(stored, search).items():
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
-    vertical = "quality loss: Σ of block losses" if y is None else AXES[search.front.objectives[y]]
-    horizontal = AXES[search.front.objectives[x]]
+    vertical = "quality loss: Σ of block losses" if y is None else _axis(search, y)
+    horizontal = _axis(search, x)
     return Plot(
         data=traces,
         layout={"xaxis": {"title": {"text": horizontal}}, "yaxis": {"title": {"text": vertical}}},
@@ -102,10 +97,17 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
     )
 
 
+def _axis(search: Search, index: int) -> str:
+    objective = search.front.objectives[index]
+    if objective == "latency":
+        return "latency, ms"
+    return f"{NAMES.get(objective, objective)} / the {search.unit(objective)}'s"
+
+
 def _cost(search: Search, point: Point, index: int) -> float:
     assert point.costs is not None
-    if search.front.objectives[index] == "latency" and search.front.reference_latency_ms is not None:
-        return point.costs[index] * search.front.reference_latency_ms
+    if search.front.objectives[index] == "latency":
+        return point.costs[index] * (search.front.anchor_latency_ms or 1.0)
     return point.costs[index]
 
 
@@ -117,7 +119,7 @@ def describe(stored: StoredRun, search: Search, point: Point) -> str:
     if latency_ms is not None:
         lines.append(f"latency {latency_ms:.3f} ms")
     for objective, ratio in zip(search.front.objectives, point.costs or (), strict=True):
-        lines.append(f"{objective} / reference {ratio:.3f}")
+        lines.append(f"{objective} / {search.unit(objective)} {ratio:.3f}")
     lines.append(f"{macs / 1e6:,.2f} MMACs, {params / 1e3:,.0f} k params")
     for part, (name, choice) in enumerate(zip(stored.reference.parts, point.choices, strict=True)):
         lines.append(f"{plot_text(name)}: {plot_text(stored.part_name(part, choice))}")
@@ -161,12 +163,16 @@ def sums_plot(measured_ms: Sequence[float], sums_ms: Sequence[float], names: Seq
     )
 
 
-def block_plots(blocks: BlockCosts) -> list[Plot]:
-    """Cost ratio against loss of the choices of each part that has candidates (DONNAv2 figure 3)."""
-    return [_block_plot(blocks, part) for part in blocks.parts if len(part.choices) > 1]
+def block_plots(blocks: BlockCosts, unit: str) -> list[Plot]:
+    """Cost ratio against loss of the choices of each part that has candidates (DONNAv2 figure 3).
+
+    Args:
+        unit: what the costs are ratios to.
+    """
+    return [_block_plot(blocks, part, unit) for part in blocks.parts if len(part.choices) > 1]
 
 
-def _block_plot(blocks: BlockCosts, part: PartCosts) -> Plot:
+def _block_plot(blocks: BlockCosts, part: PartCosts, unit: str) -> Plot:
     def trace(name: str, rows: Sequence[Any], **marker: Any) -> Trace:
         return {
             "type": "scatter",
@@ -208,7 +214,7 @@ def _block_plot(blocks: BlockCosts, part: PartCosts) -> Plot:
         layout={
             "title": {"text": plot_text(part.name), "x": 0.01, "font": {"size": 14}},
             "xaxis": {"title": {"text": "block loss"}},
-            "yaxis": {"title": {"text": f"{blocks.cost} / the reference's"}},
+            "yaxis": {"title": {"text": f"{blocks.cost} / the {unit}'s"}},
             "showlegend": False,
             "margin": {"l": 10, "r": 10, "t": 34, "b": 10},
         },

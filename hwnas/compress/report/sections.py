@@ -28,7 +28,7 @@ def sections(stored: StoredRun) -> list[Section]:
         made.append(front(stored, search, f"Front{behind}"))
         if search.blocks is not None:
             made += sums(stored, search, search.blocks, f"Sums of block costs against whole networks{behind}")
-            made.append(filtered(search.blocks, f"Candidates of each block{behind}"))
+            made.append(filtered(search, search.blocks, f"Candidates of each block{behind}"))
         made.append(progress(search, f"Search{behind}"))
     return [*made, architectures(stored), spent(stored), failures(stored), identity(stored)]
 
@@ -95,10 +95,16 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         f"{stored.settings.loss.upper()} of the chosen blocks, before any finetuning; 0 is the reference. "
         "Hover over a point for its architecture."
     )
+    if any(search.front.anchor):
+        text += (
+            f" The device refuses the reference, whose latency there is not known: what is measured are "
+            f"ratios to the anchor {plots.joined(search.front.anchor)}, the accepted architecture with the "
+            "lowest loss."
+        )
     columns = (
         "network",
         "loss",
-        *(f"{o} / reference" for o in search.front.objectives),
+        *(f"{o} / {search.unit(o)}" for o in search.front.objectives),
         "ms",
         "MMACs",
         "k params",
@@ -125,13 +131,17 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
 def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) -> list[Section]:
     """How far sums of block costs, MACs and parameters are from the measured latency."""
     costs = {(part.part, row.choice): row.cost for part in blocks.parts for row in part.choices}
+    anchor_ms = blocks.anchor_latency_ms or blocks.reference_latency_ms
+    if blocks.cost != "latency" or anchor_ms is None or search.front.anchor_latency_ms is None:
+        return []
+    drift = search.front.anchor_latency_ms / anchor_ms
     known: list[tuple[Point, float, float]] = []
     for point in search.measured:
         whole_ms = search.latency_ms(point)
         of_parts = [costs.get(key) for key in enumerate(point.choices)]
         if whole_ms is not None and None not in of_parts:
-            known.append((point, whole_ms, sum(cost for cost in of_parts if cost is not None)))
-    if blocks.cost != "latency" or not known:
+            known.append((point, whole_ms, drift * sum(cost for cost in of_parts if cost is not None)))
+    if not known:
         return []
     losses = [point.loss for point, _, _ in known]
     measured_ms = [whole_ms for _, whole_ms, _ in known]
@@ -152,7 +162,8 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
     content: list[Content] = [
         f"Each block was timed on its own as well. Over {len(known)} networks the sum of the blocks’ "
         f"latencies is off the measured one by {statistics.median(errors):+.1%} in the median, from "
-        f"{min(errors):+.1%} to {max(errors):+.1%}.",
+        f"{min(errors):+.1%} to {max(errors):+.1%}. Both are ratios to the anchor measured beside them, so a "
+        "drift of the machine’s speed between blocks and networks is no part of this.",
         plots.sums_plot(measured_ms, sums_ms, [plots.joined(point.choices) for point, _, _ in known]),
         "What would have been chosen without measuring whole networks: from the networks of this search, "
         "the front of loss against each ranker, its networks taken at their measured latency. Hypervolume "
@@ -187,18 +198,19 @@ def _agreement_row(name: str, found: Agreement) -> list[str]:
     ]
 
 
-def filtered(blocks: BlockCosts, heading: str) -> Section:
+def filtered(search: Search, blocks: BlockCosts, heading: str) -> Section:
     """What the filter saw and removed (DONNAv2 figure 3)."""
     candidates = [row for part in blocks.parts for row in part.choices if row.choice]
     removed = sum(not row.kept for row in candidates)
+    unit = "anchor" if any(search.front.anchor) else "reference"
     return Section(
         heading=heading,
         content=[
-            f"Cost ({blocks.cost}) of each candidate relative to the reference’s own block, against its "
+            f"Cost ({blocks.cost}) of each candidate relative to the {unit}’s own block, against its "
             f"block loss. {removed} of {len(candidates)} candidates were left out of the search (×): "
             f"another choice of the block loses no more and is cheaper by more than {blocks.threshold:g}. "
             "The dotted line is that limit, the star the reference’s own block.",
-            Grid(plots=plots.block_plots(blocks)),
+            Grid(plots=plots.block_plots(blocks, unit)),
         ],
     )
 

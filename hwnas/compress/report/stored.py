@@ -14,7 +14,7 @@ from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.run import SCHEMA as RUN_SCHEMA
 from hwnas.compress.search import Point
-from hwnas.compress.settings import TIMED, LibrarySettings
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_toml
@@ -55,7 +55,8 @@ class FrontRecord:
     objectives: tuple[str, ...]
     protocol: Protocol
     fingerprint: Fingerprint | None
-    reference_latency_ms: float | None
+    anchor: Choices
+    anchor_latency_ms: float | None
     front: tuple[FrontRow, ...]
 
 
@@ -90,9 +91,13 @@ class Search:
         """Which of the costs is a time; None where none is."""
         return next((i for i, name in enumerate(self.front.objectives) if name in TIMED), None)
 
+    def unit(self, objective: str) -> str:
+        """What a cost is a ratio to; nothing is measured of a reference that the device refuses."""
+        return "anchor" if any(self.front.anchor) and objective in MEASURED else "reference"
+
     def latency_ms(self, point: Point) -> float | None:
         """The measured latency of a network."""
-        index, unit_ms = self.time_index, self.front.reference_latency_ms
+        index, unit_ms = self.time_index, self.front.anchor_latency_ms
         if index is None or unit_ms is None or point.costs is None:
             return None
         return point.costs[index] * unit_ms
