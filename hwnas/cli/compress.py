@@ -244,7 +244,7 @@ def compress(
         objectives=objectives,
         filter=filter_by.value if filter_by else "device" if measures else "macs",
         filter_threshold=filter_threshold,
-        protocol=protocol or load_profile(device).protocol or values["protocol"],
+        protocol=values["protocol"],
         population=population or values["population"],
         generations=generations or values["generations"],
         finetune_epochs=finetune_epochs or values["finetune_epochs"],
@@ -254,7 +254,11 @@ def compress(
         allow_fallback=allow_fallback,
         max_measurements=max_measurements,
     )
-    searches = [replace(search, device=name) for name in device]
+    protocols = [protocol or load_profile(name).protocol or values["protocol"] for name in device]
+    searches = [
+        replace(search, device=name, protocol=of_device)
+        for name, of_device in zip(device, protocols, strict=True)
+    ]
     cluster = ray_address if executor is ExecutorName.ray else ""
     targets = [replace(target_of(each), cluster=cluster) for each in searches]
     with TerminalProgress() as progress:
@@ -272,7 +276,7 @@ def compress(
     failures: Mapping[str, HwnasError] = {}
     with executor_at(cluster) as runner, TerminalProgress() as progress:
         if len(device) == 1:
-            result = run_compress(job, search, targets[0], path, command, progress, runner)
+            result = run_compress(job, searches[0], targets[0], path, command, progress, runner)
         else:
             wanted = list(zip(searches, targets, strict=True))
             result, failures = compress_all(

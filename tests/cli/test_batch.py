@@ -248,7 +248,7 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
     ("old", "new", "cause", "fix"),
     [
         ("steps = 2", "stepps = 2", "options.stepps: hwnas compress has no such option", "steps"),
-        ("steps = 2", 'steps = "two"', "'two' is not a valid int", "plan.toml"),
+        ("steps = 2", 'steps = "two"', "Invalid value for '--steps'", "plan.toml"),
         ("steps = 2", "json = true", "options.json: hwnas compress has no such option", "known are"),
         ("steps = 2", "any_gpu = false", "options.any_gpu: is False", "left out"),
         ('out = "all"', "out = 3", "plan.toml: out", "plan.toml"),

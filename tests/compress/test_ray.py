@@ -96,7 +96,8 @@ def test_tasks_run_on_the_nodes(small: Any) -> None:
     with pytest.raises(InputError, match="a negative task"):
         list(executor.run(multiply, Doubling(), [1, -1, 2], lambda *_: None))
     with pytest.raises(HwnasError, match="a task failed on the Ray cluster"):
-        list(executor.run(multiply, Doubling(), ["text"], lambda *_: None))
+        broken: list[Any] = ["text"]
+        list(executor.run(multiply, Doubling(), broken, lambda *_: None))
 
 
 def device_of(profile: DeviceProfile, address: str = "") -> Device:
