@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, encode, locked, read_json, write_json
+from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
 
 SCHEMA = "hwnas.account/1"
@@ -67,7 +71,7 @@ class Account:
         """
         now_s = time.perf_counter()
         nothing = Spent(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
-        with locked(self.path, lambda: None):  # searches of several devices book side by side
+        with self._alone():
             spent = {(entry.step, entry.device): entry for entry in read_account(self.path)}
             before = spent.get((step, device), nothing)
             spent[step, device] = replace(
@@ -80,6 +84,16 @@ class Account:
             entries = sorted(spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
             write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
         self._since_s = now_s
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Searches of several devices book side by side: the folder is the lock, so no file is left."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def read_account(path: Path) -> list[Spent]:
