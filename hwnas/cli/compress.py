@@ -74,6 +74,23 @@ class ExecutorName(StrEnum):
     ray = "ray"
 
 
+class QualityName(StrEnum):
+    """Quality models."""
+
+    loss = "loss"
+    predictor = "predictor"
+    dna = "dna"
+
+
+class StrategyName(StrEnum):
+    """Which networks a search asks for."""
+
+    nsga2 = "nsga2"
+    exact = "exact"
+    scale = "scale"
+    random = "random"
+
+
 class ObjectiveName(StrEnum):
     """Costs that a search can lower."""
 
@@ -170,8 +187,33 @@ def compress(
     filter_threshold: Annotated[
         float, typer.Option(help="How much cheaper another candidate is, in units of the reference's block.")
     ] = DEFAULT_THRESHOLD,
-    population: Annotated[Optional[int], typer.Option(min=2, help="Of NSGA-II.")] = None,  # noqa: UP045
-    generations: Annotated[Optional[int], typer.Option(min=1, help="Of NSGA-II.")] = None,  # noqa: UP045
+    quality: Annotated[
+        QualityName,
+        typer.Option(
+            help="What stands for the accuracy: loss (Σ of block losses, DONNAv2), predictor (DONNA's, "
+            "fitted to networks that are finetuned for it), dna (Σ of relative L1)."
+        ),
+    ] = QualityName.loss,
+    predictor_networks: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=4, help="Networks that the predictor is fitted to at least."),
+    ] = None,
+    predictor_epochs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Epochs for which each of them is finetuned."),
+    ] = None,
+    strategy: Annotated[
+        StrategyName,
+        typer.Option(
+            help="nsga2; exact (the exact front of the block costs, corrected by what is measured); "
+            "baselines: scale (uniform depth and width), random."
+        ),
+    ] = StrategyName.nsga2,
+    population: Annotated[Optional[int], typer.Option(min=2, help="Networks a generation.")] = None,  # noqa: UP045
+    generations: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="At most; a search ends when its front no longer moves."),
+    ] = None,
     pick: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="knee, speedup=X or latency-ms=X; may be repeated.", show_default="knee"),
@@ -205,6 +247,7 @@ def compress(
     """
     from hwnas.compress.batch import compress_all, failure_of
     from hwnas.compress.executor import executor_at
+    from hwnas.compress.extend import extended
     from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
@@ -253,6 +296,10 @@ def compress(
         any_gpu=any_gpu,
         allow_fallback=allow_fallback,
         max_measurements=max_measurements,
+        quality=quality.value,
+        predictor_networks=predictor_networks or values["predictor_networks"],
+        predictor_epochs=predictor_epochs or values["predictor_epochs"],
+        strategy=strategy.value,
     )
     protocols = [protocol or load_profile(name).protocol or values["protocol"] for name in device]
     searches = [
@@ -263,7 +310,8 @@ def compress(
     targets = [replace(target_of(each), cluster=cluster) for each in searches]
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
-    plans = [plan_of(each, target, job.choice_count) for each, target in zip(searches, targets, strict=True)]
+    choice_count = job.choice_count + extended(path, job)
+    plans = [plan_of(each, target, choice_count) for each, target in zip(searches, targets, strict=True)]
     if dry_run:
         if as_json:
             print_json(encode(plans[0]) if len(plans) == 1 else [encode(plan) for plan in plans])
@@ -312,14 +360,15 @@ def _show(result: dict[str, Any]) -> None:
         *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
         *(label for label, _, _ in shown),
     ]
-    for column in ("choices", "loss", *columns, "MMACs", "k params"):
+    predicts = front["quality"] == "predictor"
+    for column in ("choices", "predicted" if predicts else "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {tuple(checkpoint["choices"]): checkpoint["pick"] for checkpoint in result["checkpoints"]}
     for row in rows:
         rule = picked.get(tuple(row["choices"]))
         table.add_row(
             "-".join(str(choice) for choice in row["choices"]) + (f"  ← {rule}" if rule else ""),
-            f"{row['loss']:.4f}",
+            _predicted(row) if predicts else f"{row['loss']:.4f}",
             *(f"{row['cost_ratios'][name]:.3f}" for name in objectives),
             *("–" if row[key] is None else f"{row[key]:.{digits}f}" for _, key, digits in shown),
             f"{row['macs'] / 1e6:.2f}",
@@ -327,6 +376,8 @@ def _show(result: dict[str, Any]) -> None:
             style="bold" if rule else None,
         )
     print_table(table)
+    if predicts and any(row["extrapolates"] for row in rows):
+        typer.echo("* beyond the networks that the predictor was fitted to")
     if any(front["anchor"]):
         anchor = "-".join(str(choice) for choice in front["anchor"])
         typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
@@ -346,3 +397,8 @@ def _show(result: dict[str, Any]) -> None:
         )
     if result["report"]:
         typer.echo(f"\nreport: {result['report']}")
+
+
+def _predicted(row: dict[str, Any]) -> str:
+    """The predicted accuracy of a network of the front, with a star where it is an extrapolation."""
+    return f"{row['predicted_accuracy'] * 100:.1f} %{'*' if row['extrapolates'] else ''}"

@@ -11,7 +11,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 import typer.core
 
-from hwnas.cli import batch, check, compare, compress, devices, history, profile, report, space
+from hwnas.cli import (
+    batch,
+    check,
+    compare,
+    compress,
+    devices,
+    extend,
+    history,
+    predict,
+    profile,
+    report,
+    space,
+)
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
 from hwnas.version import __version__
@@ -41,6 +53,8 @@ app = typer.Typer(
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
+app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
+app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.add_typer(history.app, name="history")

@@ -18,7 +18,13 @@ from hwnas.measurement import STRICT
 SCHEMA = "hwnas.account/1"
 
 Step = Literal[
-    "reference training", "distillation", "block costs", "search", "finetuning", "report measurements"
+    "reference training",
+    "distillation",
+    "predictor networks",
+    "block costs",
+    "search",
+    "finetuning",
+    "report measurements",
 ]
 STEPS: tuple[Step, ...] = get_args(Step)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas.compress.across import compare_devices
 from hwnas.compress.executor import Executor
-from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop
+from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
 from hwnas.compress.progress import Progress
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.search_process import search_apart
@@ -108,6 +108,9 @@ def _search_side_by_side(
     if len(chips) < 2:
         return failures
 
+    for search, target in (pair for chip in chips.values() for pair in chip):
+        if search.quality == "predictor":  # its networks are finetuned once, here, and not by each of them
+            quality_for(workshop, workshop.stitcher(target), search, progress)
     running: list[subprocess.Popen[bytes]] = []
 
     def search_chip(of_chip: Sequence[Wanted]) -> None:

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
+from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
-from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress, watch_queue
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.progress import watch_queue
 from hwnas.compress.search import Point, check_rule, pick
-from hwnas.compress.settings import TIMED, LibrarySettings, SearchSettings
+from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.statistics import accuracy, paired_difference
-from hwnas.compress.stitch import Choices, Stitcher, network_of
+from hwnas.compress.stitch import Choices, network_of
 from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
@@ -31,7 +30,6 @@ from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
-FINETUNE_LEARNING_RATE = 2e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 TOLERANCE = 1e-3
 
 
@@ -43,14 +41,10 @@ class Emission:
         command: that the user gave, for the model cards.
     """
 
-    run: RunDirectory
-    reference: Reference
-    stitcher: Stitcher
-    settings: LibrarySettings
+    finetuner: Finetuner
     search: SearchSettings
     target: Target
     command: str
-    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +58,6 @@ class _Finished:
     network: Network
     stitched: Tensor | None
     answers: Tensor
-    state_file: Path
 
 
 def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[Path, Summary]]:
@@ -77,7 +70,7 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
         InputError: a pick that no point of the front reaches; the others are written first.
         DeviceError: the device cannot run a finished network.
     """
-    run = emission.run
+    run = emission.finetuner.run
     unreached: InputError | None = None
     picked: list[tuple[str, Point]] = []
     for rule in emission.search.picks:
@@ -92,7 +85,7 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
             todo.append(_finish(emission, path.name, rule, point))
     if todo:
         measurements = _measure(emission, todo)
-        answers = training.answers(emission.reference.module(), emission.reference.data)
+        answers = training.answers(emission.finetuner.reference.module(), emission.finetuner.reference.data)
         for finished, measurement in zip(todo, measurements, strict=True):
             _say_missed(emission, finished, measurement)
             _write(emission, finished, measurement, answers)
@@ -120,32 +113,17 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: S
 
 
 def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished:
-    run, reference, stitcher = emission.run, emission.reference, emission.stitcher
-    settings, epochs = emission.settings, emission.search.finetune_epochs
-    data = reference.data
-    module = stitcher.module(point.choices)
-    training.recalibrate(module, data, settings.batch_size)
-    stitched = training.correct_answers(module, data)
-    joined = "-".join(str(choice) for choice in point.choices)
-    state_file = run.checkpoints / f".finetune-{joined}-{epochs}.safetensors"
-    macs, _ = stitcher.cost(point.choices)
-    images = training.images_per_epoch(data, settings.batch_size)
-
-    def after_epoch(done: int, loss: float) -> None:
-        device = emission.target.profile.name
-        run.account.lap("finetuning", device, images=images, of=len(data.train), macs=macs)
-        emission.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}")
-
-    training.fit(
-        module,
-        data,
-        training.distillation_loss(reference.module()),
-        epochs=epochs,
-        batch_size=settings.batch_size,
-        learning_rate=FINETUNE_LEARNING_RATE,
-        seed=settings.seed,
-        state_file=state_file,
-        progress=after_epoch,
+    finetuner, epochs = emission.finetuner, emission.search.finetune_epochs
+    reference, stitcher, data = finetuner.reference, finetuner.stitcher, finetuner.reference.data
+    unfinished = stitcher.module(point.choices)
+    training.recalibrate(unfinished, data, finetuner.settings.batch_size)
+    stitched = training.correct_answers(unfinished, data)
+    module, _ = finetuner.finetune(
+        point.choices,
+        epochs,
+        "finetuning",
+        emission.target.profile.name,
+        lambda done, loss: finetuner.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}"),
     )
     network = network_of(module, reference.parts, name, stitcher.calibration)
     _check_graph(network, module, data.normalize(data.test.pixels[:1]))
@@ -157,7 +135,6 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         network=network,
         stitched=stitched,
         answers=training.answers(module, data),
-        state_file=state_file,
     )
 
 
@@ -178,11 +155,12 @@ def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:
 
 
 def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]:
-    stitcher, profile, progress = emission.stitcher, emission.target.profile, emission.progress
+    finetuner, profile = emission.finetuner, emission.target.profile
+    stitcher, progress = finetuner.stitcher, finetuner.progress
     names = {finished.network.hash: finished.name for finished in todo}
     measurements = {}
     with (
-        MeasurementStore(measurements_file(emission.run.device(profile.name), stitcher)) as store,
+        MeasurementStore(measurements_file(emission.finetuner.run.device(profile.name), stitcher)) as store,
         Session(
             open_device(profile, emission.target.cluster),
             REPORT,
@@ -213,7 +191,7 @@ def _say_missed(emission: Emission, finished: _Finished, measurement: Measuremen
     in_ms = finished.rule.startswith("latency-ms")
     found = median_interval(measurement.medians_ms if in_ms else measurement.anchor_ratios)
     if found.low > limit:
-        emission.progress.say(
+        emission.finetuner.progress.say(
             f"{finished.name} misses {finished.rule}: {'ms' if in_ms else 'ratio'} {found.value:.3f} "
             f"[{found.low:.3f}, {found.high:.3f}], not {limit:.3f}. The search measured it shorter, or at a "
             "busier moment; --protocol search or report measures longer"
@@ -223,7 +201,8 @@ def _say_missed(emission: Emission, finished: _Finished, measurement: Measuremen
 def _write(
     emission: Emission, finished: _Finished, measurement: Measurement, reference_answers: Tensor
 ) -> None:
-    reference, stitcher, profile = emission.reference, emission.stitcher, emission.target.profile
+    reference, stitcher = emission.finetuner.reference, emission.finetuner.stitcher
+    profile = emission.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
@@ -261,14 +240,13 @@ def _write(
     )
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
-        emission.run.checkpoints / finished.name,
+        emission.finetuner.run.checkpoints / finished.name,
         module=finished.module,
         architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
         network=finished.network,
         measurement=measurement,
         summary=summary,
     )
-    finished.state_file.unlink(missing_ok=True)
 
 
 def _correct_in_precision(network: Network, data: Data, precision: Precision) -> Tensor | None:

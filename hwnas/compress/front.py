@@ -9,13 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwnas.compress.block_costs import counted_block_costs, energy_mj, measured_block_costs
+from hwnas.compress.block_costs import BlockCosts, counted_block_costs, energy_mj, measured_block_costs
 from hwnas.compress.operators import check_forbidden
+from hwnas.compress.prior import block_prior, choice_sizes
 from hwnas.compress.progress import Progress, watch_queue
+from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Costs, Point, check_rule, pareto_front, search
-from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings
+from hwnas.compress.search import Costs, Point, check_rule, pareto_front
+from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings, Strategy
+from hwnas.compress.settings import Quality as QualityName
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.compress.strategies import ExactShare, Problem, exact_share, explore
 from hwnas.devices.base import Device
 from hwnas.errors import DeviceError, InputError, NetworkFormError, PreparationError
 from hwnas.files import encode, write_json
@@ -55,10 +59,16 @@ class SearchOutcome:
         anchor: what measured costs are ratios to: the reference, where the device accepts it.
         anchor_latency_ms: its latency; None where nothing was measured.
         refused: the choices that hold operators which the device forbids.
+        exact: how far the front is from the exact one under additive costs; None where that is too large.
+        suffix: what tells names of this search's files apart; nothing for the usual one.
     """
 
     device: str
     objectives: tuple[Objective, ...]
+    quality: QualityName
+    strategy: Strategy
+    suffix: str
+    exact: ExactShare | None
     protocol: Protocol
     fingerprint: Fingerprint | None
     reference_latency_ms: float | None
@@ -69,10 +79,14 @@ class SearchOutcome:
     front: tuple[Point, ...]
     rows: tuple[dict[str, Any], ...]
 
-    @property
-    def suffix(self) -> str:
-        """What tells names of these objectives' files apart; nothing for latency alone."""
-        return _suffix(self.objectives)
+    def describe(self) -> str:
+        """How much was searched, and how far the front is from the exact one, for people."""
+        text = f"search: {len(self.points)} networks, {len(self.front)} on the front"
+        if self.exact is not None:
+            text += (
+                f", which has {self.exact.hypervolume:.1%} of the exact front's hypervolume by additive costs"
+            )
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as in `front.json`."""
@@ -80,6 +94,9 @@ class SearchOutcome:
             "schema": FRONT_SCHEMA,
             "device": self.device,
             "objectives": list(self.objectives),
+            "quality": self.quality,
+            "strategy": self.strategy,
+            "exact": None if self.exact is None else encode(self.exact),
             "protocol": encode(self.protocol),
             "fingerprint": None if self.fingerprint is None else encode(self.fingerprint),
             "reference_latency_ms": self.reference_latency_ms,
@@ -141,6 +158,7 @@ def require_energy(profile: DeviceProfile, network: Network, cluster: str = "") 
 def search_device(
     run: RunDirectory,
     stitcher: Stitcher,
+    quality: Quality,
     library: LibrarySettings,
     settings: SearchSettings,
     target: Target,
@@ -148,7 +166,8 @@ def search_device(
 ) -> SearchOutcome:
     """Search for one device, and write `front.json` and `search.json` into its folder.
 
-    Other objectives than latency alone have files of their own, such as `front-latency-params.json`.
+    Other objectives than latency alone, other quality models than `loss` and other strategies than NSGA-II
+    have files of their own, such as `front-latency-params.json` or `front-predictor-random.json`.
 
     What was measured before is remembered, so a search that was stopped, repeated with the same settings,
     goes the same way again and measures only what is missing.
@@ -180,7 +199,7 @@ def search_device(
                     f"the device refuses the reference, whose latency there stays unknown; costs are ratios "
                     f"to {stitcher.anchor_name}, the accepted architecture with the lowest loss"
                 )
-        choices = _filtered_choices(folder, session, stitcher, library.loss, settings, progress)
+        choices, blocks = _filtered_choices(folder, session, stitcher, quality.metric, settings, progress)
         if settings.filter != "none":
             run.account.lap("block costs", target.profile.name)
         if settings.measures:
@@ -193,20 +212,18 @@ def search_device(
             run.account.lap("search", target.profile.name)
             progress.advance("search", generation, settings.generations, f"{seen} networks")
 
-        points = search(
-            choices,
-            lambda choices: stitcher.loss(choices, library.loss),
-            costs,
-            len(settings.objectives),
-            population=settings.population,
-            generations=settings.generations,
-            seed=library.seed,
-            progress=after_generation,
+        problem = Problem(
+            choices=choices,
+            loss=quality.loss,
+            costs=costs,
+            prior=block_prior(stitcher, quality, choices, blocks, settings.objectives),
+            sizes=choice_sizes(stitcher, choices),
         )
+        points = explore(problem, settings, library.seed, after_generation)
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     anchor_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
-        folder / f"search{_suffix(settings.objectives)}.json",
+        folder / f"search{settings.suffix}.json",
         {
             "schema": SEARCH_SCHEMA,
             "objectives": list(settings.objectives),
@@ -217,6 +234,10 @@ def search_device(
     outcome = SearchOutcome(
         device=target.profile.name,
         objectives=settings.objectives,
+        quality=settings.quality,
+        strategy=settings.strategy,
+        suffix=settings.suffix,
+        exact=exact_share(problem, points, front),
         protocol=target.protocol,
         fingerprint=fingerprint,
         reference_latency_ms=None if any(stitcher.anchor) else anchor_latency_ms,
@@ -229,12 +250,14 @@ def search_device(
         points=tuple(points),
         front=tuple(front),
         rows=tuple(
-            _row(point, settings.objectives, stitcher, measured.get(point.choices), anchor_latency_ms)
+            _row(
+                point, settings.objectives, stitcher, quality, measured.get(point.choices), anchor_latency_ms
+            )
             for point in front
         ),
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
-    progress.say(f"search: {len(points)} networks, {len(front)} on the front")
+    progress.say(outcome.describe())
     overhead = overhead_of(measured.values())
     if overhead:
         progress.say(overhead)
@@ -254,13 +277,13 @@ def _filtered_choices(
     metric: str,
     settings: SearchSettings,
     progress: Progress,
-) -> list[list[int]]:
-    """What the filter leaves for each part; what it saw goes into `blocks.json`."""
-    path = folder / f"blocks{_suffix(settings.objectives)}.json"
+) -> tuple[list[list[int]], BlockCosts | None]:
+    """What the filter leaves for each part, and what it saw, which goes into `blocks.json`."""
+    path = folder / f"blocks{settings.suffix}.json"
     how = (metric, settings.objectives, settings.filter_threshold)
     if settings.filter == "none":
         path.unlink(missing_ok=True)
-        return stitcher.choices
+        return stitcher.choices, None
     if settings.filter == "macs":
         found = counted_block_costs(stitcher, stitcher.choices, *how)
     else:
@@ -268,7 +291,7 @@ def _filtered_choices(
         found = measured_block_costs(session, stitcher, stitcher.choices, *how, progress)
     write_json(path, found.to_json())
     progress.say(found.describe())
-    return found.choices
+    return found.choices, found
 
 
 def measured_costs(
@@ -314,10 +337,6 @@ def _time_ratio(stitcher: Stitcher, choices: Choices, measurement: Measurement) 
     return 1.0 if choices == stitcher.anchor else measurement.anchor_ratio
 
 
-def _suffix(objectives: tuple[Objective, ...]) -> str:
-    return "" if objectives == ("latency",) else f"-{'-'.join(objectives)}"
-
-
 def _counted_costs(stitcher: Stitcher, objectives: Sequence[Objective]) -> Costs:
     return lambda batch: [
         tuple(_counted_ratio(stitcher, objective, choices) for objective in objectives) for choices in batch
@@ -333,14 +352,18 @@ def _row(
     point: Point,
     objectives: Sequence[Objective],
     stitcher: Stitcher,
+    quality: Quality,
     measurement: Measurement | None,
     anchor_latency_ms: float | None,
 ) -> dict[str, Any]:
+    predicted = quality.predicted(point.choices)
     macs, params = stitcher.cost(point.choices)
     row: dict[str, Any] = {
         "choices": list(point.choices),
         "parts": [stitcher.part_name(n, choice) for n, choice in enumerate(point.choices)],
         "loss": point.loss,
+        "predicted_accuracy": None if predicted is None else predicted[0],
+        "extrapolates": None if predicted is None else predicted[1],
         "cost_ratios": dict(zip(objectives, point.costs or (), strict=True)),
         "latency_ms": None,
         "throughput_per_s": None,

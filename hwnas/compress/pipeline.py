@@ -19,6 +19,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.distill import DistillSettings, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
+from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.models import image_size
@@ -26,6 +27,7 @@ from hwnas.compress.operators import check_device, check_exports, find_refused, 
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
 from hwnas.compress.progress import Progress
+from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -79,6 +81,11 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
     candidates = tuple(find_candidates(parts, space, settings.per_block))
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
+
+
+def job_hashes(job: Job) -> dict[str, str]:
+    """Hashes of the contents that a library depends on."""
+    return {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +153,7 @@ def open_workshop(
     settings, parts = job.settings, job.parts
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
-    hashes = {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
-    with RunDirectory.open(out, settings, hashes) as run, Library(run.library) as library:
+    with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
         refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
@@ -177,6 +183,15 @@ def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
         yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=None)
 
 
+def quality_for(
+    workshop: Workshop, stitcher: Stitcher, search: SearchSettings, progress: Progress
+) -> tuple[Finetuner, Quality]:
+    """What stands for the accuracy in a search, with the networks finetuned that it needs."""
+    settings = workshop.job.settings
+    finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
+    return finetuner, prepare_quality(finetuner, search, settings.loss, progress)
+
+
 def compress_for(
     workshop: Workshop, search: SearchSettings, target: Target, command: str, progress: Progress
 ) -> dict[str, Any]:
@@ -184,17 +199,9 @@ def compress_for(
     job, run, settings = workshop.job, workshop.run, workshop.job.settings
     stitcher = workshop.stitcher(target)
     write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-    outcome = search_device(run, stitcher, settings, search, target, progress)
-    emission = Emission(
-        run=run,
-        reference=workshop.reference,
-        stitcher=stitcher,
-        settings=settings,
-        search=search,
-        target=target,
-        command=command,
-        progress=progress,
-    )
+    finetuner, quality = quality_for(workshop, stitcher, search, progress)
+    outcome = search_device(run, stitcher, quality, settings, search, target, progress)
+    emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
     try:
         checkpoints = emit_checkpoints(emission, outcome)
     except HwnasError:
@@ -202,6 +209,7 @@ def compress_for(
         if written is not None:
             progress.say(f"report: {written}")
         raise
+    refit(finetuner, progress)
     report = _report(run, target.profile.name, progress)
     known = workshop.accuracy
     return {

@@ -94,6 +94,13 @@ class RunDirectory:
         """The block library."""
         return self.path / "library"
 
+    @property
+    def architectures(self) -> Path:
+        """Networks that were finetuned, and the predictor fitted to them; made when it is asked for."""
+        folder = self.path / "architectures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def device(self, name: str) -> Path:
         """What is known about one device; made when it is asked for."""
         folder = self.path / "devices" / safe_name(name)

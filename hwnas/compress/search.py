@@ -1,19 +1,12 @@
-"""NSGA-II over categorical choices: held-out block loss against measured or counted costs."""
+"""What a search sees, the front of it, and the network that is picked from the front."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.mutation import Mutation
-from pymoo.core.problem import Problem
-from pymoo.core.sampling import Sampling
-from pymoo.operators.crossover.ux import UX
-from pymoo.optimize import minimize
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from hwnas.compress.settings import TIMED, Objective
@@ -31,7 +24,7 @@ class Point:
 
     Attributes:
         choices: of each part; 0 is the reference's own.
-        loss: Σ of held-out block losses.
+        loss: what the quality model makes of it: Σ of held-out block losses, or 1 − predicted accuracy.
         costs: one per objective, as ratios to the reference's. None if it failed.
         reason: why it has no costs.
     """
@@ -43,52 +36,35 @@ class Point:
     reason: str | None = None
 
 
-def search(
-    choices: Sequence[Sequence[int]],
-    loss: Callable[[Choices], float],
-    costs: Costs,
-    objectives: int = 1,
-    *,
-    population: int,
-    generations: int,
-    seed: int,
-    progress: Callable[[int, int], None] = lambda generation, seen: None,
-) -> list[Point]:
-    """Every architecture that NSGA-II asked for, in order and each once, the reference first.
-
-    Selection, non-dominated sorting and crowding are pymoo's. Choices are categories, so crossover takes
-    each block from either parent and mutation resets a block to any other choice, one block on average.
-    An architecture without costs counts as infeasible. The same seed and costs give the same points.
+class Evaluator:
+    """Evaluates architectures, each once, and remembers them in order.
 
     Args:
-        choices: what may stand in each block.
-        objectives: how many costs an architecture has; the loss is minimised beside them.
-        progress: called after each generation with its number and the architectures seen.
+        loss: of an architecture; it asks no device.
+        costs: of architectures.
     """
-    seen: dict[Choices, Point] = {}
 
-    def evaluate(batch: Sequence[Choices]) -> list[Point]:
-        new = list(dict.fromkeys(architecture for architecture in batch if architecture not in seen))
-        for architecture, answer in zip(new, costs(new) if new else [], strict=True):
-            seen[architecture] = Point(
+    def __init__(self, loss: Callable[[Choices], float], costs: Costs) -> None:
+        self.loss = loss
+        self.costs = costs
+        self.seen: dict[Choices, Point] = {}
+
+    def __call__(self, batch: Sequence[Choices]) -> list[Point]:
+        """The points of some architectures; only those that are new are asked for."""
+        new = list(dict.fromkeys(architecture for architecture in batch if architecture not in self.seen))
+        for architecture, answer in zip(new, self.costs(new) if new else [], strict=True):
+            self.seen[architecture] = Point(
                 choices=architecture,
-                loss=loss(architecture),
+                loss=self.loss(architecture),
                 costs=None if isinstance(answer, str) else answer,
                 reason=answer if isinstance(answer, str) else None,
             )
-        return [seen[architecture] for architecture in batch]
+        return [self.seen[architecture] for architecture in batch]
 
-    def after_generation(algorithm: Any) -> None:
-        progress(algorithm.n_gen, len(seen))
-
-    minimize(
-        _Architectures(choices, objectives, evaluate),
-        NSGA2(pop_size=population, sampling=_ReferenceAndRandom(), crossover=UX(), mutation=_Reset()),
-        ("n_gen", generations),
-        seed=seed,
-        callback=after_generation,
-    )
-    return list(seen.values())
+    @property
+    def points(self) -> list[Point]:
+        """Everything that was evaluated, in order."""
+        return list(self.seen.values())
 
 
 def pareto_front(points: Iterable[Point]) -> list[Point]:
@@ -169,47 +145,3 @@ def check_rule(rule: str, objectives: Sequence[Objective]) -> float | None:
     if kind == "latency-ms" and "latency" not in objectives:
         raise InputError("--latency-ms needs the objective latency", "use --speedup X or --pick knee")
     return 1 / value if kind == "speedup" else value
-
-
-class _Architectures(Problem):  # type: ignore[misc]
-    """Genes are positions in each block's list of choices."""
-
-    def __init__(
-        self,
-        choices: Sequence[Sequence[int]],
-        objectives: int,
-        evaluate: Callable[[Sequence[Choices]], list[Point]],
-    ) -> None:
-        self.choices = choices
-        self.no_costs = (0.0,) * objectives
-        self.evaluate_points = evaluate
-        upper = np.array([len(block) - 1 for block in choices])
-        super().__init__(n_var=len(choices), n_obj=1 + objectives, n_ieq_constr=1, xl=0, xu=upper, vtype=int)
-
-    def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        batch = [tuple(block[int(gene)] for block, gene in zip(self.choices, row, strict=True)) for row in x]
-        points = self.evaluate_points(batch)
-        failed = np.array([[point.costs is None] for point in points], dtype=float)
-        out["F"] = np.array([[point.loss, *(point.costs or self.no_costs)] for point in points])
-        out["G"] = failed
-
-
-class _ReferenceAndRandom(Sampling):  # type: ignore[misc]
-    def _do(
-        self, problem: Problem, n_samples: int, *args: Any, random_state: Any, **kwargs: Any
-    ) -> np.ndarray:
-        genes = random_state.integers(0, problem.xu.astype(int) + 1, (n_samples, problem.n_var))
-        genes[0] = 0
-        return np.asarray(genes)
-
-
-class _Reset(Mutation):  # type: ignore[misc]
-    """Each gene becomes another choice with probability 1 / number of genes."""
-
-    def _do(
-        self, problem: Problem, x: np.ndarray, *args: Any, random_state: Any, **kwargs: Any
-    ) -> np.ndarray:
-        sizes = problem.xu.astype(int) + 1
-        reset = random_state.random(x.shape) < 1 / problem.n_var
-        offset = random_state.integers(1, np.maximum(sizes, 2), x.shape)
-        return np.where(reset, (x + offset) % sizes, x)

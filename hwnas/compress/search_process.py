@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hwnas import processes
 from hwnas.compress.front import Target, search_device, target_of
-from hwnas.compress.pipeline import Workshop, join_workshop, open_job
+from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import HwnasError, first_line
@@ -104,7 +104,8 @@ def main() -> None:
         job = open_job(library, Progress(), allow_code=question["allow_code"])
         with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
             stitcher = workshop.stitcher(target)
-            search_device(workshop.run, stitcher, library, search, target, reporter)
+            _, quality = quality_for(workshop, stitcher, search, reporter)
+            search_device(workshop.run, stitcher, quality, library, search, target, reporter)
     except HwnasError as error:
         reporter.tell(failed=[error.cause, error.fix])
     except OSError as error:

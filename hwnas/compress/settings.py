@@ -14,6 +14,8 @@ from hwnas.measurement import STRICT
 
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
 Filter = Literal["device", "macs", "none"]
+Quality = Literal["loss", "predictor", "dna"]
+Strategy = Literal["nsga2", "exact", "scale", "random"]
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
 
@@ -68,6 +70,10 @@ class SearchSettings:
         batch: images a run; None is the profile's own.
         any_gpu: measure on another chip than the profile is for.
         allow_fallback: let a phone's CPU run what its accelerator cannot.
+        quality: what stands for a network's accuracy in the search.
+        predictor_networks: that are finetuned to fit the accuracy predictor to.
+        predictor_epochs: of each of them.
+        strategy: which networks the search asks for.
         max_measurements: networks that may be measured in all searches of this run directory on this device,
             what else is measured by the same protocol included; None is no bound.
     """
@@ -86,6 +92,10 @@ class SearchSettings:
     any_gpu: bool = False
     allow_fallback: bool = False
     max_measurements: int | None = None
+    quality: Quality = "loss"
+    predictor_networks: int = 24
+    predictor_epochs: int = 10
+    strategy: Strategy = "nsga2"
 
     def __post_init__(self) -> None:
         """Refuse a threshold without meaning, and objectives that say the same twice.
@@ -100,6 +110,13 @@ class SearchSettings:
                 f"the objectives {', '.join(self.objectives)} say the same twice",
                 "name each once, and one of latency and throughput",
             )
+
+    @property
+    def suffix(self) -> str:
+        """What tells the files of searches apart; nothing for NSGA-II by loss and latency alone."""
+        named: list[str] = [] if self.objectives == ("latency",) else [*self.objectives]
+        named += [name for name, usual in ((self.quality, "loss"), (self.strategy, "nsga2")) if name != usual]
+        return "".join(f"-{name}" for name in named)
 
     @property
     def measures(self) -> bool:
@@ -121,6 +138,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "population": 20,
         "generations": 10,
         "finetune_epochs": 20,
+        "predictor_networks": 20,
+        "predictor_epochs": 5,
     },
     "standard": {
         "per_block": 0,
@@ -130,6 +149,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "population": 32,
         "generations": 16,
         "finetune_epochs": 40,
+        "predictor_networks": 24,
+        "predictor_epochs": 10,
     },
     "paper": {
         "per_block": 0,
@@ -139,6 +160,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "population": 100,
         "generations": 50,
         "finetune_epochs": 50,
+        "predictor_networks": 30,
+        "predictor_epochs": 50,
     },
 }
 

@@ -116,6 +116,11 @@ class Stitcher:
         candidate = self.entries[part, choice].candidate
         return candidate.macs, candidate.params
 
+    def part_depth(self, part: int, choice: int) -> int | None:
+        """How many layers a candidate repeats; None for the reference's own, and where it does not say."""
+        spec = self.entries[part, choice].candidate.spec if choice else None
+        return getattr(spec, "depth", None)
+
     def part_network(self, part: int, choice: int) -> Network:
         """One choice of one part as a network of its own, for measuring it alone."""
         piece = self._replacements[part, choice] if choice else self._own[part]

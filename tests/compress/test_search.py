@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.search import Point, check_rule, pareto_front, pick, search
+from hwnas.compress.evolution import search
+from hwnas.compress.search import Point, check_rule, pareto_front, pick
 from hwnas.compress.settings import Objective
 from hwnas.errors import HwnasError, InputError
 

@@ -15,6 +15,11 @@ from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
 NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}
 """What objectives are called on axes, where that is not their own name."""
+LOSSES = {
+    "loss": "quality loss: Σ of block losses",
+    "dna": "DNA score: Σ of relative L1 errors",
+    "predictor": "1 − predicted accuracy",
+}
 Trace = dict[str, Any]
 
 
@@ -87,7 +92,7 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
-    vertical = "quality loss: Σ of block losses" if y is None else _axis(search, y)
+    vertical = LOSSES[search.front.quality] if y is None else _axis(search, y)
     horizontal = _axis(search, x)
     return Plot(
         data=traces,
@@ -128,7 +133,41 @@ def describe(stored: StoredRun, search: Search, point: Point) -> str:
 
 def sums_plot(measured_ms: Sequence[float], sums_ms: Sequence[float], names: Sequence[str]) -> Plot:
     """Sum of the block costs against the measured latency of the whole network."""
-    low, high = min(*measured_ms, *sums_ms), max(*measured_ms, *sums_ms)
+    texts = [
+        f"<b>{plot_text(name)}</b><br>measured {whole:.3f} ms<br>"
+        f"sum {total:.3f} ms ({total / whole - 1:+.1%})"
+        for name, whole, total in zip(names, measured_ms, sums_ms, strict=True)
+    ]
+    return _against(
+        (measured_ms, "whole network, measured, ms"),
+        (sums_ms, "sum of the block costs, ms"),
+        ("searched networks", texts),
+        "sum of block costs against measured latency",
+    )
+
+
+def predictor_plot(actual: Sequence[float], predicted: Sequence[float], names: Sequence[str]) -> Plot:
+    """Predicted accuracy against that after finetuning, both as shares."""
+    texts = [
+        f"<b>{plot_text(name)}</b><br>finetuned {reached:.1%}<br>predicted {expected:.1%}"
+        for name, reached, expected in zip(names, actual, predicted, strict=True)
+    ]
+    return _against(
+        ([100 * value for value in actual], "accuracy after finetuning, %"),
+        ([100 * value for value in predicted], "predicted without the network, %"),
+        ("finetuned networks", texts),
+        "predicted accuracy against that after finetuning",
+    )
+
+
+def _against(
+    x: tuple[Sequence[float], str],
+    y: tuple[Sequence[float], str],
+    dots: tuple[str, Sequence[str]],
+    label: str,
+) -> Plot:
+    """Two figures that should be equal, each with the title of its axis; the dots have a name and texts."""
+    low, high = min(*x[0], *y[0]), max(*x[0], *y[0])
     return Plot(
         data=[
             {
@@ -143,23 +182,16 @@ def sums_plot(measured_ms: Sequence[float], sums_ms: Sequence[float], names: Seq
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": "searched networks",
-                "x": list(measured_ms),
-                "y": list(sums_ms),
-                "text": [
-                    f"<b>{plot_text(name)}</b><br>measured {whole:.3f} ms<br>"
-                    f"sum {total:.3f} ms ({total / whole - 1:+.1%})"
-                    for name, whole, total in zip(names, measured_ms, sums_ms, strict=True)
-                ],
+                "name": dots[0],
+                "x": list(x[0]),
+                "y": list(y[0]),
+                "text": list(dots[1]),
                 "hoverinfo": "text",
                 "marker": {"color": BLUE, "size": 7, "opacity": 0.7},
             },
         ],
-        layout={
-            "xaxis": {"title": {"text": "whole network, measured, ms"}},
-            "yaxis": {"title": {"text": "sum of the block costs, ms"}},
-        },
-        label="sum of block costs against measured latency",
+        layout={"xaxis": {"title": {"text": x[1]}}, "yaxis": {"title": {"text": y[1]}}},
+        label=label,
     )
 
 

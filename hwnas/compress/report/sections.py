@@ -9,6 +9,7 @@ from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.checkpoint import milliseconds, percent, points, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
+from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search import Point
@@ -24,12 +25,14 @@ def sections(stored: StoredRun) -> list[Section]:
     several = len(stored.searches) > 1
     made = [summary(stored)]
     for search in stored.searches:
-        behind = f" ({', '.join(search.front.objectives)})" if several else ""
+        behind = f" ({search.kind})" if several else ""
         made.append(front(stored, search, f"Front{behind}"))
         if search.blocks is not None:
             made += sums(stored, search, search.blocks, f"Sums of block costs against whole networks{behind}")
             made.append(filtered(search, search.blocks, f"Candidates of each block{behind}"))
         made.append(progress(search, f"Search{behind}"))
+    if stored.predictor is not None:
+        made.append(predictor(stored, stored.predictor))
     return [*made, architectures(stored), spent(stored), failures(stored), identity(stored)]
 
 
@@ -91,8 +94,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     failed = len(search.points) - len(search.measured)
     text = (
         f"{len(search.measured)} networks were evaluated, {len(search.front.front)} of them are on the "
-        f"front{f', {failed} failed' if failed else ''}. The loss is Σ of the held-out "
-        f"{stored.settings.loss.upper()} of the chosen blocks, before any finetuning; 0 is the reference. "
+        f"front{f', {failed} failed' if failed else ''}. {what_loss_is(stored, search)} "
         "Hover over a point for its architecture."
     )
     if any(search.front.anchor):
@@ -101,9 +103,10 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
             f"ratios to the anchor {plots.joined(search.front.anchor)}, the accepted architecture with the "
             "lowest loss."
         )
+    predicts = search.front.quality == "predictor"
     columns = (
         "network",
-        "loss",
+        "predicted accuracy" if predicts else "loss",
         *(f"{o} / {search.unit(o)}" for o in search.front.objectives),
         "ms",
         "MMACs",
@@ -114,7 +117,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     rows = [
         [
             plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
-            f"{row.loss:.4f}",
+            loss_text(row),
             *(f"{row.cost_ratios[objective]:.3f}" for objective in search.front.objectives),
             UNKNOWN if row.latency_ms is None else f"{row.latency_ms:.3f}",
             f"{row.macs / 1e6:,.2f}",
@@ -122,10 +125,17 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         ]
         for row in search.front.front
     ]
-    return Section(
-        heading=heading,
-        content=[text, first, *([Grid(plots=others)] if others else []), Table(columns=columns, rows=rows)],
-    )
+    content: list[Content] = [
+        text,
+        first,
+        *([Grid(plots=others)] if others else []),
+        Table(columns=columns, rows=rows),
+    ]
+    if any(row.extrapolates for row in search.front.front):
+        content.append("* beyond the networks that the predictor was fitted to.")
+    if search.front.exact is not None:
+        content.append(against_exact(search.front.exact))
+    return Section(heading=heading, content=content)
 
 
 def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) -> list[Section]:
@@ -289,10 +299,10 @@ def spent(stored: StoredRun) -> Section:
             ),
             Grid(plots=bars),
             "An epoch is as many images as the training part holds, summed over all networks that were "
-            "trained; a last partial batch of an epoch is dropped. Reference and distillation serve every "
-            "device, the rest is of this one. Training FLOPs: 3 × 2 × MACs × images, the teacher’s passes "
-            "not counted. Time that a kill lost, with the work that it lost, is not in it. No network was "
-            "finetuned to fit a predictor of accuracy.",
+            "trained; a last partial batch of an epoch is dropped. Reference, distillation and predictor "
+            "networks serve every device, the rest is of this one. Training FLOPs: 3 × 2 × MACs × images, "
+            "the teacher’s passes not counted. Time that a kill lost, with the work that it lost, is not in "
+            "it.",
         ],
     )
 

@@ -8,14 +8,17 @@ from typing import Any, TypeVar
 
 from hwnas.compress.account import Spent, read_account
 from hwnas.compress.architecture import ArchitectureSpec
+from hwnas.compress.architectures import Architectures, Finetuned
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
+from hwnas.compress.predictor import Predictor
 from hwnas.compress.run import SCHEMA as RUN_SCHEMA
 from hwnas.compress.search import Point
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
 from hwnas.compress.stitch import Choices
+from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_toml
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
@@ -45,6 +48,8 @@ class FrontRow:
     latency_ms: float | None
     macs: int
     params: int
+    predicted_accuracy: float | None = None
+    extrapolates: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,9 @@ class FrontRecord:
     anchor: Choices
     anchor_latency_ms: float | None
     front: tuple[FrontRow, ...]
+    quality: Quality = "loss"
+    strategy: Strategy = "nsga2"
+    exact: ExactShare | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +80,7 @@ class Search:
     """One search on a device: its front, every network that it saw, and the blocks on their own.
 
     Attributes:
-        suffix: of the names of its files; empty for latency alone.
+        suffix: of the names of its files; empty for NSGA-II by loss and latency.
         blocks: None where no filter was used.
     """
 
@@ -85,6 +93,14 @@ class Search:
     def measured(self) -> list[Point]:
         """The networks that have costs."""
         return [point for point in self.points if point.costs is not None]
+
+    @property
+    def kind(self) -> str:
+        """What tells it apart from the other searches of the device, for people."""
+        kinds = [*self.front.objectives]
+        kinds += [f"by {self.front.quality}"] if self.front.quality != "loss" else []
+        kinds += [self.front.strategy] if self.front.strategy != "nsga2" else []
+        return ", ".join(kinds)
 
     @property
     def time_index(self) -> int | None:
@@ -120,6 +136,7 @@ class StoredRun:
     Attributes:
         entries: the library's candidates by part and choice.
         spent: on what serves all devices, and on this one.
+        predictor: of accuracy, and the networks that it was fitted to; None where there is none.
     """
 
     path: Path
@@ -131,6 +148,8 @@ class StoredRun:
     spent: tuple[Spent, ...]
     searches: tuple[Search, ...]
     checkpoints: tuple[Checkpoint, ...]
+    predictor: Predictor | None
+    finetuned: tuple[Finetuned, ...]
 
     @property
     def device(self) -> str:
@@ -195,6 +214,8 @@ def read_run(run: Path, folder: Path) -> StoredRun:
             f"{error.fix}; what a device's folder holds is made again by the `hwnas compress` command of "
             "the run",
         ) from None
+    architectures = Architectures(run / "architectures")
+    predictor = architectures.predictor() if architectures.has_predictor else None
     stored = StoredRun(
         path=run,
         folder=folder,
@@ -209,6 +230,8 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         ),
         searches=tuple(searches),
         checkpoints=tuple(checkpoints),
+        predictor=predictor,
+        finetuned=() if predictor is None else tuple(architectures.networks(predictor.epochs)),
     )
     _check_choices(stored)
     return stored

@@ -1,0 +1,234 @@
+"""How many whole networks a seeded search measures until it has what a plain one has after ten times as many.
+
+    python benchmarks/search_latency.py [--device sim-npu] [--plain 5000] [--seeded 500] [--run PATH]
+    python benchmarks/search_latency.py --device cpu --plain 1000 --seeded 100 --protocol quick
+
+The library: EfficientNet-B0 at 32 px, space `compression`, its candidates distilled for a few steps on
+digits; kept in --run, made where it is missing. Both searches see the same losses and measure whole graphs.
+"Plain" is pymoo's NSGA-II with uniform crossover and random resets; "learned" is hwnas without a seed.
+"Seeded" starts from the exact front of block costs, which it measures first, one network a choice; these are
+told beside it.
+
+Hypervolume is up to a corner 5 % beyond the worst of the best front, as a share of all fronts together. On a
+device whose latencies are not modelled the fronts of both searches are measured again, in one session, before
+they are compared: of many noisy figures the lowest are too low.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from plain_search import plain
+from pymoo.indicators.hv import HV
+
+from hwnas.compress import training
+from hwnas.compress.additive import non_dominated
+from hwnas.compress.block_costs import measured_block_costs
+from hwnas.compress.evolution import search
+from hwnas.compress.front import measured_costs
+from hwnas.compress.library import Library
+from hwnas.compress.operators import check_exports
+from hwnas.compress.pipeline import build_library, job_hashes, open_job
+from hwnas.compress.prepare import prepare_reference
+from hwnas.compress.prior import block_prior
+from hwnas.compress.progress import Progress
+from hwnas.compress.quality import Quality
+from hwnas.compress.run import RunDirectory
+from hwnas.compress.search import Point
+from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.measurement import Measurement, Protocol
+from hwnas.profiles.catalogue import load_profile, open_device
+from hwnas.profiles.protocols import load_protocol
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
+
+SETTINGS = LibrarySettings(
+    model="efficientnet_b0",
+    weights="none",
+    data="digits",
+    cuts=(),
+    space="compression",
+    per_block=0,
+    loss="nsr",
+    train_epochs=2,
+    epochs=1,
+    steps=20,
+    batch_size=64,
+    slice_size=10,
+    seed=0,
+    threads=1,
+)
+SEEDED_POPULATION = 25
+
+
+class _Lines(Progress):
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def make_stitcher(path: Path, candidates: int) -> Stitcher:
+    """The networks of the library in a run directory, which is made or gone on with."""
+    job = open_job(replace(SETTINGS, per_block=candidates), _Lines())
+    training.tune_allocator()
+    torch.set_num_threads(SETTINGS.threads)
+    with RunDirectory.open(path, job.settings, job_hashes(job)) as run:
+        library = Library(run.library)
+        library.add(job.candidates)
+        check_exports(library, job.parts, Progress())
+        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
+        build_library(library, reference, job.settings, run.account, _Lines())
+    return Stitcher(job.parts, library)
+
+
+class Bench:
+    """Both searches of one device.
+
+    Args:
+        session: opened; it remembers what was measured.
+    """
+
+    def __init__(self, session: Session, stitcher: Stitcher) -> None:
+        self.session = session
+        self.stitcher = stitcher
+        self.quality = Quality(stitcher, "nsr")
+        self.measured: dict[Choices, Measurement] = {}
+        self.costs = measured_costs(session, stitcher, ("latency",), self.measured)
+
+    def plain(self, evaluations: int, seed: int) -> list[Point]:
+        """What NSGA-II without anything learned sees."""
+        choices, points = self.stitcher.choices, []
+
+        def values(rows: np.ndarray) -> np.ndarray:
+            batch = [tuple(of[i] for of, i in zip(choices, row, strict=True)) for row in rows.tolist()]
+            found = [
+                Point(choices=c, loss=self.quality.loss(c), costs=None if isinstance(cost, str) else cost)
+                for c, cost in zip(batch, self.costs(batch), strict=True)
+            ]
+            points.extend(found)
+            return np.array([[p.loss, *(p.costs or (9.0,))] for p in found])
+
+        plain([len(of_part) for of_part in choices], values, evaluations, seed)
+        return points
+
+    def learned(
+        self, evaluations: int, seed: int, prior: list[np.ndarray] | None, population: int
+    ) -> list[Point]:
+        """What the search of hwnas sees; seeded where there is a prior."""
+        return search(
+            self.stitcher.choices,
+            self.quality.loss,
+            self.costs,
+            population=population,
+            generations=evaluations // population,
+            seed=seed,
+            prior=prior,
+        )
+
+    def prior(self) -> list[np.ndarray]:
+        """Block losses, and the latency of each choice on its own."""
+        choices = self.stitcher.choices
+        blocks = measured_block_costs(
+            self.session, self.stitcher, choices, "nsr", ("latency",), 0.1, Progress()
+        )
+        return block_prior(self.stitcher, self.quality, choices, blocks, ("latency",))
+
+
+def values_of(points: Sequence[Point]) -> np.ndarray:
+    return np.array([[p.loss, *p.costs] for p in points if p.costs is not None])
+
+
+def front_of(points: Sequence[Point]) -> list[Point]:
+    known = [point for point in points if point.costs is not None]
+    return [known[i] for i in non_dominated(values_of(known))]
+
+
+def volume(values: np.ndarray, corner: np.ndarray) -> float:
+    return float(HV(ref_point=corner)(values[non_dominated(values)]))
+
+
+def reached(points: Sequence[Point], wanted: float, corner: np.ndarray) -> int | None:
+    """After how many networks a search has some hypervolume."""
+    values = values_of(points)
+    for n in range(5, len(values) + 1, 5):
+        if volume(values[:n], corner) >= wanted:
+            return n
+    return len(values) if volume(values, corner) >= wanted else None
+
+
+def remeasured(
+    bench: Bench, fronts: Sequence[Sequence[Point]], protocol: Protocol, path: Path
+) -> list[np.ndarray]:
+    """Fronts at latencies that no search has seen: all of them in one session."""
+    anchor = bench.stitcher.reference
+    wanted = list(dict.fromkeys(point.choices for front in fronts for point in front))
+    with (
+        MeasurementStore(path) as store,
+        Session(open_device(bench.session.device.profile), protocol, store, anchor=anchor) as session,
+    ):
+        results = session.measure(bench.stitcher.network(choices) for choices in wanted)
+        ratios = {
+            choices: result.anchor_ratio
+            for choices, (_, result) in zip(wanted, results, strict=True)
+            if isinstance(result, Measurement)
+        }
+    return [np.array([[p.loss, ratios[p.choices]] for p in front if p.choices in ratios]) for front in fronts]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="sim-npu")
+    parser.add_argument("--plain", type=int, default=5000)
+    parser.add_argument("--seeded", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--protocol", default="quick")
+    parser.add_argument("--candidates", type=int, default=0, help="a block; 0: the space's own")
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        stitcher = make_stitcher(options.run or Path(folder) / "run", options.candidates)
+        print(
+            f"| seed | plain {options.plain} | learned {options.plain} | seeded {options.seeded} "
+            "| networks until the seeded search has the plain one’s | blocks |"
+        )
+        print("|---|---|---|---|---|---|")
+        for seed in range(options.seeds):
+            print(_row(options, stitcher, seed, Path(folder)), flush=True)
+
+
+def _row(options: argparse.Namespace, stitcher: Stitcher, seed: int, folder: Path) -> str:
+    device, protocol = open_device(load_profile(options.device)), load_protocol(options.protocol)
+    modelled = device.kind == "modelled"
+    with (
+        MeasurementStore(folder / f"{seed}.db") as store,
+        Session(device, protocol, store, anchor=stitcher.reference) as session,
+    ):
+        bench = Bench(session, stitcher)
+        prior = bench.prior()
+        found = [
+            bench.plain(options.plain, seed),
+            bench.learned(options.plain, seed, None, min(100, options.plain // 10)) if modelled else [],
+            bench.learned(options.seeded, seed, prior, SEEDED_POPULATION),
+        ]
+    fronts = [front_of(points) if points else [] for points in found]
+    values = [values_of(front) for front in fronts]
+    if not modelled:
+        values = remeasured(bench, fronts, protocol, folder / f"{seed}-again.db")
+    best = np.concatenate([v for v in values if len(v)])
+    best = best[non_dominated(best)]
+    corner = best.max(0) + 0.05 * np.ptp(best, axis=0)
+    whole = volume(best, corner)
+    shares = ["–" if len(v) == 0 else f"{volume(v, corner) / whole:.4f}" for v in values]
+    until = reached(found[2], volume(values_of(found[0]), corner), corner)
+    blocks = sum(len(of_part) for of_part in stitcher.choices)
+    return f"| {seed} | {shares[0]} | {shares[1]} | {shares[2]} | {until or 'not'} | {blocks} |"
+
+
+if __name__ == "__main__":
+    main()

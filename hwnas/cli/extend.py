@@ -1,0 +1,41 @@
+"""`hwnas extend`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json
+
+EXAMPLE = "Example: `hwnas extend runs/demo --space more.toml`"
+
+
+def extend(
+    run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
+    space: Annotated[
+        str,
+        typer.Option(help="The new candidates: compression, donna, donnav2, mobilenetv3, or a .toml file."),
+    ],
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="New candidates a block at most.", show_default="the space's own"),
+    ] = None,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Distil the candidates of another space into a run's library; what is there already stays as it is.
+
+    Give the run's `hwnas compress` command again to search with them. A fitted accuracy predictor serves
+    the new candidates too.
+    """
+    from hwnas.compress.extend import extend as run_extend
+    from hwnas.files import encode
+
+    with TerminalProgress() as progress:
+        done = run_extend(run, space, candidates or 0, progress, allow_code=allow_code)
+    if as_json:
+        print_json({"run": str(run), **encode(done)})
+    else:
+        typer.echo(f"{run}: {done.added} candidates of {done.space} added, {done.done} of them distilled")

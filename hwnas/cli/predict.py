@@ -1,0 +1,62 @@
+"""`hwnas predict`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli.output import Json, print_json, print_table
+
+EXAMPLE = "Example: `hwnas predict runs/demo 0-3-1-2-0 0-0-0-0-0`"
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress --quality predictor`.")],
+    architectures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ARCH...",
+            help="A choice for each part, 0 the reference's own, as the front shows them: 0-3-1-2-0.",
+        ),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Predict the accuracy that networks of a run will have once they are finetuned."""
+    from rich.table import Table
+
+    from hwnas.compress.predict import predict_networks
+    from hwnas.compress.quality import describe
+    from hwnas.files import encode
+
+    predictor, rows = predict_networks(run, architectures)
+    if as_json:
+        print_json(
+            {
+                "run": str(run),
+                "predictor": {
+                    "networks": predictor.networks,
+                    "penalty": predictor.penalty,
+                    "left_out": encode(predictor.left_out),
+                },
+                "architectures": [encode(row) for row in rows],
+            }
+        )
+        return
+    table = Table(title=f"accuracy predictor: {describe(predictor)}", title_justify="left")
+    for column in ("choices", "predicted", "finetuned", "DNA score", "Σ NSR", "MMACs", "k params"):
+        table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            "-".join(map(str, row.choices)),
+            f"{row.predicted_accuracy * 100:.1f} %{'*' if row.extrapolates else ''}",
+            "–" if row.finetuned_accuracy is None else f"{row.finetuned_accuracy * 100:.1f} %",
+            f"{row.dna_score:.3f}",
+            f"{row.nsr:.3f}",
+            f"{row.macs / 1e6:,.2f}",
+            f"{row.params / 1e3:,.0f}",
+        )
+    print_table(table)
+    if any(row.extrapolates for row in rows):
+        typer.echo("* beyond the networks that the predictor was fitted to")

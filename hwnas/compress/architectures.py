@@ -1,0 +1,239 @@
+"""Networks that were finetuned from the library: kept, found again, and what a predictor is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from hwnas.compress.library import Entry
+from hwnas.compress.predictor import Predictor, fit_predictor
+from hwnas.compress.stitch import Choices
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import check_schema, decode, encode, read_bytes, read_json, sha256, write_json
+from hwnas.measurement import STRICT, Interval
+
+SCHEMA = "hwnas.finetuned/1"
+PREDICTOR_FILE = "predictor.json"
+METRIC = "nsr"
+"""The block metric that the predictor gets (DONNA eq. 1)."""
+
+Metrics = Mapping[tuple[int, int], float]
+"""A block metric by part and choice; the reference's own are not in it, they have 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetuned:
+    """A network that was finetuned, and how good it is on the part `val`, which nothing was trained on.
+
+    Attributes:
+        epochs: of its finetuning.
+        accuracy: None without labels.
+        agreement: share of images on which it answers what the reference answers.
+    """
+
+    __pydantic_config__ = STRICT
+    choices: Choices
+    epochs: int
+    accuracy: Interval | None
+    agreement: Interval
+    weights_sha256: str
+
+    @property
+    def name(self) -> str:
+        """`1-0-3-2-e10`: the choices and the epochs."""
+        return finetuned_name(self.choices, self.epochs)
+
+    @property
+    def target(self) -> float:
+        """What a predictor predicts: the accuracy, or without labels the agreement."""
+        return (self.accuracy or self.agreement).value
+
+
+def finetuned_name(choices: Choices, epochs: int) -> str:
+    """The name of a network's files."""
+    return f"{'-'.join(map(str, choices))}-e{epochs}"
+
+
+class Architectures:
+    """`architectures/` of a run directory: a record and weights for each network, and the predictor.
+
+    A record is written once its weights are on disk; a network whose weights do not match is not known.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def networks(self, epochs: int | None = None) -> list[Finetuned]:
+        """The networks whose records and weights are intact, by name; those of so many epochs, or all."""
+        ending = "*" if epochs is None else epochs
+        paths = sorted(self.folder.glob(f"[!.]*-e{ending}.json"))
+        return [found for path in paths if (found := self._read(path)) is not None]
+
+    def find(self, choices: Choices, epochs: int) -> Finetuned | None:
+        """A network that was finetuned for so many epochs; None if it was not, or is damaged."""
+        path = self.folder / f"{finetuned_name(choices, epochs)}.json"
+        return self._read(path) if path.is_file() else None
+
+    def store(
+        self,
+        module: nn.Module,
+        choices: Choices,
+        epochs: int,
+        accuracy: Interval | None,
+        agreement: Interval,
+    ) -> Finetuned:
+        """Keep a network."""
+        weights = self.folder / f"{finetuned_name(choices, epochs)}.safetensors"
+        from hwnas.compress.checkpoint import save_module
+
+        save_module(module, weights)
+        found = Finetuned(
+            choices=choices,
+            epochs=epochs,
+            accuracy=accuracy,
+            agreement=agreement,
+            weights_sha256=sha256(read_bytes(weights)),
+        )
+        write_json(weights.with_suffix(".json"), {"schema": SCHEMA, **encode(found)})
+        return found
+
+    def load(self, network: Finetuned, module: nn.Module) -> nn.Module:
+        """Load a network's weights into its module, which is left in eval mode."""
+        from hwnas.compress.reference import load_weights
+
+        load_weights(module, self.folder / f"{network.name}.safetensors")
+        return module.eval()
+
+    def fit(self, metrics: Metrics, epochs: int) -> Predictor:
+        """Fit the predictor to every network that was finetuned for so many epochs, and keep it.
+
+        Raises:
+            InputError: there are too few of them.
+        """
+        networks = self.networks(epochs)
+        rows = metric_rows(metrics, [network.choices for network in networks])
+        predictor = fit_predictor(rows, np.array([network.target for network in networks]))
+        predictor = replace(predictor, epochs=epochs)
+        predictor.save(self.folder / PREDICTOR_FILE)
+        return predictor
+
+    @property
+    def has_predictor(self) -> bool:
+        """Whether a predictor was fitted."""
+        return (self.folder / PREDICTOR_FILE).is_file()
+
+    def predictor(self) -> Predictor:
+        """The predictor as it was fitted last.
+
+        Raises:
+            InputError: there is none.
+            RunDirectoryError: it is damaged.
+        """
+        path = self.folder / PREDICTOR_FILE
+        if not self.has_predictor:
+            raise InputError(
+                f"{self.folder.parent} has no accuracy predictor yet",
+                "give its `hwnas compress` command with --quality predictor",
+            )
+        try:
+            return Predictor.read(path)
+        except InputError as error:
+            raise RunDirectoryError(
+                error.cause, f"remove {path}: it is fitted again by --quality predictor"
+            ) from None
+
+    def _read(self, path: Path) -> Finetuned | None:
+        try:
+            found = decode(Finetuned, check_schema(read_json(path), SCHEMA, path), path)
+        except InputError:
+            return None
+        weights = path.with_suffix(".safetensors")
+        intact = weights.is_file() and sha256(read_bytes(weights)) == found.weights_sha256
+        return found if intact and found.name == path.stem else None
+
+
+def block_metrics(entries: Sequence[Entry], metric: str = METRIC) -> Metrics:
+    """A metric of every distilled candidate of a library."""
+    return {
+        (entry.candidate.part, entry.candidate.choice): float(getattr(entry.metrics, metric))
+        for entry in entries
+        if entry.state == "done"
+    }
+
+
+def metric_rows(metrics: Metrics, networks: Sequence[Choices]) -> np.ndarray:
+    """The metrics (S, N) of some networks, as a predictor takes them; the reference's own parts have 0.
+
+    Raises:
+        KeyError: a choice that is not in the library.
+    """
+    return np.array(
+        [
+            [metrics[part, choice] if choice else 0.0 for part, choice in enumerate(choices)]
+            for choices in networks
+        ]
+    )
+
+
+def sample_networks(scores: Sequence[Mapping[int, float]], amount: int, seed: int) -> list[Choices]:
+    """Architectures spread uniformly over the range of a score that adds up over parts (DONNA 3.2.2).
+
+    The first two are the ends of the range, so that no metric of the space is beyond what a predictor is
+    fitted to. The others follow a low-discrepancy sequence, so a shorter sample is the beginning of a
+    longer one.
+
+    Args:
+        scores: of each part, by choice: the DNA score.
+        amount: how many; fewer where there are no more.
+    """
+    from scipy.stats import qmc
+
+    choices = [np.array(list(of_part)) for of_part in scores]
+    values = [np.array(list(of_part.values())) for of_part in scores]
+    total = int(np.prod([float(len(of_part)) for of_part in choices], dtype=float).clip(max=2**53))
+    ends = [tuple(int(c[v.argmin()]) for c, v in zip(choices, values, strict=True))]
+    ends.append(tuple(int(c[v.argmax()]) for c, v in zip(choices, values, strict=True)))
+    found = list(dict.fromkeys(ends))
+    generator = np.random.default_rng(seed)
+    drawn, reached = _tilted(values, generator)
+    targets = _without_gaps(reached, qmc.Halton(1, rng=seed).random(4 * amount + 16)[:, 0])
+    left = np.ones(len(drawn), dtype=bool)
+    for target in targets:
+        if len(found) >= min(amount, total) or not left.any():
+            break
+        nearest = int(np.where(left, np.abs(reached - target), np.inf).argmin())
+        left[nearest] = False
+        network = tuple(int(c[i]) for c, i in zip(choices, drawn[nearest], strict=True))
+        if network not in found:
+            found.append(network)
+    return found[:amount]
+
+
+def _without_gaps(reached: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The scores at some shares of the range; stretches that no architecture reaches count as a hundredth."""
+    ordered = np.unique(reached)
+    steps = np.minimum(np.diff(ordered), np.ptp(ordered) / 100)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.asarray(np.interp(shares * along[-1], along, ordered))
+
+
+def _tilted(values: Sequence[np.ndarray], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random architectures whose scores reach all of the range, as rows, and their scores.
+
+    Uniform ones crowd in the middle. Here an architecture draws how strongly it prefers high or low scores.
+    """
+    tilts = np.concatenate([generator.normal(0, 6, 8_000), np.zeros(2_000)])
+    rows = []
+    for value in values:
+        span = np.ptp(value) or 1.0
+        weight = np.exp(np.outer(tilts, (value - value.mean()) / span))
+        cumulated = np.cumsum(weight / weight.sum(1, keepdims=True), axis=1)
+        drawn = (generator.random((len(tilts), 1)) > cumulated).sum(1)
+        rows.append(drawn.clip(max=len(value) - 1))
+    drawn_rows = np.unique(np.column_stack(rows), axis=0)
+    shuffled = generator.permutation(drawn_rows)
+    return shuffled, np.asarray(sum(value[shuffled[:, n]] for n, value in enumerate(values)))

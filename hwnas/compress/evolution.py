@@ -1,0 +1,321 @@
+"""NSGA-II over categorical choices, with operators that learn what each choice adds to loss and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pymoo.algorithms.moo.nsga2 import NSGA2, RankAndCrowding, binary_tournament
+from pymoo.core.mating import Mating
+from pymoo.core.mutation import Mutation
+from pymoo.core.population import Population
+from pymoo.core.problem import Problem
+from pymoo.core.sampling import Sampling
+from pymoo.operators.crossover.ux import UX
+from pymoo.operators.selection.tournament import TournamentSelection
+from pymoo.optimize import minimize
+
+from hwnas.compress.additive import evenly, exact_front, fit_tables, non_dominated, sum_of
+from hwnas.compress.search import Costs, Evaluator, Point
+from hwnas.compress.stitch import Choices
+
+SCREENED = 5
+"""Offspring that are bred for each one that is evaluated."""
+DRAWS = 10
+PROPOSED_SHARE = 0.5
+PARTIAL = 150
+"""Partial sums that proposals keep where there are more than two objectives."""
+UNSEEN = 1e6
+"""Stands for the value of a choice with which no network ever ran."""
+STILL = 1e-3
+"""A front whose hypervolume grows by a smaller share does not move."""
+
+Tables = list[np.ndarray]
+"""(M_n, K) of each part: what each of its choices adds to the loss and each cost."""
+
+
+def search(
+    choices: Sequence[Sequence[int]],
+    loss: Callable[[Choices], float],
+    costs: Costs,
+    objectives: int = 1,
+    *,
+    population: int,
+    generations: int,
+    seed: int,
+    prior: Tables | None = None,
+    patience: int | None = None,
+    progress: Callable[[int, int], None] = lambda generation, seen: None,
+) -> list[Point]:
+    """Every architecture that NSGA-II asked for, in order and each once, the first choices of all parts
+    first.
+
+    Selection, non-dominated sorting and crowding are pymoo's. Choices are categories, so crossover takes
+    each part from either parent and mutation resets a part to another choice, one part on average. Half of
+    the resets go to choices that would be efficient by what the networks so far say about them, and of five
+    times as many offspring those are evaluated that would be on the front (`Learner`). An architecture
+    without costs counts as infeasible. The same seed and costs give the same points.
+
+    Args:
+        choices: what may stand in each part.
+        objectives: how many costs an architecture has; the loss is minimised beside them.
+        prior: what each choice adds to loss and costs, as far as it is known beforehand. The exact front of
+            it is the first population; half of the later ones are the exact front of what it has been
+            corrected to.
+        patience: stop after so many generations without a move of the front; None never does.
+        progress: called after each generation with its number and the architectures seen.
+    """
+    evaluate = Evaluator(loss, costs)
+    learner = Learner(choices, evaluate, prior, objectives)
+    motion = Motion()
+
+    def after_generation(algorithm: Any) -> None:
+        progress(algorithm.n_gen, len(evaluate.seen))
+        if patience is not None and motion.still_for(evaluate.points) >= patience:
+            algorithm.termination.force_termination = True
+
+    mating = _LearnedMating(learner, proposes=prior is not None)
+    minimize(
+        _Architectures(choices, objectives, evaluate),
+        NSGA2(pop_size=population, sampling=_First(learner if prior is not None else None), mating=mating),
+        ("n_gen", generations),
+        seed=seed,
+        callback=after_generation,
+        copy_algorithm=False,  # a copy would learn from a copy of what was evaluated
+    )
+    return evaluate.points
+
+
+class Learner:
+    """What the networks so far say about each choice, under the assumption that loss and costs add up.
+
+    Args:
+        choices: what may stand in each part. A row is the position of a choice in its part's list.
+        prior: as for `search`; None starts from nothing.
+    """
+
+    def __init__(
+        self, choices: Sequence[Sequence[int]], evaluate: Evaluator, prior: Tables | None, objectives: int
+    ) -> None:
+        self.evaluate = evaluate
+        self.choices = choices
+        self.positions = [{choice: i for i, choice in enumerate(of_part)} for of_part in choices]
+        self.prior = prior or [np.zeros((len(of_part), 1 + objectives)) for of_part in choices]
+
+    def architecture(self, row: Sequence[int]) -> Choices:
+        """The choices at some positions."""
+        return tuple(of_part[int(i)] for of_part, i in zip(self.choices, row, strict=True))
+
+    def row(self, architecture: Choices) -> list[int]:
+        """The positions of some choices."""
+        return [known[choice] for known, choice in zip(self.positions, architecture, strict=True)]
+
+    def learn(self) -> Learned:
+        """Fit what is known now."""
+        points = [point for point in self.evaluate.points if point.costs is not None]
+        rows = np.array([self.row(point.choices) for point in points], dtype=int)
+        if not points:
+            none = [np.zeros(len(table)) for table in self.prior]
+            return Learned(self.prior, np.zeros(self.prior[0].shape[1]), none)
+        values = np.array([[point.loss, *(point.costs or ())] for point in points])
+        fits = []
+        for k, column in enumerate(values.T):
+            prior = [table[:, k] for table in self.prior]
+            known = any(table.any() for table in prior)
+            fits.append(fit_tables(prior, rows, column if known else _fenced(column)))
+        tables = [np.column_stack(columns) for columns in zip(*(fit.tables for fit in fits), strict=True)]
+        for part, barred in enumerate(self._never_ran(fits[0].seen)):
+            tables[part][barred] = UNSEEN
+        return Learned(tables, np.array([fit.spread for fit in fits]), fits[0].seen)
+
+    def propose(self, tables: Tables, amount: int, *, exact: bool = False) -> list[Choices]:
+        """New architectures of the exact front under some tables, evenly spaced along it.
+
+        Args:
+            exact: all partial sums are kept even where there are more than two objectives.
+
+        Raises:
+            HwnasError: there are too many of them.
+        """
+        limit = None if exact or tables[0].shape[1] == 2 else PARTIAL
+        rows, sums = exact_front(tables, limit)
+        fresh = [i for i, row in enumerate(rows) if self.architecture(row) not in self.evaluate.seen]
+        return [self.architecture(rows[fresh[i]]) for i in evenly(sums[fresh], amount)]
+
+    def _never_ran(self, seen: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Which choices stood in failed networks, twice at least, and in no other."""
+        failed = [self.row(point.choices) for point in self.evaluate.points if point.costs is None]
+        found = []
+        for part, ran in enumerate(seen):
+            count = np.bincount([row[part] for row in failed], minlength=len(ran))
+            found.append((count > 1) & (ran == 0))
+        return found
+
+
+def _fenced(values: np.ndarray) -> np.ndarray:
+    """Values with the far ones on top drawn in (Tukey's outer fence).
+
+    One choice that is beyond all measure, such as a candidate that was hardly trained, would otherwise decide
+    the fit of every other one.
+    """
+    low, high = np.percentile(values, [25, 75])
+    return np.asarray(np.minimum(values, high + 3 * (high - low)))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What each choice adds to loss and costs, and how sure that is.
+
+    Attributes:
+        spread: (K,) of the corrections to the prior.
+        seen: in how many networks each choice stood.
+    """
+
+    tables: Tables
+    spread: np.ndarray
+    seen: Sequence[np.ndarray]
+
+    def draw(self, random_state: Any) -> Tables:
+        """One guess at the truth (Thompson sampling): the less a choice was seen, the wider."""
+        return [
+            table + random_state.normal(size=table.shape) * self.spread / np.sqrt(1.0 + seen)[:, None]
+            for table, seen in zip(self.tables, self.seen, strict=True)
+        ]
+
+
+class Motion:
+    """Whether a front still moves, by its hypervolume up to a little beyond the first points."""
+
+    def __init__(self) -> None:
+        self.corner: np.ndarray | None = None
+        self.volume = 0.0
+        self.still = 0
+
+    def still_for(self, points: Sequence[Point]) -> int:
+        """Take in all points so far; how many calls in a row the front has not moved."""
+        from pymoo.indicators.hv import HV
+
+        values = np.array([[p.loss, *p.costs] for p in points if p.costs is not None])
+        if len(values) == 0:
+            return 0
+        if self.corner is None:
+            self.corner = values.max(0) + 0.05 * np.ptp(values, axis=0) + 1e-9
+        volume = float(HV(ref_point=self.corner)(values[non_dominated(values)]))
+        self.still = self.still + 1 if volume <= self.volume * (1 + STILL) else 0
+        self.volume = max(volume, self.volume)
+        return self.still
+
+
+class _Architectures(Problem):  # type: ignore[misc]
+    """Genes are positions in each part's list of choices."""
+
+    def __init__(self, choices: Sequence[Sequence[int]], objectives: int, evaluate: Evaluator) -> None:
+        self.choices = choices
+        self.no_costs = (0.0,) * objectives
+        self.evaluate_points = evaluate
+        upper = np.array([len(block) - 1 for block in choices])
+        super().__init__(n_var=len(choices), n_obj=1 + objectives, n_ieq_constr=1, xl=0, xu=upper, vtype=int)
+
+    def _evaluate(self, x: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        batch = [tuple(block[int(gene)] for block, gene in zip(self.choices, row, strict=True)) for row in x]
+        points = self.evaluate_points(batch)
+        failed = np.array([[point.costs is None] for point in points], dtype=float)
+        out["F"] = np.array([[point.loss, *(point.costs or self.no_costs)] for point in points])
+        out["G"] = failed
+
+
+class _First(Sampling):  # type: ignore[misc]
+    """The first choices of all parts, then the exact front of the prior if there is one, then random ones."""
+
+    def __init__(self, learner: Learner | None) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def _do(
+        self, problem: Problem, n_samples: int, *args: Any, random_state: Any, **kwargs: Any
+    ) -> np.ndarray:
+        genes = random_state.integers(0, problem.xu.astype(int) + 1, (n_samples, problem.n_var))
+        genes[0] = 0
+        if self.learner is not None and n_samples > 1:
+            proposed = self.learner.propose(self.learner.prior, n_samples - 1)
+            genes[1 : 1 + len(proposed)] = [self.learner.row(choices) for choices in proposed]
+        return np.asarray(genes)
+
+
+class _LearnedReset(Mutation):  # type: ignore[misc]
+    """Resets each gene with probability 1 / number of genes: to any other choice, or to an efficient one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.efficient: list[np.ndarray] = []
+
+    def _do(
+        self, problem: Problem, x: np.ndarray, *args: Any, random_state: Any, **kwargs: Any
+    ) -> np.ndarray:
+        sizes = problem.xu.astype(int) + 1
+        reset = random_state.random(x.shape) < 1 / problem.n_var
+        offset = random_state.integers(1, np.maximum(sizes, 2), x.shape)
+        good = np.column_stack([random_state.choice(of_part, len(x)) for of_part in self.efficient])
+        to_good = random_state.random(x.shape) < 0.5
+        return np.where(reset, np.where(to_good, good, (x + offset) % sizes), x)
+
+
+class _LearnedMating(Mating):  # type: ignore[misc]
+    """Breeds many, and gives those that are on the front of a few guesses at the truth."""
+
+    def __init__(self, learner: Learner, *, proposes: bool) -> None:
+        self.learner = learner
+        self.proposes = proposes
+        super().__init__(
+            TournamentSelection(func_comp=binary_tournament),
+            UX(),
+            _LearnedReset(),
+            eliminate_duplicates=NSGA2().eliminate_duplicates,
+        )
+
+    def do(
+        self, problem: Problem, pop: Population, n_offsprings: int, *args: Any, **kwargs: Any
+    ) -> Population:
+        random_state = kwargs["random_state"]
+        learned = self.learner.learn()
+        guesses = [learned.draw(random_state) for _ in range(DRAWS)]
+        self.mutation.efficient = [
+            np.concatenate([non_dominated(guess[part]) for guess in guesses]) for part in range(problem.n_var)
+        ]
+        wanted = round(n_offsprings * PROPOSED_SHARE) if self.proposes else 0
+        proposed = self.learner.propose(learned.tables, wanted) if wanted else []
+        rows = [self.learner.row(choices) for choices in proposed]
+        bred = super().do(problem, pop, SCREENED * n_offsprings, *args, **kwargs)
+        known = {*proposed, *self.learner.evaluate.seen}
+        genes = [
+            [int(gene) for gene in one]
+            for one in bred.get("X")
+            if self.learner.architecture(one) not in known
+        ]
+        rows += _screened(
+            problem, np.array(genes, dtype=int), guesses, n_offsprings - len(rows), random_state
+        )
+        return Population.new(X=np.array(rows, dtype=int)) if rows else Population.create()
+
+
+def _screened(
+    problem: Problem, genes: np.ndarray, guesses: Sequence[Tables], amount: int, random_state: Any
+) -> list[list[int]]:
+    """`amount` of the offspring, from each guess in turn those that it puts on the front."""
+    if len(genes) <= amount:
+        return [list(row) for row in genes]
+    chosen: list[int] = []
+    left = np.arange(len(genes))
+    for number, guess in enumerate(guesses):
+        share = (amount - len(chosen)) // (len(guesses) - number)
+        if share == 0:
+            continue
+        fancied = Population.new(X=genes[left], F=sum_of(guess, genes[left]), at=left)
+        fancied.set("G", np.zeros((len(left), 0)))
+        best = RankAndCrowding().do(problem, fancied, n_survive=share, random_state=random_state)
+        found = best.get("at").astype(int)
+        chosen += [int(i) for i in found]
+        left = np.setdiff1d(left, found)
+    return [list(row) for row in genes[chosen]]

@@ -1,0 +1,104 @@
+"""More candidates for a run that is there already: only the new ones are distilled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hwnas.compress import training
+from hwnas.compress.library import Library
+from hwnas.compress.operators import check_exports
+from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
+from hwnas.compress.prepare import prepare_reference
+from hwnas.compress.progress import Progress
+from hwnas.compress.run import SCHEMA, RunDirectory
+from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.space import Candidate, find_candidates
+from hwnas.compress.spaces import load_space
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, read_toml
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extension:
+    """What a space added to a library.
+
+    Attributes:
+        found: candidates of the blocks in the space.
+        added: those of them that the library did not have yet.
+        done: of the added ones, those that were distilled without failing.
+    """
+
+    space: str
+    found: int
+    added: int
+    done: int
+
+
+def extend(
+    path: Path, space: str, per_block: int, progress: Progress, *, allow_code: bool = False
+) -> Extension:
+    """Distil the candidates of another space into a run's library, behind those that are there.
+
+    Choices keep their numbers, so networks, checkpoints and a fitted predictor stay what they are; the next
+    search on any device chooses among the new ones as well. A call that was stopped goes on.
+
+    Args:
+        per_block: candidates a block at most; 0 leaves it to the space.
+
+    Raises:
+        InputError: there is no run, or nothing of the space fits the reference's blocks.
+        RunDirectoryError: the run was made with other contents or versions than are found now.
+    """
+    job = open_job(_settings(path), progress, allow_code=allow_code)
+    chosen = load_space(space)
+    found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
+    training.tune_allocator()
+    torch.set_num_threads(job.settings.threads)
+    with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:
+        library.add(job.candidates)
+        added = _numbered(found, [entry.candidate for entry in library.entries()])
+        library.add(added)
+        progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
+        check_exports(library, job.parts, progress)
+        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, progress)
+        build_library(library, reference, job.settings, run.account, progress)
+        names = {candidate.name for candidate in added}
+        done = [e for e in library.entries() if e.candidate.name in names and e.state == "done"]
+    return Extension(space=chosen.name, found=len(found), added=len(added), done=len(done))
+
+
+def extended(path: Path, job: Job) -> int:
+    """How many choices the library of a run has beyond those of its job."""
+    if not (path / "library" / "library.db").is_file():
+        return 0
+    with Library(path / "library") as library:
+        return max(0, len(library.entries()) - len(job.candidates))
+
+
+def _settings(path: Path) -> LibrarySettings:
+    file = path / "run.toml"
+    if not file.is_file():
+        raise InputError(
+            f"{path} is not a run directory: it has no run.toml",
+            "give the directory that `hwnas compress --out` named, such as runs/demo",
+        )
+    return decode(LibrarySettings, check_schema(read_toml(file), SCHEMA, file).get("settings"), file)
+
+
+def _numbered(found: Sequence[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that are not known yet, numbered behind those that are."""
+    names = {candidate.name for candidate in known}
+    last = Counter[int]()
+    for candidate in known:
+        last[candidate.part] = max(last[candidate.part], candidate.choice)
+    added = []
+    for candidate in found:
+        if candidate.name not in names:
+            last[candidate.part] += 1
+            added.append(replace(candidate, choice=last[candidate.part]))
+    return added

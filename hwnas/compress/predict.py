@@ -1,0 +1,98 @@
+"""Predictions for networks of a run, made from what its directory holds; nothing is trained or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.compress.architectures import Architectures, block_metrics, metric_rows
+from hwnas.compress.library import Entry, Library
+from hwnas.compress.predictor import Predictor
+from hwnas.compress.report.stored import REFERENCE_SCHEMA, ReferenceRecord
+from hwnas.compress.stitch import Choices
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, read_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What is expected of one network.
+
+    Attributes:
+        predicted_accuracy: as a share, on the part `val`; without labels the agreement with the reference.
+        extrapolates: whether it is beyond the networks that the predictor was fitted to.
+        finetuned_accuracy: what it reached, where it was finetuned for as many epochs.
+        dna_score, nsr: Σ of the blocks' relative L1 errors and noise-to-signal ratios.
+    """
+
+    choices: Choices
+    predicted_accuracy: float
+    extrapolates: bool
+    finetuned_accuracy: float | None
+    dna_score: float
+    nsr: float
+    macs: int
+    params: int
+
+
+def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor, list[Prediction]]:
+    """Predict the accuracy of some architectures, such as `0-3-1-2-0`.
+
+    Raises:
+        InputError: no run, no predictor in it, or an architecture that its library does not have.
+        RunDirectoryError: a file of the run is damaged.
+    """
+    if not (run / "library" / "library.db").is_file():
+        raise InputError(
+            f"{run} is not a run directory with a library",
+            "give the directory that `hwnas compress --out` named, such as runs/demo",
+        )
+    file = run / "reference" / "reference.json"
+    reference = decode(ReferenceRecord, check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
+    with Library(run / "library") as library:
+        entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries() if e.state == "done"}
+    known = Architectures(run / "architectures")
+    predictor = known.predictor()
+    networks = [_parse(text, len(reference.parts), entries) for text in architectures]
+    metrics = {name: block_metrics(list(entries.values()), name) for name in ("nsr", "relative_l1")}
+    finetuned = {network.choices: network.target for network in known.networks(predictor.epochs)}
+    rows = metric_rows(metrics["nsr"], networks)
+    scores = metric_rows(metrics["relative_l1"], networks).sum(1)
+    found = []
+    for choices, row, predicted, extrapolates, dna_score in zip(
+        networks, rows, predictor.predict(rows), predictor.extrapolates(rows), scores, strict=True
+    ):
+        chosen = [entries[key].candidate if key[1] else None for key in enumerate(choices)]
+        found.append(
+            Prediction(
+                choices=choices,
+                predicted_accuracy=float(predicted),
+                extrapolates=bool(extrapolates),
+                finetuned_accuracy=finetuned.get(choices),
+                dna_score=float(dna_score),
+                nsr=float(row.sum()),
+                macs=sum(c.macs if c else own for c, own in zip(chosen, reference.macs, strict=True)),
+                params=sum(c.params if c else own for c, own in zip(chosen, reference.params, strict=True)),
+            )
+        )
+    return predictor, found
+
+
+def _parse(text: str, parts: int, entries: Mapping[tuple[int, int], Entry]) -> Choices:
+    """The choices in `0-3-1-2-0`; all but 0 must be among the entries."""
+    numbers = text.split("-")
+    if len(numbers) != parts or not all(number.isdecimal() for number in numbers):
+        raise InputError(
+            f"{text!r} does not name one choice for each of the {parts} parts",
+            f"give them as the front shows them, such as {'-'.join(['0'] * parts)}, the reference",
+        )
+    choices = tuple(int(number) for number in numbers)
+    for part, choice in enumerate(choices):
+        if choice and (part, choice) not in entries:
+            last = max((c for p, c in entries if p == part), default=0)
+            raise InputError(
+                f"{text}: part {part} has no distilled choice {choice}",
+                f"its choices go up to {last}; `hwnas space` lists them",
+            )
+    return choices

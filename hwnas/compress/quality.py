@@ -1,0 +1,146 @@
+"""Quality models: what stands for the accuracy of a network that nobody has trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwnas.compress.architectures import METRIC, block_metrics, metric_rows, sample_networks
+from hwnas.compress.finetune import Finetuner
+from hwnas.compress.predictor import Predictor
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import SearchSettings
+from hwnas.compress.stitch import Choices, Stitcher
+
+DNA_METRIC = "relative_l1"
+"""The block metric of the DNA score (DNA eq. 8)."""
+
+
+class Quality:
+    """A quality model of one run: `loss`, `dna` or `predictor`.
+
+    `loss` is Σ of the block losses (DONNAv2), `dna` Σ of the relative L1 errors (DNA), `predictor` 1 − the
+    accuracy that DONNA's predictor expects. All of them are to be lowered.
+
+    Attributes:
+        metric: of the blocks, by which the filter compares them.
+        predictor: None for the sums.
+    """
+
+    def __init__(self, stitcher: Stitcher, metric: str, predictor: Predictor | None = None) -> None:
+        self.stitcher = stitcher
+        self.metric = metric
+        self.predictor = predictor
+        self._metrics = block_metrics(stitcher.library.entries(), metric)
+
+    def loss(self, choices: Choices) -> float:
+        """What a search lowers beside the costs."""
+        predicted = self.predicted(choices)
+        return self.stitcher.loss(choices, self.metric) if predicted is None else 1 - predicted[0]
+
+    def predicted(self, choices: Choices) -> tuple[float, bool] | None:
+        """The predicted accuracy, as a share, and whether it extrapolates; None for the sums."""
+        if self.predictor is None:
+            return None
+        row = metric_rows(self._metrics, [choices])
+        return float(self.predictor.predict(row)[0]), bool(self.predictor.extrapolates(row)[0])
+
+    def part_losses(self, choices: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """What each choice adds to the loss: (M_n,) of each part.
+
+        Exact for the sums. For the predictor these are its main effects over these choices: for a quadratic
+        function, each choice's mean over all architectures, up to a constant.
+        """
+        tables = [
+            np.array([self._metrics[part, choice] if choice else 0.0 for choice in of_part])
+            for part, of_part in enumerate(choices)
+        ]
+        if self.predictor is None:
+            return tables
+        middle = np.array([table.mean() for table in tables])
+        losses = []
+        for part, table in enumerate(tables):
+            rows = np.repeat(middle[None], len(table), axis=0)
+            rows[:, part] = table
+            losses.append(1 - self.predictor.predict(rows))
+        whole = float(1 - self.predictor.predict(middle[None])[0])
+        return [loss - whole + whole / len(tables) for loss in losses]
+
+
+def prepare_quality(
+    finetuner: Finetuner, settings: SearchSettings, loss_metric: str, progress: Progress
+) -> Quality:
+    """The quality model that the settings name; for the predictor, networks are finetuned until it has
+    enough.
+
+    What was finetuned before for as many epochs counts, whatever for. A predictor that is already there is
+    fitted again, since more networks may have been finetuned in the meantime.
+
+    Args:
+        loss_metric: the block loss of the library.
+
+    Raises:
+        InputError: too few networks for a predictor can be made of the library.
+    """
+    stitcher = finetuner.stitcher
+    if settings.quality != "predictor":
+        return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
+    architectures, epochs = finetuner.architectures, settings.predictor_epochs
+    known = {network.choices for network in architectures.networks(epochs)}
+    missing = settings.predictor_networks - len(known)
+    if missing > 0:
+        wanted = sample_networks(_dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
+        _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress)
+    return Quality(stitcher, METRIC, _fit(finetuner, epochs, progress))
+
+
+def refit(finetuner: Finetuner, progress: Progress) -> None:
+    """Fit a predictor that is there again, if networks were finetuned since then for as many epochs."""
+    architectures = finetuner.architectures
+    if architectures.has_predictor:
+        predictor = architectures.predictor()
+        if (
+            predictor.epochs is not None
+            and len(architectures.networks(predictor.epochs)) > predictor.networks
+        ):
+            _fit(finetuner, predictor.epochs, progress)
+
+
+def _finetune(networks: Sequence[Choices], finetuner: Finetuner, epochs: int, progress: Progress) -> None:
+    for number, choices in enumerate(networks):
+
+        def tell(done: int, loss: float, number: int = number) -> None:
+            remark = f"network {number + 1} of {len(networks)}, loss {loss:.3f}"
+            total = len(networks) * epochs
+            progress.advance("finetune predictor networks", number * epochs + done, total, remark)
+
+        finetuner.finetune(choices, epochs, "predictor networks", None, tell)
+
+
+def _fit(finetuner: Finetuner, epochs: int, progress: Progress) -> Predictor:
+    """Fit the predictor to all networks that were finetuned for so many epochs, and say how good it is."""
+    metrics = block_metrics(finetuner.stitcher.library.entries())
+    predictor = finetuner.architectures.fit(metrics, epochs)
+    progress.say(f"accuracy predictor: {describe(predictor)}")
+    return predictor
+
+
+def describe(predictor: Predictor) -> str:
+    """How good a predictor is, for people."""
+    left_out = predictor.left_out
+    tau = "–" if left_out.kendall_tau is None else f"{left_out.kendall_tau:.3f}"
+    return (
+        f"fitted to {predictor.networks} networks after {predictor.epochs} epochs of finetuning, "
+        f"penalty {predictor.penalty:.3g}; "
+        f"on networks left out of the fit: Kendall tau {tau}, "
+        f"mean squared error {left_out.mse_points2:.3g} points²"
+    )
+
+
+def _dna_scores(stitcher: Stitcher) -> list[dict[int, float]]:
+    """The DNA score of every distilled choice, by part."""
+    scores: list[dict[int, float]] = [{0: 0.0} for _ in stitcher.parts.modules]
+    for (part, choice), score in block_metrics(stitcher.library.entries(), DNA_METRIC).items():
+        scores[part][choice] = score
+    return scores

@@ -1,0 +1,58 @@
+"""What the report says of the quality model, its predictor, and the distance from the exact front."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.compress import quality
+from hwnas.compress.architectures import block_metrics, metric_rows
+from hwnas.compress.predictor import Predictor, leave_one_out
+from hwnas.compress.report import plots
+from hwnas.compress.report.stored import FrontRow, Search, StoredRun
+from hwnas.compress.strategies import ExactShare
+from hwnas.page import Section
+
+
+def loss_text(row: FrontRow) -> str:
+    """A network's predicted accuracy, with a star where it is an extrapolation, or its loss."""
+    if row.predicted_accuracy is None:
+        return f"{row.loss:.4f}"
+    return f"{row.predicted_accuracy * 100:.1f} %{'*' if row.extrapolates else ''}"
+
+
+def what_loss_is(stored: StoredRun, search: Search) -> str:
+    """What the loss of a search is."""
+    if search.front.quality == "predictor":
+        return "The loss is 1 − the accuracy that the predictor expects after finetuning."
+    name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
+    return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
+
+
+def against_exact(exact: ExactShare) -> str:
+    """How far a front is from the exact one under additive costs."""
+    return (
+        "Where loss and costs are taken as sums over the parts, corrected by all networks that were measured "
+        f"(mean error of the costs {exact.mean_error * 100:.1f} %), the best front is known exactly: it has "
+        f"{exact.points} networks. The front above has {exact.hypervolume * 100:.1f} % of its hypervolume; "
+        "what it misses may be networks that were not found, or ones that are not as cheap as their sums."
+    )
+
+
+def predictor(stored: StoredRun, fitted: Predictor) -> Section:
+    """How good the accuracy predictor is on networks that it was not fitted to."""
+    metrics = block_metrics(list(stored.entries.values()))
+    rows = metric_rows(metrics, [network.choices for network in stored.finetuned])
+    targets = np.array([network.target for network in stored.finetuned])
+    left_out = leave_one_out(rows, targets)
+    names = [plots.joined(network.choices) for network in stored.finetuned]
+    return Section(
+        heading="Accuracy predictor",
+        content=[
+            "Ridge regression of the second order on the NSR of each part (DONNA), "
+            f"{quality.describe(fitted)}. "
+            "Each network below is predicted by a fit to all the others, its penalty chosen without it. "
+            "Accuracies are on the part that nothing was trained on; without labels they are the share of "
+            "answers that are the reference’s.",
+            plots.predictor_plot([float(t) for t in targets], [float(p) for p in left_out], names),
+        ],
+    )

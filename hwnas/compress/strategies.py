@@ -1,0 +1,175 @@
+"""How a search goes about: NSGA-II, the exact front of corrected block costs, uniform scaling, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from hwnas.compress.additive import exact_front, non_dominated, sum_of
+from hwnas.compress.evolution import UNSEEN, Learner, Motion, Tables, search
+from hwnas.compress.search import Costs, Evaluator, Point
+from hwnas.compress.settings import SearchSettings
+from hwnas.compress.stitch import Choices
+from hwnas.errors import HwnasError
+from hwnas.measurement import STRICT
+
+PATIENCE = 5
+"""Generations without a move of the front after which a seeded search ends."""
+SCALES = 24
+"""Depths and widths that uniform scaling tries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is searched.
+
+    Attributes:
+        choices: what may stand in each part.
+        loss, costs: of architectures.
+        prior: what each choice adds to loss and costs, as far as it is known beforehand.
+        sizes: (M_n, 2) of each part: depth and MACs a layer of each choice.
+    """
+
+    choices: Sequence[Sequence[int]]
+    loss: Callable[[Choices], float]
+    costs: Costs
+    prior: Tables
+    sizes: Tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactShare:
+    """How far a front is from the exact one, where loss and costs are taken as sums over parts.
+
+    Attributes:
+        hypervolume: of the front's networks at their additive loss and costs, as a share of the exact
+            front's.
+        points: of the exact front.
+        mean_error: of the additive costs against the measured ones, as a share of the mean cost.
+    """
+
+    __pydantic_config__ = STRICT
+    hypervolume: float
+    points: int
+    mean_error: float
+
+
+def explore(
+    problem: Problem, settings: SearchSettings, seed: int, progress: Callable[[int, int], None]
+) -> list[Point]:
+    """Every architecture that the strategy of the settings asks for, in order and each once.
+
+    Args:
+        progress: called with the number of rounds and of architectures so far.
+    """
+    objectives = problem.prior[0].shape[1] - 1
+    if settings.strategy == "nsga2":
+        return search(
+            problem.choices,
+            problem.loss,
+            problem.costs,
+            objectives,
+            population=settings.population,
+            generations=settings.generations,
+            seed=seed,
+            prior=problem.prior,
+            patience=PATIENCE,
+            progress=progress,
+        )
+    evaluate = Evaluator(problem.loss, problem.costs)
+    if settings.strategy == "exact":
+        _follow_exact_front(problem, evaluate, settings, progress)
+        return evaluate.points
+    budget = settings.population * settings.generations
+    wanted = _by_chance(problem.choices, budget, seed) if settings.strategy == "random" else uniform(problem)
+    wanted = list(dict.fromkeys([tuple(of_part[0] for of_part in problem.choices), *wanted]))[:budget]
+    for start in range(0, len(wanted), settings.population):
+        evaluate(wanted[start : start + settings.population])
+        progress(start // settings.population + 1, len(evaluate.seen))
+    return evaluate.points
+
+
+def _follow_exact_front(
+    problem: Problem, evaluate: Evaluator, settings: SearchSettings, progress: Callable[[int, int], None]
+) -> None:
+    """Measure the exact front of the block costs, correct them by what was measured, and do so again.
+
+    It ends when nothing new is on that front, or the front of what was measured no longer moves.
+    """
+    learner = Learner(problem.choices, evaluate, problem.prior, problem.prior[0].shape[1] - 1)
+    motion = Motion()
+    evaluate([learner.architecture([0] * len(problem.choices))])
+    tables = problem.prior
+    for number in range(1, settings.generations + 1):
+        proposed = learner.propose(tables, settings.population - (number == 1), exact=True)
+        evaluate(proposed)
+        progress(number, len(evaluate.seen))
+        if not proposed or motion.still_for(evaluate.points) >= 2:
+            break
+        tables = learner.learn().tables
+
+
+def _by_chance(choices: Sequence[Sequence[int]], amount: int, seed: int) -> list[Choices]:
+    """Different architectures, each as likely as any other."""
+    generator = np.random.default_rng(seed)
+    sizes = [len(of_part) for of_part in choices]
+    total = prod(sizes)
+    if total <= 4 * amount:
+        numbers = generator.permutation(total)[:amount]
+        rows = np.column_stack(np.unravel_index(numbers, sizes))
+    else:
+        rows = np.column_stack([generator.integers(0, size, 2 * amount + 100) for size in sizes])
+    return [tuple(of_part[i] for of_part, i in zip(choices, row, strict=True)) for row in rows.tolist()]
+
+
+def uniform(problem: Problem) -> list[Choices]:
+    """Uniform scaling: every part is made shallower and narrower by the same two factors.
+
+    A part takes the choice whose depth and MACs a layer are nearest to these shares of its largest
+    choice's, in logarithms; of several that are as near, the one that adds least to the loss.
+    """
+    found: dict[Choices, None] = {}
+    shares = np.linspace(1, 0, SCALES, endpoint=False)
+    for depth in shares:
+        for width in shares:
+            row = []
+            for of_part, sizes, prior in zip(problem.choices, problem.sizes, problem.prior, strict=True):
+                target = np.array([max(1.0, round(depth * sizes[:, 0].max())), width * sizes[:, 1].max()])
+                away = np.abs(np.log(np.maximum(sizes, 1) / np.maximum(target, 1))).sum(1).round(6)
+                row.append(of_part[int(np.lexsort([prior[:, 0], away])[0])])
+            found[tuple(row)] = None
+    return list(found)
+
+
+def exact_share(problem: Problem, points: Sequence[Point], front: Sequence[Point]) -> ExactShare | None:
+    """How far a front is from the exact one under additive costs, these corrected by all that was measured.
+
+    None where the exact front is too large to be listed.
+    """
+    from pymoo.indicators.hv import HV
+
+    evaluate = Evaluator(problem.loss, problem.costs)
+    evaluate.seen = {point.choices: point for point in points}
+    learner = Learner(problem.choices, evaluate, problem.prior, problem.prior[0].shape[1] - 1)
+    tables = learner.learn().tables
+    try:
+        _, exact = exact_front(tables)
+    except HwnasError:
+        return None
+    exact = exact[(exact < UNSEEN / 2).all(1)]
+    known = [point for point in points if point.costs is not None]
+    rows = np.array([learner.row(point.choices) for point in known])
+    measured = np.array([point.costs for point in known])
+    costs = sum_of(tables, rows)[:, 1:]
+    found = sum_of(tables, np.array([learner.row(point.choices) for point in front]))
+    worst = np.concatenate([exact, found]).max(0)
+    span = worst - np.concatenate([exact, found]).min(0)
+    volume = HV(ref_point=worst + 0.05 * np.where(span > 0, span, 1.0))
+    return ExactShare(
+        hypervolume=float(volume(found[non_dominated(found)]) / volume(exact)),
+        points=len(exact),
+        mean_error=float(np.abs(costs - measured).mean() / np.abs(measured).mean()),
+    )

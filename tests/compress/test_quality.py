@@ -1,0 +1,373 @@
+"""Whole runs with the predictor and the DNA score, their extension, and the networks that they keep."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import furnish, run_hwnas, run_job, tree
+
+from hwnas.compress.account import read_account
+from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
+from hwnas.compress.extend import extend
+from hwnas.compress.library import Library
+from hwnas.compress.predict import predict_networks
+from hwnas.compress.predictor import fit_predictor
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.errors import InputError, RunDirectoryError
+
+LIBRARY = LibrarySettings(
+    model="tinynet:make",
+    weights="none",
+    data="digits",
+    cuts=(),
+    space="compression",
+    per_block=3,
+    loss="nsr",
+    train_epochs=2,
+    epochs=1,
+    steps=4,
+    batch_size=256,
+    slice_size=2,
+    seed=0,
+    threads=1,
+)
+SEARCH = SearchSettings(
+    device="steady.toml",
+    objectives=("latency",),
+    filter="none",
+    filter_threshold=0.1,
+    protocol="quick",
+    population=6,
+    generations=3,
+    finetune_epochs=1,
+    picks=("knee",),
+    quality="predictor",
+    predictor_networks=6,
+    predictor_epochs=1,
+)
+MORE = """
+name = "more"
+description = "kernels of 7"
+smaller = false
+[properties]
+kernel = [7]
+expand = [1, 2]
+depth = [1]
+activation = ["hswish"]
+se = [false]
+layer = ["depthwise"]
+width = [1.0]
+"""
+
+
+class Killed(BaseException):
+    pass
+
+
+class Watch(Progress):
+    """Remembers the steps, and ends the run at the nth one that starts so."""
+
+    def __init__(self, step: str = "", nth: int = 0) -> None:
+        self.step, self.nth, self.steps, self.said = step, nth, [], []
+
+    step: str
+    nth: int
+    steps: list[str]
+    said: list[str]
+
+    def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
+        self.steps.append(step)
+        if self.nth and step.startswith(self.step):
+            self.nth -= 1
+            if not self.nth:
+                raise Killed
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @property
+    def finetuned(self) -> list[str]:
+        return [step for step in self.steps if step.startswith("finetune")]
+
+
+def run(out: Path, watch: Watch | None = None, **changed: Any) -> Any:
+    return run_job(LIBRARY, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quality")
+    furnish(folder)
+    (folder / "more.toml").write_text(MORE)
+    other = (folder / "steady.toml").read_text().replace('"steady"', '"other"')
+    (folder / "other.toml").write_text(other)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> tuple[dict[str, Any], Watch]:
+    watch = Watch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(str(place))
+        return run(place / "whole", watch), watch
+
+
+@pytest.fixture
+def copy(finished: object, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run that a test may change."""
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    return Path(shutil.copytree(place / "whole", tmp_path / "whole"))
+
+
+def stored(path: Path) -> dict[str, tuple[bytes, int]]:
+    return tree(path / "architectures")
+
+
+def metrics_of(path: Path, name: str = "nsr") -> Any:
+    with Library(path / "library") as library:
+        return block_metrics(library.entries(), name)
+
+
+def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watch], place: Path) -> None:
+    result, watch = finished
+    networks = Architectures(place / "whole/architectures").networks()
+    assert len(networks) >= 6
+    assert {network.epochs for network in networks} == {1}
+    rows = metric_rows(metrics_of(place / "whole"), [network.choices for network in networks])
+    expected = fit_predictor(rows, np.array([network.target for network in networks]))
+    predictor = Architectures(place / "whole/architectures").predictor()
+    assert predictor == replace(expected, epochs=1)
+    front = result["front"]
+    assert (front["quality"], front["strategy"]) == ("predictor", "nsga2")
+    for row in front["front"]:
+        assert row["loss"] == pytest.approx(1 - row["predicted_accuracy"])
+        assert isinstance(row["extrapolates"], bool)
+    assert [text for text in watch.said if "networks left out of the fit: Kendall tau" in text]
+    spent = {entry.step: entry for entry in read_account(place / "whole/account.json")}
+    assert spent["predictor networks"].epochs == pytest.approx(6, rel=0.3)
+    assert spent["predictor networks"].device is None
+    assert (place / "whole/devices/steady/front-predictor.json").is_file()
+
+
+def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
+    finished: tuple[dict[str, Any], Watch], place: Path
+) -> None:
+    """With as many epochs, what was finetuned for one purpose serves the other."""
+    result, watch = finished
+    (checkpoint,) = result["checkpoints"]
+    networks = [network.choices for network in Architectures(place / "whole/architectures").networks()]
+    assert tuple(checkpoint["choices"]) in networks
+    assert len(watch.finetuned) == len(networks) == len(set(networks))
+
+
+def test_nothing_is_finetuned_twice(copy: Path) -> None:
+    before = stored(copy)
+    watch = Watch()
+    run(copy, watch)
+    run(copy, watch, device="other.toml")
+    assert watch.finetuned == []
+    networks = {name: content for name, content in before.items() if name != "predictor.json"}
+    assert {name: stored(copy)[name] for name in networks} == networks
+    assert (copy / "devices/other/front-predictor.json").is_file()
+
+
+def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
+    watch = Watch()
+    before = len(Architectures(copy / "architectures").networks())
+    run(copy, watch, predictor_networks=before + 2)
+    assert len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 2
+    assert Architectures(copy / "architectures").predictor().networks >= before + 2
+
+
+def test_a_network_of_other_epochs_is_not_fitted(copy: Path) -> None:
+    watch = Watch()
+    run(copy, watch, predictor_epochs=2, predictor_networks=4)
+    assert (
+        len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 8
+    )  # two epochs each
+    assert Architectures(copy / "architectures").predictor().networks == 4
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_a_run_killed_while_it_finetunes_ends_with_the_same(
+    nth: int, finished: object, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(str(place))
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", Watch("finetune", nth))
+    watch = Watch()
+    run(tmp_path / "killed", watch)
+    assert len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 6 - nth
+    for name, (content, _) in stored(place / "whole").items():
+        assert stored(tmp_path / "killed")[name][0] == content, name
+
+
+def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
+    file = sorted((copy / "architectures").glob("*.safetensors"))[0]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    watch = Watch()
+    run(copy, watch, predictor_networks=len(list((copy / "architectures").glob("*.safetensors"))))
+    assert len(watch.finetuned) == 1
+    assert file.read_bytes() == whole
+
+
+def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:
+    before = Architectures(copy / "architectures").predictor().networks
+    watch = Watch()
+    choices = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    for speedup in ("1.01", "1.2", "1.3", "1.5", "1.7"):
+        run(copy, watch, quality="loss", picks=(f"speedup={speedup}",))
+    after = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    assert len(after) > len(choices)
+    assert Architectures(copy / "architectures").predictor().networks == before + len(after - choices)
+
+
+def test_the_dna_score_is_the_sum_of_relative_errors(copy: Path) -> None:
+    front = run(copy, quality="dna")["front"]
+    scores = metrics_of(copy, "relative_l1")
+    assert len(front["front"]) > 2
+    for row in front["front"]:
+        expected = sum(scores[part, choice] for part, choice in enumerate(row["choices"]) if choice)
+        assert row["loss"] == pytest.approx(expected)
+        assert row["predicted_accuracy"] is None
+    assert (copy / "devices/steady/front-dna.json").is_file()
+
+
+def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
+    before, kept = stored(copy), tree(copy / "library/blocks")
+    watch = Watch()
+    done = extend(copy, "more.toml", 0, watch)
+    assert (done.found, done.added, done.done) == (4, 4, 4)
+    assert stored(copy) == before
+    after = tree(copy / "library/blocks")
+    assert {name: after[name] for name in kept} == kept
+    assert len(after) == len(kept) + 2 * 4
+    predictor, (old, new) = predict_networks(copy, ["0-1-0-0", "0-4-5-0"])
+    assert new.choices == (0, 4, 5, 0)
+    assert new.finetuned_accuracy is None
+    row = metric_rows(metrics_of(copy), [new.choices])
+    assert new.predicted_accuracy == predictor.predict(row)[0]
+    assert not old.extrapolates or (0, 1, 0, 0) not in [
+        network.choices for network in Architectures(copy / "architectures").networks()
+    ]
+    watch = Watch()
+    front = run(copy, watch)["front"]
+    assert "distill" not in watch.steps
+    assert not [step for step in watch.finetuned if step.startswith("finetune predictor")]
+    assert any(choice > 3 for row in front["front"] for choice in row["choices"])
+    again = Watch()
+    assert extend(copy, "more.toml", 0, again).added == 0
+    assert "distill" not in again.steps
+
+
+def test_an_extension_that_was_stopped_goes_on(copy: Path) -> None:
+    with pytest.raises(Killed):
+        extend(copy, "more.toml", 0, Watch("distill", 6))
+    watch = Watch()
+    extend(copy, "more.toml", 0, watch)
+    assert 0 < watch.steps.count("distill") <= 8
+    with Library(copy / "library") as library:
+        assert [entry.state for entry in library.entries()] == ["done"] * 10
+
+
+def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, place: Path) -> None:
+    done = run_hwnas(place, "predict", "whole", "0-0-0-0", "0-1-2-0", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["choices"] for row in found["architectures"]] == [[0, 0, 0, 0], [0, 1, 2, 0]]
+    assert found["architectures"][0]["dna_score"] == 0
+    assert found["architectures"][0]["finetuned_accuracy"] is not None
+    done = run_hwnas(place, "predict", "whole", "0-0")
+    assert done.returncode == 2
+    assert "does not name one choice for each of the 4 parts" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("out", "architecture", "cause"),
+    [
+        ("whole", "0-9-0-0", "part 1 has no distilled choice 9"),
+        ("whole", "0-a-0-0", "does not name one choice"),
+        ("whole", "", "does not name one choice"),
+        ("nowhere", "0", "nowhere is not a run directory"),
+    ],
+)
+def test_what_cannot_be_predicted_is_told(
+    out: str, architecture: str, cause: str, finished: object, place: Path
+) -> None:
+    with pytest.raises(InputError, match=cause):
+        predict_networks(place / out, [architecture])
+
+
+@pytest.mark.parametrize(
+    ("out", "space", "cause"),
+    [
+        ("nowhere", "more.toml", "nowhere is not a run directory"),
+        ("whole", "nope", "there is no space 'nope'"),
+        ("whole", "steady.toml", r"steady\.toml"),
+    ],
+)
+def test_what_cannot_be_extended_is_told(out: str, space: str, cause: str, copy: Path) -> None:
+    before = tree(copy)
+    with pytest.raises(InputError, match=cause):
+        extend(copy.parent / out, space, 0, Watch())
+    assert tree(copy) == before
+
+
+def test_without_a_predictor_there_is_no_prediction(copy: Path) -> None:
+    (copy / "architectures/predictor.json").unlink()
+    with pytest.raises(InputError, match="has no accuracy predictor yet") as error:
+        predict_networks(copy, ["0-0-0-0"])
+    assert "--quality predictor" in error.value.fix
+    (copy / "architectures/predictor.json").write_text("{}")
+    with pytest.raises(RunDirectoryError, match=r"predictor\.json"):
+        predict_networks(copy, ["0-0-0-0"])
+    run(copy)
+    assert predict_networks(copy, ["0-0-0-0"])[1][0].dna_score == 0
+
+
+def test_a_library_with_too_few_networks_cannot_have_a_predictor(copy: Path) -> None:
+    with pytest.raises(InputError, match="too few for a predictor"):
+        run(copy, predictor_networks=3, predictor_epochs=3)
+
+
+def test_samples_are_spread_over_the_range_of_the_score() -> None:
+    generator = np.random.default_rng(0)
+    scores = [{0: 0.0, **{m: float(generator.uniform(0.1, 1)) for m in range(2, 28)}} for _ in range(5)]
+    networks = sample_networks(scores, 30, 0)
+    assert len(set(networks)) == 30
+    assert networks[:10] == sample_networks(scores, 10, 0)
+    assert networks != sample_networks(scores, 30, 1)
+    reached = sorted(sum(of[c] for of, c in zip(scores, network, strict=True)) for network in networks)
+    low, high = 0.0, sum(max(of.values()) for of in scores)
+    assert (reached[0], reached[-1]) == pytest.approx((low, high))
+    assert networks[0] == (0,) * 5
+    assert max(np.diff(reached)) < 0.15 * (high - low)
+    assert np.histogram(reached, bins=3, range=(low, high))[0].min() >= 7
+
+
+def test_a_choice_beyond_all_measure_does_not_spoil_the_sample() -> None:
+    """Nothing lies between the networks with it and those without; neither side is crowded at its edge."""
+    generator = np.random.default_rng(0)
+    scores = [{0: 0.0, **{m: float(generator.uniform(0.1, 1)) for m in range(1, 28)}} for _ in range(4)]
+    networks = sample_networks([*scores, {0: 0.0, 1: 50.0}], 40, 0)
+    low = sorted(
+        sum(of[c] for of, c in zip(scores, network, strict=False)) for network in networks if not network[-1]
+    )
+    assert 12 < len(low) < 28
+    assert max(np.diff(low)) < 0.35 * (low[-1] - low[0])
+
+
+def test_a_small_space_is_sampled_whole() -> None:
+    scores = [{0: 0.0}, {0: 0.0, 1: 0.5}, {0: 0.0, 1: 0.2, 2: 0.4}]
+    assert sorted(sample_networks(scores, 30, 0)) == [(0, i, j) for i in (0, 1) for j in (0, 1, 2)]
