@@ -53,6 +53,7 @@ def furnish(folder: Path) -> None:
     (info / "entry_points.txt").write_text(
         "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
         "functional = steady_device:Functional\nliar = steady_device:Liar\n"
+        "fickle = fickle_device:Fickle\n"
     )
     for device in ("modelled", "functional"):
         (folder / f"{device}.toml").write_text(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from hwnas.cli.batch_output import show_comparison
 from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch
 from hwnas.cli.output import (
     AllowCode,
@@ -22,12 +25,15 @@ from hwnas.cli.output import (
     print_table,
 )
 from hwnas.compress.filter import DEFAULT_THRESHOLD
+from hwnas.errors import HwnasError
 
 EXAMPLE = """Examples:
 
 `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`
 
 `hwnas compress tf_efficientnet_lite0 --weights FILE --data imagenette --device cpu`
+
+`hwnas compress efficientnet_b0 --device s20-gpu --device sim-npu --device cpu --data digits`
 
 `hwnas compress mobilenetv3_large_100 --weights FILE --data folder:photos --device cpu`
 
@@ -61,6 +67,13 @@ class FilterName(StrEnum):
     none = "none"
 
 
+class ExecutorName(StrEnum):
+    """Where tasks run."""
+
+    local = "local"
+    ray = "ray"
+
+
 class QualityName(StrEnum):
     """Quality models."""
 
@@ -90,7 +103,10 @@ class ObjectiveName(StrEnum):
 
 def compress(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
-    device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
+    device: Annotated[
+        list[str],
+        typer.Option(help="Device profile; see `hwnas devices`. Given again: another device, one library."),
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -216,13 +232,25 @@ def compress(
     finetune_epochs: Annotated[
         Optional[int], typer.Option(min=1, help="Epochs of each picked network.")  # noqa: UP045
     ] = None,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option(
+            help="Where blocks are distilled and devices hang: on this machine, or on a Ray cluster."
+        ),
+    ] = ExecutorName.local,
+    ray_address: Annotated[
+        str, typer.Option(help="Of the Ray cluster, HOST:PORT; this machine belongs to it.")
+    ] = "auto",
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Compress a network for a device: distil a block library, search it by measuring, finetune the picks.
 
+    One library serves all devices: --device given again, or in a later command for the same run directory.
     A run that was stopped goes on when the same command is given again.
     """
+    from hwnas.compress.batch import compress_all, failure_of
+    from hwnas.compress.executor import executor_at
     from hwnas.compress.extend import extended
     from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
@@ -260,11 +288,11 @@ def compress(
     objectives: tuple[Objective, ...] = tuple(name.value for name in objective or [ObjectiveName.latency])
     measures = any(name in MEASURED for name in objectives)
     search = SearchSettings(
-        device=device,
+        device=device[0],
         objectives=objectives,
         filter=filter_by.value if filter_by else "device" if measures else "macs",
         filter_threshold=filter_threshold,
-        protocol=protocol or load_profile(device).protocol or values["protocol"],
+        protocol=values["protocol"],
         population=population or values["population"],
         generations=generations or values["generations"],
         finetune_epochs=finetune_epochs or values["finetune_epochs"],
@@ -278,21 +306,45 @@ def compress(
         predictor_epochs=predictor_epochs or values["predictor_epochs"],
         strategy=strategy.value,
     )
-    target = target_of(search)
+    protocols = [protocol or load_profile(name).protocol or values["protocol"] for name in device]
+    searches = [
+        replace(search, device=name, protocol=of_device)
+        for name, of_device in zip(device, protocols, strict=True)
+    ]
+    cluster = ray_address if executor is ExecutorName.ray else ""
+    targets = [replace(target_of(each), cluster=cluster) for each in searches]
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
-    plan = plan_of(search, target, job.choice_count + extended(path, job))
+    choice_count = job.choice_count + extended(path, job)
+    plans = [plan_of(each, target, choice_count) for each, target in zip(searches, targets, strict=True)]
     if dry_run:
-        print_json(encode(plan)) if as_json else typer.echo(plan.describe())
+        if as_json:
+            print_json(encode(plans[0]) if len(plans) == 1 else [encode(plan) for plan in plans])
+        else:
+            typer.echo("\n".join(plan.describe() for plan in plans))
         return
-    require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
+    for plan in plans:
+        require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
-    with TerminalProgress() as progress:
-        result = run_compress(job, search, target, path, command, progress)
+    failures: Mapping[str, HwnasError] = {}
+    with executor_at(cluster) as runner, TerminalProgress() as progress:
+        if len(device) == 1:
+            result = run_compress(job, searches[0], targets[0], path, command, progress, runner)
+        else:
+            wanted = list(zip(searches, targets, strict=True))
+            result, failures = compress_all(
+                job, wanted, path, command, progress, runner, allow_code=allow_code
+            )
     if as_json:
         print_json(result)
-    else:
+    elif len(device) == 1:
         _show(result)
+    else:
+        for each in result["devices"].values():
+            _show(each)
+        show_comparison(result)
+    if failures:
+        raise failure_of(failures)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import typer
 import typer.core
 
 from hwnas.cli import (
+    batch,
     check,
     compare,
     compress,
@@ -52,6 +53,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
+app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)

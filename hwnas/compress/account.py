@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -47,7 +51,7 @@ class Spent:
 
 
 class Account:
-    """`account.json` of a run directory. It goes on over kills and resumes.
+    """`account.json` of a run directory. It goes on over kills and resumes, and several processes may book.
 
     A lap is taken when its work is on disk, so work that a kill destroyed is not in the account, and neither
     is its time.
@@ -58,7 +62,7 @@ class Account:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._spent = {(entry.step, entry.device): entry for entry in read_account(path)}
+        read_account(path)
         self._since_s = time.perf_counter()
 
     def lap(
@@ -73,17 +77,29 @@ class Account:
         """
         now_s = time.perf_counter()
         nothing = Spent(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
-        before = self._spent.get((step, device), nothing)
-        self._spent[step, device] = replace(
-            before,
-            seconds=before.seconds + now_s - self._since_s,
-            images=before.images + images,
-            epochs=before.epochs + images / of,
-            training_flops=before.training_flops + 3 * 2 * macs * images,
-        )
+        with self._alone():
+            spent = {(entry.step, entry.device): entry for entry in read_account(self.path)}
+            before = spent.get((step, device), nothing)
+            spent[step, device] = replace(
+                before,
+                seconds=before.seconds + now_s - self._since_s,
+                images=before.images + images,
+                epochs=before.epochs + images / of,
+                training_flops=before.training_flops + 3 * 2 * macs * images,
+            )
+            entries = sorted(spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
+            write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
         self._since_s = now_s
-        entries = sorted(self._spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
-        write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Searches of several devices book side by side: the folder is the lock, so no file is left."""
+        descriptor = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
 
 def read_account(path: Path) -> list[Spent]:

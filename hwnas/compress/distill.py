@@ -56,6 +56,7 @@ class Distilled:
         end_slope: change of the logarithm of the training loss per epoch at the end of the training;
             well below zero means that it had not finished learning.
         reason: why it failed.
+        smaller_batches: images in a batch, where memory did not suffice for those of the settings.
     """
 
     state: dict[str, Tensor]
@@ -63,6 +64,7 @@ class Distilled:
     end_slope: float | None
     seconds: float
     reason: str | None = None
+    smaller_batches: int | None = None
 
 
 def teacher_features(parts: Partition, x: Tensor, last: int | None = None) -> list[Tensor]:

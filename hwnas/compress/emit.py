@@ -166,7 +166,7 @@ def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]
     with (
         MeasurementStore(measurements_file(emission.finetuner.run.device(profile.name), stitcher)) as store,
         Session(
-            open_device(profile),
+            open_device(profile, emission.target.cluster),
             REPORT,
             store,
             anchor=stitcher.network(stitcher.anchor),

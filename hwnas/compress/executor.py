@@ -1,15 +1,168 @@
-"""Where independent tasks run. A task is plain values in, plain values out; it writes no file."""
+"""Where independent tasks run: in this process, or on a Ray cluster. One of the two files that know Ray.
+
+A task is plain values in, plain values out; it writes no file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
+
+from hwnas.devices.remote import connect
+from hwnas.errors import HwnasError, first_line
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Tell = Callable[[int, float], None]
+"""Told how far a task is: a step and a figure."""
+
+RETRIES = 5  # of a task whose node dies
+IN_FLIGHT = 4  # tasks for each that can run at once: the cluster never waits for the driver
+MIN_IN_FLIGHT = 64
 
 
-def run_local(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
-    """Run tasks one after the other in this process; each result is given as soon as it is there."""
-    for task in tasks:
-        yield task, function(task)
+class Bench(Protocol):
+    """What all tasks of a kind work on."""
+
+    def pack(self) -> Packed:
+        """The same as plain values that can go to another machine."""
+
+
+class Packed(Protocol):
+    """A bench on its way."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that a task takes."""
+
+    def open(self) -> Any:
+        """The bench, on the machine that this is called on."""
+
+
+class Executor(Protocol):
+    """Runs tasks."""
+
+    def run(
+        self,
+        function: Callable[[Any, Task, Tell], Result],
+        bench: Bench,
+        tasks: Iterable[Task],
+        tell: Tell,
+    ) -> Iterator[tuple[Task, Result]]:
+        """Each task with its result, as soon as that is there, in any order.
+
+        Args:
+            function: of a module, given the bench, a task and `tell`.
+            tell: told within tasks that run in this process; a task elsewhere tells nothing.
+        """
+
+
+class LocalExecutor:
+    """One task after the other, in this process."""
+
+    def run(
+        self,
+        function: Callable[[Any, Task, Tell], Result],
+        bench: Bench,
+        tasks: Iterable[Task],
+        tell: Tell,
+    ) -> Iterator[tuple[Task, Result]]:
+        for task in tasks:
+            yield task, function(bench, task, tell)
+
+
+class RayExecutor:
+    """Tasks on the nodes of a Ray cluster; one whose node dies is run again on another.
+
+    Args:
+        address: of the cluster, `auto` for the one that this machine belongs to.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._ray = connect(address)
+
+    def run(
+        self,
+        function: Callable[[Any, Task, Tell], Result],
+        bench: Bench,
+        tasks: Iterable[Task],
+        tell: Tell,
+    ) -> Iterator[tuple[Task, Result]]:
+        """As `Executor.run`.
+
+        Raises:
+            HwnasError: a task failed, or its nodes died again and again.
+        """
+        ray = self._ray
+        packed = bench.pack()
+        # Not an argument of its own: Ray would fetch it before the task can find it in its worker's memory.
+        shared = [ray.put((function, packed))]
+        work = ray.remote(_work).options(num_cpus=packed.threads, max_retries=RETRIES)
+        slots = ray.cluster_resources().get("CPU", 1) / max(1, packed.threads)
+        limit = max(MIN_IN_FLIGHT, int(IN_FLIGHT * slots))
+        waiting = iter(tasks)
+        running: dict[Any, Task] = {}
+        try:
+            while True:
+                for task in waiting:
+                    running[work.remote(shared, task)] = task
+                    if len(running) >= limit:
+                        break
+                if not running:
+                    return
+                ready, _ = ray.wait(list(running), num_returns=1)
+                for reference in ready:
+                    yield running.pop(reference), self._result(reference)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+
+    def _result(self, reference: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, HwnasError):
+                raise error.cause from None
+            reason, fix = first_line(error.cause), "see the node's logs with `ray logs`"
+        except errors.RayError as error:
+            reason, fix = first_line(error), "look at the nodes with `ray status`"
+        raise HwnasError(
+            f"a task failed on the Ray cluster: {reason}", f"{fix}, and give the same command again"
+        )
+
+
+def _work(shared: list[Any], task: Any) -> Any:
+    """What a worker does: each one opens the bench once."""
+    function, bench = _opened(shared[0])
+    return function(bench, task, lambda step, figure: None)
+
+
+@lru_cache(maxsize=1)
+def _opened(reference: Any) -> tuple[Any, Any]:
+    import ray
+
+    function, packed = ray.get(reference)
+    return function, packed.open()
+
+
+@contextmanager
+def executor_at(address: str) -> Iterator[Executor]:
+    """Tasks run in this process, or on a Ray cluster, from which this process parts at the end.
+
+    Args:
+        address: of the cluster; empty for this process.
+
+    Raises:
+        InputError: Ray is not installed, or nothing answers there.
+    """
+    if not address:
+        yield LocalExecutor()
+        return
+    executor = RayExecutor(address)
+    try:
+        yield executor
+    finally:
+        executor._ray.shutdown()

@@ -38,10 +38,15 @@ SEARCH_SCHEMA = "hwnas.search/2"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A device profile and the protocol by which its search measures."""
+    """A device profile and the protocol by which its search measures.
+
+    Attributes:
+        cluster: address of the Ray cluster that has the device; empty where it hangs on this machine.
+    """
 
     profile: DeviceProfile
     protocol: Protocol
+    cluster: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +132,18 @@ def target_of(settings: SearchSettings) -> Target:
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
 
 
-def require_energy(profile: DeviceProfile, network: Network) -> None:
+def require_energy(profile: DeviceProfile, network: Network, cluster: str = "") -> None:
     """Refuse the objective energy before anything is trained for it.
 
     A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
 
+    Args:
+        cluster: as for `open_device`.
+
     Raises:
         InputError: the device does not tell what a network needs.
     """
-    device = open_device(profile)
+    device = open_device(profile, cluster)
     if not isinstance(device, Device):
         return
     with device:
@@ -177,7 +185,7 @@ def search_device(
             store = stack.enter_context(MeasurementStore(measurements_file(folder, stitcher)))
             session = stack.enter_context(
                 Session(
-                    open_device(target.profile),
+                    open_device(target.profile, target.cluster),
                     target.protocol,
                     store,
                     anchor=stitcher.network(stitcher.anchor),

@@ -34,15 +34,11 @@ def distill_within_memory(
     statistics: Sequence[ChannelStatistics],
     settings: DistillSettings,
     progress: Callable[[int, float], None],
-    say: Callable[[str], None],
 ) -> list[Distilled]:
     """Train a slice as `distill` does; where memory ends, each candidate by itself.
 
     A candidate that fits alone has the same result as in the slice. One that does not is trained anew on as
     many images in batches of half the size, and so on; one that does not fit in batches of eight has failed.
-
-    Args:
-        say: is told which candidate got smaller batches.
     """
     if (results := _attempt(candidates, parts, data, statistics, settings, progress)) is not None:
         return results
@@ -56,10 +52,12 @@ def distill_within_memory(
             if result is not None or batch_size // 2 < SMALLEST_BATCH:
                 break
             batch_size //= 2
-            say(f"{candidate.name} needs too much memory; batches of {batch_size} are tried")
-        reason = f"out of memory, even in batches of {batch_size}"
-        failed = Distilled(state={}, metrics=None, end_slope=None, seconds=0.0, reason=reason)
-        found.append(failed if result is None else result[0])
+        if result is None:
+            reason = f"out of memory, even in batches of {batch_size}"
+            found.append(Distilled(state={}, metrics=None, end_slope=None, seconds=0.0, reason=reason))
+        else:
+            smaller = None if batch_size == settings.batch_size else batch_size
+            found.append(replace(result[0], smaller_batches=smaller))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,19 @@ import torch
 
 from hwnas.compress import training
 from hwnas.compress.account import Account
-from hwnas.compress.architecture import build_part
-from hwnas.compress.data import Data, load_data
-from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics, total_steps
+from hwnas.compress.bench import DistillBench, distill_slice
+from hwnas.compress.data import Data
+from hwnas.compress.distill import DistillSettings, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
-from hwnas.compress.executor import run_local
+from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
-from hwnas.compress.memory import distill_within_memory
-from hwnas.compress.models import image_size
-from hwnas.compress.operators import check_device, check_exports, require_choices
+from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
-from hwnas.compress.prepare import Initial, Reference, initial_reference, prepare_reference
+from hwnas.compress.prepare import Initial, Reference, initial_reference, open_data, prepare_reference
 from hwnas.compress.progress import Progress
-from hwnas.compress.quality import prepare_quality, refit
+from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.report import write_report
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -34,15 +33,18 @@ from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher, own_parts
-from hwnas.compress.task import data_for, load_task, quantity
-from hwnas.errors import HwnasError, InputError
+from hwnas.compress.task import quantity
+from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
-from hwnas.network import Network, export_onnx
+from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
 
 DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
+
+Wanted = tuple[SearchSettings, Target]
+"""One device's search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,7 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
         InputError: any of them is missing, unknown, or does not fit the others.
     """
     space = load_space(settings.space)
-    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
-    task = load_task(settings.task)
-    if (fitting := data_for(task, data)) is not data:
-        progress.say(
-            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
-        )
-        data = fitting
+    data = open_data(settings, progress)
     initial = initial_reference(settings, data, allow_code=allow_code)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
@@ -91,8 +87,35 @@ def job_hashes(job: Job) -> dict[str, str]:
     return {"data": job.data.hash, "model": job.initial.hash, "space": sha256_of_plain(encode(job.space))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """A run directory with a complete library, open for any number of devices.
+
+    Attributes:
+        accuracy: of the reference; None without labels.
+    """
+
+    job: Job
+    run: RunDirectory
+    library: Library
+    reference: Reference
+    accuracy: Interval | None
+
+    def stitcher(self, target: Target) -> Stitcher:
+        """Networks of this library for one device."""
+        forbidden, parts = target.profile.forbidden_operators, self.job.parts
+        refused = find_refused(parts, self.library.entries(), forbidden) if forbidden else {}
+        return Stitcher(parts, self.library, _calibration(self.job.data), refused, self.job.settings.loss)
+
+
 def compress(
-    job: Job, search: SearchSettings, target: Target, out: Path, command: str, progress: Progress
+    job: Job,
+    search: SearchSettings,
+    target: Target,
+    out: Path,
+    command: str,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Compress a model for a device, going on from whatever the run directory already holds.
 
@@ -100,6 +123,7 @@ def compress(
         target: of the search, checked.
         out: the run directory.
         command: that the user gave, for the model cards.
+        executor: distils; this process where None.
 
     Returns:
         Plain data: the reference, the library's counts, the front, the checkpoints with their summaries,
@@ -108,8 +132,25 @@ def compress(
     Raises:
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
-    settings, data, parts, task = job.settings, job.data, job.parts, job.initial.task
-    if search.quality == "predictor" and not task.metric.share:
+    with open_workshop(job, [(search, target)], out, progress, executor) as workshop:
+        return compress_for(workshop, search, target, command, progress)
+
+
+@contextmanager
+def open_workshop(
+    job: Job, wanted: Sequence[Wanted], out: Path, progress: Progress, executor: Executor | None = None
+) -> Iterator[Workshop]:
+    """Open a run directory and make its library complete: no device is involved.
+
+    Args:
+        wanted: devices that must suit their searches, which is asked before anything is trained.
+        executor: distils; this process where None.
+
+    Raises:
+        HwnasError: as `compress`.
+    """
+    settings, parts, task = job.settings, job.parts, job.initial.task
+    if not task.metric.share and any(search.quality == "predictor" for search, _ in wanted):
         raise InputError(
             f"the predictor expects a share of right answers, {task.name} is judged by {task.metric.name}",
             "search by the sum of block losses: --quality loss",
@@ -119,30 +160,64 @@ def compress(
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
         check_exports(library, parts, progress)
-        refused = check_device(library, parts, target.profile, progress)
-        if "energy" in search.objectives:
-            require_energy(target.profile, Network("the reference", own_parts(parts), _calibration(data)))
-        reference = prepare_reference(job.initial, parts, run, settings, data, progress)
+        refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
+        for target in (target for search, target in wanted if "energy" in search.objectives):
+            whole = Network("the reference", own_parts(parts), _calibration(job.data))
+            try:
+                require_energy(target.profile, whole, target.cluster)
+            except DeviceError:
+                if len(wanted) == 1:  # one of many that fails leaves the others
+                    raise
+        reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
         known = _say_reference(reference, settings, job.initial.to_train, progress)
-        build_library(library, reference, settings, run.account, progress)
-        require_choices(parts, library.entries(), refused, target.profile)
-        stitcher = Stitcher(parts, library, _calibration(data), refused, settings.loss)
-        write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-        finetuner = Finetuner(run, reference, stitcher, settings, progress)
-        quality = prepare_quality(finetuner, search, settings.loss, progress)
-        outcome = search_device(run, stitcher, quality, settings, search, target, progress)
-        emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
-        try:
-            checkpoints = emit_checkpoints(emission, outcome)
-        except HwnasError:
-            written = _report(run, target.profile.name, progress)
-            if written is not None:
-                progress.say(f"report: {written}")
-            raise
-        refit(finetuner, progress)
-        report = _report(run, target.profile.name, progress)
+        build_library(library, reference, settings, run.account, progress, executor)
+        for (_, target), of_target in zip(wanted, refused, strict=True):
+            require_choices(parts, library.entries(), of_target, target.profile)
+        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=known)
+
+
+@contextmanager
+def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
+    """The workshop in a process of whoever opened it; `lock` as for `RunDirectory.join`."""
+    training.tune_allocator()
+    torch.set_num_threads(job.settings.threads)
+    run = RunDirectory.join(out, lock)
+    with Library(run.library) as library:
+        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
+        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=None)
+
+
+def quality_for(
+    workshop: Workshop, stitcher: Stitcher, search: SearchSettings, progress: Progress
+) -> tuple[Finetuner, Quality]:
+    """What stands for the accuracy in a search, with the networks finetuned that it needs."""
+    settings = workshop.job.settings
+    finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
+    return finetuner, prepare_quality(finetuner, search, settings.loss, progress)
+
+
+def compress_for(
+    workshop: Workshop, search: SearchSettings, target: Target, command: str, progress: Progress
+) -> dict[str, Any]:
+    """Search for one device and emit its checkpoints. As `compress`, with the library at hand."""
+    job, run, settings = workshop.job, workshop.run, workshop.job.settings
+    stitcher = workshop.stitcher(target)
+    write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+    finetuner, quality = quality_for(workshop, stitcher, search, progress)
+    outcome = search_device(run, stitcher, quality, settings, search, target, progress)
+    emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
+    try:
+        checkpoints = emit_checkpoints(emission, outcome)
+    except HwnasError:
+        written = _report(run, target.profile.name, progress)
+        if written is not None:
+            progress.say(f"report: {written}")
+        raise
+    refit(finetuner, progress)
+    report = _report(run, target.profile.name, progress)
+    known = workshop.accuracy
     return {
-        "run": str(out),
+        "run": str(run.path),
         "reference": {
             "model": settings.model,
             "onnx": str(run.reference / "model.onnx"),
@@ -181,7 +256,12 @@ def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
 
 
 def build_library(
-    library: Library, reference: Reference, settings: LibrarySettings, account: Account, progress: Progress
+    library: Library,
+    reference: Reference,
+    settings: LibrarySettings,
+    account: Account,
+    progress: Progress,
+    executor: Executor | None = None,
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
@@ -199,7 +279,9 @@ def build_library(
     )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, how, account, progress)
+        _distill_slices(
+            library, slices, reference, how, settings, account, progress, executor or LocalExecutor()
+        )
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
@@ -217,34 +299,36 @@ def _distill_slices(
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
     how: DistillSettings,
+    settings: LibrarySettings,
     account: Account,
     progress: Progress,
+    executor: Executor,
 ) -> None:
-    data, parts = reference.data, reference.parts
-    statistics = teacher_statistics(parts, data, how.batch_size)
+    data = reference.data
     steps = total_steps(data, how)
     total = steps * sum(len(candidates) for candidates in slices)
     done = 0
 
-    def run(candidates: Sequence[Candidate]) -> list[Distilled]:
-        def advance(step: int, loss: float) -> None:
-            step = min(step, steps)  # there are more of smaller batches
-            progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
+    def advance(step: int, loss: float) -> None:
+        step = min(step, steps)  # there are more of smaller batches
+        at = min(done + step * settings.slice_size, total)
+        progress.advance("distill", at, total, f"{how.loss} {loss:.3f}")
 
-        return distill_within_memory(candidates, parts, data, statistics, how, advance, progress.say)
-
-    for candidates, results in run_local(run, slices):
-        for candidate, result in zip(candidates, results, strict=True):
+    bench = DistillBench.of(reference, how, settings)
+    for candidates, results in executor.run(distill_slice, bench, slices, advance):
+        for candidate, (result, graph) in zip(candidates, results, strict=True):
+            if result.smaller_batches is not None:
+                progress.say(
+                    f"{candidate.name} needs too much memory; it was given batches of {result.smaller_batches}"
+                )
             if result.reason is not None:
                 library.fail(candidate, result.reason)
                 continue
-            module = build_part(parts, candidate.part, candidate.spec)
-            module.load_state_dict(result.state)
-            shape = (1, *parts.shapes[candidate.part])
-            library.finish(candidate, result, export_onnx(module, shape))
+            library.finish(candidate, result, graph)
             images = steps * min(how.batch_size, len(data.train))
             account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
+        progress.advance("distill", done, total)
 
 
 def _calibration(data: Data) -> Any:

@@ -14,7 +14,8 @@ from hwnas.compress import training
 from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
 from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
-from hwnas.compress.data import Data
+from hwnas.compress.data import Data, load_data
+from hwnas.compress.models import image_size
 from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
@@ -28,7 +29,7 @@ from hwnas.compress.reference import (
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
-from hwnas.compress.task import CLASSIFICATION, Task, check_output, load_task
+from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import (
     check_schema,
@@ -93,6 +94,22 @@ class Initial:
         state = self.module.state_dict()
         parts = [sha256(key.encode() + state[key].numpy().tobytes()) for key in sorted(state)]
         return sha256("".join(parts).encode())
+
+
+def open_data(settings: LibrarySettings, progress: Progress) -> Data:
+    """The data that the settings name; without their labels where those are no targets of the task.
+
+    Raises:
+        InputError: data or task are missing or unknown.
+    """
+    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
+    task = load_task(settings.task)
+    fitting = data_for(task, data)
+    if fitting is not data:
+        progress.say(
+            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
+        )
+    return fitting
 
 
 def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool) -> Initial:

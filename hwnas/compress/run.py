@@ -70,6 +70,15 @@ class RunDirectory:
             raise
         return run
 
+    @staticmethod
+    def join(path: Path, lock: int) -> RunDirectory:
+        """The directory in a process of whoever opened it.
+
+        Args:
+            lock: the descriptor of the lock, inherited: held until the last of these processes has ended.
+        """
+        return RunDirectory(path, lock, Account(path / "account.json"))
+
     def __enter__(self) -> Self:
         return self
 

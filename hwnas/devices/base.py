@@ -40,6 +40,8 @@ class BaseDevice(ABC):
     Attributes:
         kind: what its latencies are taken for.
         unconfirmed: so many networks may be measured without asking the user; None is any number.
+        needs_quiet_host: its latencies change with whatever else this machine does, so a batch measures on it
+            while nothing else goes on.
 
     Raises:
         DeviceError: on entering, when the device cannot be used or another process holds it.
@@ -48,6 +50,7 @@ class BaseDevice(ABC):
 
     kind: Kind = "measured"
     unconfirmed: int | None = None
+    needs_quiet_host: bool = False
 
     def __init__(self, profile: DeviceProfile) -> None:
         self.profile = profile

@@ -25,6 +25,8 @@ class HostDevice(Device):
         DeviceError: an unknown option, or a power mode that the host is not in.
     """
 
+    needs_quiet_host = True
+
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
         options = check_options(profile, "the host CPU", threads=0, batch=0)

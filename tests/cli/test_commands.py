@@ -17,6 +17,7 @@ from hwnas.network import Network
 
 COMMANDS = (
     "compress",
+    "batch",
     "profile",
     "devices",
     "report",

@@ -59,12 +59,20 @@ def with_options(profile: DeviceProfile, **options: Option | None) -> DeviceProf
     return replace(profile, options={**profile.options, **given})
 
 
-def open_device(profile: DeviceProfile) -> BaseDevice:
+def open_device(profile: DeviceProfile, cluster: str = "") -> BaseDevice:
     """The device that a profile describes, ready to be entered.
 
+    Args:
+        cluster: address of the Ray cluster that has it; empty for a device of this machine.
+
     Raises:
-        DeviceError: its class is not installed, or refuses the profile's options.
+        DeviceError: its class is not installed, or refuses the profile's options; the cluster has no such
+            device.
     """
+    if cluster:
+        from hwnas.devices.remote import open_remote
+
+        return open_remote(profile, cluster)
     return device_class(profile.device)(profile)
 
 

@@ -1,0 +1,165 @@
+"""Distillation on a Ray cluster of this machine: throughput by workers, and the driver's overhead.
+
+Every node of the cluster lives on this machine, on the loopback address, and takes one core. Beside them, one
+thread in this process is the figure to compare with. What they mean for real clusters: docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+CANDIDATES, SLICE, STEPS, TINY = 16, 2, 6, 10_000
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 200 << 20, "include_dashboard": False}
+os.environ |= LOOPBACK | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+
+from hwnas.compress.bench import DistillBench, distill_slice  # noqa: E402
+from hwnas.compress.distill import DistillSettings  # noqa: E402
+from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
+from hwnas.compress.pipeline import open_job  # noqa: E402
+from hwnas.compress.prepare import Reference  # noqa: E402
+from hwnas.compress.progress import Progress  # noqa: E402
+from hwnas.compress.settings import LibrarySettings  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A bench for tasks that do nothing."""
+
+    threads: int = 1
+
+    def pack(self) -> Nothing:
+        return self
+
+    def open(self) -> Nothing:
+        return self
+
+
+def echo(bench: Nothing, task: int, tell: Tell) -> int:
+    """The smallest task."""
+    return task
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """Nodes of one core; the address of their cluster."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    found: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **NODE})
+    try:
+        for _ in range(workers):
+            found.add_node(num_cpus=1, **NODE)
+        yield found.address
+    finally:
+        ray.shutdown()
+        found.shutdown()
+
+
+def bench() -> tuple[DistillBench, list[list[Any]]]:
+    """EfficientNet-B0 at 32 px with random weights, and slices of its first candidates."""
+    settings = LibrarySettings(
+        model="efficientnet_b0",
+        weights="none",
+        data="digits",
+        cuts=(),
+        space="compression",
+        per_block=6,
+        loss="nsr",
+        train_epochs=1,
+        epochs=1,
+        steps=STEPS,
+        batch_size=64,
+        slice_size=SLICE,
+        seed=0,
+        threads=1,
+    )
+    job = open_job(settings, Progress())
+    how = DistillSettings(loss="nsr", epochs=1, steps=STEPS, batch_size=64, learning_rate=1e-2, seed=0)
+    reference = Reference(spec=job.initial.spec, parts=job.parts, data=job.data)
+    # Every block in turn, so that slices are alike.
+    candidates = sorted(
+        (c for c in job.candidates if c.part in range(1, 6)), key=lambda c: (c.choice, c.part)
+    )
+    candidates = candidates[:CANDIDATES]
+    slices = [candidates[i : i + SLICE] for i in range(0, len(candidates), SLICE)]
+    return DistillBench.of(reference, replace(how), settings), slices
+
+
+def seconds(executor: Executor, function: Any, work: Any, tasks: Any) -> tuple[float, float]:
+    """Until the first result, and from there to the last one."""
+    start_s = time.perf_counter()
+    first_s = 0.0
+    for _ in executor.run(function, work, tasks, lambda *_: None):
+        first_s = first_s or time.perf_counter()
+    return first_s - start_s, time.perf_counter() - first_s
+
+
+def main() -> None:
+    """Print the tables."""
+    import torch
+
+    torch.set_num_threads(1)
+    work, slices = bench()
+    print(
+        f"EfficientNet-B0 at 32 px, slices of {SLICE} candidates, {STEPS} steps of 64 images, one thread each"
+    )
+    print(f"{'where':28} {'first slice, s':>15} {'the rest, s':>12} {'candidates/h':>13} {'times':>6}")
+    rate = 0.0
+    for workers in (0, 1, 2):
+        if workers:
+            with cluster(workers) as address:
+                first_s, rest_s = seconds(RayExecutor(address), distill_slice, work, slices)
+        else:
+            first_s, rest_s = seconds(LocalExecutor(), distill_slice, work, slices)
+        # With two workers the second slice ends about when the first one does.
+        per_hour = 3600 * (CANDIDATES - SLICE * max(1, workers)) / rest_s
+        rate = rate or per_hour
+        name = f"Ray, {workers} node{'s' * (workers > 1)}" if workers else "this process"
+        print(f"{name:28} {first_s:15.1f} {rest_s:12.1f} {per_hour:13.0f} {per_hour / rate:6.2f}")
+    packed = work.pack()
+    size = sum(t.numel() * t.element_size() for t in packed.weights.values())
+    print(f"\nsent once to each worker: {size / 1e6:.1f} MB of teacher weights")
+    with cluster(2) as address:
+        executor = RayExecutor(address)
+        list(executor.run(echo, Nothing(), range(4), lambda *_: None))
+        cpu_s = time.process_time()
+        start_s = time.perf_counter()
+        count = sum(1 for _ in executor.run(echo, Nothing(), range(TINY), lambda *_: None))
+        wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s
+    print(
+        f"{count:,} tasks that do nothing, 2 nodes: {wall_s:.1f} s, {1e3 * wall_s / count:.2f} ms a task; "
+        f"the driver's own time {1e3 * cpu_s / count:.2f} ms a task"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"the driver stores {stored(Path(folder), work, slices):.0f} candidates a second")
+
+
+def stored(folder: Path, work: DistillBench, slices: list[list[Any]]) -> float:
+    """Candidates a second that the driver writes into the library, files synced."""
+    from hwnas.compress.library import Library
+
+    short = replace(work, how=replace(work.how, steps=1))
+    found = [
+        (c, *result)
+        for s in slices
+        for c, result in zip(s, distill_slice(short, s, lambda *_: None), strict=True)
+    ]
+    with Library(folder / "library") as library:
+        library.add([candidate for candidate, _, _ in found])
+        start_s = time.perf_counter()
+        for candidate, result, graph in found:
+            library.finish(candidate, result, graph)
+        return len(found) / (time.perf_counter() - start_s)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`hwnas batch`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas import processes
+from hwnas.cli.batch_output import COLUMNS, checkpoint_rows, show_batch
+from hwnas.cli.output import Json, messages, print_json
+from hwnas.errors import HwnasError
+
+EXAMPLE = """Example: `hwnas batch plan.toml` with
+
+```
+devices = ["s20-gpu", "sim-npu", "cpu"]
+targets = ["knee", "speedup=2"]
+options = { data = "digits", preset = "quick" }
+
+[[references]]
+model = "efficientnet_b0"
+
+[[references]]
+model = "mobilenetv2_100"
+options = { weights = "mobilenetv2.safetensors" }
+```
+"""
+
+SCHEMA = "hwnas.batch/1"
+
+
+def batch(
+    plan: Annotated[Path, typer.Argument(help="TOML file: references × devices × targets.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print the commands that the plan stands for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compress several references for several devices: one library for each reference, one report for all.
+
+    Each reference is a `hwnas compress` of its own, one after the other. One that fails, or a device that
+    does, leaves the others running; the same command then does what is missing.
+    """
+    import shlex
+
+    from hwnas.cli.main import app
+    from hwnas.cli.plan import command_of, read_plan
+    from hwnas.compress.report.across import write_batch
+    from hwnas.page import is_available
+
+    folder, jobs = read_plan(plan, command_of(app))
+    if dry_run:
+        commands = [["hwnas", "compress", *job.arguments] for job in jobs]
+        print_json(commands) if as_json else typer.echo("\n".join(map(shlex.join, commands)))
+        return
+    references, failed = [], []
+    for number, job in enumerate(jobs, 1):
+        messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
+        result, code = _run(job.arguments)
+        references.append({"model": job.model, "run": str(job.out), "exit_code": code, "result": result})
+        if code:
+            failed.append(job.model)
+    done: dict[str, Any] = {"schema": SCHEMA, "references": references, "report": None}
+    if is_available() and any(reference["result"] for reference in references):
+        runs = [job.out for job in jobs]
+        done["report"] = str(write_batch(folder, runs, COLUMNS, checkpoint_rows(done)))
+    print_json(done) if as_json else show_batch(done)
+    if failed:
+        raise HwnasError(
+            f"{', '.join(failed)}: not everything could be done, for the reasons above",
+            "mend them and give the same command again: it does only what is missing",
+        )
+
+
+def _run(arguments: tuple[str, ...]) -> tuple[Any, int]:
+    """What a `hwnas compress` gave, and its exit code."""
+    process = processes.start("hwnas.cli.child", ["compress", *arguments, "--json"])
+    assert process.stdout is not None
+    try:
+        text = process.stdout.read()
+        code = process.wait()
+    finally:
+        processes.end(process)
+    return (json.loads(text) if text.strip() else None), code

@@ -1,0 +1,10 @@
+"""`python -m hwnas.cli.child …`: the command `hwnas` for a process of ours, which it does not outlive."""
+
+from __future__ import annotations
+
+from hwnas import processes
+from hwnas.cli.main import main
+
+if __name__ == "__main__":
+    processes.end_with_parent()
+    main()

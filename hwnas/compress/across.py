@@ -1,0 +1,231 @@
+"""What is best on one device, run on the others: every pick is measured, whole, on every device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hwnas.compress.checkpoint import Summary
+from hwnas.compress.front import Target, measured_costs, measurements_file
+from hwnas.compress.pipeline import Workshop
+from hwnas.compress.progress import Progress, watch_queue
+from hwnas.compress.settings import MEASURED, SearchSettings
+from hwnas.compress.stitch import Choices
+from hwnas.compress.task import Metric
+from hwnas.errors import HwnasError
+from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.measurement import STRICT, Interval, Measurement
+from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
+
+SCHEMA = "hwnas.across/1"
+FILE = "comparison.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """A network of a device's front; its cost is the first measured one, as a ratio to the anchor's."""
+
+    __pydantic_config__ = STRICT
+    choices: Choices
+    loss: float
+    cost_ratio: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFront:
+    """The front of one device.
+
+    Attributes:
+        cost: what is compared: `latency`, `throughput` (time an image) or `energy`.
+    """
+
+    __pydantic_config__ = STRICT
+    device: str
+    chip: str
+    cost: str
+    points: tuple[FrontPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDevice:
+    """A network on one device.
+
+    Attributes:
+        excess: cost / the lowest cost known there at no higher loss, − 1: what is lost by not having searched
+            for this device.
+        reason: why it has no figures.
+    """
+
+    __pydantic_config__ = STRICT
+    cost_ratio: float | None = None
+    latency_ms: float | None = None
+    excess: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """A network that was picked for one device at least.
+
+    Attributes:
+        best_for: device → the rules by which it was picked there.
+        accuracy: after finetuning, by the task's metric, which no device changes; None without labels.
+        on: every device, by name.
+    """
+
+    __pydantic_config__ = STRICT
+    choices: Choices
+    parts: tuple[str, ...]
+    loss: float
+    macs: int
+    params: int
+    accuracy: Interval | None
+    best_for: dict[str, tuple[str, ...]]
+    on: dict[str, OnDevice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """All devices of one library; `metric` is what their networks are judged by, `failed` says why some are missing."""
+
+    __pydantic_config__ = STRICT
+    model: str
+    metric: Metric
+    fronts: tuple[DeviceFront, ...]
+    picked: tuple[Picked, ...]
+    failed: dict[str, str]
+
+    def save(self, run: Path) -> None:
+        """Write `comparison.json` into a run directory."""
+        write_json(run / FILE, {"schema": SCHEMA, **encode(self)})
+
+    @staticmethod
+    def read(run: Path) -> Comparison:
+        """Read `comparison.json` of a run directory. Raises InputError naming what is wrong in it."""
+        path = run / FILE
+        return decode(Comparison, check_schema(read_json(path), SCHEMA, path), path)
+
+
+def compare_devices(
+    workshop: Workshop,
+    done: Sequence[tuple[SearchSettings, Target]],
+    results: Mapping[str, Any],
+    failures: Mapping[str, HwnasError],
+    progress: Progress,
+) -> Comparison:
+    """Measure each device's picks on every other one. What was measured before is remembered.
+
+    A device on which that fails has the reason in its cells. Devices are told apart by what is measured on
+    them, so one whose objectives are only counted is left out.
+
+    Args:
+        done: devices that have checkpoints.
+        results: of them, as `compress_for` gives them.
+    """
+    measuring = [(search, target) for search, target in done if search.measures]
+    picked = _picked(results)
+    fronts = []
+    for search, target in measuring:
+        name = target.profile.name
+        front = _front(search, results[name]["front"])
+        try:
+            found = _measured(workshop, search, target, list(picked), progress)
+        except HwnasError as error:
+            progress.say(f"the other devices' networks could not be measured on {name}: {error.cause}")
+            found = {choices: OnDevice(reason=error.cause) for choices in picked}
+        for choices, pick in picked.items():
+            pick.on[name] = _with_excess(found[choices], pick, front)
+        fronts.append(front)
+    return Comparison(
+        model=workshop.job.settings.model,
+        metric=workshop.job.initial.task.metric,
+        fronts=tuple(fronts),
+        picked=tuple(picked.values()),
+        failed={name: error.cause for name, error in failures.items()},
+    )
+
+
+def _front(search: SearchSettings, front: Mapping[str, Any]) -> DeviceFront:
+    cost = search.objectives[_column(search)]
+    points = (
+        FrontPoint(choices=tuple(row["choices"]), loss=row["loss"], cost_ratio=row["cost_ratios"][cost])
+        for row in front["front"]
+    )
+    return DeviceFront(
+        device=front["device"], chip=front["fingerprint"]["chip"], cost=cost, points=tuple(points)
+    )
+
+
+def _column(search: SearchSettings) -> int:
+    """Which of the objectives is compared."""
+    return next(i for i, name in enumerate(search.objectives) if name in MEASURED)
+
+
+def _picked(results: Mapping[str, Any]) -> dict[Choices, Picked]:
+    picked: dict[Choices, Picked] = {}
+    for device, result in results.items():
+        rows = {tuple(row["choices"]): row for row in result["front"]["front"]}
+        for checkpoint in result["checkpoints"]:
+            plain = {key: value for key, value in checkpoint.items() if key != "path"}
+            summary = decode(Summary, plain, checkpoint["path"])
+            row = rows[summary.choices]
+            pick = picked.setdefault(
+                summary.choices,
+                Picked(
+                    choices=summary.choices,
+                    parts=tuple(row["parts"]),
+                    loss=row["loss"],
+                    macs=summary.macs,
+                    params=summary.params,
+                    accuracy=summary.accuracy,
+                    best_for={},
+                    on={},
+                ),
+            )
+            pick.best_for[device] = (*pick.best_for.get(device, ()), summary.pick)
+    return picked
+
+
+def _measured(
+    workshop: Workshop, search: SearchSettings, target: Target, wanted: Sequence[Choices], progress: Progress
+) -> dict[Choices, OnDevice]:
+    """The networks on one device, by its own protocol and beside its own anchor."""
+    stitcher, found = workshop.stitcher(target), {}
+    refused: dict[Choices, OnDevice] = {}
+    for choices in wanted:
+        held = {name for key in enumerate(choices) for name in stitcher.refused.get(key, ())}
+        if held:
+            refused[choices] = OnDevice(reason=f"it forbids {', '.join(sorted(held))}")
+    accepted = [choices for choices in wanted if choices not in refused]
+    folder = workshop.run.device(target.profile.name)
+    measured: dict[Choices, Measurement] = {}
+    with (
+        MeasurementStore(measurements_file(folder, stitcher)) as store,
+        Session(
+            open_device(target.profile, target.cluster),
+            target.protocol,
+            store,
+            anchor=stitcher.network(stitcher.anchor),
+            watch=watch_queue(progress),
+        ) as session,
+    ):
+        costs = measured_costs(session, stitcher, search.objectives, measured)(accepted)
+    for number, (choices, cost) in enumerate(zip(accepted, costs, strict=True), 1):
+        progress.advance(f"picks on {target.profile.name}", number, len(accepted))
+        if isinstance(cost, str):
+            found[choices] = OnDevice(reason=cost)
+        else:
+            latency_ms = measured[choices].latency_ms
+            found[choices] = OnDevice(cost_ratio=cost[_column(search)], latency_ms=latency_ms)
+    return found | refused
+
+
+def _with_excess(found: OnDevice, pick: Picked, front: DeviceFront) -> OnDevice:
+    if found.cost_ratio is None:
+        return found
+    known = [point.cost_ratio for point in front.points if point.loss <= pick.loss]
+    return replace(found, excess=found.cost_ratio / min([found.cost_ratio, *known]) - 1)

@@ -1,0 +1,139 @@
+"""One library, many devices: searched side by side where they do not disturb each other."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hwnas.compress.across import compare_devices
+from hwnas.compress.executor import Executor
+from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
+from hwnas.compress.progress import Progress
+from hwnas.compress.report.across import write_comparison
+from hwnas.compress.search_process import search_apart
+from hwnas.errors import HwnasError, InputError
+from hwnas.files import encode
+from hwnas.page import is_available
+from hwnas.profiles.catalogue import open_device
+
+Failures = dict[str, HwnasError]
+"""Why devices failed, by name."""
+
+SCHEMA = "hwnas.devices/1"
+
+
+def compress_all(
+    job: Job,
+    wanted: Sequence[Wanted],
+    out: Path,
+    command: str,
+    progress: Progress,
+    executor: Executor | None = None,
+    *,
+    allow_code: bool,
+) -> tuple[dict[str, Any], Failures]:
+    """Compress a model for several devices, going on from whatever the run directory already holds.
+
+    First the searches of devices that leave this machine's CPU alone, side by side, one at a time on each
+    chip. Then, one device after the other with nothing beside it, what is left to search and the checkpoints:
+    finetuning takes all cores, and measuring this machine wants them idle. Last, every picked network is
+    measured on every device.
+
+    Returns:
+        Plain data: what `compress` gives for each device, the comparison of the devices, and its report's
+        path; and why devices failed. The others are not touched by that.
+
+    Raises:
+        HwnasError: the library could not be made, or a device refuses every candidate of a block.
+    """
+    names = [target.profile.name for _, target in wanted]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
+    results: dict[str, Any] = {}
+    with open_workshop(job, wanted, out, progress, executor) as workshop:
+        failures = _search_side_by_side(workshop, wanted, progress, allow_code=allow_code)
+        for search, target in wanted:
+            name = target.profile.name
+            if name in failures:
+                continue
+            progress.say(f"{name}:")
+            try:
+                results[name] = compress_for(workshop, search, target, command, progress)
+            except HwnasError as error:
+                _fail(failures, name, error, progress)
+        done = [pair for pair in wanted if pair[1].profile.name in results]
+        comparison = compare_devices(workshop, done, results, failures, progress)
+        comparison.save(out)
+        report = write_comparison(out) if is_available() else None
+    return {
+        "schema": SCHEMA,
+        "run": str(out),
+        "devices": results,
+        "failed": {name: error.cause for name, error in failures.items()},
+        "comparison": encode(comparison),
+        "report": None if report is None else str(report),
+    }, failures
+
+
+def failure_of(failures: Mapping[str, HwnasError]) -> HwnasError:
+    """What a batch whose devices did not all succeed says at its end."""
+    causes = "; ".join(f"{name}: {error.cause}" for name, error in failures.items())
+    fixes = dict.fromkeys(error.fix for error in failures.values())
+    return HwnasError(
+        f"{len(failures)} of the devices failed: {causes}",
+        f"{'; '.join(fixes)}. The same command then does only what is missing",
+    )
+
+
+def _search_side_by_side(
+    workshop: Workshop, wanted: Sequence[Wanted], progress: Progress, *, allow_code: bool
+) -> Failures:
+    """The searches that nothing on this machine disturbs, those of one chip one after the other."""
+    failures: Failures = {}
+    chips: dict[str, list[Wanted]] = {}
+    for search, target in wanted:
+        name = target.profile.name
+        if not search.uses_device:
+            continue
+        try:
+            device = open_device(target.profile, target.cluster)
+            if not device.needs_quiet_host:
+                chips.setdefault(device.lock_name or name, []).append((search, target))
+        except HwnasError as error:
+            _fail(failures, name, error, progress)
+    if len(chips) < 2:
+        return failures
+
+    for search, target in (pair for chip in chips.values() for pair in chip):
+        if search.quality == "predictor":  # its networks are finetuned once, here, and not by each of them
+            quality_for(workshop, workshop.stitcher(target), search, progress)
+    running: list[subprocess.Popen[bytes]] = []
+
+    def search_chip(of_chip: Sequence[Wanted]) -> None:
+        for search, target in of_chip:
+            name = target.profile.name
+            error = search_apart(workshop, search, target, progress, running.append, allow_code=allow_code)
+            if error is not None:
+                _fail(failures, name, error, progress)
+
+    progress.say(
+        "side by side: "
+        + ", ".join(" then ".join(target.profile.name for _, target in chip) for chip in chips.values())
+    )
+    with ThreadPoolExecutor(len(chips)) as pool:
+        try:
+            list(pool.map(search_chip, chips.values()))
+        except BaseException:
+            for process in running:
+                process.terminate()
+            raise
+    return failures
+
+
+def _fail(failures: Failures, name: str, error: HwnasError, progress: Progress) -> None:
+    failures[name] = error
+    progress.say(f"{name} failed, the others go on: {error.cause}")

@@ -1,0 +1,118 @@
+"""One device's search in a process of its own, beside those of other devices.
+
+The process is `python -m hwnas.compress.search_process`. It is sent one line of JSON, and answers with lines
+of JSON: how far it is, and at the end `done`, or a failure with its fix. What it finds lies in the
+device's folder of the run directory. It ends when its input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hwnas import processes
+from hwnas.compress.front import Target, search_device, target_of
+from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
+from hwnas.compress.progress import Progress
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.errors import HwnasError, first_line
+from hwnas.files import decode, encode
+
+
+def search_apart(
+    workshop: Workshop,
+    search: SearchSettings,
+    target: Target,
+    progress: Progress,
+    started: Callable[[subprocess.Popen[bytes]], None],
+    *,
+    allow_code: bool,
+) -> HwnasError | None:
+    """Search for one device in another process, and say why that failed if it did.
+
+    Args:
+        target: of the search.
+        progress: told how far it is; everything else is said when the search is gone through again.
+        started: given the process, so that it can be terminated.
+    """
+    lock = workshop.run.lock
+    question = {
+        "library": encode(workshop.job.settings),
+        "search": encode(search),
+        "out": str(workshop.run.path),
+        "lock": lock,
+        "cluster": target.cluster,
+        "allow_code": allow_code,
+    }
+    answer: dict[str, Any] = {}
+    process = processes.start(__name__, inherited=[lock])
+    started(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            answer = json.loads(line)
+            if "advance" in answer:
+                step, *rest = answer["advance"]
+                progress.advance(f"{target.profile.name}: {step}", *rest)
+    except BrokenPipeError:
+        pass
+    finally:
+        processes.end(process)
+    if "failed" in answer:
+        return HwnasError(*answer["failed"])
+    if "done" in answer:
+        return None
+    return HwnasError(
+        f"its search ended with exit code {process.returncode}",
+        "see its messages above, and give the same command again",
+    )
+
+
+class _Reporter(Progress):
+    """Tells the process that asked."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+
+    def tell(self, **answer: Any) -> None:
+        self._answers.write(json.dumps(answer).encode() + b"\n")
+        self._answers.flush()
+
+    def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
+        self.tell(advance=[step, done, total, remark])
+
+
+def main() -> None:
+    """Do what the first line of the input asks for."""
+    reporter = _Reporter(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)  # what a library prints is no answer
+    question = json.loads(sys.stdin.buffer.readline())
+    processes.end_with_parent()
+    try:
+        library = decode(LibrarySettings, question["library"], "the question")
+        search = decode(SearchSettings, question["search"], "the question")
+        target = replace(target_of(search), cluster=question["cluster"])
+        job = open_job(library, Progress(), allow_code=question["allow_code"])
+        with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
+            stitcher = workshop.stitcher(target)
+            _, quality = quality_for(workshop, stitcher, search, reporter)
+            search_device(workshop.run, stitcher, quality, library, search, target, reporter)
+    except HwnasError as error:
+        reporter.tell(failed=[error.cause, error.fix])
+    except OSError as error:
+        reporter.tell(failed=[first_line(error), "mend that, and give the same command again"])
+    else:
+        reporter.tell(done=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Processes of our own that end when whoever started them does, killed or not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import NoReturn
+
+TERMINATED = 143
+
+
+def start(
+    module: str, arguments: Sequence[str] = (), inherited: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """`python -m MODULE` with pipes to its input and output; its messages go where ours do.
+
+    Args:
+        inherited: descriptors that it gets as well, under their numbers.
+    """
+    return subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
+        [sys.executable, "-P", "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=inherited,
+    )
+
+
+def end(process: subprocess.Popen[bytes], patience_s: float = 30.0) -> None:
+    """Let a process end: it gives its devices back, and is killed only if it does not come to that."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+def end_with_parent() -> None:
+    """Called in such a process once it has read its input: terminate in order when the input ends.
+
+    It ends when the parent closes it, or when the kernel does because the parent is no more.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _terminate)
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        if threading.main_thread().is_alive():  # else it is ending by itself
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _terminate(*_: object) -> NoReturn:
+    sys.exit(TERMINATED)

@@ -1,0 +1,210 @@
+"""Tasks and devices on a real Ray cluster of several nodes, all on loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cluster as clusters
+import pytest
+import tiny
+from workplace import tinynet
+
+from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
+from hwnas.devices import remote
+from hwnas.devices.base import Device
+from hwnas.errors import DeviceError, DeviceLostError, HwnasError, InputError
+from hwnas.measurement import DeviceProfile
+from hwnas.network import Network
+from hwnas.profiles.catalogue import load_profile, open_device
+
+ROOM = Path(remote.__file__).parents[1]
+
+
+def test_two_files_know_ray() -> None:
+    knowing = {
+        str(path.relative_to(ROOM))
+        for path in ROOM.rglob("*.py")
+        if re.search(r"^\s*(import ray|from ray)\b", path.read_text(), re.MULTILINE)
+    }
+    assert knowing == {"compress/executor.py", "devices/remote.py"}
+
+
+def test_without_ray_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="not installed") as error, executor_at("127.0.0.1:1"):
+        pass
+    assert "hwnas[ray]" in error.value.fix
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """A bench that says where it was opened."""
+
+    factor: int = 2
+    threads: int = 1
+    pid: int = 0
+
+    def pack(self) -> Doubling:
+        return self
+
+    def open(self) -> Doubling:
+        return Doubling(self.factor, self.threads, os.getpid())
+
+
+def multiply(bench: Doubling, task: int, tell: Tell) -> tuple[int, int]:
+    tell(1, 0.5)
+    if task < 0:
+        raise InputError("a negative task", "take another")
+    return bench.factor * task, bench.pid
+
+
+def test_local_tasks_come_in_order_and_tell() -> None:
+    told: list[tuple[int, float]] = []
+    found = list(LocalExecutor().run(multiply, Doubling(), [3, 1], lambda *what: told.append(what)))
+    assert found == [(3, (6, 0)), (1, (2, 0))]
+    assert told == [(1, 0.5)] * 2
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Any]:
+    """A cluster with one node that computes and has devices."""
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(tiny.__file__).parent)])
+    }
+    with pytest.MonkeyPatch.context() as patch, clusters.running_cluster() as cluster:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        clusters.add_node(cluster, ("cpu", "sim-npu"))
+        yield cluster
+
+
+def test_tasks_run_on_the_nodes(small: Any) -> None:
+    executor = RayExecutor(small.address)
+    found = dict(executor.run(multiply, Doubling(), range(200), lambda *_: None))
+    assert {task: result for task, (result, _) in found.items()} == {task: 2 * task for task in range(200)}
+    pids = {pid for _, pid in found.values()}
+    assert os.getpid() not in pids
+    assert len(pids) == 1  # the bench was opened once
+    with pytest.raises(InputError, match="a negative task"):
+        list(executor.run(multiply, Doubling(), [1, -1, 2], lambda *_: None))
+    with pytest.raises(HwnasError, match="a task failed on the Ray cluster"):
+        broken: list[Any] = ["text"]
+        list(executor.run(multiply, Doubling(), broken, lambda *_: None))
+
+
+def device_of(profile: DeviceProfile, address: str = "") -> Device:
+    device = open_device(profile, address)
+    assert isinstance(device, Device)
+    return device
+
+
+def test_a_device_of_a_node(small: Any) -> None:
+    network = Network.from_module("tiny", tinynet.seeded(), (1, 3, 32, 32))
+    other = Network.from_module("seven", tinynet.seven(), (1, 3, 32, 32))
+    profile = load_profile("sim-npu")
+    with device_of(profile) as local:
+        expected = [local.sample(local.prepare(each), runs=1, seconds=0) for each in (network, other)]
+        fingerprint = local.fingerprint()
+    with device_of(profile, small.address) as device:
+        assert isinstance(device, remote.RemoteDevice)
+        assert device.kind == "modelled"
+        assert device.fingerprint() == fingerprint
+        handles = [device.prepare(each) for each in (network, other)]
+        found = [device.sample(handle, runs=1, seconds=0) for handle in handles]
+        assert found == expected
+        assert handles[0].metrics["energy_mj"] > 0
+        device.release(handles[0])
+        busy = open_device(profile, small.address)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(DeviceError, match="was not free"):
+            patch.setattr(remote, "PLACING_S", 0.5)
+            busy.__enter__()
+
+
+def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> None:
+    batched = DeviceProfile(
+        name="cpu-batch-4", device="host", description="x", options={"threads": 1, "batch": 4}
+    )
+    network = Network.from_module("tiny", tinynet.seeded(), (1, 3, 32, 32))
+    with device_of(batched, small.address) as device:
+        handle = device.prepare(network)
+        assert handle.metrics["batch_size"] == 4
+        assert handle.placement
+        assert len(device.sample(handle, runs=5, seconds=0)) >= 5
+        ray = remote.connect(small.address)
+        assert ray.available_resources().get("CPU", 0) == 0
+        assert device.conditions().load is not None
+
+
+def test_a_device_that_no_node_has(small: Any) -> None:
+    with pytest.raises(DeviceError, match=r"no node of the Ray cluster has the device cpu-int8") as error:
+        open_device(load_profile("cpu-int8"), small.address)
+    assert "hwnas:cpu-int8" in error.value.fix
+    assert not isinstance(open_device(load_profile("sim-tpu-like"), small.address), remote.RemoteDevice)
+
+
+def test_a_node_that_dies_takes_its_device_away(small: Any) -> None:
+    profile = load_profile("sim-tpu-like")
+    node = clusters.add_node(small, ("sim-tpu-like",))
+    with device_of(profile, small.address) as device:
+        handle = device.prepare(Network.from_module("tiny", tinynet.seeded(), (1, 3, 32, 32)))
+        small.remove_node(node, allow_graceful=False)
+        with pytest.raises(DeviceLostError, match="went away with its node"):
+            wait_for(lambda: not device.sample(handle, runs=1, seconds=0))  # its process outlives it a little
+
+
+@pytest.mark.slow
+def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes distil; one is killed while it does, and only the other one has the device."""
+    tiny.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments = tiny.compress_arguments("far")
+    arguments[1] = "gated:make"
+    with clusters.running_cluster() as cluster:
+        doomed = clusters.add_node(cluster)
+        clusters.add_node(cluster, ("steady",))
+        options = ["--executor=ray", f"--ray-address={cluster.address}"]
+        log = (tmp_path / "log").open("w")
+        command = [sys.executable, "-m", "hwnas", *arguments, *options]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | clusters.LOOPBACK)
+        wait_for(lambda: len(held(tmp_path)) == 2 or process.poll() is not None)
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        workers = held(tmp_path)
+        cluster.remove_node(doomed, allow_graceful=False)
+        wait_for(lambda: sum(map(is_alive, workers)) == 1)
+        (tmp_path / "go").touch()
+        assert process.wait(300) == 0, (tmp_path / "log").read_text()
+    wait_for(lambda: not any(map(is_alive, workers)))
+    here = tiny.compress_arguments("here")
+    here[1] = "gated:make"
+    done = tiny.run_hwnas(tmp_path, *here)
+    assert done.returncode == 0, done.stderr
+    far = tiny.snapshot(tmp_path / "far")
+    assert far == tiny.snapshot(tmp_path / "here")
+    assert sum(key.startswith("library/blocks/") for key in far) == 12
+
+
+def held(folder: Path) -> list[int]:
+    return [int(path.name.removeprefix("held-")) for path in folder.glob("held-*")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "zombie" not in status.read_text()
