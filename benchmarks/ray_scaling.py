@@ -21,8 +21,8 @@ NODE = {"node_ip_address": "127.0.0.1", "object_store_memory": 200 << 20, "inclu
 os.environ |= LOOPBACK | {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
-from hwnas.compress.bench import DistillBench, distill_slice  # noqa: E402
-from hwnas.compress.distill import DistillSettings  # noqa: E402
+from hwnas.compress.bench import TeacherBench, distill_slice  # noqa: E402
+from hwnas.compress.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
 from hwnas.compress.pipeline import open_job  # noqa: E402
 from hwnas.compress.prepare import Reference  # noqa: E402
@@ -64,7 +64,7 @@ def cluster(workers: int) -> Iterator[str]:
         found.shutdown()
 
 
-def bench() -> tuple[DistillBench, list[list[Any]]]:
+def bench() -> tuple[TeacherBench, list[list[Any]]]:
     """EfficientNet-B0 at 32 px with random weights, and slices of its first candidates."""
     settings = LibrarySettings(
         model="efficientnet_b0",
@@ -83,7 +83,6 @@ def bench() -> tuple[DistillBench, list[list[Any]]]:
         threads=1,
     )
     job = open_job(settings, Progress())
-    how = DistillSettings(loss="nsr", epochs=1, steps=STEPS, batch_size=64, learning_rate=1e-2, seed=0)
     reference = Reference(spec=job.initial.spec, parts=job.parts, data=job.data)
     # Every block in turn, so that slices are alike.
     candidates = sorted(
@@ -91,7 +90,8 @@ def bench() -> tuple[DistillBench, list[list[Any]]]:
     )
     candidates = candidates[:CANDIDATES]
     slices = [candidates[i : i + SLICE] for i in range(0, len(candidates), SLICE)]
-    return DistillBench.of(reference, replace(how), settings), slices
+    statistics = teacher_statistics(job.parts, job.data, settings.batch_size)
+    return TeacherBench(reference=reference, settings=settings, statistics=statistics), slices
 
 
 def seconds(executor: Executor, function: Any, work: Any, tasks: Any) -> tuple[float, float]:
@@ -143,11 +143,11 @@ def main() -> None:
         print(f"the driver stores {stored(Path(folder), work, slices):.0f} candidates a second")
 
 
-def stored(folder: Path, work: DistillBench, slices: list[list[Any]]) -> float:
+def stored(folder: Path, work: TeacherBench, slices: list[list[Any]]) -> float:
     """Candidates a second that the driver writes into the library, files synced."""
     from hwnas.compress.library import Library
 
-    short = replace(work, how=replace(work.how, steps=1))
+    short = replace(work, settings=replace(work.settings, steps=1))
     found = [
         (c, *result)
         for s in slices

@@ -31,6 +31,7 @@ from hwnas.compress import training
 from hwnas.compress.additive import non_dominated
 from hwnas.compress.block_costs import measured_block_costs
 from hwnas.compress.evolution import search
+from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.front import measured_costs
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
@@ -83,7 +84,7 @@ def make_stitcher(path: Path, candidates: int) -> Stitcher:
         library.add(job.candidates)
         check_exports(library, job.parts, Progress())
         reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
-        build_library(library, reference, job.settings, run.account, _Lines())
+        build_library(library, reference, job.settings, run.account, _Lines(), LocalExecutor())
     return Stitcher(job.parts, library)
 
 

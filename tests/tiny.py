@@ -170,6 +170,7 @@ def snapshot(run: Path) -> dict[str, str]:
         "reference/*.onnx",
         "reference/*.json",
         "library/blocks/*",
+        "architectures/*",
         "devices/*/*.json",
         "checkpoints/*/model.*",
         "checkpoints/*/architecture.json",

@@ -90,7 +90,7 @@ class Picked:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All devices of one library; `metric` is what their networks are judged by, `failed` says why some are missing."""
+    """All devices of one library; `metric` judges their networks, `failed` says why some are missing."""
 
     __pydantic_config__ = STRICT
     model: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.compress.library import Entry
 from hwnas.compress.predictor import Predictor, fit_predictor
@@ -90,17 +90,17 @@ class Architectures:
 
     def store(
         self,
-        module: nn.Module,
+        state: Mapping[str, Tensor],
         choices: Choices,
         epochs: int,
         accuracy: Interval | None,
         agreement: Interval,
     ) -> Finetuned:
-        """Keep a network."""
-        weights = self.folder / f"{finetuned_name(choices, epochs)}.safetensors"
-        from hwnas.compress.checkpoint import save_module
+        """Keep a network's weights and how good it is."""
+        from hwnas.compress.checkpoint import save_state
 
-        save_module(module, weights)
+        weights = self.folder / f"{finetuned_name(choices, epochs)}.safetensors"
+        save_state(state, weights)
         found = Finetuned(
             choices=choices,
             epochs=epochs,

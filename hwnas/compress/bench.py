@@ -1,4 +1,4 @@
-"""What slices of candidates are distilled on, here or on another machine."""
+"""What candidates are distilled on and networks are finetuned on, here or on another machine."""
 
 from __future__ import annotations
 
@@ -11,56 +11,48 @@ from pathlib import Path
 import torch
 
 from hwnas.compress import training
-from hwnas.compress.architecture import ArchitectureSpec, assemble, build_part
-from hwnas.compress.data import Data
-from hwnas.compress.distill import Distilled, DistillSettings, teacher_statistics
+from hwnas.compress.architecture import ArchitectureSpec, build_part
+from hwnas.compress.distill import Distilled, DistillSettings
 from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.partition import Partition, partition
+from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import build_reference
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
+from hwnas.compress.task import load_task
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 
+DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
+
 
 @dataclass(frozen=True, kw_only=True)
-class DistillBench:
-    """The teacher, its statistics, the data and how to train."""
+class TeacherBench:
+    """A trained reference with its data, and how to train.
 
-    parts: Partition
-    data: Data
-    statistics: Sequence[ChannelStatistics]
-    how: DistillSettings
-    architecture: ArchitectureSpec
+    Attributes:
+        statistics: of each part's output channels; empty where nothing is distilled.
+        scratch: folder of the states that a killed training goes on from; None keeps none.
+    """
+
+    reference: Reference
     settings: LibrarySettings
-
-    @staticmethod
-    def of(reference: Reference, how: DistillSettings, settings: LibrarySettings) -> DistillBench:
-        """The bench of a trained reference. Its layout in memory is fixed, since results depend on it."""
-        reference.module().to(memory_format=torch.channels_last)
-        return DistillBench(
-            parts=reference.parts,
-            data=reference.data,
-            statistics=teacher_statistics(reference.parts, reference.data, how.batch_size),
-            how=how,
-            architecture=reference.architecture([None] * len(reference.parts.modules)),
-            settings=settings,
-        )
+    statistics: Sequence[ChannelStatistics] = ()
+    scratch: Path | None = None
 
     def pack(self) -> PackedBench:
         """Everything but the images, which each machine opens by itself."""
-        state = assemble(self.parts, self.parts.modules).state_dict()
+        reference = self.reference
+        state = reference.module().state_dict()
         return PackedBench(
-            architecture=self.architecture,
+            architecture=reference.architecture([None] * len(reference.parts.modules)),
             weights={key: value.contiguous() for key, value in state.items()},
             statistics=tuple(self.statistics),
-            how=self.how,
             settings=self.settings,
-            data_hash=self.data.hash,
+            data_hash=reference.data.hash,
             folder=str(Path.cwd()),
         )
 
@@ -77,7 +69,6 @@ class PackedBench:
     architecture: ArchitectureSpec
     weights: dict[str, torch.Tensor]
     statistics: tuple[ChannelStatistics, ...]
-    how: DistillSettings
     settings: LibrarySettings
     data_hash: str
     folder: str
@@ -87,7 +78,7 @@ class PackedBench:
         """CPU threads of training."""
         return self.settings.threads
 
-    def open(self) -> DistillBench:
+    def open(self) -> TeacherBench:
         """The same bench here.
 
         Raises:
@@ -105,36 +96,43 @@ class PackedBench:
                 f"the data {settings.data} on {os.uname().nodename} are not those of the driver",
                 "give all machines the same files; HWNAS_DATA_DIR names where they lie",
             )
-        # The driver's user has named the code; a worker only builds what the driver has built.
-        model = build_reference(spec.reference, allow_code=True)
-        parts = partition(model, spec.input_shape, spec.cuts)
-        whole = assemble(parts, parts.modules)
-        whole.load_state_dict(self.weights)
-        whole.to(memory_format=torch.channels_last)
-        return DistillBench(
-            parts=parts,
+        reference = Reference(
+            spec=spec.reference,
+            # The driver's user has named the code; a worker only builds what the driver has built.
+            parts=partition(build_reference(spec.reference, allow_code=True), spec.input_shape, spec.cuts),
             data=replace(data, mean=spec.mean, std=spec.std),
-            statistics=self.statistics,
-            how=self.how,
-            architecture=spec,
-            settings=settings,
+            task=load_task(settings.task),
         )
+        module = reference.module()
+        module.load_state_dict(self.weights)
+        module.to(memory_format=torch.channels_last)
+        return TeacherBench(reference=reference, settings=settings, statistics=self.statistics)
+
+
+def distill_settings(settings: LibrarySettings) -> DistillSettings:
+    """How the candidates of a library are trained."""
+    return DistillSettings(
+        loss=settings.loss,
+        epochs=settings.epochs,
+        steps=settings.steps or None,
+        batch_size=settings.batch_size,
+        learning_rate=DISTILL_LEARNING_RATE,
+        seed=settings.seed,
+    )
 
 
 def distill_slice(
-    bench: DistillBench, candidates: Sequence[Candidate], tell: Tell
+    bench: TeacherBench, candidates: Sequence[Candidate], tell: Tell
 ) -> list[tuple[Distilled, bytes]]:
     """Train a slice of candidates and export them; a failed one has no graph."""
+    parts, how = bench.reference.parts, distill_settings(bench.settings)
+    results = distill_within_memory(candidates, parts, bench.reference.data, bench.statistics, how, tell)
     found = []
-    for candidate, result in zip(
-        candidates,
-        distill_within_memory(candidates, bench.parts, bench.data, bench.statistics, bench.how, tell),
-        strict=True,
-    ):
+    for candidate, result in zip(candidates, results, strict=True):
         graph = b""
         if result.reason is None:
-            module = build_part(bench.parts, candidate.part, candidate.spec)
+            module = build_part(parts, candidate.part, candidate.spec)
             module.load_state_dict(result.state)
-            graph = export_onnx(module, (1, *bench.parts.shapes[candidate.part]))
+            graph = export_onnx(module, (1, *parts.shapes[candidate.part]))
         found.append((result, graph))
     return found

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,12 +160,15 @@ def _check_hashes(path: Path) -> None:
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's state dict as safetensors."""
+    save_state(module.state_dict(), path)
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as safetensors."""
     from safetensors.torch import save
 
     # Copies: a module that stands in two places has one tensor under two names, which the format refuses.
-    copies = {
-        key: value.clone(memory_format=torch.contiguous_format) for key, value in module.state_dict().items()
-    }
+    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     write_bytes(path, save(copies))
 
 

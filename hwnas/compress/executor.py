@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
 
 from hwnas.devices.remote import connect
@@ -49,13 +49,14 @@ class Executor(Protocol):
         function: Callable[[Any, Task, Tell], Result],
         bench: Bench,
         tasks: Iterable[Task],
-        tell: Tell,
+        tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         """Each task with its result, as soon as that is there, in any order.
 
         Args:
-            function: of a module, given the bench, a task and `tell`.
-            tell: told within tasks that run in this process; a task elsewhere tells nothing.
+            function: of a module, given the bench, a task and a `Tell`.
+            tell: told the task first, then what it tells: at once by tasks in this process, and when it is
+                done by a task elsewhere.
         """
 
 
@@ -67,10 +68,10 @@ class LocalExecutor:
         function: Callable[[Any, Task, Tell], Result],
         bench: Bench,
         tasks: Iterable[Task],
-        tell: Tell,
+        tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         for task in tasks:
-            yield task, function(bench, task, tell)
+            yield task, function(bench, task, partial(tell, task))
 
 
 class RayExecutor:
@@ -88,7 +89,7 @@ class RayExecutor:
         function: Callable[[Any, Task, Tell], Result],
         bench: Bench,
         tasks: Iterable[Task],
-        tell: Tell,
+        tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         """As `Executor.run`.
 
@@ -114,7 +115,11 @@ class RayExecutor:
                     return
                 ready, _ = ray.wait(list(running), num_returns=1)
                 for reference in ready:
-                    yield running.pop(reference), self._result(reference)
+                    task = running.pop(reference)
+                    result, told = self._result(reference)
+                    for what in told:
+                        tell(task, *what)
+                    yield task, result
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -134,10 +139,11 @@ class RayExecutor:
         )
 
 
-def _work(shared: list[Any], task: Any) -> Any:
-    """What a worker does: each one opens the bench once."""
+def _work(shared: list[Any], task: Any) -> tuple[Any, list[tuple[int, float]]]:
+    """What a worker does: each one opens the bench once. Gives the result and what was told."""
     function, bench = _opened(shared[0])
-    return function(bench, task, lambda step, figure: None)
+    told: list[tuple[int, float]] = []
+    return function(bench, task, lambda *what: told.append(what)), told
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from hwnas.compress import training
+from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
@@ -66,7 +67,7 @@ def extend(
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
         check_exports(library, job.parts, progress)
         reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, progress)
-        build_library(library, reference, job.settings, run.account, progress)
+        build_library(library, reference, job.settings, run.account, progress, LocalExecutor())
         names = {candidate.name for candidate in added}
         done = [e for e in library.entries() if e.candidate.name in names and e.state == "done"]
     return Extension(space=chosen.name, found=len(found), added=len(added), done=len(done))

@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.account import Step
+from hwnas.compress.architecture import CandidateSpec, assemble, build_part
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
+from hwnas.compress.bench import TeacherBench
+from hwnas.compress.executor import Executor, LocalExecutor, Tell
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.measurement import Interval
 
 FINETUNE_LEARNING_RATE = 1e-3  # AdamW, batches of 64; chosen on `val` of Imagenette and Fashion-MNIST
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stitched:
+    """A network to be finetuned.
+
+    Attributes:
+        specs: of each part; None for the reference's own.
+        state: the weights of the whole network.
+    """
+
+    choices: Choices
+    epochs: int
+    specs: tuple[CandidateSpec | None, ...]
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A finetuned network: its weights, and how good it is on the part `val`, as in `Finetuned`."""
+
+    state: dict[str, Tensor]
+    accuracy: Interval | None
+    agreement: Interval
+
+
+def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tuned:
+    """Finetune a network against the reference's output.
+
+    Args:
+        tell: told each finished epoch and its loss.
+
+    Raises:
+        HwnasError: the loss became NaN or infinite.
+    """
+    reference, settings = bench.reference, bench.settings
+    parts, data, teacher, task = reference.parts, reference.data, reference.module(), reference.task
+    module = assemble(parts, [deepcopy(build_part(parts, n, spec)) for n, spec in enumerate(network.specs)])
+    module.load_state_dict(network.state)
+    training.recalibrate(module, data, settings.batch_size)
+    with ExitStack() as stack:
+        scratch = bench.scratch or Path(stack.enter_context(TemporaryDirectory(prefix="hwnas-")))
+        training.fit(
+            module,
+            data,
+            training.distillation_loss(teacher, task),
+            epochs=network.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=FINETUNE_LEARNING_RATE,
+            seed=settings.seed,
+            state_file=_state_file(scratch, network.choices, network.epochs),
+            progress=tell,
+        )
+    scores = training.scores(module, data, task, data.val)
+    return Tuned(
+        state={key: value.contiguous() for key, value in module.state_dict().items()},
+        accuracy=None if scores is None else mean_score(scores),
+        agreement=mean_score(training.agreement(module, teacher, data, task, data.val)),
+    )
+
+
 class Finetuner:
-    """Finetunes networks of one run against the reference's logits.
+    """Finetunes networks of one run.
 
     Attributes:
         architectures: what was finetuned so far, by any device and for any purpose.
@@ -59,41 +127,60 @@ class Finetuner:
         Raises:
             HwnasError: the loss became NaN or infinite.
         """
-        module = self.stitcher.module(choices)
-        state_file = self.run.architectures / f".{finetuned_name(choices, epochs)}.safetensors"
         known = self.architectures.find(choices, epochs)
-        if known is not None:
-            state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
-            self.architectures.load(known, module)
-            return module, known
-        data, batch_size = self.reference.data, self.settings.batch_size
-        training.recalibrate(module, data, batch_size)
-        macs, _ = self.stitcher.cost(choices)
-        images = training.images_per_epoch(data, batch_size)
+        if known is None:
+            (known,) = self.finetune_all(
+                [choices], epochs, step, device, lambda _, *what: tell(*what), LocalExecutor()
+            )
+        module = self.stitcher.module(choices)
+        self.architectures.load(known, module)
+        # Also the state of a process that was killed before it removed it.
+        _state_file(self.run.architectures, choices, epochs).unlink(missing_ok=True)
+        return module, known
 
-        def after_epoch(done: int, loss: float) -> None:
+    def finetune_all(
+        self,
+        networks: Sequence[Choices],
+        epochs: int,
+        step: Step,
+        device: str | None,
+        tell: Callable[[Choices, int, float], None],
+        executor: Executor,
+    ) -> list[Finetuned]:
+        """Finetune networks and keep each as soon as it is done. As `finetune`.
+
+        Args:
+            tell: is given the network first.
+        """
+        bench = TeacherBench(reference=self.reference, settings=self.settings, scratch=self.run.architectures)
+        data = self.reference.data
+        images = training.images_per_epoch(data, self.settings.batch_size)
+
+        def after_epoch(network: Stitched, done: int, loss: float) -> None:
+            macs, _ = self.stitcher.cost(network.choices)
             self.run.account.lap(step, device, images=images, of=len(data.train), macs=macs)
-            tell(done, loss)
+            tell(network.choices, done, loss)
 
-        training.fit(
-            module,
-            data,
-            training.distillation_loss(self.reference.module(), self.reference.task),
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=FINETUNE_LEARNING_RATE,
-            seed=self.settings.seed,
-            state_file=state_file,
-            progress=after_epoch,
-        )
-        task, teacher = self.reference.task, self.reference.module()
-        scores = training.scores(module, data, task, data.val)
-        found = self.architectures.store(
-            module,
-            choices,
-            epochs,
-            None if scores is None else mean_score(scores),
-            mean_score(training.agreement(module, teacher, data, task, data.val)),
-        )
-        state_file.unlink(missing_ok=True)
-        return module, found
+        tasks = self._stitched(networks, epochs)
+        found = []
+        for network, tuned in executor.run(finetune_network, bench, tasks, after_epoch):
+            found.append(
+                self.architectures.store(
+                    tuned.state, network.choices, epochs, tuned.accuracy, tuned.agreement
+                )
+            )
+            _state_file(self.run.architectures, network.choices, epochs).unlink(missing_ok=True)
+        return found
+
+    def _stitched(self, networks: Sequence[Choices], epochs: int) -> Iterator[Stitched]:
+        for choices in networks:
+            yield Stitched(
+                choices=choices,
+                epochs=epochs,
+                specs=tuple(self.stitcher.spec(part, choice) for part, choice in enumerate(choices)),
+                state=self.stitcher.module(choices).state_dict(),
+            )
+
+
+def _state_file(folder: Path, choices: Choices, epochs: int) -> Path:
+    return folder / f".{finetuned_name(choices, epochs)}.safetensors"

@@ -13,9 +13,9 @@ import torch
 
 from hwnas.compress import training
 from hwnas.compress.account import Account
-from hwnas.compress.bench import DistillBench, distill_slice
+from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
-from hwnas.compress.distill import DistillSettings, total_steps
+from hwnas.compress.distill import teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
@@ -40,7 +40,6 @@ from hwnas.measurement import Interval
 from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
 
-DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
 CALIBRATION_IMAGES = 64
 
 Wanted = tuple[SearchSettings, Target]
@@ -93,6 +92,7 @@ class Workshop:
 
     Attributes:
         accuracy: of the reference; None without labels.
+        executor: of the tasks that need no device.
     """
 
     job: Job
@@ -100,6 +100,7 @@ class Workshop:
     library: Library
     reference: Reference
     accuracy: Interval | None
+    executor: Executor
 
     def stitcher(self, target: Target) -> Stitcher:
         """Networks of this library for one device."""
@@ -150,6 +151,7 @@ def open_workshop(
         HwnasError: as `compress`.
     """
     settings, parts, task = job.settings, job.parts, job.initial.task
+    executor = executor or LocalExecutor()
     if not task.metric.share and any(search.quality == "predictor" for search, _ in wanted):
         raise InputError(
             f"the predictor expects a share of right answers, {task.name} is judged by {task.metric.name}",
@@ -173,7 +175,9 @@ def open_workshop(
         build_library(library, reference, settings, run.account, progress, executor)
         for (_, target), of_target in zip(wanted, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)
-        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=known)
+        yield Workshop(
+            job=job, run=run, library=library, reference=reference, accuracy=known, executor=executor
+        )
 
 
 @contextmanager
@@ -184,7 +188,9 @@ def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
     run = RunDirectory.join(out, lock)
     with Library(run.library) as library:
         reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
-        yield Workshop(job=job, run=run, library=library, reference=reference, accuracy=None)
+        yield Workshop(
+            job=job, run=run, library=library, reference=reference, accuracy=None, executor=LocalExecutor()
+        )
 
 
 def quality_for(
@@ -193,7 +199,7 @@ def quality_for(
     """What stands for the accuracy in a search, with the networks finetuned that it needs."""
     settings = workshop.job.settings
     finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
-    return finetuner, prepare_quality(finetuner, search, settings.loss, progress)
+    return finetuner, prepare_quality(finetuner, search, settings.loss, progress, workshop.executor)
 
 
 def compress_for(
@@ -261,7 +267,7 @@ def build_library(
     settings: LibrarySettings,
     account: Account,
     progress: Progress,
-    executor: Executor | None = None,
+    executor: Executor,
 ) -> None:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
@@ -269,19 +275,9 @@ def build_library(
         HwnasError: every candidate of the library failed.
     """
     pending = library.pending()
-    how = DistillSettings(
-        loss=settings.loss,
-        epochs=settings.epochs,
-        steps=settings.steps or None,
-        batch_size=settings.batch_size,
-        learning_rate=DISTILL_LEARNING_RATE,
-        seed=settings.seed,
-    )
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(
-            library, slices, reference, how, settings, account, progress, executor or LocalExecutor()
-        )
+        _distill_slices(library, slices, reference, settings, account, progress, executor)
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
@@ -298,29 +294,27 @@ def _distill_slices(
     library: Library,
     slices: Sequence[Sequence[Candidate]],
     reference: Reference,
-    how: DistillSettings,
     settings: LibrarySettings,
     account: Account,
     progress: Progress,
     executor: Executor,
 ) -> None:
-    data = reference.data
+    data, how = reference.data, distill_settings(settings)
     steps = total_steps(data, how)
     total = steps * sum(len(candidates) for candidates in slices)
     done = 0
 
-    def advance(step: int, loss: float) -> None:
+    def advance(candidates: Sequence[Candidate], step: int, loss: float) -> None:
         step = min(step, steps)  # there are more of smaller batches
-        at = min(done + step * settings.slice_size, total)
-        progress.advance("distill", at, total, f"{how.loss} {loss:.3f}")
+        progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
 
-    bench = DistillBench.of(reference, how, settings)
+    statistics = teacher_statistics(reference.parts, data, how.batch_size)
+    bench = TeacherBench(reference=reference, settings=settings, statistics=statistics)
     for candidates, results in executor.run(distill_slice, bench, slices, advance):
         for candidate, (result, graph) in zip(candidates, results, strict=True):
             if result.smaller_batches is not None:
-                progress.say(
-                    f"{candidate.name} needs too much memory; it was given batches of {result.smaller_batches}"
-                )
+                smaller = f"it was given batches of {result.smaller_batches}"
+                progress.say(f"{candidate.name} needs too much memory; {smaller}")
             if result.reason is not None:
                 library.fail(candidate, result.reason)
                 continue

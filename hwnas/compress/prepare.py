@@ -163,12 +163,13 @@ def prepare_reference(
     """Train the reference where it needs it and store it; once for a run.
 
     Args:
-        parts: of the initial module; they hold the reference's weights afterwards.
+        parts: of the initial module; they hold the reference's weights afterwards, channels last.
 
     Raises:
         RunDirectoryError: the stored reference is damaged.
     """
     reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
+    module = reference.module()
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
     state_file = run.reference / "training.safetensors"
     if record.is_file():
@@ -178,11 +179,11 @@ def prepare_reference(
             raise RunDirectoryError(
                 f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
             )
-        load_weights(reference.module(), weights)
+        load_weights(module, weights)
+        module.to(memory_format=torch.channels_last)
         _restore_architecture(reference, run.reference / "architecture.json")
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
-    module = reference.module()
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
         macs, _ = count(module, data.image_shape)
@@ -203,6 +204,7 @@ def prepare_reference(
             state_file=state_file,
             progress=after_epoch,
         )
+    module.to(memory_format=torch.channels_last)
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     scores = training.scores(module, data, reference.task)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.compress.architectures import METRIC, block_metrics, metric_rows, sample_networks
+from hwnas.compress.executor import Executor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.progress import Progress
@@ -69,7 +70,11 @@ class Quality:
 
 
 def prepare_quality(
-    finetuner: Finetuner, settings: SearchSettings, loss_metric: str, progress: Progress
+    finetuner: Finetuner,
+    settings: SearchSettings,
+    loss_metric: str,
+    progress: Progress,
+    executor: Executor,
 ) -> Quality:
     """The quality model that the settings name; for the predictor, networks are finetuned until it has
     enough.
@@ -79,6 +84,7 @@ def prepare_quality(
 
     Args:
         loss_metric: the block loss of the library.
+        executor: finetunes.
 
     Raises:
         InputError: too few networks for a predictor can be made of the library.
@@ -91,7 +97,7 @@ def prepare_quality(
     missing = settings.predictor_networks - len(known)
     if missing > 0:
         wanted = sample_networks(_dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
-        _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress)
+        _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress, executor)
     return Quality(stitcher, METRIC, _fit(finetuner, epochs, progress))
 
 
@@ -107,15 +113,22 @@ def refit(finetuner: Finetuner, progress: Progress) -> None:
             _fit(finetuner, predictor.epochs, progress)
 
 
-def _finetune(networks: Sequence[Choices], finetuner: Finetuner, epochs: int, progress: Progress) -> None:
-    for number, choices in enumerate(networks):
+def _finetune(
+    networks: Sequence[Choices],
+    finetuner: Finetuner,
+    epochs: int,
+    progress: Progress,
+    executor: Executor,
+) -> None:
+    finished: dict[Choices, int] = {}
 
-        def tell(done: int, loss: float, number: int = number) -> None:
-            remark = f"network {number + 1} of {len(networks)}, loss {loss:.3f}"
-            total = len(networks) * epochs
-            progress.advance("finetune predictor networks", number * epochs + done, total, remark)
+    def tell(choices: Choices, done: int, loss: float) -> None:
+        finished[choices] = done
+        remark = f"network {len(finished)} of {len(networks)}, loss {loss:.3f}"
+        total = len(networks) * epochs
+        progress.advance("finetune predictor networks", sum(finished.values()), total, remark)
 
-        finetuner.finetune(choices, epochs, "predictor networks", None, tell)
+    finetuner.finetune_all(networks, epochs, "predictor networks", None, tell, executor)
 
 
 def _fit(finetuner: Finetuner, epochs: int, progress: Progress) -> Predictor:

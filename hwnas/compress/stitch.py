@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import build_part
+from hwnas.compress.architecture import CandidateSpec, build_part
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
@@ -101,6 +101,10 @@ class Stitcher:
         costs = [self.part_cost(n, choice) for n, choice in enumerate(choices)]
         return sum(macs for macs, _ in costs), sum(params for _, params in costs)
 
+    def spec(self, part: int, choice: int) -> CandidateSpec | None:
+        """What a choice of a part is; None for the reference's own."""
+        return self.entries[part, choice].candidate.spec if choice else None
+
     def part_name(self, part: int, choice: int) -> str:
         """What a choice of a part is, for people."""
         return self.entries[part, choice].candidate.spec.name if choice else "reference"
@@ -118,8 +122,7 @@ class Stitcher:
 
     def part_depth(self, part: int, choice: int) -> int | None:
         """How many layers a candidate repeats; None for the reference's own, and where it does not say."""
-        spec = self.entries[part, choice].candidate.spec if choice else None
-        return getattr(spec, "depth", None)
+        return getattr(self.spec(part, choice), "depth", None)
 
     def part_network(self, part: int, choice: int) -> Network:
         """One choice of one part as a network of its own, for measuring it alone."""

@@ -67,10 +67,10 @@ def multiply(bench: Doubling, task: int, tell: Tell) -> tuple[int, int]:
 
 
 def test_local_tasks_come_in_order_and_tell() -> None:
-    told: list[tuple[int, float]] = []
+    told: list[tuple[int, int, float]] = []
     found = list(LocalExecutor().run(multiply, Doubling(), [3, 1], lambda *what: told.append(what)))
     assert found == [(3, (6, 0)), (1, (2, 0))]
-    assert told == [(1, 0.5)] * 2
+    assert told == [(3, 1, 0.5), (1, 1, 0.5)]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,9 @@ def small() -> Iterator[Any]:
 
 def test_tasks_run_on_the_nodes(small: Any) -> None:
     executor = RayExecutor(small.address)
-    found = dict(executor.run(multiply, Doubling(), range(200), lambda *_: None))
+    told: list[tuple[int, int, float]] = []
+    found = dict(executor.run(multiply, Doubling(), range(200), lambda *what: told.append(what)))
+    assert sorted(told) == [(task, 1, 0.5) for task in range(200)]
     assert {task: result for task, (result, _) in found.items()} == {task: 2 * task for task in range(200)}
     pids = {pid for _, pid in found.values()}
     assert os.getpid() not in pids
@@ -164,11 +166,12 @@ def test_a_node_that_dies_takes_its_device_away(small: Any) -> None:
 def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two nodes distil; one is killed while it does, and only the other one has the device."""
+    """Two nodes distil and finetune; one is killed while it does, and only the other one has the device."""
     tiny.furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    arguments = tiny.compress_arguments("far")
+    predictor = ("--quality=predictor", "--predictor-networks=5", "--predictor-epochs=1")
+    arguments = tiny.compress_arguments("far", *predictor)
     arguments[1] = "gated:make"
     with clusters.running_cluster() as cluster:
         doomed = clusters.add_node(cluster)
@@ -185,13 +188,14 @@ def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
         (tmp_path / "go").touch()
         assert process.wait(300) == 0, (tmp_path / "log").read_text()
     wait_for(lambda: not any(map(is_alive, workers)))
-    here = tiny.compress_arguments("here")
+    here = tiny.compress_arguments("here", *predictor)
     here[1] = "gated:make"
     done = tiny.run_hwnas(tmp_path, *here)
     assert done.returncode == 0, done.stderr
     far = tiny.snapshot(tmp_path / "far")
     assert far == tiny.snapshot(tmp_path / "here")
     assert sum(key.startswith("library/blocks/") for key in far) == 12
+    assert sum(key.startswith("architectures/") for key in far) >= 5 * 2 + 1
 
 
 def held(folder: Path) -> list[int]:

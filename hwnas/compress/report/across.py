@@ -103,8 +103,8 @@ def _best(comparison: Comparison) -> Section:
     content: list[Content] = [
         Table(columns=columns, rows=rows),
         "Ratio: what the whole network costs in the device’s search, by the reference’s cost there. "
-        f"{name.capitalize()}: of the finetuned network on the test part. A network’s name is its choice in each part; "
-        "0 is the reference’s own.",
+        f"The {name} is that of the finetuned network on the test part. A network’s name is its choice in "
+        "each part; 0 is the reference’s own.",
     ]
     parts = [[joined(pick.choices), ", ".join(pick.parts)] for pick in comparison.picked]
     content.append(Table(columns=("network", "its parts, from the stem to the head"), rows=parts))
