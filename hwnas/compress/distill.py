@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from hwnas.compress.training import learning_rate_factor
 from hwnas.compress.variants import VariantSpec
 
 Loss = Literal["nsr", "mse"]
+
+DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
+"""Classes of modules that drop values by chance; a candidate depends on its seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +152,9 @@ class _Student:
         if self.reason is not None:
             return
         start = time.perf_counter()
-        self.module.train()
+        for module in self.module.train().modules():
+            if re.fullmatch(DROPPING, type(module).__name__):
+                module.eval()
         value = distance(loss, self.module(x), target, variance)
         self.losses.append(float(value.detach()))
         if not math.isfinite(self.losses[-1]):

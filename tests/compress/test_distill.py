@@ -74,6 +74,31 @@ def test_a_candidate_does_not_know_its_neighbours(
     assert all(result.metrics is not None for result in together)
 
 
+def test_nothing_is_dropped_by_chance(
+    candidates: list[Candidate],
+    teacher: Teacher,
+    statistics: Statistics,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room: Any = importlib.import_module("hwnas.compress.distill")
+    real, real_match, inputs = room.build_part, room.match_output, []
+
+    class DropPath(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inputs.append(self.training)
+            return x
+
+    def dropping(whole: object, part: int, spec: object) -> nn.Module:
+        module: nn.Module = real(whole, part, spec)
+        return nn.Sequential(nn.Dropout(0.5), DropPath(), module)
+
+    plain = distill(candidates[:1], teacher, statistics, HOW)[0]
+    monkeypatch.setattr(room, "build_part", dropping)
+    monkeypatch.setattr(room, "match_output", lambda module, *how: real_match(module[2], *how))
+    assert distill(candidates[:1], teacher, statistics, HOW)[0].metrics == plain.metrics
+    assert set(inputs) == {False}
+
+
 def test_another_seed_is_another_result(
     candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
