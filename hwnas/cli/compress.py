@@ -316,7 +316,10 @@ def compress(
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
     choice_count = job.choice_count + extended(path, job)
-    plans = [plan_of(each, target, choice_count) for each, target in zip(searches, targets, strict=True)]
+    others = len(device) - 1
+    plans = [
+        plan_of(each, target, choice_count, others) for each, target in zip(searches, targets, strict=True)
+    ]
     if dry_run:
         if as_json:
             print_json(encode(plans[0]) if len(plans) == 1 else [encode(plan) for plan in plans])

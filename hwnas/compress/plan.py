@@ -21,6 +21,7 @@ class Plan:
         blocks: choices of parts that are measured on their own for the filter.
         networks: of the search, the reference among them.
         checkpoints: networks measured at the end, the reference among them.
+        elsewhere: networks that were picked for other devices, measured on this one as well.
         jobs: that a device with a queue is given; None for any other device.
         needs_consent: so many networks that somebody must have agreed to them.
     """
@@ -29,6 +30,7 @@ class Plan:
     blocks: int
     networks: int
     checkpoints: int
+    elsewhere: int
     jobs: int | None
     needs_consent: bool
 
@@ -36,16 +38,18 @@ class Plan:
         """One line for people."""
         blocks = f"{self.blocks} blocks, " if self.blocks else ""
         networks = f"{self.networks} networks in the search, {self.checkpoints} afterwards"
-        text = f"{self.device}: at most {blocks}{networks}"
+        others = f", {self.elsewhere} of other devices" if self.elsewhere else ""
+        text = f"{self.device}: at most {blocks}{networks}{others}"
         return text if self.jobs is None else f"{text}, {self.jobs} jobs in all"
 
 
-def plan_of(settings: SearchSettings, target: Target, choice_count: int) -> Plan:
+def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_devices: int = 0) -> Plan:
     """The plan of a run with these settings.
 
     Args:
         target: of the settings, checked.
         choice_count: the choices of all parts together.
+        other_devices: of the same command, whose picks are measured on this one too.
 
     Raises:
         InputError: `max_measurements` leaves nothing for the search once the blocks are measured.
@@ -62,15 +66,19 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int) -> Plan
             )
         networks = min(networks, settings.max_measurements - blocks)
     checkpoints = len(settings.picks) + 1
+    elsewhere = len(settings.picks) * other_devices if settings.measures else 0
     jobs = None
     if isinstance(device, QueueDevice):
-        jobs = (blocks + networks) * (device.preparation_jobs + queued(target.protocol).max_repeats)
+        jobs = (blocks + networks + elsewhere) * (
+            device.preparation_jobs + queued(target.protocol).max_repeats
+        )
         jobs += checkpoints * (device.preparation_jobs + queued(REPORT).max_repeats)
     return Plan(
         device=target.profile.name,
         blocks=blocks,
         networks=networks,
         checkpoints=checkpoints,
+        elsewhere=elsewhere,
         jobs=jobs,
         needs_consent=device.unconfirmed is not None
         and settings.max_measurements is None

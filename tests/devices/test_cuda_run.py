@@ -112,6 +112,17 @@ def test_the_plan_of_a_device_at_hand_asks_nobody() -> None:
     assert planned(objectives=("macs",)).networks == 0
 
 
+def test_picks_of_other_devices_are_planned_for() -> None:
+    search = settings(device="aihub", objectives=("latency",), protocol="once", picks=("knee", "speedup=2"))
+    plan = plan_of(search, target_of(search), choice_count=20, other_devices=3)
+    assert (plan.elsewhere, plan.jobs) == (6, (60 + 6) * 2 + 3 * 6)
+    assert plan.describe().startswith(
+        "aihub: at most 60 networks in the search, 3 afterwards, 6 of other devices, "
+    )
+    counted = settings(objectives=("macs",))
+    assert plan_of(counted, target_of(counted), choice_count=20, other_devices=3).elsewhere == 0
+
+
 def test_consent_is_asked_for_above_the_limit_of_a_queue() -> None:
     assert QueueDevice.unconfirmed == 50
     plan = planned(device="aihub", objectives=("latency",), protocol="once")
