@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """`python -m MODULE` with pipes to its input and output; its messages go where ours do.
 
+    An interrupt from the keyboard reaches this process alone, which then lets the other one end in order.
+
     Args:
         inherited: descriptors that it gets as well, under their numbers.
     """
@@ -26,6 +29,7 @@ def start(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=inherited,
+        process_group=0,
     )
 
 
@@ -33,7 +37,8 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 30.0) -> None:
     """Let a process end: it gives its devices back, and is killed only if it does not come to that."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it ended before it read what it was sent
+        process.stdin.close()
     try:
         process.wait(patience_s)
     except subprocess.TimeoutExpired:
