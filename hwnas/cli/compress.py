@@ -25,7 +25,7 @@ from hwnas.cli.output import (
     print_table,
 )
 from hwnas.compress.filter import DEFAULT_THRESHOLD
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError
 
 EXAMPLE = """Examples:
 
@@ -311,7 +311,9 @@ def compress(
         replace(search, device=name, protocol=of_device)
         for name, of_device in zip(device, protocols, strict=True)
     ]
-    cluster = ray_address if executor is ExecutorName.ray else ""
+    if ray_address and executor is not ExecutorName.ray:
+        raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
+    cluster = (ray_address or "auto") if executor is ExecutorName.ray else ""
     targets = [replace(target_of(each), cluster=cluster) for each in searches]
     with TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)

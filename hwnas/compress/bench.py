@@ -20,6 +20,7 @@ from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import build_reference
+from hwnas.compress.run import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
 from hwnas.compress.task import load_task
@@ -61,6 +62,7 @@ class TeacherBench:
             statistics=self.statistics,
             settings=self.settings,
             data_hash=reference.data.hash,
+            versions=versions(),
             folder=str(Path.cwd()),
         )
 
@@ -71,6 +73,7 @@ class PackedBench:
 
     Attributes:
         data_hash: SHA-256 of the images' content.
+        versions: of the packages that results depend on.
         folder: the working folder, from which relative paths and modules are found where it exists.
     """
 
@@ -79,6 +82,7 @@ class PackedBench:
     statistics: Mapping[int, ChannelStatistics]
     settings: LibrarySettings
     data_hash: str
+    versions: dict[str, str]
     folder: str
 
     @property
@@ -90,8 +94,13 @@ class PackedBench:
         """The same bench here.
 
         Raises:
-            InputError: the model or the data are missing here, or the data are others.
+            InputError: the model or the data are missing here, or the data or the packages are others.
         """
+        if versions() != self.versions:
+            raise InputError(
+                f"{os.uname().nodename} has {_listed(versions())}, the driver {_listed(self.versions)}",
+                "install the same versions on all machines",
+            )
         training.tune_allocator()
         torch.set_num_threads(self.threads)
         if Path(self.folder).is_dir():
@@ -115,6 +124,10 @@ class PackedBench:
         module.load_state_dict(self.weights)
         module.to(memory_format=torch.channels_last)
         return TeacherBench(reference=reference, settings=settings, statistics=self.statistics)
+
+
+def _listed(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def distill_settings(settings: LibrarySettings) -> DistillSettings:

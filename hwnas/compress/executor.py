@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
 
 from hwnas.devices.remote import connect
-from hwnas.errors import HwnasError, first_line
+from hwnas.errors import HwnasError, InputError, first_line
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -21,6 +21,7 @@ Tell = Callable[[int, float], None]
 RETRIES = 5  # of a task whose node dies
 IN_FLIGHT = 4  # tasks for each that can run at once: the cluster never waits for the driver
 MIN_IN_FLIGHT = 64
+PATIENCE_S = 60.0  # without a result, until it is asked whether any node can run a task
 
 
 class Bench(Protocol):
@@ -50,6 +51,13 @@ class Executor(Protocol):
 
     is_local: bool
 
+    def require(self, threads: int) -> None:
+        """Refuse tasks of so many threads where they could never run.
+
+        Raises:
+            InputError: no machine has so many cores.
+        """
+
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
@@ -70,6 +78,9 @@ class LocalExecutor:
     """One task after the other, in this process."""
 
     is_local = True
+
+    def require(self, threads: int) -> None:
+        """Threads may be more than cores."""
 
     def run(
         self,
@@ -94,6 +105,21 @@ class RayExecutor:
     def __init__(self, address: str) -> None:
         self._ray = connect(address)
 
+    def require(self, threads: int) -> None:
+        """As `Executor.require`: Ray would let them wait for ever."""
+        cores = [node["Resources"].get("CPU", 0.0) for node in self._ray.nodes() if node["Alive"]]
+        most = int(max(cores, default=0))
+        if most < threads:
+            raise InputError(
+                f"a task takes {threads} cores (--threads), no node of the Ray cluster has more than {most}",
+                "start a node that has them: ray start --address=…; or begin another run (--out PATH) with "
+                "fewer --threads",
+            )
+
+    def close(self) -> None:
+        """Part from the cluster."""
+        self._ray.shutdown()
+
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
@@ -104,10 +130,11 @@ class RayExecutor:
         """As `Executor.run`.
 
         Raises:
-            HwnasError: a task failed, or its nodes died again and again.
+            HwnasError: a task failed, its nodes died again and again, or none is left that can run it.
         """
         ray = self._ray
         packed = bench.pack()
+        self.require(packed.threads)
         # Not an argument of its own: Ray would fetch it before the task can find it in its worker's memory.
         shared = [ray.put((function, packed))]
         work = ray.remote(_work).options(num_cpus=packed.threads, max_retries=RETRIES)
@@ -123,7 +150,9 @@ class RayExecutor:
                         break
                 if not running:
                     return
-                ready, _ = ray.wait(list(running), num_returns=1)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE_S)
+                if not ready:
+                    self.require(packed.threads)
                 for reference in ready:
                     task = running.pop(reference)
                     result, told = self._result(reference)
@@ -181,4 +210,4 @@ def executor_at(address: str) -> Iterator[Executor]:
     try:
         yield executor
     finally:
-        executor._ray.shutdown()
+        executor.close()

@@ -174,6 +174,8 @@ def open_workshop(
                     raise
         reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
         known = _say_reference(reference, settings, job.initial.to_train, progress)
+        if any(entry.state == "pending" for entry in library.entries()):
+            executor.require(settings.threads)
         build_library(library, reference, settings, run.account, progress, executor)
         for (_, target), of_target in zip(wanted, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)

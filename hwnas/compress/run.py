@@ -42,7 +42,7 @@ class RunDirectory:
         record = {
             "schema": SCHEMA,
             "settings": encode(settings) | {"cuts": list(settings.cuts)},
-            "versions": _versions(),
+            "versions": versions(),
             "hashes": hashes,
         }
         file = path / "run.toml"
@@ -147,7 +147,8 @@ def _clean(path: Path) -> None:
             item.unlink(missing_ok=True)  # it may have been in a folder that is gone by now
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the packages that results depend on."""
     return {"hwnas": __version__, **{name: metadata.version(name) for name in ("torch", "timm", "onnx")}}
 
 

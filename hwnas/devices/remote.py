@@ -110,6 +110,8 @@ class RemoteDevice(Device):
         self.unconfirmed = local.unconfirmed
         self._needs_whole_node = local.needs_quiet_host
         self._ray = connect(address)
+        self.needs_quiet_host = local.needs_quiet_host and self._hangs_here()
+        self._lock_name = ""
         self._actor: Any = None
         self._known: set[str] = set()
         self._sends_modules = False
@@ -117,18 +119,28 @@ class RemoteDevice(Device):
     @property
     def lock_name(self) -> str:
         """By node: devices of different nodes do not disturb each other."""
-        return str(self._answer(self._placed().lock_name.remote()))
+        self._placed()
+        return self._lock_name
 
     def open_impl(self) -> None:
-        self._answer(self._placed().enter.remote())
+        try:
+            self._answer(self._placed().enter.remote())
+        except BaseException:
+            self._let_go()
+            raise
 
     def close_impl(self) -> None:
         try:
             with suppress(DeviceLostError):  # whoever opens it next cleans up
                 self._answer(self._actor.leave.remote())
         finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """End the actor, so that others can have the device."""
+        if self._actor is not None:
             self._ray.kill(self._actor)
-            self._actor, self._known = None, set()
+        self._actor, self._known = None, set()
 
     def fingerprint(self) -> Fingerprint:
         found: Fingerprint = self._answer(self._placed().call.remote("fingerprint"))
@@ -191,12 +203,27 @@ class RemoteDevice(Device):
             resource = resource_of(self.profile)
             cores = 0.0
             if self._needs_whole_node:  # then no task runs beside the measurement
-                nodes = (node["Resources"] for node in self._ray.nodes() if node["Alive"])
-                cores = min((node.get("CPU", 0.0) for node in nodes if resource in node), default=0.0)
+                cores = min((node["Resources"].get("CPU", 0.0) for node in self._nodes()), default=0.0)
             options = {"num_cpus": cores, "resources": {resource: 1}, "max_restarts": 0}
-            self._actor = self._ray.remote(_Holder).options(**options).remote(self.profile)
-            self._answer(self._actor.ready.remote(), PLACING_S)
+            actor = self._ray.remote(_Holder).options(**options).remote(self.profile)
+            try:
+                self._lock_name = self._answer(actor.ready.remote(), PLACING_S)
+            except BaseException:
+                self._ray.kill(actor)
+                raise
+            self._actor = actor
         return self._actor
+
+    def _nodes(self) -> list[Any]:
+        """The nodes that have the device."""
+        resource = resource_of(self.profile)
+        return [node for node in self._ray.nodes() if node["Alive"] and resource in node["Resources"]]
+
+    def _hangs_here(self) -> bool:
+        """Whether a node that has the device is on this machine."""
+        own = self._ray.get_runtime_context().get_node_id()
+        here = {node["NodeManagerAddress"] for node in self._ray.nodes() if node["NodeID"] == own}
+        return any(node["NodeManagerAddress"] in here for node in self._nodes())
 
     def _answer(self, reference: Any, timeout_s: float | None = None) -> Any:
         errors = self._ray.exceptions
@@ -225,22 +252,26 @@ class RemoteDevice(Device):
 class _Holder:
     """The actor: holds the device on its node."""
 
+    _device: Device
+
     def __init__(self, profile: DeviceProfile) -> None:
-        device = device_class(profile.device)(profile)
-        assert isinstance(device, Device)
-        self._device = device
+        self._profile = profile
         self._parts: dict[str, Part] = {}
         self._handles: dict[int, Handle] = {}
         self._count = 0
 
-    def ready(self) -> None:
-        """Answers once the actor is placed."""
+    def ready(self) -> str:
+        """What the device occupies; answers once the actor is placed.
 
-    def lock_name(self) -> str:
+        Here and not in the constructor, of which Ray would only tell that the actor died.
+        """
         import ray
 
+        device = device_class(self._profile.device)(self._profile)
+        assert isinstance(device, Device)
+        self._device = device
         node = ray.get_runtime_context().get_node_id()
-        return f"ray {node} {self._device.lock_name or self._device.profile.name}"
+        return f"ray {node} {device.lock_name or device.profile.name}"
 
     def enter(self) -> None:
         self._device.__enter__()

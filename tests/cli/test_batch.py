@@ -262,6 +262,7 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
 def test_mistakes_in_a_plan_are_told(
     hwnas: Hwnas, place: Path, old: str, new: str, cause: str, fix: str
 ) -> None:
+    refused(hwnas(*arguments("one"), "--ray-address=127.0.0.1:6379"), "--ray-address", "--executor ray")
     assert PLAN.count(old) >= 1
     (place / "plan.toml").write_text(PLAN.replace(old, new, 1))
     refused(hwnas("batch", "plan.toml"), cause, fix)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pytest
 import tiny
 from workplace import tinynet
 
+from hwnas.compress import executor as executors
+from hwnas.compress.bench import PackedBench
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
+from hwnas.compress.run import versions
 from hwnas.devices import remote
 from hwnas.devices.base import Device
 from hwnas.errors import DeviceError, DeviceLostError, HwnasError, InputError
@@ -66,6 +70,12 @@ def multiply(bench: Doubling, task: int, tell: Tell) -> tuple[int, int]:
     return bench.factor * task, bench.pid
 
 
+def stand_still(bench: Doubling, task: int, tell: Tell) -> int:
+    while task:
+        time.sleep(0.1)
+    return task
+
+
 def test_local_tasks_come_in_order_and_tell() -> None:
     told: list[tuple[int, int, float]] = []
     found = list(LocalExecutor().run(multiply, Doubling(), [3, 1], lambda *what: told.append(what)))
@@ -100,6 +110,39 @@ def test_tasks_run_on_the_nodes(small: Any) -> None:
     with pytest.raises(HwnasError, match="a task failed on the Ray cluster"):
         broken: list[Any] = ["text"]
         list(executor.run(multiply, Doubling(), broken, lambda *_: None))
+
+
+def test_a_bench_is_not_opened_with_other_packages() -> None:
+    packed = PackedBench(
+        architecture=Any,  # type: ignore[arg-type]  # nothing of it is looked at before
+        weights={},
+        statistics={},
+        settings=Any,  # type: ignore[arg-type]
+        data_hash="",
+        versions={**versions(), "torch": "1.0"},
+        folder="",
+    )
+    with pytest.raises(InputError, match=r"has .*torch.*, the driver .*torch 1\.0") as error:
+        packed.open()
+    assert "same versions" in error.value.fix
+
+
+def test_tasks_that_no_node_has_cores_for_are_refused(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would let them wait for ever, for a node that may come."""
+    with pytest.raises(InputError, match=r"takes 2 cores .*more than 1") as error:
+        RayExecutor(small.address).require(2)
+    assert "--threads" in error.value.fix
+    RayExecutor(small.address).require(1)
+    LocalExecutor().require(1000)
+    with pytest.raises(InputError, match="takes 2 cores"):
+        list(RayExecutor(small.address).run(multiply, Doubling(threads=2), [1], lambda *_: None))
+    node = small.add_node(num_cpus=2, **clusters.NODE)
+    monkeypatch.setattr(executors, "PATIENCE_S", 0.5)
+    waiting = RayExecutor(small.address).run(stand_still, Doubling(threads=2), range(2), lambda *_: None)
+    assert next(waiting) == (0, 0)
+    small.remove_node(node, allow_graceful=False)
+    with pytest.raises(InputError, match="takes 2 cores"):
+        list(waiting)
 
 
 def device_of(profile: DeviceProfile, address: str = "") -> Device:
@@ -143,6 +186,45 @@ def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> N
         ray = remote.connect(small.address)
         assert ray.available_resources().get("CPU", 0) == 0
         assert device.conditions().load is not None
+    assert device.needs_quiet_host  # the node is on this machine
+
+
+class Ghost(Device):
+    """A device of a package that the node does not have."""
+
+    lock_name = None
+
+    def fingerprint(self) -> Any: ...
+
+    def prepare_impl(self, network: Network) -> Any: ...
+
+    def sample_impl(self, handle: Any, runs: int, seconds: float) -> list[float]:
+        return []
+
+
+def test_a_device_that_its_node_cannot_make_is_told_and_nobody_holds_it(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = load_profile("sim-npu")
+    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="ghost") as error:
+        patch.setattr(remote, "device_class", lambda _: Ghost)
+        with open_device(replace(profile, device="ghost"), small.address):
+            pass
+    assert not isinstance(error.value, DeviceLostError)
+    monkeypatch.setattr(remote, "PLACING_S", 20)
+    with device_of(profile, small.address) as device:
+        assert not device.needs_quiet_host
+
+
+def test_a_device_that_cannot_be_opened_is_free_again(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile("sim-npu")
+    broken = replace(profile, options={"accelerator": "absent.toml"})
+    with pytest.raises(HwnasError, match="absent") as error, open_device(broken, small.address):
+        pass
+    assert error.value.fix
+    monkeypatch.setattr(remote, "PLACING_S", 20)
+    with device_of(profile, small.address):
+        pass  # though `error` still knows the device that could not be opened
 
 
 def test_a_device_that_no_node_has(small: Any) -> None:
@@ -196,6 +278,26 @@ def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
     assert far == tiny.snapshot(tmp_path / "here")
     assert sum(key.startswith("library/blocks/") for key in far) == 12
     assert sum(key.startswith("architectures/") for key in far) >= 5 * 2 + 1
+
+
+@pytest.mark.slow
+def test_devices_of_nodes_are_searched_side_by_side_as_they_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments = [*tiny.compress_arguments("far"), "--device=picky.toml", "--json"]
+    with clusters.running_cluster() as cluster:
+        clusters.add_node(cluster, ("steady", "picky"))
+        options = ["--executor=ray", f"--ray-address={cluster.address}"]
+        far = tiny.run_hwnas(tmp_path, *arguments, *options, **clusters.LOOPBACK)
+    assert far.returncode == 0, far.stderr
+    assert "side by side: steady, picky" in far.stderr
+    here = tiny.run_hwnas(tmp_path, *arguments, "--out=here")
+    assert here.returncode == 0, here.stderr
+    assert json.loads(far.stdout)["comparison"] == json.loads(here.stdout)["comparison"]
+    assert tiny.snapshot(tmp_path / "far") == tiny.snapshot(tmp_path / "here")
 
 
 def held(folder: Path) -> list[int]:
