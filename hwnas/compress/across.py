@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hwnas.compress.checkpoint import Summary
 from hwnas.compress.front import Target, measured_costs, measurements_file
 from hwnas.compress.pipeline import Workshop
 from hwnas.compress.progress import Progress, watch_queue
-from hwnas.compress.settings import MEASURED, SearchSettings
+from hwnas.compress.settings import MEASURED, Quality, SearchSettings
 from hwnas.compress.stitch import Choices
 from hwnas.compress.task import Metric
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.profiles.catalogue import open_device
@@ -41,13 +41,15 @@ class DeviceFront:
 
     Attributes:
         cost: what is compared: `latency`, `throughput` (time an image) or `energy`.
+        anchor: what costs are ratios to; the reference where the device accepts it, which is all zeros.
     """
 
     __pydantic_config__ = STRICT
     device: str
     chip: str
-    cost: str
+    cost: Literal["latency", "throughput", "energy"]
     points: tuple[FrontPoint, ...]
+    anchor: Choices = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,13 @@ class Picked:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All devices of one library; `metric` judges their networks, `failed` says why some are missing."""
+    """All devices of one library.
+
+    Attributes:
+        metric: judges the finetuned networks.
+        failed: what could not be done, by device.
+        quality: what the losses are.
+    """
 
     __pydantic_config__ = STRICT
     model: str
@@ -98,6 +106,7 @@ class Comparison:
     fronts: tuple[DeviceFront, ...]
     picked: tuple[Picked, ...]
     failed: dict[str, str]
+    quality: Quality = "loss"
 
     def save(self, run: Path) -> None:
         """Write `comparison.json` into a run directory."""
@@ -107,14 +116,23 @@ class Comparison:
     def read(run: Path) -> Comparison:
         """Read `comparison.json` of a run directory. Raises InputError naming what is wrong in it."""
         path = run / FILE
-        return decode(Comparison, check_schema(read_json(path), SCHEMA, path), path)
+        found = decode(Comparison, check_schema(read_json(path), SCHEMA, path), path)
+        names = {front.device for front in found.fronts}
+        for number, pick in enumerate(found.picked):
+            if not names <= set(pick.on):
+                missing = ", ".join(sorted(names - set(pick.on)))
+                raise InputError(
+                    f"{path}: picked.{number}.on: lacks {missing}",
+                    "give the run's `hwnas compress` command again: it writes the file anew",
+                )
+        return found
 
 
 def compare_devices(
     workshop: Workshop,
     done: Sequence[tuple[SearchSettings, Target]],
     results: Mapping[str, Any],
-    failures: Mapping[str, HwnasError],
+    failures: MutableMapping[str, HwnasError],
     progress: Progress,
 ) -> Comparison:
     """Measure each device's picks on every other one. What was measured before is remembered.
@@ -123,8 +141,9 @@ def compare_devices(
     them, so one whose objectives are only counted is left out.
 
     Args:
-        done: devices that have checkpoints.
+        done: devices that have a front.
         results: of them, as `compress_for` gives them.
+        failures: what could not be done, by device; those of measuring are put into it.
     """
     measuring = [(search, target) for search, target in done if search.measures]
     picked = _picked(results)
@@ -135,6 +154,7 @@ def compare_devices(
         try:
             found = _measured(workshop, search, target, list(picked), progress)
         except HwnasError as error:
+            failures[name] = error
             progress.say(f"the other devices' networks could not be measured on {name}: {error.cause}")
             found = {choices: OnDevice(reason=error.cause) for choices in picked}
         for choices, pick in picked.items():
@@ -146,17 +166,22 @@ def compare_devices(
         fronts=tuple(fronts),
         picked=tuple(picked.values()),
         failed={name: error.cause for name, error in failures.items()},
+        quality=done[0][0].quality if done else "loss",
     )
 
 
 def _front(search: SearchSettings, front: Mapping[str, Any]) -> DeviceFront:
-    cost = search.objectives[_column(search)]
+    cost: Any = search.objectives[_column(search)]
     points = (
         FrontPoint(choices=tuple(row["choices"]), loss=row["loss"], cost_ratio=row["cost_ratios"][cost])
         for row in front["front"]
     )
     return DeviceFront(
-        device=front["device"], chip=front["fingerprint"]["chip"], cost=cost, points=tuple(points)
+        device=front["device"],
+        chip=front["fingerprint"]["chip"],
+        cost=cost,
+        points=tuple(points),
+        anchor=tuple(front["anchor"]),
     )
 
 
@@ -201,6 +226,7 @@ def _measured(
         if held:
             refused[choices] = OnDevice(reason=f"it forbids {', '.join(sorted(held))}")
     accepted = [choices for choices in wanted if choices not in refused]
+    progress.say(f"{len(accepted)} picked networks on {target.profile.name}")
     folder = workshop.run.device(target.profile.name)
     measured: dict[Choices, Measurement] = {}
     with (
@@ -214,8 +240,7 @@ def _measured(
         ) as session,
     ):
         costs = measured_costs(session, stitcher, search.objectives, measured)(accepted)
-    for number, (choices, cost) in enumerate(zip(accepted, costs, strict=True), 1):
-        progress.advance(f"picks on {target.profile.name}", number, len(accepted))
+    for choices, cost in zip(accepted, costs, strict=True):
         if isinstance(cost, str):
             found[choices] = OnDevice(reason=cost)
         else:

@@ -6,10 +6,12 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from hwnas.compress.across import compare_devices
 from hwnas.compress.executor import Executor
+from hwnas.compress.front import Target
 from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
 from hwnas.compress.progress import Progress
 from hwnas.compress.report.across import write_comparison
@@ -20,7 +22,7 @@ from hwnas.page import is_available
 from hwnas.profiles.catalogue import open_device
 
 Failures = dict[str, HwnasError]
-"""Why devices failed, by name."""
+"""What could not be done, by the device's name."""
 
 SCHEMA = "hwnas.devices/1"
 
@@ -44,7 +46,8 @@ def compress_all(
 
     Returns:
         Plain data: what `compress` gives for each device, the comparison of the devices, and its report's
-        path; and why devices failed. The others are not touched by that.
+        path; and what could not be done. Other devices are not touched by that, and a device that only does
+        not reach a pick is among both.
 
     Raises:
         HwnasError: the library could not be made, or a device refuses every candidate of a block.
@@ -62,7 +65,9 @@ def compress_all(
                 continue
             progress.say(f"{name}:")
             try:
-                results[name] = compress_for(workshop, search, target, command, progress)
+                results[name], unreached = compress_for(workshop, search, target, command, progress)
+                if unreached is not None:
+                    raise unreached
             except HwnasError as error:
                 _fail(failures, name, error, progress)
         done = [pair for pair in wanted if pair[1].profile.name in results]
@@ -80,11 +85,11 @@ def compress_all(
 
 
 def failure_of(failures: Mapping[str, HwnasError]) -> HwnasError:
-    """What a batch whose devices did not all succeed says at its end."""
+    """What a batch says at its end that could not do everything."""
     causes = "; ".join(f"{name}: {error.cause}" for name, error in failures.items())
     fixes = dict.fromkeys(error.fix for error in failures.values())
     return HwnasError(
-        f"{len(failures)} of the devices failed: {causes}",
+        f"not everything could be done: {causes}",
         f"{'; '.join(fixes)}. The same command then does only what is missing",
     )
 
@@ -96,15 +101,13 @@ def _search_side_by_side(
     failures: Failures = {}
     chips: dict[str, list[Wanted]] = {}
     for search, target in wanted:
-        name = target.profile.name
-        if not search.uses_device:
-            continue
         try:
-            device = open_device(target.profile, target.cluster)
-            if not device.needs_quiet_host:
-                chips.setdefault(device.lock_name or name, []).append((search, target))
+            chip = _chip(target) if search.uses_device else None
         except HwnasError as error:
-            _fail(failures, name, error, progress)
+            _fail(failures, target.profile.name, error, progress)
+            continue
+        if chip is not None:
+            chips.setdefault(chip, []).append((search, target))
     if len(chips) < 2:
         return failures
 
@@ -112,13 +115,15 @@ def _search_side_by_side(
         if search.quality == "predictor":  # its networks are finetuned once, here, and not by each of them
             quality_for(workshop, workshop.stitcher(target), search, progress)
     running: list[subprocess.Popen[bytes]] = []
+    ended = Event()
 
     def search_chip(of_chip: Sequence[Wanted]) -> None:
         for search, target in of_chip:
-            name = target.profile.name
+            if ended.is_set():
+                return
             error = search_apart(workshop, search, target, progress, running.append, allow_code=allow_code)
-            if error is not None:
-                _fail(failures, name, error, progress)
+            if error is not None and not ended.is_set():
+                _fail(failures, target.profile.name, error, progress)
 
     progress.say(
         "side by side: "
@@ -128,12 +133,22 @@ def _search_side_by_side(
         try:
             list(pool.map(search_chip, chips.values()))
         except BaseException:
+            ended.set()
             for process in running:
                 process.terminate()
             raise
     return failures
 
 
+def _chip(target: Target) -> str | None:
+    """The hardware that a search occupies; None for this machine's own CPU.
+
+    The device goes when this returns, and with it what it held of a cluster to be able to tell.
+    """
+    device = open_device(target.profile, target.cluster)
+    return None if device.needs_quiet_host else device.lock_name or target.profile.name
+
+
 def _fail(failures: Failures, name: str, error: HwnasError, progress: Progress) -> None:
     failures[name] = error
-    progress.say(f"{name} failed, the others go on: {error.cause}")
+    progress.say(f"{name}: {error.cause}; the others go on")

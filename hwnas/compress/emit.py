@@ -62,24 +62,28 @@ class _Finished:
     agreement: Tensor
 
 
-def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[Path, Summary]]:
+def emit_checkpoints(
+    emission: Emission, outcome: SearchOutcome
+) -> tuple[list[tuple[Path, Summary]], InputError | None]:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
     The picked networks and the anchor (the reference, where the device accepts it) are measured together,
     interleaved, by the protocol `report`.
 
+    Returns:
+        The checkpoints; and why there is none for a pick, where no point of the front reaches it.
+
     Raises:
-        InputError: a pick that no point of the front reaches; the others are written first.
         DeviceError: the device cannot run a finished network.
     """
     run = emission.finetuner.run
-    unreached: InputError | None = None
+    unreached: list[InputError] = []
     picked: list[tuple[str, Point]] = []
     for rule in emission.search.picks:
         try:
             picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
         except InputError as error:
-            unreached = error
+            unreached.append(error)
     todo = []
     for rule, point in picked:
         path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
@@ -93,10 +97,11 @@ def emit_checkpoints(emission: Emission, outcome: SearchOutcome) -> list[tuple[P
             _say_missed(emission, finished, measurement)
             _write(emission, finished, measurement, scores)
         run.account.lap("report measurements", outcome.device)
-    if unreached is not None:
-        raise unreached
     paths = [run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule) for rule, _ in picked]
-    return [(path, read_summary(path)) for path in paths]
+    checkpoints = [(path, read_summary(path)) for path in paths]
+    if not unreached:
+        return checkpoints, None
+    return checkpoints, InputError("; ".join(error.cause for error in unreached), unreached[-1].fix)
 
 
 def checkpoint_name(device: str, suffix: str, rule: str) -> str:

@@ -24,20 +24,27 @@ from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
-from hwnas.compress.prepare import Initial, Reference, initial_reference, open_data, prepare_reference
+from hwnas.compress.prepare import (
+    Initial,
+    Reference,
+    initial_reference,
+    open_data,
+    prepare_reference,
+    read_record,
+)
 from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.report import write_report
+from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
-from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import quantity
 from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.errors import DeviceError, HwnasError, InputError
-from hwnas.files import encode, sha256_of_plain, write_bytes
+from hwnas.files import decode, encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
 from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
@@ -136,7 +143,11 @@ def compress(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     with open_workshop(job, [(search, target)], out, progress, executor) as workshop:
-        return compress_for(workshop, search, target, command, progress)
+        result, unreached = compress_for(workshop, search, target, command, progress)
+    if unreached is not None:
+        _say_report(result["report"], progress)
+        raise unreached
+    return result
 
 
 @contextmanager
@@ -163,6 +174,8 @@ def open_workshop(
     torch.set_num_threads(settings.threads)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
+        if any(entry.state == "pending" for entry in library.entries()):
+            executor.require(settings.threads)
         check_exports(library, parts, progress)
         refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
         for target in (target for search, target in wanted if "energy" in search.objectives):
@@ -173,9 +186,9 @@ def open_workshop(
                 if len(wanted) == 1:  # one of many that fails leaves the others
                     raise
         reference = prepare_reference(job.initial, parts, run, settings, job.data, progress)
-        known = _say_reference(reference, settings, job.initial.to_train, progress)
-        if any(entry.state == "pending" for entry in library.entries()):
-            executor.require(settings.threads)
+        record = run.reference / "reference.json"
+        known = decode(ReferenceRecord, read_record(record), record).accuracy
+        _say_reference(reference, known, settings, job.initial.to_train, progress)
         build_library(library, reference, settings, run.account, progress, executor)
         for (_, target), of_target in zip(wanted, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)
@@ -208,8 +221,12 @@ def quality_for(
 
 def compress_for(
     workshop: Workshop, search: SearchSettings, target: Target, command: str, progress: Progress
-) -> dict[str, Any]:
-    """Search for one device and emit its checkpoints. As `compress`, with the library at hand."""
+) -> tuple[dict[str, Any], InputError | None]:
+    """Search for one device and emit its checkpoints. As `compress`, with the library at hand.
+
+    Returns:
+        What `compress` returns; and why a pick has no checkpoint, where no network of the front reaches it.
+    """
     job, run, settings = workshop.job, workshop.run, workshop.job.settings
     stitcher = workshop.stitcher(target)
     write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
@@ -217,11 +234,9 @@ def compress_for(
     outcome = search_device(run, stitcher, quality, settings, search, target, progress)
     emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
     try:
-        checkpoints = emit_checkpoints(emission, outcome)
+        checkpoints, unreached = emit_checkpoints(emission, outcome)
     except HwnasError:
-        written = _report(run, target.profile.name, progress)
-        if written is not None:
-            progress.say(f"report: {written}")
+        _say_report(_report(run, target.profile.name, progress), progress)
         raise
     refit(finetuner, progress)
     report = _report(run, target.profile.name, progress)
@@ -236,17 +251,19 @@ def compress_for(
         "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
-        "report": None if report is None else str(report),
-    }
+        "report": report,
+    }, unreached
 
 
 def _say_reference(
-    reference: Reference, settings: LibrarySettings, trained: bool, progress: Progress
-) -> Interval | None:
-    """Say how accurate the reference is; None without labels."""
+    reference: Reference,
+    known: Interval | None,
+    settings: LibrarySettings,
+    trained: bool,
+    progress: Progress,
+) -> None:
+    """Say how accurate the reference is; `known` is None without labels."""
     data, parts, metric = reference.data, reference.parts, reference.task.metric
-    scores = training.scores(reference.module(), data, reference.task)
-    known = None if scores is None else mean_score(scores)
     if known is not None and data.class_names and known.low <= 1 / len(data.class_names):
         fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
         progress.say(f"the reference only guesses; {fix}")
@@ -254,15 +271,19 @@ def _say_reference(
         f"reference: {settings.model}, {metric.name} {quantity(known, metric)}; {len(parts.modules)} parts, "
         f"composed they differ from the whole by {parts.max_abs_difference:.1g} at most"
     )
-    return known
 
 
-def _report(run: RunDirectory, device: str, progress: Progress) -> Path | None:
+def _say_report(report: str | None, progress: Progress) -> None:
+    if report is not None:
+        progress.say(f"report: {report}")
+
+
+def _report(run: RunDirectory, device: str, progress: Progress) -> str | None:
     """Write the device's report; a run does not fail for want of the package that it needs."""
     if not is_available():
         progress.say(f"no report without plotly: {INSTALL}, then: hwnas report {shlex.quote(str(run.path))}")
         return None
-    return write_report(run.path, run.device(device))
+    return str(write_report(run.path, run.device(device)))
 
 
 def build_library(

@@ -16,6 +16,10 @@ import pytest
 import tiny
 from command import Hwnas, refused
 
+from hwnas.compress import across
+from hwnas.devices.base import BaseDevice
+from hwnas.errors import DeviceLostError
+from hwnas.measurement import DeviceProfile
 from hwnas.profiles.store import MeasurementStore
 
 SIDE = {"one": ("waits", "two"), "two": ("waits", "one"), "third": ("chip", "one")}
@@ -73,7 +77,7 @@ def test_devices_side_by_side_one_lost_and_finished_later(hwnas: Hwnas, place: P
     (place / "broken").touch()
     first = hwnas(*command)
     assert first.code == 2
-    assert "1 of the devices failed: two: the cable was pulled" in first.err
+    assert "not everything could be done: two: the cable was pulled" in first.err
     assert "plug it in" in first.err
     assert "Traceback" not in first.err
     result = json.loads(first.out)
@@ -142,6 +146,89 @@ def check_cell(run: Path, name: str, pick: Any, here: Any, front: list[Any]) -> 
     for row in same:
         assert here["cost_ratio"] == row["cost_ratios"]["latency"]
         assert here["latency_ms"] == pytest.approx(row["latency_ms"])
+
+
+def test_a_pick_that_nothing_reaches_leaves_the_device_in_the_comparison(hwnas: Hwnas, place: Path) -> None:
+    done = hwnas(*arguments("steady", "picky"), "--pick=knee", "--pick=speedup=1000", "--json")
+    assert done.code == 2
+    assert "steady: no architecture of the front reaches speedup=1000" in done.err
+    assert "such as --speedup" in done.err
+    result = json.loads(done.out)
+    assert set(result["devices"]) == set(result["failed"]) == {"steady", "picky"}
+    comparison = result["comparison"]
+    assert [front["device"] for front in comparison["fronts"]] == ["steady", "picky"]
+    assert {
+        rule for pick in comparison["picked"] for rules in pick["best_for"].values() for rule in rules
+    } == {"knee"}
+    page = Path(result["report"]).read_text()
+    assert "Once the reason is mended" in page
+    assert page.count("no architecture of the front reaches speedup=1000") == 2
+
+
+def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_later(
+    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = across.open_device
+
+    def lost(profile: DeviceProfile, cluster: str) -> BaseDevice:
+        if profile.name == "picky":
+            raise DeviceLostError("the cable was pulled", "plug it in")
+        return real(profile, cluster)
+
+    command = [*arguments("steady", "picky"), "--json"]
+    with monkeypatch.context() as patch:
+        patch.setattr(across, "open_device", lost)
+        first = hwnas(*command)
+    assert first.code == 2
+    assert "not everything could be done: picky: the cable was pulled" in first.err
+    result = json.loads(first.out)
+    assert set(result["devices"]) == {"steady", "picky"}
+    assert {pick["on"]["picky"]["reason"] for pick in result["comparison"]["picked"]} == {
+        "the cable was pulled"
+    }
+    second = hwnas(*command)
+    assert second.code == 0, second.err
+    assert not any(pick["on"]["picky"]["reason"] for pick in json.loads(second.out)["comparison"]["picked"])
+
+
+def test_a_search_that_is_killed_leaves_the_others_and_the_same_is_found_as_without(
+    hwnas: Hwnas, place: Path
+) -> None:
+    (place / "deadly").touch()
+    command = [*arguments("one", "two"), "--json"]
+    first = hwnas(*command)
+    assert first.code == 2
+    assert "two: its search ended with exit code -9" in first.err
+    assert set(json.loads(first.out)["devices"]) == {"one"}
+    (place / "deadly").unlink()
+    assert hwnas(*command).code == 0
+    assert hwnas(*arguments("one", "two", out="whole"), "--json").code == 0
+    killed, whole = (tiny.snapshot(place / out) for out in ("run", "whole"))
+    assert killed == whole
+    compared = [json.loads((place / out / across.FILE).read_text()) for out in ("run", "whole")]
+    assert compared[0] == compared[1]
+
+
+def test_an_interrupt_ends_all_searches_and_starts_no_other(place: Path) -> None:
+    for name, option in (("waiting", 'waits = "nobody"\nchip = "c"'), ("next", 'chip = "c"')):
+        (place / f"{name}.toml").write_text(
+            f'name = "{name}"\ndevice = "fickle"\ndescription = "x"\n[options]\n{option}\n'
+        )
+    command = [sys.executable, "-m", "hwnas", *arguments("waiting", "next", "third")]
+    with (place / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    notes = place / "notes"
+    wait_for(lambda: notes.exists() and "waiting open" in notes.read_text())
+    searching = int(notes.read_text().partition("waiting open ")[2].split()[0])
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(60) == 130
+    told = (place / "said").read_text()
+    assert "interrupted; the same command goes on from here" in told
+    assert "Traceback" not in told
+    assert "failed" not in told
+    assert "next open" not in notes.read_text()
+    assert "waiting close" in notes.read_text()
+    assert not is_alive(searching)
 
 
 def test_the_searches_end_with_a_killed_command_and_give_their_devices_back(place: Path) -> None:

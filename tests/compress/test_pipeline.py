@@ -20,7 +20,10 @@ from torch import nn
 
 from hwnas.compress.account import read_account
 from hwnas.compress.checkpoint import is_intact
+from hwnas.compress.executor import LocalExecutor
+from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
+from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_reports
 from hwnas.compress.settings import LibrarySettings, SearchSettings
@@ -186,6 +189,39 @@ def test_a_second_time_does_nothing_and_says_the_same(finished: dict[str, Any], 
     assert {name for name in before if before[name] != after[name]} <= made_again
     assert "distill" not in done.stderr
     assert "finetune" not in done.stderr
+
+
+def test_a_second_device_trains_and_evaluates_nothing_before_its_search(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the library and the reference are known")
+
+    for place in ("training.scores", "training.fit", "distill.distill", "distill.teacher_statistics"):
+        monkeypatch.setattr(f"hwnas.compress.{place}", never)
+    monkeypatch.setattr("hwnas.compress.pipeline.teacher_statistics", never)
+    library, watch = tree(copy / "library"), Watch()
+    front = run(copy, device="picky.toml", picks=(), watch=watch)["front"]
+    assert front["device"] == "picky"
+    assert tree(copy / "library") == library
+    assert any("reference: tinynet:make, accuracy " in text for text in watch.said)
+
+
+def test_tasks_that_no_machine_can_run_are_refused_before_anything_is_trained(
+    copy: Path, workplace: Path
+) -> None:
+    class Nowhere(LocalExecutor):
+        def require(self, threads: int) -> None:
+            raise InputError(f"no machine has {threads} cores", "start one")
+
+    def on(out: Path) -> Any:
+        job = open_job(LIBRARY, Progress())
+        return compress(job, SEARCH, target_of(SEARCH), out, "hwnas", Progress(), Nowhere())
+
+    with pytest.raises(InputError, match="no machine has 1 cores"):
+        on(workplace / "new")
+    assert not list((workplace / "new/reference").iterdir())
+    assert on(copy)["checkpoints"]  # its library is complete
 
 
 def test_a_run_that_is_killed_at_every_step_ends_with_the_same(finished: dict[str, Any], place: Path) -> None:

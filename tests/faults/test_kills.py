@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,3 +69,34 @@ def test_fifty_kills_at_random_instants_change_nothing_on_a_simulator(seed: int,
     assert sum(campaign.kills.values()) == 50
     assert all(campaign.kills[step or "start"] == 5 for step in STEPS)
     check(campaign)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with a finished run for two devices."""
+    folder = tmp_path_factory.mktemp("devices")
+    tiny.furnish(folder)
+    done = tiny.run_hwnas(folder, *tiny.compress_arguments("whole"), "--device=picky.toml")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "picky: search",
+        pytest.param("steady: block costs", marks=pytest.mark.faults),
+        pytest.param("finetune steady", marks=pytest.mark.faults),
+    ],
+)
+def test_a_run_for_two_devices_that_is_killed_goes_on_to_the_same(step: str, compared: Path) -> None:
+    """In searches side by side, and behind them."""
+    out = compared / "".join(filter(str.isalpha, step))
+    arguments = [*tiny.compress_arguments(out.name), "--device=picky.toml"]
+    assert tiny.run_python(compared, ["killer.py", step, "1", *arguments]).returncode == -9
+    with (out / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # its searches hold it until they have ended
+    done = tiny.run_hwnas(compared, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert tiny.snapshot(out) == tiny.snapshot(compared / "whole")
+    assert (out / "comparison.json").read_bytes() == (compared / "whole/comparison.json").read_bytes()

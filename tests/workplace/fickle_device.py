@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hwnas.network import Network
 
 
 class Fickle(Modelled):  # type: ignore[misc]
-    """Options: `chip`; `breaks`, lost at its fifth network while `broken` exists; `waits`, meets another.
+    """Options: `chip`; `breaks`, lost at its fifth network while `broken` exists, and its process killed
+    while `deadly` does; `waits`, meets another.
 
     Who opens and closes it is written into `notes`, a line each.
     """
@@ -39,6 +41,8 @@ class Fickle(Modelled):  # type: ignore[misc]
         self.prepared += 1
         if self.profile.options.get("breaks") and self.prepared > 5 and Path("broken").exists():
             raise DeviceLostError("the cable was pulled", "plug it in")
+        if self.profile.options.get("breaks") and self.prepared > 5 and Path("deadly").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
         self._meet()
         handle: Handle = super().prepare_impl(network)
         return handle

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hwnas.compress.across import FILE as COMPARED
 from hwnas.compress.across import Comparison, DeviceFront, OnDevice, Picked
-from hwnas.compress.report.plots import joined
+from hwnas.compress.report.plots import LOSSES, joined
 from hwnas.compress.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
@@ -72,10 +72,10 @@ def across_sections(comparison: Comparison) -> list[Section]:
     if comparison.failed:
         rows = [[name, cause] for name, cause in comparison.failed.items()]
         content: list[Content] = [
-            "The same command does what is missing.",
+            "Once the reason is mended, the same command does what is missing.",
             Table(columns=("device", "why"), rows=rows),
         ]
-        made.append(Section(heading="Devices that failed", content=content))
+        made.append(Section(heading="What could not be done", content=content))
     return made
 
 
@@ -174,7 +174,7 @@ def _fronts(comparison: Comparison) -> Section:
         data=traces,
         layout={
             "xaxis": {"title": {"text": f"{costs} / the reference's on the same device"}},
-            "yaxis": {"title": {"text": "quality loss: Σ of block losses"}},
+            "yaxis": {"title": {"text": LOSSES[comparison.quality]}},
         },
         label="the fronts of all devices",
         height_px=460,
@@ -183,4 +183,7 @@ def _fronts(comparison: Comparison) -> Section:
 
 
 def _what(front: DeviceFront) -> str:
-    return f"{front.device} is {front.chip}; networks on its front: {len(front.points)}."
+    text = f"{front.device} is {front.chip}; networks on its front: {len(front.points)}."
+    if any(front.anchor):
+        text += f" It refuses the reference: its ratios are to {joined(front.anchor)} instead."
+    return text
