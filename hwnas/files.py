@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -47,19 +48,37 @@ def hwnas_cache() -> Path:
 def decode(cls: type[T], data: Any, source: str | os.PathLike[str]) -> T:
     """Validate plain data (of JSON or TOML) as the dataclass `cls`: types strict, unknown keys refused.
 
+    Numbers must be finite: hwnas writes no others, and could not write them again.
+
     Raises:
         InputError: names the source and the offending key.
     """
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(data, default=str), strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(data, default=str, allow_nan=False), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(str(step) for step in first["loc"]) or "the whole document"
         raise InputError(f"{source}: {key}: {first['msg']}", f"correct {key} in {source}") from None
-    except TypeError as error:
+    except ValueError:  # of json
+        key = _not_finite(data)
+        raise InputError(f"{source}: {key}: is no finite number", f"correct {key} in {source}") from None
+    except (TypeError, RecursionError) as error:
         raise InputError(f"{source}: not plain data: {error}", f"correct {source}") from None
+
+
+def _not_finite(data: Any) -> str:
+    """The key of a number in plain data that is NaN or infinite."""
+    left = [("", data)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return key.removeprefix(".") or "the whole document"
+        if isinstance(value, dict | list | tuple):
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            left += [(f"{key}.{name}", each) for name, each in inner]
+    return "the whole document"
 
 
 def encode(value: Any) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,9 @@ def test_what_is_encoded_is_decoded(outer: Outer) -> None:
         ({"name": "a", "inner": [{"size": 3.5}]}, r"inner\.0\.size"),
         ({"name": "a", "inner": [{"size": True}]}, r"inner\.0\.size"),
         ({"name": "a", "inner": [], "colour": "red"}, "colour"),
+        ({"name": "a", "inner": [], "ratio": math.nan}, "ratio: is no finite number"),
+        ({"name": "a", "inner": [{"size": -math.inf}]}, r"inner\.0\.size: is no finite number"),
+        (math.nan, "the whole document: is no finite number"),
         ({"inner": []}, "name"),
         ({"name": 3, "inner": []}, "name"),
         ([], "the whole document"),

@@ -62,7 +62,7 @@ def batch(
         result, code = _run(job.arguments)
         references.append({"model": job.model, "run": str(job.out), "exit_code": code, "result": result})
         if code:
-            failed.append(job.model)
+            failed.append(f"{job.model} ({job.out})")
     done: dict[str, Any] = {"schema": SCHEMA, "references": references, "report": None}
     if is_available() and any(reference["result"] for reference in references):
         runs = [job.out for job in jobs]
@@ -77,6 +77,7 @@ def batch(
 
 def _run(arguments: tuple[str, ...]) -> tuple[Any, int]:
     """What a `hwnas compress` gave, and its exit code."""
+    result = None
     process = processes.start("hwnas.cli.child", ["compress", *arguments, "--json"])
     assert process.stdout is not None
     try:
@@ -84,4 +85,10 @@ def _run(arguments: tuple[str, ...]) -> tuple[Any, int]:
         code = process.wait()
     finally:
         processes.end(process)
-    return (json.loads(text) if text.strip() else None), code
+    if text.strip():
+        try:
+            result = json.loads(text)
+        except ValueError:  # a library wrote into it, or it was killed while it did
+            messages().print("what it printed is no JSON: its checkpoints are not in the table")
+            code = code or 2
+    return result, code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -239,8 +240,12 @@ def compress(
         ),
     ] = ExecutorName.local,
     ray_address: Annotated[
-        str, typer.Option(help="Of the Ray cluster, HOST:PORT; this machine belongs to it.")
-    ] = "auto",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Of the Ray cluster, HOST:PORT; this machine belongs to it.",
+            show_default="the cluster that runs on this machine",
+        ),
+    ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -315,7 +320,8 @@ def compress(
         raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
     cluster = (ray_address or "auto") if executor is ExecutorName.ray else ""
     targets = [replace(target_of(each), cluster=cluster) for each in searches]
-    with TerminalProgress() as progress:
+    # What code of the user's own prints is no data.
+    with redirect_stdout(sys.stderr), TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
     choice_count = job.choice_count + extended(path, job)
     others = len(device) - 1
@@ -332,7 +338,11 @@ def compress(
         require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     command = shlex.join(["hwnas", *sys.argv[1:]])
     failures: Mapping[str, HwnasError] = {}
-    with executor_at(cluster) as runner, TerminalProgress() as progress:
+    with (
+        redirect_stdout(sys.stderr),
+        executor_at(cluster) as runner,
+        TerminalProgress() as progress,
+    ):
         if len(device) == 1:
             result = run_compress(job, searches[0], targets[0], path, command, progress, runner)
         else:

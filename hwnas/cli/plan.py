@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
+from hwnas.compress.search import check_rule
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
 from hwnas.measurement import STRICT
+from hwnas.profiles.catalogue import load_profile
 
-Value = str | int | float | bool
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""No argument of a process can hold the character NUL."""
+Value = Text | int | float | bool
 OWN = ("device", "pick", "speedup", "latency_ms", "out", "as_json", "dry_run")
 """Options of `hwnas compress` that a plan sets by keys of its own."""
 
@@ -29,10 +34,10 @@ class Order:
     """
 
     __pydantic_config__ = STRICT
-    model: str
-    name: str = ""
-    devices: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    model: Text
+    name: Text = ""
+    devices: tuple[Text, ...] = ()
+    targets: tuple[Text, ...] = ()
     options: Mapping[str, Value | list[Value]] = field(default_factory=dict)
 
 
@@ -49,10 +54,10 @@ class Plan:
 
     __pydantic_config__ = STRICT
     references: tuple[Order, ...]
-    devices: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ("knee",)
+    devices: tuple[Text, ...] = ()
+    targets: tuple[Text, ...] = ("knee",)
     options: Mapping[str, Value | list[Value]] = field(default_factory=dict)
-    out: str = "runs"
+    out: Text = "runs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +94,30 @@ def _job(path: Path, plan: Plan, order: Order, folder: Path, compress: Any) -> J
     devices = order.devices or plan.devices
     if not devices:
         raise InputError(f"{path}: devices: {order.model} has none", 'add devices = ["cpu", "sim-npu"]')
+    if not order.model or order.model.startswith("-"):
+        raise InputError(f"{path}: model: is {order.model!r}", "name a model, as for hwnas compress")
     out = folder / safe_name(order.name or Path(order.model.replace(":", "-")).name)
-    options = {**plan.options, **order.options}
+    rules = order.targets or plan.targets
     arguments = [order.model, *(f"--device={name}" for name in devices), f"--out={out}"]
-    arguments += [f"--pick={rule}" for rule in order.targets or plan.targets]
-    for key, value in options.items():
+    arguments += [f"--pick={rule}" for rule in rules]
+    for key, value in {**plan.options, **order.options}.items():
         arguments += _argument(path, key, value, compress)
     try:
-        compress.make_context("hwnas compress", list(arguments))
+        given = compress.make_context("hwnas compress", list(arguments)).params
     except typer.BadParameter as error:
         raise InputError(f"{path}: {order.model}: {error.format_message()}", f"correct {path}") from None
+    objectives: Any = [str(name) for name in given["objective"] or ["latency"]]
+    _check(f"{path}: devices", devices, load_profile)
+    _check(f"{path}: targets", rules, lambda rule: check_rule(rule, objectives))
     return Job(model=order.model, out=out, arguments=tuple(arguments))
+
+
+def _check(key: str, values: Sequence[str], check: Callable[[str], object]) -> None:
+    for value in values:
+        try:
+            check(value)
+        except InputError as error:
+            raise InputError(f"{key}: {error.cause}", error.fix) from None
 
 
 def _argument(path: Path, key: str, value: Value | list[Value], compress: Any) -> Sequence[str]:
@@ -109,6 +127,8 @@ def _argument(path: Path, key: str, value: Value | list[Value], compress: Any) -
     if option is None or option.name in OWN or option.param_type_name != "option":
         near = ", ".join(sorted(opt.removeprefix("--") for opt, p in known.items() if p.name not in OWN))
         raise InputError(f"{path}: options.{key}: hwnas compress has no such option", f"known are {near}")
+    if isinstance(value, list) and not option.multiple:
+        raise InputError(f"{path}: options.{key}: is {value!r}", "give one value")
     if isinstance(value, bool) or option.is_flag:
         if value is not True or not option.is_flag:
             raise InputError(f"{path}: options.{key}: is {value!r}", "flags are true, or left out")

@@ -262,6 +262,7 @@ def is_alive(pid: int) -> bool:
 def test_mistakes_are_told_before_anything_is_done(hwnas: Hwnas, place: Path) -> None:
     refused(hwnas(*arguments("one", "two", "one")), "--device one is given twice", "once")
     refused(hwnas(*arguments("one", "absent")), "absent.toml")
+    refused(hwnas(*arguments("one"), "--ray-address=127.0.0.1:6379"), "--ray-address", "--executor ray")
     assert not (place / "run" / "library").exists()
 
 
@@ -323,11 +324,12 @@ def test_a_plan_of_references_devices_and_targets(hwnas: Hwnas, place: Path) -> 
 
 
 def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> None:
+    """The one that does not fail prints beside its result."""
     plan = PLAN.replace('model = "tinynet:make"\n\n', 'model = "tinynet:absent"\n\n')
-    (place / "plan.toml").write_text(plan)
+    (place / "plan.toml").write_text(plan.replace('model = "tinynet:make"', 'model = "loud:make"'))
     done = hwnas("batch", "plan.toml")
     assert done.code == 2
-    assert "tinynet:absent: not everything could be done" in done.err
+    assert "tinynet:absent (all/tinynet-absent): not everything could be done" in done.err
     assert "again/checkpoints/steady-latency-params-knee" in done.out
 
 
@@ -338,7 +340,12 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
         ("steps = 2", 'steps = "two"', "Invalid value for '--steps'", "plan.toml"),
         ("steps = 2", "json = true", "options.json: hwnas compress has no such option", "known are"),
         ("steps = 2", "any_gpu = false", "options.any_gpu: is False", "left out"),
+        ("steps = 2", "steps = [2, 3]", "options.steps: is [2, 3]", "one value"),
         ('out = "all"', "out = 3", "plan.toml: out", "plan.toml"),
+        ('out = "all"', 'out = "a\\u0000b"', "plan.toml: out", "plan.toml"),
+        ('devices = ["steady.toml"]', 'devices = ["absent"]', "devices: there is no device profile", "hwnas"),
+        ('targets = ["knee"]', 'targets = ["fastest"]', "targets: unknown pick 'fastest'", "--speedup"),
+        ('model = "tinynet:make"\nname', 'model = "--help"\nname', "model: is '--help'", "name a model"),
         ('out = "all"', "output = 3", "plan.toml: output", "plan.toml"),
         ('name = "again"\n', "", "two references would go to all/tinynet-make", "name"),
         ('devices = ["steady.toml", "sim-npu"]\n', "", "tinynet:make has none", "devices"),
@@ -349,7 +356,6 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
 def test_mistakes_in_a_plan_are_told(
     hwnas: Hwnas, place: Path, old: str, new: str, cause: str, fix: str
 ) -> None:
-    refused(hwnas(*arguments("one"), "--ray-address=127.0.0.1:6379"), "--ray-address", "--executor ray")
     assert PLAN.count(old) >= 1
     (place / "plan.toml").write_text(PLAN.replace(old, new, 1))
     refused(hwnas("batch", "plan.toml"), cause, fix)

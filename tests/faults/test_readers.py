@@ -16,16 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spoiling import Place
 
+from hwnas.cli.main import app
+from hwnas.cli.plan import command_of, read_plan
 from hwnas.compress.account import read_account
+from hwnas.compress.across import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
 from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.checkpoint import is_intact, read_summary
+from hwnas.compress.report.across import write_comparison
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.run import recorded_threads
 from hwnas.compress.spaces import load_space
+from hwnas.compress.task import CLASSIFICATION
 from hwnas.devices.simulator.loading import load_accelerator
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
-from hwnas.measurement import Fingerprint, Measurement
+from hwnas.measurement import Fingerprint, Interval, Measurement
 from hwnas.profiles.baseline import Baseline, Recorded, read_baseline, write_baseline
 from hwnas.profiles.catalogue import load_profile
 from hwnas.profiles.protocols import load_protocol
@@ -59,6 +64,50 @@ class Reader:
         return (tomli_w.dumps(plain) if self.is_toml else json.dumps(plain)).encode()
 
 
+PLAN = """
+devices = ["cpu"]
+targets = ["knee", "latency-ms=2"]
+options = { preset = "quick", train_epochs = 3, any_gpu = true, objective = ["latency", "params"] }
+
+[[references]]
+model = "resnet18"
+
+[[references]]
+model = "resnet18"
+name = "again"
+devices = ["sim-npu", "cpu"]
+options = { data = "digits" }
+"""
+
+
+def compared(run: Path) -> None:
+    """A comparison of two devices, as it lies in a run."""
+    figures = {"cost_ratio": 0.5, "latency_ms": 1.5, "excess": 0.25}
+    fronts = tuple(
+        DeviceFront(
+            device=name,
+            chip="c",
+            cost="latency",
+            points=(FrontPoint(choices=(0, 1), loss=0.5, cost_ratio=0.5),),
+            anchor=(0, 1),
+        )
+        for name in ("a", "b")
+    )
+    picked = Picked(
+        choices=(0, 1),
+        parts=("own", "other"),
+        loss=0.5,
+        macs=1000,
+        params=100,
+        accuracy=Interval(value=0.5, low=0.25, high=0.75),
+        best_for={"a": ("knee",)},
+        on={"a": OnDevice(**figures), "b": OnDevice(reason="it forbids Sigmoid")},
+    )
+    failed = {"d": "it is gone"}
+    metric = CLASSIFICATION.metric
+    Comparison(model="m", metric=metric, fronts=fronts, picked=(picked,), failed=failed).save(run)
+
+
 def readers(place: Place, folder: Path) -> dict[str, Reader]:
     """All of them; files of the run stand where a run has them, in a copy."""
     import shutil
@@ -88,6 +137,9 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
             device="cpu", fingerprint=fingerprint, recorded_at="t", hwnas_version="1", networks=(network,)
         ),
     )
+    plan = folder / "plan.toml"
+    plan.write_text(PLAN)
+    compared(run)
     measurement = folder / "measurement.json"
     measurement.write_text(json.dumps(json.loads((knee / "measurement.json").read_text())["measurement"]))
 
@@ -120,6 +172,8 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
         "measurement": Reader(measurement, lambda p: Measurement.from_json(read_json(p), str(p))),
         "history": Reader(measurement, imported),
         "baseline": Reader(baseline, read_baseline),
+        "plan": Reader(plan, lambda p: read_plan(p, command_of(app))),
+        "comparison.json": Reader(run / "comparison.json", lambda p: write_comparison(p.parent)),
         "reference.json": Reader(run / "reference/reference.json", report),
         "front.json": Reader(steady / "front.json", report),
         "search.json": Reader(steady / "search.json", report),
@@ -141,6 +195,8 @@ NAMES = (
     "measurement",
     "history",
     "baseline",
+    "plan",
+    "comparison.json",
     "reference.json",
     "front.json",
     "search.json",
@@ -186,6 +242,7 @@ def read(reader: Reader, content: bytes) -> HwnasError | None:
 def names_it(error: HwnasError, place: tuple[Any, ...]) -> bool:
     """Whether a message names the key, one around it, or says that the whole is not what was written."""
     keys = [str(step) for step in place if not isinstance(step, int)]
+    keys += [key.replace("_", "-") for key in keys]  # as an option of a command
     whole = ("damaged", "Invalid JSON", "which the library of")
     return any(text in str(error) for text in (*keys, *whole))
 
