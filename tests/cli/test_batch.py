@@ -20,6 +20,7 @@ from hwnas.compress import across
 from hwnas.devices.base import BaseDevice
 from hwnas.errors import DeviceLostError
 from hwnas.measurement import DeviceProfile
+from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.store import MeasurementStore
 
 SIDE = {"one": ("waits", "two"), "two": ("waits", "one"), "third": ("chip", "one")}
@@ -168,12 +169,10 @@ def test_a_pick_that_nothing_reaches_leaves_the_device_in_the_comparison(hwnas: 
 def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_later(
     hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = across.open_device
-
     def lost(profile: DeviceProfile, cluster: str) -> BaseDevice:
         if profile.name == "picky":
             raise DeviceLostError("the cable was pulled", "plug it in")
-        return real(profile, cluster)
+        return open_device(profile, cluster)
 
     command = [*arguments("steady", "picky"), "--json"]
     with monkeypatch.context() as patch:
@@ -215,8 +214,12 @@ def test_an_interrupt_ends_all_searches_and_starts_no_other(place: Path) -> None
             f'name = "{name}"\ndevice = "fickle"\ndescription = "x"\n[options]\n{option}\n'
         )
     command = [sys.executable, "-m", "hwnas", *arguments("waiting", "next", "third")]
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a process in the background ignores it
     with (place / "said").open("w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     notes = place / "notes"
     wait_for(lambda: notes.exists() and "waiting open" in notes.read_text())
     searching = int(notes.read_text().partition("waiting open ")[2].split()[0])

@@ -67,7 +67,7 @@ class Reader:
 PLAN = """
 devices = ["cpu"]
 targets = ["knee", "latency-ms=2"]
-options = { preset = "quick", train_epochs = 3, any_gpu = true, objective = ["latency", "params"] }
+options = { data = "digits", train_epochs = 3, any_gpu = true, objective = ["latency", "params"] }
 
 [[references]]
 model = "resnet18"
@@ -76,13 +76,13 @@ model = "resnet18"
 model = "resnet18"
 name = "again"
 devices = ["sim-npu", "cpu"]
-options = { data = "digits" }
+options = { data = "fashion-mnist" }
 """
 
 
 def compared(run: Path) -> None:
     """A comparison of two devices, as it lies in a run."""
-    figures = {"cost_ratio": 0.5, "latency_ms": 1.5, "excess": 0.25}
+    here = OnDevice(cost_ratio=0.5, latency_ms=1.5, excess=0.25)
     fronts = tuple(
         DeviceFront(
             device=name,
@@ -101,7 +101,7 @@ def compared(run: Path) -> None:
         params=100,
         accuracy=Interval(value=0.5, low=0.25, high=0.75),
         best_for={"a": ("knee",)},
-        on={"a": OnDevice(**figures), "b": OnDevice(reason="it forbids Sigmoid")},
+        on={"a": here, "b": OnDevice(reason="it forbids Sigmoid")},
     )
     failed = {"d": "it is gone"}
     metric = CLASSIFICATION.metric
