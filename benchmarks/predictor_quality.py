@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from cifar_subset import SEEDS, Lines, settings_of
 from predictor_tables import Found, table, verdict
 
@@ -71,8 +72,8 @@ def study(settings: LibrarySettings, plan: Plan, out: Path, progress: Progress) 
     if missing > 0:
         epoch_s, before_s = estimate(job)
         progress.say(
-            f"seed {settings.seed}: a finetune epoch of the reference takes {epoch_s:.0f} s here, that of a "
-            f"smaller network less; {missing} trainings of {plan.epochs} epochs are missing, "
+            f"seed {settings.seed}: a finetune epoch of the reference takes {epoch_s:.0f} s of CPU time, "
+            f"that of a smaller network less; {missing} trainings of {plan.epochs} epochs are missing, "
             f"{missing * plan.epochs * epoch_s / 60:.0f} min at most; reference and library, where they are "
             f"missing, {before_s / 60:.0f} min"
         )
@@ -161,15 +162,17 @@ def errors(stitcher: Stitcher, networks: Sequence[Choices]) -> dict[str, np.ndar
 
 
 def estimate(job: Job) -> tuple[float, float]:
-    """Seconds of one finetune epoch of the reference on this machine, and of reference and library before it.
+    """CPU seconds of one finetune epoch of the reference here, and of training reference and library.
 
     The reference stands for every network, though most are smaller, and its blocks for their candidates.
     """
     settings, whole = job.settings, job.data.train
+    training.tune_allocator()
+    torch.set_num_threads(settings.threads)
     count = TIMED_BATCHES * settings.batch_size
     few = Images(pixels=whole.pixels[:count], labels=None if whole.labels is None else whole.labels[:count])
     with tempfile.TemporaryDirectory() as folder:
-        start_s = time.perf_counter()
+        start_s = time.process_time()
         training.fit(
             deepcopy(job.initial.module),
             replace(job.data, train=few),
@@ -181,7 +184,7 @@ def estimate(job: Job) -> tuple[float, float]:
             state_file=Path(folder) / "state",
             progress=lambda *_: None,
         )
-        epoch_s = (time.perf_counter() - start_s) * len(whole) / len(few)
+        epoch_s = (time.process_time() - start_s) * len(whole) / len(few)
     own, _ = count_cost(job.initial.module, job.data.image_shape)
     library = settings.epochs * sum(candidate.macs for candidate in job.candidates) / own
     return epoch_s, epoch_s * (settings.train_epochs + library)
