@@ -1,6 +1,6 @@
 """Which networks hwnas takes: where each is cut by default, and which families fit its blocks.
 
-python benchmarks/coverage.py
+python benchmarks/network_coverage.py
 """
 
 from __future__ import annotations
