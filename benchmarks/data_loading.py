@@ -19,7 +19,8 @@ from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
 from hwnas.compress.partition import partition
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher
 
 MODEL = "tf_efficientnet_lite0"
@@ -87,7 +88,7 @@ def distilling_rate(data: Data) -> float:
     how = DistillSettings(loss="nsr", epochs=1, steps=STEPS + 1, batch_size=BATCH, learning_rate=1e-3, seed=0)
     times = []
     distill(
-        compression_space(parts, 2)[:SLICE],
+        find_candidates(parts, load_space("compression"), 2)[:SLICE],
         teacher,
         statistics,
         how,
@@ -106,7 +107,7 @@ def finetuning_rate(data: Data) -> float:
     start = 0.0
     for step, (x, labels) in zip(range(STEPS + 1), batches, strict=False):
         optimizer.zero_grad()
-        loss(student(x), x, labels).backward()
+        loss(student(x), x, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step == 0:
             start = time.perf_counter()

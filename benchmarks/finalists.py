@@ -1,0 +1,193 @@
+"""The networks that equal_latency.py compares: found, finetuned, measured. What is done stays on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pruning_peer import Peer
+from result_tables import Row, spent_since
+from torch import nn
+
+from hwnas.compress import training
+from hwnas.compress.account import Account, Spent, read_account
+from hwnas.compress.blocks import count
+from hwnas.compress.front import Target, search_device
+from hwnas.compress.pipeline import Workshop, quality_for
+from hwnas.compress.progress import Progress
+from hwnas.compress.search import pick
+from hwnas.compress.settings import SearchSettings
+from hwnas.compress.stitch import Stitcher, network_of
+from hwnas.errors import HwnasError, InputError
+from hwnas.files import decode, encode, read_json, safe_name, write_json
+from hwnas.measurement import Measurement, Protocol
+from hwnas.network import Network
+from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.session import Session
+from hwnas.profiles.statistics import median_interval
+from hwnas.profiles.store import MeasurementStore
+
+BOUNDS = (0.75, 0.5, 0.35)
+PEER = "torch-pruning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all methods share.
+
+    Attributes:
+        out: folder of everything that is kept.
+        stitcher: of the networks of the library, for the target.
+        margin: share of a bound by which less is asked for.
+    """
+
+    out: Path
+    workshop: Workshop
+    stitcher: Stitcher
+    search: SearchSettings
+    target: Target
+    margin: float
+    progress: Progress
+
+    def limit(self, bound: float) -> float:
+        """What the methods are asked for."""
+        return bound * (1 - self.margin)
+
+    def session(self, store: MeasurementStore, protocol: Protocol) -> Session:
+        """On the device, with the reference as the anchor."""
+        return Session(open_device(self.target.profile), protocol, store, anchor=self.stitcher.reference)
+
+
+Finalist = tuple[Row, nn.Module | None]
+"""What is known of it, and its module; None where a method has no network."""
+
+
+def note(out: Path, number: int, name: str, account: Path, **more: Any) -> None:
+    """Keep what a method has found, and what it spent beyond the methods before it."""
+    earlier = [decode(list[Spent], read_json(path)["spent"], path) for path in records(out)]
+    spent = spent_since(read_account(account), *earlier)
+    write_json(
+        out / f"{number}-{safe_name(name)}.json", {"name": name, "spent": [encode(s) for s in spent], **more}
+    )
+
+
+def records(out: Path) -> list[Path]:
+    return sorted(out.glob("[0-9]-*.json"))
+
+
+def searched(bench: Bench, number: int, name: str, bounds: Sequence[float]) -> list[Finalist]:
+    """The best networks of the library within some bounds, by one strategy, finetuned."""
+    workshop, search, device = bench.workshop, bench.search, bench.target.profile.name
+    run, stitcher = workshop.run, bench.stitcher
+    finetuner, quality = quality_for(workshop, stitcher, search, bench.progress)
+    record = bench.out / f"{number}-{safe_name(name)}.json"
+    epochs = search.finetune_epochs
+
+    def finetuned(choices: Sequence[int]) -> nn.Module:
+        what = f"finetune {'-'.join(map(str, choices))}"
+
+        def tell(done: int, loss: float) -> None:
+            bench.progress.advance(what, done, epochs, f"loss {loss:.3f}")
+
+        return finetuner.finetune(tuple(choices), epochs, "finetuning", device, tell)[0]
+
+    if not record.exists():
+        outcome = search_device(
+            run, stitcher, quality, workshop.job.settings, search, bench.target, bench.progress
+        )
+        picks: dict[str, list[int] | str] = {}
+        for bound in bounds:
+            rule = f"speedup={1 / bench.limit(bound)!r}"
+            try:
+                point = pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)
+            except InputError as error:
+                picks[f"{bound:g}"] = error.cause
+                continue
+            picks[f"{bound:g}"] = list(point.choices)
+            finetuned(point.choices)
+        note(bench.out, number, name, run.path / "account.json", picks=picks, networks=len(outcome.points))
+    found: list[Finalist] = []
+    for bound, choices in ((bound, read_json(record)["picks"][f"{bound:g}"]) for bound in bounds):
+        if isinstance(choices, str):
+            found.append((Row(method=name, bound=bound, reason=choices), None))
+        else:
+            row = Row(method=name, bound=bound, network="-".join(map(str, choices)))
+            found.append((row, finetuned(choices)))
+    return found
+
+
+def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
+    """The networks of torch-pruning.
+
+    Args:
+        choose_epochs: of each way's network at the bound in the middle, before the best way is taken.
+    """
+    folder = bench.out / "pruning"
+    folder.mkdir(exist_ok=True)
+    shape = (1, *bench.workshop.job.data.image_shape)
+
+    def latency_ratio(module: nn.Module) -> float:
+        network = Network.from_module("pruned", module, shape)
+        protocol = bench.target.protocol
+        with MeasurementStore(folder / "measurements.db") as store, bench.session(store, protocol) as session:
+            ((_, result),) = session.measure([network])
+        if not isinstance(result, Measurement):
+            raise HwnasError(f"a pruned network could not be measured: {result.reason}", "start again")
+        return result.anchor_ratio
+
+    peer = Peer(
+        folder=folder,
+        reference=bench.workshop.reference,
+        settings=bench.workshop.job.settings,
+        latency_ratio=latency_ratio,
+        account=Account(folder / "account.json"),
+        progress=bench.progress,
+    )
+    way = peer.choose(bench.limit(BOUNDS[len(BOUNDS) // 2]), choose_epochs)
+    found: list[Finalist] = []
+    for bound in BOUNDS:
+        module = peer.network(way, bench.limit(bound), bench.search.finetune_epochs)
+        row = Row(method=PEER, bound=bound, network=way)
+        if module is None:
+            row = replace(row, reason=f"no ratio reaches it by {way}")
+        found.append((row, module))
+    return found
+
+
+def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) -> list[Row]:
+    """All finalists in one session, and their answers on the part `test`."""
+    workshop, data = bench.workshop, bench.workshop.job.data
+    reference, task = workshop.reference, workshop.reference.task
+    networks: dict[int, Network] = {}
+    for number, (row, module) in enumerate(finalists):
+        if module is None:
+            continue
+        name = f"{row.method}, {row.bound:g}"
+        networks[number] = (
+            Network.from_module(name, module, (1, *data.image_shape))
+            if row.method == PEER
+            else network_of(module, reference.parts, name)  # type: ignore[arg-type]
+        )
+    with MeasurementStore(bench.out / "finalists.db") as store, bench.session(store, protocol) as session:
+        bench.progress.say(f"measuring {len(networks)} finalists by the protocol {protocol.name}")
+        results = [result for _, result in session.measure(networks.values())]
+    rows = [row for row, _ in finalists]
+    for number, result in zip(networks, results, strict=True):
+        module = finalists[number][1]
+        assert module is not None
+        if not isinstance(result, Measurement):
+            rows[number] = replace(rows[number], reason=result.reason)
+            continue
+        macs, params = count(module, data.image_shape)
+        rows[number] = replace(
+            rows[number],
+            latency_ratio=median_interval(result.anchor_ratios),
+            latency_ms=median_interval(result.medians_ms),
+            reference_ms=median_interval(result.anchor_ms),
+            scores=training.scores(module, data, task),
+            macs=macs,
+            params=params,
+        )
+    return rows

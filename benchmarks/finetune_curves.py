@@ -1,0 +1,235 @@
+"""Is finetuning from the library nine times shorter than training from scratch? Accuracy over epochs.
+
+    python benchmarks/finetune_curves.py run [--out runs/finetune_curves]
+
+Run it in the repository's root. One architecture is trained for E epochs from the library's weights, against
+the reference's logits, and for 9 E epochs from random weights against the labels, as a reference is trained;
+each with its own learning rate's schedule, on the same images. The reference was trained as long as the
+longest training from scratch, on these images too, so nothing knows more data than anything else.
+
+MobileNetV2 on 5,000 images of the CIFAR-10 copy in ../shared/data; the architecture is the one with the
+lowest sum of block losses and at most half of the MACs. Stopped, it goes on by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from curve_tables import LIBRARY, SCRATCH, SHORTER, Curve, budget_table, curve_table, percent, plot
+from result_tables import cost_table
+from torch import Tensor, nn
+
+from hwnas.cli.output import TerminalProgress
+from hwnas.compress import training
+from hwnas.compress.account import read_account
+from hwnas.compress.architecture import build_module
+from hwnas.compress.checkpoint import save_state
+from hwnas.compress.data import Data, Images, load_data
+from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
+from hwnas.compress.front import search_device, target_of
+from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
+from hwnas.compress.prepare import TRAIN_LEARNING_RATE
+from hwnas.compress.progress import Progress
+from hwnas.compress.reference import read_state
+from hwnas.compress.run import recorded_threads
+from hwnas.compress.search import pick
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.statistics import mean_score
+from hwnas.compress.stitch import Choices
+from hwnas.errors import HwnasError
+from hwnas.files import read_json, write_json
+from hwnas.measurement import Interval
+
+SHARED = "../shared/data"
+TRAIN, VAL, TEST = 5000, 1000, 4000
+SEARCH = SearchSettings(
+    device="cpu",  # which is not asked
+    objectives=("macs",),
+    protocol="search",
+    population=24,
+    generations=8,
+    finetune_epochs=1,
+    picks=(),
+    filter="macs",
+    filter_threshold=0.1,
+)
+
+
+def some_of_cifar10() -> Data:
+    """As many images of each class, the first ones of each part."""
+    data = load_data("cifar10")
+
+    def first(images: Images, amount: int) -> Images:
+        assert images.labels is not None
+        each = amount // len(data.class_names)
+        rows = torch.cat(
+            [(images.labels == label).nonzero()[:each, 0] for label in range(len(data.class_names))]
+        )
+        return Images(pixels=images.pixels[rows].clone(), labels=images.labels[rows].clone())
+
+    parts = {"train": TRAIN, "val": VAL, "test": TEST}
+    return replace(data, digest=None, **{name: first(getattr(data, name), n) for name, n in parts.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Trains one architecture in both ways."""
+
+    out: Path
+    workshop: Workshop
+    choices: Choices
+    progress: Progress
+
+    def train(self, start: str, epochs: int) -> tuple[Curve, Tensor]:
+        """Accuracy over the epochs of a training; right or wrong on each test image at its end, (N,)."""
+        reference, settings = self.workshop.reference, self.workshop.job.settings
+        data, task = reference.data, reference.task
+        name = f"{start}-{epochs}"
+        record, weights = self.out / f"{name}.json", self.out / f"{name}.safetensors"
+        state_file = self.out / f".{name}.safetensors"
+        curve = read_json(record) if record.exists() else {}
+        module = self.start(start)
+
+        def after_epoch(done: int, loss: float) -> None:
+            found = training.scores(module, data, task)
+            module.train()
+            assert found is not None
+            interval = mean_score(found)
+            curve[str(done)] = [interval.value, interval.low, interval.high]
+            write_json(record, curve)
+            self.progress.advance(name, done, epochs, f"loss {loss:.3f}, accuracy {interval.value:.1%}")
+
+        if weights.exists():
+            module.load_state_dict(read_state(weights))
+        else:
+            own = start == LIBRARY
+            if own:
+                training.recalibrate(module, data, settings.batch_size)
+            training.fit(
+                module,
+                data,
+                training.distillation_loss(reference.module(), task) if own else training.target_loss(task),
+                epochs=epochs,
+                batch_size=settings.batch_size,
+                learning_rate=FINETUNE_LEARNING_RATE if own else TRAIN_LEARNING_RATE,
+                seed=settings.seed,
+                state_file=state_file,
+                progress=after_epoch,
+            )
+            save_state(module.state_dict(), weights)
+            state_file.unlink(missing_ok=True)
+        scores = training.scores(module, data, task)
+        assert scores is not None
+        intervals = {
+            int(done): Interval(value=v, low=low, high=high) for done, (v, low, high) in curve.items()
+        }
+        return intervals | {epochs: mean_score(scores)}, scores
+
+    def start(self, start: str) -> nn.Module:
+        """The architecture with the library's weights, or with random ones."""
+        stitcher, reference = self.workshop.stitcher(target_of(SEARCH)), self.workshop.reference
+        if start == LIBRARY:
+            return stitcher.module(self.choices)
+        torch.manual_seed(
+            self.workshop.job.settings.seed + 1
+        )  # not the weights that the reference began with
+        specs = [stitcher.spec(part, choice) for part, choice in enumerate(self.choices)]
+        return build_module(reference.architecture(specs), allow_code=True)
+
+
+def run(options: argparse.Namespace, progress: Progress) -> str:
+    """The whole benchmark; its tables."""
+    settings = settings_of(options)
+    target = target_of(SEARCH)
+    job = open_job(settings, progress)
+    with open_workshop(job, [(SEARCH, target)], options.out / "run", progress) as workshop:
+        stitcher = workshop.stitcher(target)
+        _, quality = quality_for(workshop, stitcher, SEARCH, progress)
+        outcome = search_device(workshop.run, stitcher, quality, settings, SEARCH, target, progress)
+        point = pick(outcome.front, "speedup=2", outcome.objectives, outcome.anchor_latency_ms)
+        bench = Bench(out=options.out, workshop=workshop, choices=point.choices, progress=progress)
+        found = {
+            (start, epochs * times): bench.train(start, epochs * times)
+            for epochs in options.epochs
+            for start, times in ((LIBRARY, 1), (SCRATCH, SHORTER))
+        }
+        scores = training.scores(workshop.reference.module(), job.data, workshop.reference.task)
+        assert scores is not None
+    longest = max(options.epochs)
+    curves = {
+        LIBRARY: found[LIBRARY, longest][0],
+        SCRATCH: found[SCRATCH, SHORTER * longest][0],
+    }
+    plot(curves, mean_score(scores).value, options.out / "curves.png")
+    return "\n".join(
+        [
+            f"{settings.model}, {settings.data}, architecture {'-'.join(map(str, point.choices))}; "
+            f"reference {percent(mean_score(scores))}\n",
+            budget_table({key: scores for key, (_, scores) in found.items()}),
+            "",
+            curve_table(curves),
+            "",
+            "What came before, for all networks and devices together:\n",
+            cost_table({"library": read_account(options.out / "run" / "account.json")}),
+        ]
+    )
+
+
+def settings_of(options: argparse.Namespace) -> LibrarySettings:
+    """What the command line asks for."""
+    return LibrarySettings(
+        model=options.model,
+        weights="none",
+        data=options.data,
+        cuts=(),
+        space="compression",
+        per_block=6,
+        loss="nsr",
+        train_epochs=SHORTER * max(options.epochs),
+        epochs=options.distil_epochs,
+        steps=0,
+        batch_size=64,
+        slice_size=10,
+        seed=0,
+        threads=recorded_threads(options.out / "run") or os.cpu_count() or 1,
+    )
+
+
+def main() -> None:
+    """Parse the command line, and print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add: Callable[..., Any] = parser.add_argument
+    add("command", nargs="?", choices=["run"])
+    add("--out", type=Path, default=Path("runs/finetune_curves"))
+    add("--model", default="mobilenetv2_100")
+    add("--data", default="finetune_curves:some_of_cifar10")
+    add(
+        "--epochs", type=int, nargs="+", default=[1, 2, 5], help="of finetuning; scratch gets 9 times as many"
+    )
+    add("--distil-epochs", type=int, default=5)
+    options = parser.parse_args()
+    if not options.command:
+        print(__doc__)
+        return
+    if Path(SHARED).is_dir():
+        os.environ.setdefault("HWNAS_DATA_DIR", SHARED)
+    try:
+        with TerminalProgress() as progress:
+            text = run(options, progress)
+    except HwnasError as error:
+        sys.exit(str(error))
+    (options.out / "report.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""torch-pruning to a bound on measured latency, finetuned as hwnas finetunes: a part of equal_latency.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch_pruning
+from torch import Tensor, nn
+
+from hwnas.compress import training
+from hwnas.compress.account import Account, Step
+from hwnas.compress.blocks import count
+from hwnas.compress.checkpoint import save_state
+from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
+from hwnas.compress.prepare import Reference
+from hwnas.compress.progress import Progress
+from hwnas.compress.reference import read_state
+from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.statistics import mean_score
+from hwnas.files import read_json, write_json
+
+importance = torch_pruning.importance
+WAYS: Mapping[str, tuple[Callable[[], importance.Importance], bool]] = {
+    "magnitude": (importance.GroupMagnitudeImportance, False),
+    "magnitude, global": (importance.GroupMagnitudeImportance, True),
+    "BN scale": (importance.BNScaleImportance, False),
+    "BN scale, global": (importance.BNScaleImportance, True),
+    "FPGM": (importance.FPGMImportance, False),
+    "LAMP, global": (importance.LAMPImportance, True),
+    "Taylor": (importance.GroupTaylorImportance, False),
+    "Taylor, global": (importance.GroupTaylorImportance, True),
+}
+"""Importances, and whether channels of all layers are ranked together. Without `global` each layer loses the
+same share."""
+ROUND_TO = 8  # channels: what ONNX Runtime's kernels are made for
+HIGHEST_RATIO = 0.95
+STEPS = 8
+GRADIENT_BATCHES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Prunes one reference.
+
+    Attributes:
+        folder: of what is done already.
+        latency_ratio: measures a module, in units of the reference.
+        account: what this has spent.
+    """
+
+    folder: Path
+    reference: Reference
+    settings: LibrarySettings
+    latency_ratio: Callable[[nn.Module], float]
+    account: Account
+    progress: Progress
+
+    def choose(self, limit: float, epochs: int) -> str:
+        """The way whose network within `limit` is best on the part `val` after `epochs` of finetuning."""
+        record = self.folder / "ways.json"
+        known = read_json(record) if record.exists() else {}
+        for way in WAYS:
+            if way not in known:
+                known[way] = self._try(way, limit, epochs)
+                write_json(record, known)
+        return max(known, key=lambda way: (known[way] or 0.0, -list(known).index(way)))
+
+    def network(self, way: str, limit: float, epochs: int, step: Step = "finetuning") -> nn.Module | None:
+        """A finetuned network whose measured latency is at most `limit`; None where no ratio reaches it."""
+        name = f"{way.replace(', ', '-').replace(' ', '-')}-{limit:g}"
+        trained = self.folder / f"{name}-e{epochs}.safetensors"
+        if not trained.exists():
+            module = self._pruned(way, limit, self.folder / name)
+            if module is None:
+                return None
+            self._finetune(module, epochs, trained, step)
+        return shaped(self.reference.module(), read_state(trained)).eval()
+
+    def _try(self, way: str, limit: float, epochs: int) -> float | None:
+        module = self.network(way, limit, epochs, "search")
+        if module is None:
+            return None
+        scores = training.scores(module, self.reference.data, self.reference.task, self.reference.data.val)
+        assert scores is not None
+        accuracy = mean_score(scores).value
+        self.progress.say(f"torch-pruning, {way}, {epochs} epochs: {accuracy:.1%} on val")
+        return accuracy
+
+    def _pruned(self, way: str, limit: float, path: Path) -> nn.Module | None:
+        """The least pruned network within `limit`; `PATH.json` says by which ratio."""
+        weights, record = path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
+        if not record.exists():
+            graded = with_gradients(self.reference)
+            found = least_within(
+                lambda ratio: self.latency_ratio(pruned(graded, way, ratio, self.reference)),
+                limit,
+                HIGHEST_RATIO,
+                STEPS,
+            )
+            if found is not None:
+                save_state(pruned(graded, way, found[0], self.reference).state_dict(), weights)
+                self.progress.say(f"torch-pruning, {way}: ratio {found[0]:.3f} has latency {found[1]:.3f}")
+            write_json(record, {"ratio_and_latency": found})
+            self.account.lap("search")
+        if read_json(record)["ratio_and_latency"] is None:
+            return None
+        return shaped(self.reference.module(), read_state(weights))
+
+    def _finetune(self, module: nn.Module, epochs: int, trained: Path, step: Step) -> None:
+        """Exactly as `hwnas.compress.finetune.finetune_network` does."""
+        reference, settings = self.reference, self.settings
+        data, state_file = reference.data, trained.with_name(f".{trained.name}")
+        macs, _ = count(module, data.image_shape)
+        images = training.images_per_epoch(data, settings.batch_size)
+
+        def after_epoch(done: int, loss: float) -> None:
+            self.account.lap(step, images=images, of=len(data.train), macs=macs)
+            self.progress.advance(f"finetune {trained.stem}", done, epochs, f"loss {loss:.3f}")
+
+        training.recalibrate(module, data, settings.batch_size)
+        training.fit(
+            module,
+            data,
+            training.distillation_loss(reference.module(), reference.task),
+            epochs=epochs,
+            batch_size=settings.batch_size,
+            learning_rate=FINETUNE_LEARNING_RATE,
+            seed=settings.seed,
+            state_file=state_file,
+            progress=after_epoch,
+        )
+        save_state(module.state_dict(), trained)
+        state_file.unlink(missing_ok=True)
+
+
+def least_within(
+    cost: Callable[[float], float], limit: float, highest: float, steps: int
+) -> tuple[float, float] | None:
+    """The lowest ratio in (0, `highest`] whose cost is at most `limit`, by bisection, and that cost.
+
+    A cost that falls with the ratio is assumed; where noise or rounding breaks that, what is returned is
+    within the limit all the same. None where no ratio that was tried is.
+    """
+    low, high = 0.0, highest
+    value = cost(highest)
+    if value > limit:
+        return None
+    best = highest, value
+    for _ in range(steps):
+        middle = (low + high) / 2
+        value = cost(middle)
+        if value <= limit:
+            best, high = (middle, value), middle
+        else:
+            low = middle
+    return best
+
+
+def with_gradients(reference: Reference) -> nn.Module:
+    """A copy of the reference with the gradients of some training batches, which Taylor wants."""
+    module, data = deepcopy(reference.module()).eval().requires_grad_(True), reference.data
+    loss = training.target_loss(reference.task)
+    for number, (x, targets) in enumerate(data.train_batches(64, 0, 0, augment=False)):
+        if number == GRADIENT_BATCHES:
+            break
+        loss(module(x), x, targets).backward()
+    return module
+
+
+def pruned(graded: nn.Module, way: str, ratio: float, reference: Reference) -> nn.Module:
+    """A copy with a share `ratio` of its channels pruned; all outputs of the last layer stay."""
+    make, together = WAYS[way]
+    module = deepcopy(graded)
+    for own, parameter in zip(module.parameters(), graded.parameters(), strict=True):
+        own.grad = None if parameter.grad is None else parameter.grad.clone()
+    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    _Pruner(
+        module,
+        torch.zeros(1, *reference.data.image_shape),
+        importance=make(),
+        global_pruning=together,
+        pruning_ratio=ratio,
+        ignored_layers=[last],
+        round_to=ROUND_TO,
+    ).step()
+    module.zero_grad()
+    return module.eval()
+
+
+class _Pruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
+    """Rounds to the nearest multiple and keeps one at least.
+
+    As it stands it rounds down, and a layer of which less than a multiple would be left is not pruned at all.
+    """
+
+    def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+        kept = max(1, round((current_channels - n_pruned) / round_to)) * round_to
+        return max(0, current_channels - kept)
+
+
+def shaped(reference: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the reference, its layers as narrow as a pruned network's weights, and with these."""
+    module = deepcopy(reference)
+    for name, layer in module.named_modules():
+        weight = state.get(f"{name}.weight")
+        if isinstance(layer, nn.Conv2d):
+            assert weight is not None
+            depthwise = layer.groups > 1
+            layer.out_channels, layer.in_channels = len(weight), weight.shape[1]
+            if depthwise:
+                layer.groups = layer.in_channels = len(weight)
+        elif isinstance(layer, nn.Linear):
+            assert weight is not None
+            layer.out_features, layer.in_features = weight.shape
+        elif isinstance(layer, nn.BatchNorm2d):
+            assert weight is not None
+            layer.num_features = len(weight)
+        for key, _ in list(layer.named_parameters(recurse=False)):
+            setattr(layer, key, nn.Parameter(state[f"{name}.{key}"].clone()))
+        for key, _ in list(layer.named_buffers(recurse=False)):
+            setattr(layer, key, state[f"{name}.{key}"].clone())
+    return module
