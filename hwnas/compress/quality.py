@@ -96,7 +96,7 @@ def prepare_quality(
     known = {network.choices for network in architectures.networks(epochs)}
     missing = settings.predictor_networks - len(known)
     if missing > 0:
-        wanted = sample_networks(_dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
+        wanted = sample_networks(dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
         _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress, executor)
     return Quality(stitcher, METRIC, _fit(finetuner, epochs, progress))
 
@@ -151,7 +151,7 @@ def describe(predictor: Predictor) -> str:
     )
 
 
-def _dna_scores(stitcher: Stitcher) -> list[dict[int, float]]:
+def dna_scores(stitcher: Stitcher) -> list[dict[int, float]]:
     """The DNA score of every distilled choice, by part."""
     scores: list[dict[int, float]] = [{0: 0.0} for _ in stitcher.parts.modules]
     for (part, choice), score in block_metrics(stitcher.library.entries(), DNA_METRIC).items():
