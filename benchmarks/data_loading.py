@@ -19,7 +19,9 @@ from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
 from hwnas.compress.partition import partition
-from hwnas.compress.space import compression_space
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
+from hwnas.compress.teacher import Teacher
 
 MODEL = "tf_efficientnet_lite0"
 SETS = (("cifar10", 32), ("imagenette", 160))
@@ -81,13 +83,13 @@ def distilling_rate(data: Data) -> float:
     """Images a second that a slice of candidates is distilled with; what surrounds the steps is left out."""
     parts = partition(timm.create_model(MODEL, num_classes=10).eval(), data.image_shape)
     few = replace(data, train=_head(data.train, BATCH * (STEPS + 1)), val=_head(data.val, 8))
-    statistics = teacher_statistics(parts, few, BATCH)
+    teacher = Teacher(parts, few, {})
+    statistics = teacher_statistics(teacher, range(len(parts.modules)), BATCH)
     how = DistillSettings(loss="nsr", epochs=1, steps=STEPS + 1, batch_size=BATCH, learning_rate=1e-3, seed=0)
     times = []
     distill(
-        compression_space(parts, 2)[:SLICE],
-        parts,
-        few,
+        find_candidates(parts, load_space("compression"), 2)[:SLICE],
+        teacher,
         statistics,
         how,
         lambda step, loss: times.append(time.perf_counter()),
@@ -105,7 +107,7 @@ def finetuning_rate(data: Data) -> float:
     start = 0.0
     for step, (x, labels) in zip(range(STEPS + 1), batches, strict=False):
         optimizer.zero_grad()
-        loss(student(x), x, labels).backward()
+        loss(student(x), x, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step == 0:
             start = time.perf_counter()

@@ -28,6 +28,7 @@ from typing import Any
 import gate_table
 import numpy as np
 
+from hwnas.devices.base import Device
 from hwnas.files import encode
 from hwnas.network import Network
 from hwnas.profiles import gate
@@ -98,6 +99,7 @@ def verify(device: str, minutes: float) -> None:
     macs = [count(each.module(), (3, SIZE, SIZE))[0] for each in all_networks]
     pace = Pace(max_repeats=10**6, max_seconds=60 * minutes)
     with open_device(load_profile(device)) as opened:
+        assert isinstance(opened, Device)
         taken = list(repeats(opened, all_networks, pace))
     print(f"{len(taken)} interleaved repeats, lower deciles")
     for place, kind in enumerate(others, start=1):
@@ -190,7 +192,7 @@ def simulate(path: Path, pairs: int) -> None:
         delays = generator.exponential(2.0, (5, 20)) * (
             generator.random((5, 20)) < (0.6 if is_loaded else 0.05)
         )
-        return (undisturbed + delays).round(4).tolist()
+        return list((undisturbed + delays).round(4))
 
     with path.open("w") as file:
         for index in range(pairs):

@@ -52,7 +52,7 @@ def main() -> None:
 
 def make_device(runtime: str, precision: Precision, batch: int) -> CudaDevice:
     """GPU 0; lower precisions of the torch runtimes are in channels last, as in the catalogue."""
-    options = {
+    options: dict[str, str | int | float | bool] = {
         "runtime": runtime,
         "batch": batch,
         "channels_last": runtime in TORCH_RUNTIMES and precision != "fp32",

@@ -28,6 +28,7 @@ from hwnas.compress.pipeline import open_job  # noqa: E402
 from hwnas.compress.prepare import Reference  # noqa: E402
 from hwnas.compress.progress import Progress  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
+from hwnas.compress.teacher import Teacher  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def bench() -> tuple[TeacherBench, list[list[Any]]]:
     )
     candidates = candidates[:CANDIDATES]
     slices = [candidates[i : i + SLICE] for i in range(0, len(candidates), SLICE)]
-    statistics = teacher_statistics(job.parts, job.data, settings.batch_size)
+    teacher = Teacher(job.parts, job.data, {})
+    statistics = teacher_statistics(teacher, {c.part for c in candidates}, settings.batch_size)
     return TeacherBench(reference=reference, settings=settings, statistics=statistics), slices
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 import numpy as np
 from plain_search import POPULATION, plain
@@ -37,7 +38,8 @@ def learned(tables: list[np.ndarray], evaluations: int, seed: int) -> np.ndarray
     """What the search of hwnas sees, without a prior."""
 
     def values(choices: tuple[int, ...]) -> np.ndarray:
-        return sum_of(tables, np.array([choices]))[0]
+        total: np.ndarray = sum_of(tables, np.array([choices]))[0]
+        return total
 
     points = search(
         [list(range(CHOICES))] * BLOCKS,
@@ -70,9 +72,7 @@ def main() -> None:
         learned_s = time.process_time() - start_s
         found |= {
             "random": sum_of(tables, rows),
-            "plain": plain(
-                [CHOICES] * BLOCKS, lambda rows, t=tables: sum_of(t, rows), options.evaluations, seed
-            ),
+            "plain": plain([CHOICES] * BLOCKS, partial(sum_of, tables), options.evaluations, seed),
         }
         share = {
             name: HV(ref_point=corner)(seen[non_dominated(seen)]) / whole for name, seen in found.items()

@@ -13,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.partition import partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
-from hwnas.compress.stitch import Stitcher
+from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.network import export_onnx
 
 SHAPE = (3, 224, 224)
@@ -53,7 +54,7 @@ def main() -> None:
         chosen = [tuple(generator.choice(block) for block in stitcher.choices) for _ in range(50)]
         for choices in everything:  # reads and prepares every part once, as a search's first networks do
             stitcher.network(choices).onnx()
-        stitched = [_timed(lambda c=choices: stitcher.network(c).onnx()) for choices in chosen]
+        stitched = [_timed(partial(_graph, stitcher, choices)) for choices in chosen]
         module = stitcher.module(chosen[0])
         difference = _difference(stitcher.network(chosen[0]).onnx(), module)
         reference = stitcher.module((0,) * 7)
@@ -72,6 +73,10 @@ def main() -> None:
     print("a device that needs only the graph reads the parts: nothing is joined, no weight is copied")
 
 
+def _graph(stitcher: Stitcher, choices: Choices) -> bytes:
+    return stitcher.network(choices).onnx()
+
+
 def _timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -82,7 +87,7 @@ def _export(module: torch.nn.Module, dynamo: bool) -> float:
     def export() -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            torch.onnx.export(module, (torch.zeros(1, *SHAPE),), io.BytesIO(), dynamo=dynamo)
+            torch.onnx.export(module, (torch.zeros(1, *SHAPE),), io.BytesIO(), dynamo=dynamo)  # type: ignore[arg-type]
 
     export()  # the first export imports and compiles
     return statistics.median(_timed(export) for _ in range(3))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from hwnas.compress.reference import build_reference
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
 from hwnas.compress.task import load_task
+from hwnas.compress.teacher import Kept, Teacher
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 
@@ -34,23 +35,30 @@ class TeacherBench:
     """A trained reference with its data, and how to train.
 
     Attributes:
-        statistics: of each part's output channels; empty where nothing is distilled.
+        statistics: of the output channels, by part; empty where nothing is distilled.
+        kept: features of the reference that lie in files of this machine.
         scratch: folder of the states that a killed training goes on from; None keeps none.
     """
 
     reference: Reference
     settings: LibrarySettings
-    statistics: Sequence[ChannelStatistics] = ()
+    statistics: Mapping[int, ChannelStatistics] = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)
     scratch: Path | None = None
 
+    @property
+    def teacher(self) -> Teacher:
+        """The reference as what candidates learn from."""
+        return Teacher(self.reference.parts, self.reference.data, self.kept)
+
     def pack(self) -> PackedBench:
-        """Everything but the images, which each machine opens by itself."""
+        """Everything but images and features, which each machine opens or computes by itself."""
         reference = self.reference
         state = reference.module().state_dict()
         return PackedBench(
             architecture=reference.architecture([None] * len(reference.parts.modules)),
             weights={key: value.contiguous() for key, value in state.items()},
-            statistics=tuple(self.statistics),
+            statistics=self.statistics,
             settings=self.settings,
             data_hash=reference.data.hash,
             folder=str(Path.cwd()),
@@ -68,7 +76,7 @@ class PackedBench:
 
     architecture: ArchitectureSpec
     weights: dict[str, torch.Tensor]
-    statistics: tuple[ChannelStatistics, ...]
+    statistics: Mapping[int, ChannelStatistics]
     settings: LibrarySettings
     data_hash: str
     folder: str
@@ -126,7 +134,7 @@ def distill_slice(
 ) -> list[tuple[Distilled, bytes]]:
     """Train a slice of candidates and export them; a failed one has no graph."""
     parts, how = bench.reference.parts, distill_settings(bench.settings)
-    results = distill_within_memory(candidates, parts, bench.reference.data, bench.statistics, how, tell)
+    results = distill_within_memory(candidates, bench.teacher, bench.statistics, how, tell)
     found = []
     for candidate, result in zip(candidates, results, strict=True):
         graph = b""

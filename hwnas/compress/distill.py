@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +25,14 @@ from hwnas.compress.metrics import (
 )
 from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate
+from hwnas.compress.teacher import Teacher
 from hwnas.compress.training import learning_rate_factor
 from hwnas.compress.variants import VariantSpec
 
 Loss = Literal["nsr", "mse"]
+
+DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
+"""Classes of modules that drop values by chance; a candidate depends on its seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,58 +72,51 @@ class Distilled:
     smaller_batches: int | None = None
 
 
-def teacher_features(parts: Partition, x: Tensor, last: int | None = None) -> list[Tensor]:
-    """The input of each part 0 … `last` (all of them where None), and the output of the last one.
+def teacher_statistics(
+    teacher: Teacher, parts: Collection[int], batch_size: int
+) -> dict[int, ChannelStatistics]:
+    """Mean and variance of the channels of some parts' outputs over the whole training part, in one pass."""
+    accumulators = {part: StatisticsAccumulator() for part in parts}
+    for features in teacher.batches("train", batch_size, [part + 1 for part in parts]):
+        for part, accumulator in accumulators.items():
+            accumulator.add(features[part + 1])
+    return {part: accumulator.result() for part, accumulator in accumulators.items()}
 
-    Part n maps the n-th value to the one behind it: x, Y[0] … Y[N], the logits. x: (B, C, H, W).
-    """
-    features = [x]
-    with torch.no_grad():
-        for module in parts.modules[: None if last is None else last + 1]:
-            features.append(module(features[-1]))
-    return features
 
-
-def teacher_statistics(parts: Partition, data: Data, batch_size: int) -> list[ChannelStatistics]:
-    """Mean and variance of the channels of each part's output over the whole training part, in one pass."""
-    accumulators = [StatisticsAccumulator() for _ in parts.modules]
-    for x, _ in data.batches(data.train, batch_size):
-        for accumulator, y in zip(accumulators, teacher_features(parts, x)[1:], strict=True):
-            accumulator.add(y)
-    return [accumulator.result() for accumulator in accumulators]
+def positions_of(candidates: Sequence[Candidate]) -> list[int]:
+    """Where candidates take their inputs and targets from."""
+    return sorted({position for c in candidates for position in (c.part, c.part + 1)})
 
 
 def distill(
     candidates: Sequence[Candidate],
-    parts: Partition,
-    data: Data,
-    statistics: Sequence[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Mapping[int, ChannelStatistics],
     settings: DistillSettings,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[Distilled]:
-    """Train a slice of candidates side by side: one pass of the teacher serves all of them.
+    """Train a slice of candidates side by side: the teacher's features of a batch serve all of them.
 
     A candidate's result depends on the candidate and the settings alone, not on its neighbours in the slice.
 
     Args:
-        statistics: of each part's output channels, from `teacher_statistics`.
+        statistics: of the output channels of the candidates' parts, from `teacher_statistics`.
         progress: called after each step with the step's number and the mean loss.
     """
-    students = [_Student(c, parts, statistics[c.part], settings, data) for c in candidates]
-    last = max(candidate.part for candidate in candidates)
+    data, positions = teacher.data, positions_of(candidates)
+    students = [_Student(c, teacher.parts, statistics[c.part], settings, data) for c in candidates]
     step = 0
     for epoch in range(settings.epochs):
-        for x, _ in data.train_batches(settings.batch_size, settings.seed, epoch, augment=False):
+        for features in teacher.train_batches(settings.batch_size, settings.seed, epoch, positions):
             if step == students[0].total_steps:
                 break
-            features = teacher_features(parts, x, last)
             for student in students:
                 part = student.candidate.part
                 student.learn(features[part], features[part + 1], statistics[part].variance, settings.loss)
             step += 1
             losses = [s.losses[-1] for s in students if s.reason is None and s.losses]
             progress(step, sum(losses) / len(losses) if losses else math.nan)
-    return _evaluate(students, parts, data, statistics, settings.batch_size)
+    return _evaluate(students, teacher, statistics, settings.batch_size)
 
 
 def total_steps(data: Data, settings: DistillSettings) -> int:
@@ -154,7 +152,9 @@ class _Student:
         if self.reason is not None:
             return
         start = time.perf_counter()
-        self.module.train()
+        for module in self.module.train().modules():
+            if re.fullmatch(DROPPING, type(module).__name__):
+                module.eval()
         value = distance(loss, self.module(x), target, variance)
         self.losses.append(float(value.detach()))
         if not math.isfinite(self.losses[-1]):
@@ -196,16 +196,14 @@ def initial_module(
 @torch.no_grad()
 def _evaluate(
     students: Sequence[_Student],
-    parts: Partition,
-    data: Data,
-    statistics: Sequence[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Mapping[int, ChannelStatistics],
     batch_size: int,
 ) -> list[Distilled]:
     accumulators = [MetricsAccumulator(statistics[student.candidate.part].variance) for student in students]
     for student in students:
         student.module.eval()
-    for x, _ in data.batches(data.val, batch_size):
-        features = teacher_features(parts, x, max(student.candidate.part for student in students))
+    for features in teacher.batches("val", batch_size, positions_of([s.candidate for s in students])):
         for student, accumulator in zip(students, accumulators, strict=True):
             part = student.candidate.part
             if student.reason is None:

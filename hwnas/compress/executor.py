@@ -42,7 +42,13 @@ class Packed(Protocol):
 
 
 class Executor(Protocol):
-    """Runs tasks."""
+    """Runs tasks.
+
+    Attributes:
+        is_local: in this process, on the very bench that it is given.
+    """
+
+    is_local: bool
 
     def run(
         self,
@@ -63,6 +69,8 @@ class Executor(Protocol):
 class LocalExecutor:
     """One task after the other, in this process."""
 
+    is_local = True
+
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
@@ -80,6 +88,8 @@ class RayExecutor:
     Args:
         address: of the cluster, `auto` for the one that this machine belongs to.
     """
+
+    is_local = False
 
     def __init__(self, address: str) -> None:
         self._ray = connect(address)

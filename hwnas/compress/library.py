@@ -81,12 +81,15 @@ class Entry:
 class Library(Database):
     """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk.
 
+    `features/` holds what the reference gives for each image, as long as candidates are distilled.
+
     Each row carries the hash of what it says. `add` forgets rows that do not match theirs, so that their
     candidates are distilled again; everything else refuses them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
+        self.features = folder / "features"
         super().__init__(
             folder / "library.db",
             tables=_TABLES,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from hwnas.compress.data import Data
 from hwnas.compress.distill import Distilled, DistillSettings, distill
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate
+from hwnas.compress.teacher import Teacher
 
 SMALLEST_BATCH = 8
 _SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -29,9 +28,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def distill_within_memory(
     candidates: Sequence[Candidate],
-    parts: Partition,
-    data: Data,
-    statistics: Sequence[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Mapping[int, ChannelStatistics],
     settings: DistillSettings,
     progress: Callable[[int, float], None],
 ) -> list[Distilled]:
@@ -40,14 +38,14 @@ def distill_within_memory(
     A candidate that fits alone has the same result as in the slice. One that does not is trained anew on as
     many images in batches of half the size, and so on; one that does not fit in batches of eight has failed.
     """
-    if (results := _attempt(candidates, parts, data, statistics, settings, progress)) is not None:
+    if (results := _attempt(candidates, teacher, statistics, settings, progress)) is not None:
         return results
     found = []
     for candidate in candidates:
         batch_size = settings.batch_size
         while True:
             result = _attempt(
-                [candidate], parts, data, statistics, with_batches_of(batch_size, settings), progress
+                [candidate], teacher, statistics, with_batches_of(batch_size, settings), progress
             )
             if result is not None or batch_size // 2 < SMALLEST_BATCH:
                 break
@@ -69,15 +67,14 @@ def with_batches_of(batch_size: int, settings: DistillSettings) -> DistillSettin
 
 def _attempt(
     candidates: Sequence[Candidate],
-    parts: Partition,
-    data: Data,
-    statistics: Sequence[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Mapping[int, ChannelStatistics],
     settings: DistillSettings,
     progress: Callable[[int, float], None],
 ) -> list[Distilled] | None:
     """What `distill` gives; None where memory ended. Nothing of the attempt is kept then."""
     try:
-        return distill(candidates, parts, data, statistics, settings, progress)
+        return distill(candidates, teacher, statistics, settings, progress)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from hwnas.compress import training
 from hwnas.compress.account import Account
 from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
-from hwnas.compress.distill import teacher_statistics, total_steps
+from hwnas.compress.distill import positions_of, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
@@ -34,6 +35,7 @@ from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import quantity
+from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import encode, sha256_of_plain, write_bytes
 from hwnas.measurement import Interval
@@ -278,6 +280,7 @@ def build_library(
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
         _distill_slices(library, slices, reference, settings, account, progress, executor)
+    shutil.rmtree(library.features, ignore_errors=True)
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
@@ -308,8 +311,14 @@ def _distill_slices(
         step = min(step, steps)  # there are more of smaller batches
         progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
 
-    statistics = teacher_statistics(reference.parts, data, how.batch_size)
-    bench = TeacherBench(reference=reference, settings=settings, statistics=statistics)
+    teacher, pending = Teacher(reference.parts, data, {}), [c for of_slice in slices for c in of_slice]
+    kept: Kept = {}
+    if executor.is_local:
+        positions = positions_of(pending)
+        kept = keep_features(teacher, library.features, positions, how.batch_size, progress.say)
+        teacher = Teacher(reference.parts, data, kept)
+    statistics = teacher_statistics(teacher, {c.part for c in pending}, how.batch_size)
+    bench = TeacherBench(reference=reference, settings=settings, statistics=statistics, kept=kept)
     for candidates, results in executor.run(distill_slice, bench, slices, advance):
         for candidate, (result, graph) in zip(candidates, results, strict=True):
             if result.smaller_batches is not None:
@@ -322,7 +331,6 @@ def _distill_slices(
             images = steps * min(how.batch_size, len(data.train))
             account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
         done += steps * len(candidates)
-        progress.advance("distill", done, total)
 
 
 def _calibration(data: Data) -> Any:

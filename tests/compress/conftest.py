@@ -18,6 +18,7 @@ from hwnas.compress.library import Library
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
+from hwnas.compress.teacher import Teacher
 from hwnas.network import export_onnx
 
 
@@ -63,7 +64,9 @@ def library(parts: Partition, data: Data, tmp_path: Path) -> Iterator[Library]:
     how = DistillSettings(loss="nsr", epochs=1, steps=2, batch_size=16, learning_rate=1e-2, seed=0)
     library = Library(tmp_path / "library")
     library.add(candidates)
-    results = distill(candidates, parts, data, teacher_statistics(parts, data, 16), how)
+    teacher = Teacher(parts, data, {})
+    statistics = teacher_statistics(teacher, range(len(parts.modules)), 16)
+    results = distill(candidates, teacher, statistics, how)
     for candidate, result in zip(candidates, results, strict=True):
         if (candidate.part, candidate.choice) == (1, 2):
             library.fail(candidate, "it became nan")

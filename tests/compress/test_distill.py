@@ -18,7 +18,6 @@ from hwnas.compress.distill import (
     Loss,
     distill,
     initial_module,
-    teacher_features,
     teacher_statistics,
     total_steps,
 )
@@ -26,7 +25,9 @@ from hwnas.compress.metrics import ChannelStatistics
 from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
+from hwnas.compress.teacher import Teacher, teacher_features
 
+Statistics = dict[int, ChannelStatistics]
 HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_rate=1e-2, seed=0)
 
 
@@ -37,8 +38,13 @@ def candidates(parts: Partition) -> list[Candidate]:
 
 
 @pytest.fixture
-def statistics(parts: Partition, data: Data) -> list[ChannelStatistics]:
-    return teacher_statistics(parts, data, 16)
+def teacher(parts: Partition, data: Data) -> Teacher:
+    return Teacher(parts, data, {})
+
+
+@pytest.fixture
+def statistics(teacher: Teacher) -> Statistics:
+    return teacher_statistics(teacher, range(len(teacher.parts.modules)), 16)
 
 
 def same(a: Distilled, b: Distilled) -> bool:
@@ -53,32 +59,55 @@ def same(a: Distilled, b: Distilled) -> bool:
 
 
 def test_a_candidate_does_not_know_its_neighbours(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
-    together = distill(candidates, parts, data, statistics, HOW)
-    backwards = distill(candidates[::-1], parts, data, statistics, HOW)[::-1]
+    together = distill(candidates, teacher, statistics, HOW)
+    backwards = distill(candidates[::-1], teacher, statistics, HOW)[::-1]
     pairs = [candidates[i : i + 2] for i in (0, 2, 4)]
-    sliced = [result for pair in pairs for result in distill(pair, parts, data, statistics, HOW)]
+    sliced = [result for pair in pairs for result in distill(pair, teacher, statistics, HOW)]
     torch.manual_seed(77)
     torch.randn(1000)
-    alone = [distill([candidate], parts, data, statistics, HOW)[0] for candidate in candidates]
+    alone = [distill([candidate], teacher, statistics, HOW)[0] for candidate in candidates]
     for others in (backwards, sliced, alone):
         assert all(same(a, b) for a, b in zip(together, others, strict=True))
     assert not same(together[0], together[1])
     assert all(result.metrics is not None for result in together)
 
 
-def test_another_seed_is_another_result(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+def test_nothing_is_dropped_by_chance(
+    candidates: list[Candidate],
+    teacher: Teacher,
+    statistics: Statistics,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one, other = (
-        distill(candidates[:1], parts, data, statistics, replace(HOW, seed=seed))[0] for seed in (0, 1)
-    )
+    room: Any = importlib.import_module("hwnas.compress.distill")
+    real, real_match, inputs = room.build_part, room.match_output, []
+
+    class DropPath(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inputs.append(self.training)
+            return x
+
+    def dropping(whole: object, part: int, spec: object) -> nn.Module:
+        module: nn.Module = real(whole, part, spec)
+        return nn.Sequential(nn.Dropout(0.5), DropPath(), module)
+
+    plain = distill(candidates[:1], teacher, statistics, HOW)[0]
+    monkeypatch.setattr(room, "build_part", dropping)
+    monkeypatch.setattr(room, "match_output", lambda module, *how: real_match(module[2], *how))
+    assert distill(candidates[:1], teacher, statistics, HOW)[0].metrics == plain.metrics
+    assert set(inputs) == {False}
+
+
+def test_another_seed_is_another_result(
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
+) -> None:
+    one, other = (distill(candidates[:1], teacher, statistics, replace(HOW, seed=seed))[0] for seed in (0, 1))
     assert not same(one, other)
 
 
 def test_global_random_numbers_are_left_alone(
-    candidates: list[Candidate], parts: Partition, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], parts: Partition, statistics: Statistics
 ) -> None:
     before = torch.get_rng_state()
     initial_module(candidates[0], parts, statistics[0], 0)
@@ -95,10 +124,11 @@ def test_training_lowers_the_loss_that_it_trains_with(
         for images, count in ((digits.train, 256), (digits.val, 64))
     )
     data = replace(digits, train=train, val=val)
-    statistics = teacher_statistics(parts, data, 64)
+    teacher = Teacher(parts, data, {})
+    statistics = teacher_statistics(teacher, range(len(parts.modules)), 64)
     how = replace(HOW, loss=loss)
-    short = distill(candidates, parts, data, statistics, replace(how, steps=1))
-    long = distill(candidates, parts, data, statistics, replace(how, epochs=6))
+    short = distill(candidates, teacher, statistics, replace(how, steps=1))
+    long = distill(candidates, teacher, statistics, replace(how, epochs=6))
     for before, after in zip(short, long, strict=True):
         assert before.metrics is not None
         assert after.metrics is not None
@@ -106,16 +136,18 @@ def test_training_lowers_the_loss_that_it_trains_with(
 
 
 def test_the_held_out_metrics_are_those_of_the_stored_weights(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
-    for candidate, result in zip(candidates, distill(candidates, parts, data, statistics, HOW), strict=True):
-        module = build_part(parts, candidate.part, candidate.spec)
+    for candidate, result in zip(candidates, distill(candidates, teacher, statistics, HOW), strict=True):
+        module = build_part(teacher.parts, candidate.part, candidate.spec)
         module.load_state_dict(result.state)
-        features = teacher_features(parts, data.normalize(data.val.pixels))
+        features = teacher_features(teacher.parts, teacher.data.normalize(teacher.data.val.pixels))
         with torch.no_grad():
             y_hat = module.eval()(features[candidate.part]).double().numpy()
         y = features[candidate.part + 1].double().numpy()
-        train = teacher_features(parts, data.normalize(data.train.pixels))[candidate.part + 1]
+        train = teacher_features(teacher.parts, teacher.data.normalize(teacher.data.train.pixels))[
+            candidate.part + 1
+        ]
         variance = train.double().numpy().var((0, 2, 3))
         variance = np.maximum(variance, 1e-3 * variance.mean())
         metrics = result.metrics
@@ -126,11 +158,11 @@ def test_the_held_out_metrics_are_those_of_the_stored_weights(
 
 
 def test_the_teacher_is_left_as_it_was(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
-    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in parts.modules]
-    distill(candidates, parts, data, statistics, HOW)
-    for part, state in zip(parts.modules, before, strict=True):
+    before = [{k: v.clone() for k, v in part.state_dict().items()} for part in teacher.parts.modules]
+    distill(candidates, teacher, statistics, HOW)
+    for part, state in zip(teacher.parts.modules, before, strict=True):
         assert not part.training
         assert all(torch.equal(value, state[key]) for key, value in part.state_dict().items())
         assert all(parameter.grad is None for parameter in part.parameters())
@@ -144,25 +176,23 @@ def test_the_steps_have_a_limit(
     steps: int | None,
     expected: int,
     candidates: list[Candidate],
-    parts: Partition,
-    data: Data,
-    statistics: list[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Statistics,
 ) -> None:
     how = replace(HOW, epochs=epochs, steps=steps)
     seen: list[int] = []
-    distill(candidates[:1], parts, data, statistics, how, lambda step, loss: seen.append(step))
-    assert total_steps(data, how) == expected
+    distill(candidates[:1], teacher, statistics, how, lambda step, loss: seen.append(step))
+    assert total_steps(teacher.data, how) == expected
     assert seen == list(range(1, expected + 1))
 
 
 def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
     monkeypatch: pytest.MonkeyPatch,
     candidates: list[Candidate],
-    parts: Partition,
-    data: Data,
-    statistics: list[ChannelStatistics],
+    teacher: Teacher,
+    statistics: Statistics,
 ) -> None:
-    healthy = distill(candidates, parts, data, statistics, HOW)
+    healthy = distill(candidates, teacher, statistics, HOW)
     room: Any = importlib.import_module("hwnas.compress.distill")
     real = room.build_part
 
@@ -175,7 +205,7 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 
     monkeypatch.setattr(room, "build_part", poisoned)
     remarks: list[float] = []
-    results = distill(candidates, parts, data, statistics, HOW, lambda _, loss: remarks.append(loss))
+    results = distill(candidates, teacher, statistics, HOW, lambda _, loss: remarks.append(loss))
     failed = results[1]
     assert failed.reason == "loss became nan at step 1"
     assert (failed.metrics, failed.state, failed.end_slope) == (None, {}, None)
@@ -186,10 +216,10 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 
 
 def test_an_absurd_learning_rate_fails_everything_without_an_exception(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
     how = replace(HOW, learning_rate=1e38)
-    results = distill(candidates[:2], parts, data, statistics, how)
+    results = distill(candidates[:2], teacher, statistics, how)
     for result in results:
         assert result.reason is not None
         assert "nan" in result.reason or "inf" in result.reason or "finite" in result.reason
@@ -197,10 +227,11 @@ def test_an_absurd_learning_rate_fails_everything_without_an_exception(
 
 
 def test_data_without_labels_serve_as_well(
-    candidates: list[Candidate], parts: Partition, data: Data, statistics: list[ChannelStatistics]
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
 ) -> None:
     blind = replace(
-        data, **{name: replace(getattr(data, name), labels=None) for name in ("train", "val", "test")}
+        teacher.data,
+        **{name: replace(getattr(teacher.data, name), labels=None) for name in ("train", "val", "test")},
     )
-    seeing = distill(candidates[:1], parts, data, statistics, HOW)[0]
-    assert same(distill(candidates[:1], parts, blind, statistics, HOW)[0], seeing)
+    seeing = distill(candidates[:1], teacher, statistics, HOW)[0]
+    assert same(distill(candidates[:1], Teacher(teacher.parts, blind, {}), statistics, HOW)[0], seeing)

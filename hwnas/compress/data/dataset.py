@@ -80,16 +80,26 @@ class Data:
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """One epoch in an order that depends on `seed` and `epoch` alone; a last partial batch is dropped."""
+        """One epoch of the training part: images and targets, in the order of `train_order`."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        order = torch.randperm(len(self.train), generator=generator)
-        for indices in torch.split(order, batch_size):
-            if len(indices) < min(batch_size, len(order)):
-                return
+        for indices in self._order(batch_size, generator):
             pixels = self.train.pixels[indices]
             if augment:
                 pixels = self._augment(pixels, generator)
             yield self.normalize(pixels), _take(self.train.labels, indices)
+
+    def train_order(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+        """The images (B,) of each batch of an epoch; they depend on `seed` and `epoch` alone.
+
+        A last partial batch is dropped.
+        """
+        return self._order(batch_size, torch.Generator().manual_seed(seed * 100_003 + epoch))
+
+    def _order(self, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+        order = torch.randperm(len(self.train), generator=generator)
+        for indices in torch.split(order, batch_size):
+            if len(indices) == min(batch_size, len(order)):
+                yield indices
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """The number of batches that `train_batches` gives."""

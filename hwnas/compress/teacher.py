@@ -1,0 +1,204 @@
+"""The teacher's features: what each part of the reference is given and gives, for each image.
+
+Position 0 is the images themselves, position n + 1 the output of part n. Distillation does not augment, so
+the features of an image never change: where they fit, they are computed once and kept in files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwnas.compress.data import Data, Images
+from hwnas.compress.partition import Partition
+from hwnas.errors import InputError
+from hwnas.files import check_schema, decode, encode, read_json, sha256_of_file, write_json
+from hwnas.measurement import STRICT
+
+SCHEMA = "hwnas.features/1"
+RECORD = "features.json"
+BOUND_BYTES = 8 * 2**30
+SHARE_OF_DISK = 0.5
+
+Split = Literal["train", "val"]
+Features = Mapping[int, Tensor]
+"""By position: (B, C, H, W) channels last, (B, T, C) or (B, C)."""
+
+Kept = Mapping[tuple[Split, int], np.ndarray]
+"""Memory-mapped, by position: (N, H, W, C), (N, T, C) or (N, C) float32."""
+
+
+class Teacher:
+    """Gives features of batches of images: reads what is kept, and runs the parts for anything else.
+
+    Both give the same bits, since an image's features do not depend on its neighbours in a batch, only on how
+    many there are: all batches have the same size.
+
+    Args:
+        kept: features that are read.
+
+    Attributes:
+        parts: in eval mode.
+    """
+
+    def __init__(self, parts: Partition, data: Data, kept: Kept) -> None:
+        self.parts = parts
+        self.data = data
+        self._kept = kept
+
+    def train_batches(
+        self, batch_size: int, seed: int, epoch: int, positions: Collection[int]
+    ) -> Iterator[Features]:
+        """One epoch of the training part in the order of `Data.train_batches`."""
+        for indices in self.data.train_order(batch_size, seed, epoch):
+            yield self._features("train", indices, positions)
+
+    def batches(self, split: Split, batch_size: int, positions: Collection[int]) -> Iterator[Features]:
+        """All images of a part in order; the last batch may be smaller."""
+        count = len(self._images(split))
+        for start in range(0, count, batch_size):
+            indices = torch.arange(start, start + min(batch_size, count)) % count
+            here = min(batch_size, count - start)  # the last batch is filled up, and cut again
+            features = self._features(split, indices, positions)
+            yield {position: feature[:here] for position, feature in features.items()}
+
+    def _images(self, split: Split) -> Images:
+        return self.data.train if split == "train" else self.data.val
+
+    def _features(self, split: Split, indices: Tensor, positions: Collection[int]) -> Features:
+        if all(position == 0 or (split, position) in self._kept for position in positions):
+            rows = {p: _restored(self._kept[split, p][indices.numpy()]) for p in positions if p}
+            return rows | ({0: self._normalized(split, indices)} if 0 in positions else {})
+        run = teacher_features(self.parts, self._normalized(split, indices), max(positions))
+        return {position: _channels_last(run[position]) for position in positions}
+
+    def _normalized(self, split: Split, indices: Tensor) -> Tensor:
+        return self.data.normalize(self._images(split).pixels[indices])
+
+
+def teacher_features(parts: Partition, x: Tensor, last: int | None = None) -> list[Tensor]:
+    """The features of a batch at positions 0 … `last`, or at all of them. x: (B, C, H, W)."""
+    features = [x]
+    with torch.no_grad():
+        for module in parts.modules[:last]:
+            features.append(module(features[-1]))
+    return features
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What lies in a folder of features; written last.
+
+    Attributes:
+        sha256: of each file, by its name.
+    """
+
+    __pydantic_config__ = STRICT
+    sha256: dict[str, str]
+
+
+def keep_features(
+    teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int, say: Callable[[str], None]
+) -> Kept:
+    """Features in files, made now or by a process that was killed.
+
+    Where they take more than 8 GiB, or half of the disk that is free, nothing is kept.
+
+    Args:
+        folder: for these files alone; the caller removes it.
+        positions: of the features that will be asked for.
+        say: is told why nothing is kept.
+    """
+    shapes = {position: teacher.parts.shapes[position] for position in positions if position}
+    counts: dict[Split, int] = {"train": len(teacher.data.train), "val": len(teacher.data.val)}
+    if not _is_intact(folder, {_name(split, position) for split in counts for position in shapes}):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        size = 4 * sum(counts.values()) * sum(math.prod(shape) for shape in shapes.values())
+        bound = min(BOUND_BYTES, int(SHARE_OF_DISK * shutil.disk_usage(folder).free))
+        if size > bound:
+            say(
+                f"the reference's features are not kept: they take {size / 1e9:.1f} GB, of {bound / 1e9:.1f} "
+                "that may be used; the reference runs again for each slice"
+            )
+            return {}
+        try:
+            _write(teacher, folder, list(shapes), batch_size)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            say(f"the reference's features are not kept: {error}; it runs again for each slice")
+            return {}
+    return {
+        (split, position): np.memmap(
+            folder / _name(split, position), np.float32, "r", shape=_stored_shape(count, shape)
+        )
+        for split, count in counts.items()
+        for position, shape in shapes.items()
+    }
+
+
+def _write(teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int) -> None:
+    digests: dict[str, str] = {}
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        with ExitStack() as stack:
+            names = {position: _name(split, position) for position in positions}
+            files = {p: stack.enter_context((folder / name).open("wb")) for p, name in names.items()}
+            hashes = {position: hashlib.sha256() for position in positions}
+            for features in teacher.batches(split, batch_size, positions):
+                for position, feature in features.items():
+                    content = _stored(feature).data
+                    files[position].write(content)
+                    hashes[position].update(content)
+        digests |= {names[position]: digest.hexdigest() for position, digest in hashes.items()}
+    write_json(folder / RECORD, {"schema": SCHEMA, **encode(_Record(sha256=digests))})
+
+
+def _is_intact(folder: Path, names: set[str]) -> bool:
+    """Whether the folder holds these files, as they were written."""
+    path = folder / RECORD
+    try:
+        record = decode(_Record, check_schema(read_json(path), SCHEMA, path), path)
+        return record.sha256.keys() >= names and all(
+            sha256_of_file(folder / name) == record.sha256[name] for name in names
+        )
+    except (InputError, OSError):
+        return False
+
+
+def _name(split: Split, position: int) -> str:
+    return f"{split}-{position}.f32"
+
+
+def _channels_last(feature: Tensor) -> Tensor:
+    """Maps in one layout, strides of sizes that are 1 included, since torch chooses its kernels by them."""
+    if feature.ndim != 4:
+        return feature
+    _, channels, height, width = feature.shape
+    strides = (height * width * channels, 1, width * channels, channels)
+    return feature.contiguous(memory_format=torch.channels_last).as_strided(feature.shape, strides)
+
+
+def _stored(feature: Tensor) -> np.ndarray:
+    """A feature as it is kept: an image's values lie together, channels last."""
+    rows = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
+    return np.ascontiguousarray(rows.numpy())
+
+
+def _restored(rows: np.ndarray) -> Tensor:
+    feature = torch.from_numpy(rows)
+    return _channels_last(feature.permute(0, 3, 1, 2)) if feature.ndim == 4 else feature
+
+
+def _stored_shape(count: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (count, *shape[1:], shape[0]) if len(shape) == 3 else (count, *shape)
