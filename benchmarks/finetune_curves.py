@@ -74,8 +74,8 @@ def some_of_cifar10() -> Data:
         )
         return Images(pixels=images.pixels[rows].clone(), labels=images.labels[rows].clone())
 
-    parts = {"train": TRAIN, "val": VAL, "test": TEST}
-    return replace(data, digest=None, **{name: first(getattr(data, name), n) for name, n in parts.items()})
+    train, val, test = first(data.train, TRAIN), first(data.val, VAL), first(data.test, TEST)
+    return replace(data, digest=None, train=train, val=val, test=test)
 
 
 @dataclass(frozen=True, kw_only=True)

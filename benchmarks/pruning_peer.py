@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_pruning
@@ -24,7 +25,7 @@ from hwnas.compress.statistics import mean_score
 from hwnas.files import read_json, write_json
 
 importance = torch_pruning.importance
-WAYS: Mapping[str, tuple[Callable[[], importance.Importance], bool]] = {
+WAYS: Mapping[str, tuple[Callable[[], Any], bool]] = {
     "magnitude": (importance.GroupMagnitudeImportance, False),
     "magnitude, global": (importance.GroupMagnitudeImportance, True),
     "BN scale": (importance.BNScaleImportance, False),
@@ -69,7 +70,7 @@ class Peer:
             if way not in known:
                 known[way] = self._try(way, limit, epochs)
                 write_json(record, known)
-        return max(known, key=lambda way: (known[way] or 0.0, -list(known).index(way)))
+        return max(WAYS, key=lambda way: (known[way] or 0.0, -list(WAYS).index(way)))
 
     def network(self, way: str, limit: float, epochs: int, step: Step = "finetuning") -> nn.Module | None:
         """A finetuned network whose measured latency is at most `limit`; None where no ratio reaches it."""
@@ -184,7 +185,7 @@ def with_gradients(reference: Reference) -> nn.Module:
     for number, (x, targets) in enumerate(data.train_batches(64, 0, 0, augment=False)):
         if number == GRADIENT_BATCHES:
             break
-        loss(module(x), x, targets).backward()
+        loss(module(x), x, targets).backward()  # type: ignore[no-untyped-call]
     return module
 
 

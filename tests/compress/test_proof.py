@@ -83,7 +83,7 @@ def test_under_noise_what_is_found_was_within_the_limit(noise: list[float], limi
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         peer = pytest.importorskip("pruning_peer")
-    seen = []
+    seen: list[tuple[float, float]] = []
 
     def cost(ratio: float) -> float:
         seen.append((ratio, 1 - ratio + noise[len(seen)]))
