@@ -79,7 +79,8 @@ def plot(curves: Mapping[str, Curve], reference: float, path: Path) -> None:
         axes.fill_between(epochs, [100 * v.low for v in values], [100 * v.high for v in values], alpha=0.2)
     axes.axhline(100 * reference, color="grey", linestyle="--", label="reference")
     axes.set_xscale("log")
-    axes.set_xticks(sorted({1, 2, 5, 10, 20, *(max(curve) for curve in curves.values())}))
+    ends = {max(curve) for curve in curves.values()}
+    axes.set_xticks(sorted(ends | {tick for tick in (1, 2, 5, 10, 20) if 1.5 * tick < max(ends)}))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.minorticks_off()
     axes.set_xlabel("epochs")

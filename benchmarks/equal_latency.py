@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import recorded_threads
-from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
 from hwnas.profiles.protocols import SEARCH, load_protocol
 
 SHARED = "../shared/data"
-STRATEGIES = {OWN: "nsga2", "uniform scaling": "scale", "random search": "random"}
+STRATEGIES: Mapping[str, Strategy] = {OWN: "nsga2", "uniform scaling": "scale", "random search": "random"}
 LIBRARY = "library, once for all devices"
 PROTOCOL = replace(SEARCH, name="equal latency", warmup_s=0.2, min_s=0.4)
 """Of searches and of torch-pruning's bisection."""
@@ -65,8 +65,8 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
             note(options.out, 0, LIBRARY, workshop.run.path / "account.json")
         finalists: list[Finalist] = []
         for number, (name, strategy) in enumerate(STRATEGIES.items(), 1):
-            by_strategy: Any = replace(search, strategy=strategy)
-            finalists += searched(replace(bench, search=by_strategy), number, name, BOUNDS)
+            by_strategy = replace(bench, search=replace(search, strategy=strategy))
+            finalists += searched(by_strategy, number, name, BOUNDS)
         on_second = replace(
             bench, search=second, target=second_target, stitcher=workshop.stitcher(second_target)
         )

@@ -55,9 +55,10 @@ class Bench:
         """What the methods are asked for."""
         return bound * (1 - self.margin)
 
-    def session(self, store: MeasurementStore, protocol: Protocol) -> Session:
+    def session(self, store: MeasurementStore, protocol: Protocol, recall: bool = True) -> Session:
         """On the device, with the reference as the anchor."""
-        return Session(open_device(self.target.profile), protocol, store, anchor=self.stitcher.reference)
+        device, anchor = open_device(self.target.profile), self.stitcher.reference
+        return Session(device, protocol, store, anchor=anchor, recall=recall)
 
 
 Finalist = tuple[Row, nn.Module | None]
@@ -131,7 +132,10 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
     def latency_ratio(module: nn.Module) -> float:
         network = Network.from_module("pruned", module, shape)
         protocol = bench.target.protocol
-        with MeasurementStore(folder / "measurements.db") as store, bench.session(store, protocol) as session:
+        with (
+            MeasurementStore(folder / "measurements.db") as store,
+            bench.session(store, protocol, recall=False) as session,
+        ):
             ((_, result),) = session.measure([network])
         if not isinstance(result, Measurement):
             raise HwnasError(f"a pruned network could not be measured: {result.reason}", "start again")

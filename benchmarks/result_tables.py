@@ -148,9 +148,10 @@ def cost_table(costs: Mapping[str, Sequence[Spent]]) -> str:
     """Epochs, seconds and training FLOPs of each step of each method, with sums where there are several."""
     lines = ["| what | step | epochs | seconds | training TFLOPs |", "|---|---|---|---|---|"]
     for what, steps in costs.items():
-        rows = [(spent.step, spent.epochs, spent.seconds, spent.training_flops) for spent in steps]
+        rows = [(str(spent.step), spent.epochs, spent.seconds, spent.training_flops) for spent in steps]
         if len(rows) > 1:
-            rows.append(("**sum**", *(sum(row[i] for row in rows) for i in (1, 2, 3))))  # type: ignore[arg-type]
+            _, *columns = zip(*rows, strict=True)
+            rows.append(("**sum**", sum(columns[0]), sum(columns[1]), sum(columns[2])))
         for step, epochs, seconds, flops in rows:
             lines.append(f"| {what} | {step} | {epochs:.1f} | {seconds:,.0f} | {flops / 1e12:,.1f} |")
     return "\n".join(lines)

@@ -63,12 +63,27 @@ def test_no_ratio_is_found_where_none_reaches_the_limit(benchmark: Benchmark) ->
     assert benchmark("pruning_peer").least_within(lambda ratio: 1 - ratio, 0.04, 0.95, 5) is None
 
 
+def test_a_bisection_that_one_figure_misled_is_done_again(benchmark: Benchmark) -> None:
+    asked: list[float] = []
+
+    def cost(ratio: float) -> float:
+        asked.append(ratio)
+        return 0.9 if len(asked) == 2 else 1 - ratio
+
+    peer = benchmark("pruning_peer")
+    assert peer.least_within(cost, 0.8, 0.95, 8)[0] > 0.47
+    asked.clear()
+    assert peer.closely_within(cost, 0.8, 0.95, 8)[0] == pytest.approx(0.2, abs=0.01)
+    assert len(asked) == 2 * (1 + 8)
+    assert peer.closely_within(lambda ratio: 1.0, 0.8, 0.95, 8) is None
+
+
 @given(noise=st.lists(st.floats(-0.2, 0.2), min_size=9, max_size=9), limit=st.floats(0.1, 0.9))
 def test_under_noise_what_is_found_was_within_the_limit(noise: list[float], limit: float) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
         peer = pytest.importorskip("pruning_peer")
-    seen = []
+    seen: list[tuple[float, float]] = []
 
     def cost(ratio: float) -> float:
         seen.append((ratio, 1 - ratio + noise[len(seen)]))
