@@ -50,7 +50,9 @@ def settings_of(seed: int) -> LibrarySettings:
 def mobilenet() -> nn.Module:
     """MobileNetV2 of half width whose stem keeps the map: 32, 16, 8, 4 and 2 px behind its stages."""
     model: nn.Module = timm.create_model("mobilenetv2_050", num_classes=10)
-    model.conv_stem.stride = (1, 1)
+    stem = model.conv_stem
+    assert isinstance(stem, nn.Conv2d)
+    stem.stride = (1, 1)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -80,6 +81,10 @@ def interval(found: Sequence[Found], figure: Callable[[Found, np.ndarray], float
     return float(low), float(high)
 
 
+def _drawn_tau(name: str, found: Found, drawn: np.ndarray) -> float:
+    return tau(found.orders()[name][drawn], found.accuracies[drawn])
+
+
 def table(found: Sequence[Found]) -> str:
     """Kendall's tau and the mean squared error of each ranker, as Markdown."""
     seeds = [f"tau, seed {f.seed}" for f in found]
@@ -90,7 +95,7 @@ def table(found: Sequence[Found]) -> str:
     for name in found[0].orders():
         taus = [tau(f.orders()[name], f.accuracies) for f in found]
         squares = np.mean([errors_of(f.estimates()[name], f.accuracies) for f in found], axis=0)
-        bounds = interval(found, lambda f, drawn, n=name: tau(f.orders()[n][drawn], f.accuracies[drawn]))
+        bounds = interval(found, partial(_drawn_tau, name))
         lines.append(_row(name, taus, bounds, f"{squares[0]:.2f}", f"{squares[1]:.2f}"))
     bounds = interval(found, lambda f, drawn: tau(f.again[drawn], f.accuracies[drawn]))
     squares = np.mean([errors_of(f.again, f.accuracies) for f in found], axis=0)
