@@ -251,6 +251,7 @@ def test_the_reference_keeps_its_map(quality: ModuleType) -> None:
     assert parts.shapes[-1] == (10,)
 
 
+@pytest.mark.slow
 def test_a_study_holds_networks_out_and_goes_on_where_it_was(
     tables: ModuleType,
     quality: ModuleType,

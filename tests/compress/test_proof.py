@@ -230,6 +230,7 @@ def _options(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpa
     return parser.parse_args(["run", *arguments])
 
 
+@pytest.mark.slow
 def test_a_tiny_comparison_goes_all_the_way_and_is_not_done_again(
     benchmark: Benchmark, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +272,7 @@ class Stopping(Progress):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_tiny_curves_go_on_where_they_were_stopped(benchmark: Benchmark, workplace: Path) -> None:
     curves = benchmark("finetune_curves")
     options = argparse.Namespace(
