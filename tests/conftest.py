@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 settings.register_profile("hwnas", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("hwnas")
+
+# A suite in the background of a shell ignores interrupts, and so would every process that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

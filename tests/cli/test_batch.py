@@ -214,12 +214,8 @@ def test_an_interrupt_ends_all_searches_and_starts_no_other(place: Path) -> None
             f'name = "{name}"\ndevice = "fickle"\ndescription = "x"\n[options]\n{option}\n'
         )
     command = [sys.executable, "-m", "hwnas", *arguments("waiting", "next", "third")]
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a process in the background ignores it
     with (place / "said").open("w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
-    signal.signal(signal.SIGINT, before)
     notes = place / "notes"
     wait_for(lambda: notes.exists() and "waiting open" in notes.read_text())
     searching = int(notes.read_text().partition("waiting open ")[2].split()[0])

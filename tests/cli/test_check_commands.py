@@ -14,6 +14,7 @@ import pytest
 from command import Hwnas, refused
 from workplace import tinynet
 
+from hwnas.files import signed, write_json
 from hwnas.network import Network
 
 DEVICE = "measured.toml"
@@ -189,11 +190,19 @@ def test_what_was_found_is_shown_even_where_a_file_cannot_be_written(
     assert "summary.md" in done.err
 
 
+def sign_again(path: Path, baseline: dict[str, object]) -> None:
+    """Write a changed baseline as if it had been recorded so."""
+    schema = baseline.pop("schema")
+    baseline.pop("sha256")
+    write_json(path, {"schema": schema, **signed(baseline)})
+
+
 def test_a_foreign_fingerprint_is_inconclusive(hwnas: Hwnas, place: Path) -> None:
     write_model(place / "model.onnx", 99_000)
     record(hwnas)
     path = place / "hwnas-baseline.json"
-    path.write_text(path.read_text().replace('"chip": "steady"', '"chip": "another"'))
+    recorded_elsewhere = path.read_text().replace('"chip": "steady"', '"chip": "another"')
+    sign_again(path, json.loads(recorded_elsewhere))
     write_model(place / "model.onnx", 112_000)
     done = hwnas("check", "run")
     assert done.code == 3
@@ -204,7 +213,7 @@ def test_a_foreign_fingerprint_is_inconclusive(hwnas: Hwnas, place: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"schema": "hwnas.baseline/2"}, "schema is 'hwnas.baseline/2'"),
+        ({"schema": "hwnas.baseline/3"}, "schema is 'hwnas.baseline/3'"),
         ({"networks": []}, "it holds no network"),
         ({"device": 3}, "device"),
         ({"surprise": 1}, "surprise"),
@@ -220,9 +229,7 @@ def test_a_baseline_that_cannot_be_used_is_told(
     path = place / "hwnas-baseline.json"
     plain = json.loads(path.read_text())
     target = plain["networks"][0] if "repeats_ms" in change else plain
-    path.write_text(
-        json.dumps({**plain, **change} if target is plain else {**plain, "networks": [target | change]})
-    )
+    sign_again(path, plain | (change if target is plain else {"networks": [target | change]}))
     refused(hwnas("check", "run"), cause)
 
 
