@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 TERMINATED = 143
@@ -47,8 +47,9 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 30.0) -> None:
     process.stdout.close()
 
 
-def end_with_parent() -> None:
-    """Called in such a process once it has read its input: terminate in order when the input ends.
+@contextlib.contextmanager
+def ending_with_parent() -> Iterator[None]:
+    """What such a process does once it has read its input: it terminates in order when the input ends.
 
     It ends when the parent closes it, or when the kernel does because the parent is no more.
     """
@@ -58,10 +59,13 @@ def end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        if threading.main_thread().is_alive():  # else it is ending by itself
-            os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending by itself
 
 
 def _terminate(*_: object) -> NoReturn:

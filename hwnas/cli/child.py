@@ -6,5 +6,5 @@ from hwnas import processes
 from hwnas.cli.main import main
 
 if __name__ == "__main__":
-    processes.end_with_parent()
-    main()
+    with processes.ending_with_parent():
+        main()

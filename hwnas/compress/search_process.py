@@ -96,7 +96,11 @@ def main() -> None:
     reporter = _Reporter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # what a library prints is no answer
     question = json.loads(sys.stdin.buffer.readline())
-    processes.end_with_parent()
+    with processes.ending_with_parent():
+        _answer(question, reporter)
+
+
+def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
     try:
         library = decode(LibrarySettings, question["library"], "the question")
         search = decode(SearchSettings, question["search"], "the question")

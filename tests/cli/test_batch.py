@@ -166,6 +166,7 @@ def test_a_pick_that_nothing_reaches_leaves_the_device_in_the_comparison(hwnas: 
     assert page.count("no architecture of the front reaches speedup=1000") == 2
 
 
+@pytest.mark.slow
 def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_later(
     hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_lat
     assert not any(pick["on"]["picky"]["reason"] for pick in json.loads(second.out)["comparison"]["picked"])
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_leaves_the_others_and_the_same_is_found_as_without(
     hwnas: Hwnas, place: Path
 ) -> None:
@@ -296,6 +298,7 @@ options = { seed = 3, objective = ["latency", "params"] }
 """
 
 
+@pytest.mark.slow
 def test_a_plan_of_references_devices_and_targets(hwnas: Hwnas, place: Path) -> None:
     (place / "plan.toml").write_text(PLAN)
     told = json.loads(hwnas("batch", "plan.toml", "--dry-run", "--json").out)
