@@ -192,7 +192,8 @@ def simulate(path: Path, pairs: int) -> None:
         delays = generator.exponential(2.0, (5, 20)) * (
             generator.random((5, 20)) < (0.6 if is_loaded else 0.05)
         )
-        return list((undisturbed + delays).round(4))
+        repeats_ms: list[float] = (undisturbed + delays).round(4).tolist()
+        return repeats_ms
 
     with path.open("w") as file:
         for index in range(pairs):

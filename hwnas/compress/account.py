@@ -108,7 +108,7 @@ def read_account(path: Path) -> list[Spent]:
         return []
     try:
         plain = check_schema(read_json(path), SCHEMA, path)
-        return decode(list[Spent], plain.get("spent"), path)
+        return decode(list[Spent], plain.get("spent"), f"{path}: spent")
     except InputError as error:
         raise RunDirectoryError(
             error.cause, f"restore {path}, or remove it: only what the run has spent so far is forgotten"

@@ -127,7 +127,9 @@ def write_checkpoint(
 def read_summary(path: Path) -> Summary:
     """The summary in a checkpoint's `measurement.json`. Raises InputError naming what is wrong."""
     file = path / "measurement.json"
-    return decode(Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), file)
+    return decode(
+        Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), f"{file}: summary"
+    )
 
 
 def is_intact(path: Path) -> bool:

@@ -88,7 +88,8 @@ def _settings(path: Path) -> LibrarySettings:
             f"{path} is not a run directory: it has no run.toml",
             "give the directory that `hwnas compress --out` named, such as runs/demo",
         )
-    return decode(LibrarySettings, check_schema(read_toml(file), SCHEMA, file).get("settings"), file)
+    settings = check_schema(read_toml(file), SCHEMA, file).get("settings")
+    return decode(LibrarySettings, settings, f"{file}: settings")
 
 
 def _numbered(found: Sequence[Candidate], known: Sequence[Candidate]) -> list[Candidate]:
