@@ -1,0 +1,158 @@
+"""Distilling candidates by hwnas and by the plain way: candidates an hour, share of the machine's peak.
+
+The plain way is what one writes first: for each candidate a loop over the data, the reference's parts before
+it run anew for every batch, with torch's defaults for memory format, optimizer and allocator. Both train
+the same candidates on the same batches, each in processes of its own, by turns. The third way, bfloat16 by
+autocast, is not built in: it is there to show what it would give on this CPU. What hwnas needs to keep the
+reference's features is in its time; evaluation on held-out data is left out.
+
+HWNAS_DATA_DIR=FOLDER python benchmarks/distillation_speed.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+CASES = (("tf_efficientnet_lite0", "imagenette"), ("efficientnet_b0", "digits"))
+WAYS = ("plain", "hwnas", "hwnas, bf16")
+BATCH, SLICE, STEPS, ROUNDS = 64, 10, 12, 3
+EPOCH = 2_700  # images that a candidate is said to be trained on, for candidates an hour
+LEARNING_RATE = 1e-3
+FLOPS_A_MAC = 6  # two forward, four backward
+
+
+def main() -> None:
+    """Print one table a case."""
+    if len(sys.argv) > 1:
+        print(json.dumps(measured(*sys.argv[1:])))
+        return
+    for model, data in CASES:
+        print(f"{model} on {data}: {SLICE} candidates, {STEPS} steps of {BATCH} images")
+        found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+        for _ in range(ROUNDS):
+            for way in WAYS:
+                found[way].append(run(way, model, data))
+                print(f"  {way}: {found[way][-1]['seconds']:.1f} s", flush=True)
+        steps = EPOCH // BATCH
+        plain_s = median(row["seconds"] for row in found["plain"])
+        print(f"{'way':<14}{'candidates/h, one epoch of 2,700':>34}{'GFLOP/s':>10}{'of peak':>9}{'times':>7}")
+        for way, rows in found.items():
+            seconds = median(row["seconds"] for row in rows)
+            peak = median(row["peak"] for row in rows)
+            rate = median(row["flops"] for row in rows) / seconds
+            an_hour = 3600 * SLICE * STEPS / steps / seconds
+            print(f"{way:<14}{an_hour:>34.0f}{rate / 1e9:>10.1f}{rate / peak:>9.1%}{plain_s / seconds:>7.2f}")
+        ratios = [p["seconds"] / h["seconds"] for p, h in zip(found["plain"], found["hwnas"], strict=True)]
+        print(f"hwnas / plain, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
+
+
+def run(way: str, model: str, data: str) -> dict[str, Any]:
+    """A measurement in a process of its own."""
+    command = [sys.executable, __file__, way, model, data]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def measured(way: str, model: str, name: str) -> dict[str, float]:
+    """Seconds of a whole slice, the arithmetic of its candidates, and the machine's peak a second."""
+    if way != "plain":
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import timm
+    import torch
+
+    from hwnas.compress import training
+    from hwnas.compress.data import load_data
+    from hwnas.compress.partition import partition
+    from hwnas.compress.space import find_candidates
+    from hwnas.compress.spaces import load_space
+
+    torch.manual_seed(0)
+    data = load_data(name)
+    parts = partition(timm.create_model(model, num_classes=10).eval(), data.image_shape)
+    candidates = sorted(
+        find_candidates(parts, load_space("compression"), 6), key=lambda c: (c.choice, c.part)
+    )
+    candidates = [c for c in candidates if 0 < c.part < len(parts.modules) - 1][:SLICE]
+    train = replace(data.train, pixels=data.train.pixels[: BATCH * STEPS], labels=None)
+    val = replace(data.val, pixels=data.val.pixels[:8], labels=None)
+    data = replace(data, train=train, val=val, test=val)
+    if way != "plain":
+        training.tune_allocator()
+        for module in parts.modules:
+            module.to(memory_format=torch.channels_last)
+    train_slice = plain_way if way == "plain" else partial(hwnas_way, bf16=way.endswith("bf16"))
+    short = replace(data, train=replace(train, pixels=train.pixels[:BATCH]))
+    train_slice(parts, short, candidates)  # warms up
+    start = time.perf_counter()
+    train_slice(parts, data, candidates)
+    seconds = time.perf_counter() - start
+    flops = FLOPS_A_MAC * sum(c.macs for c in candidates) * BATCH * STEPS
+    return {"seconds": seconds, "flops": flops, "peak": peak_flops()}
+
+
+def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -> None:
+    """As `hwnas compress` does it."""
+    import torch
+
+    from hwnas.compress.distill import DistillSettings, distill, positions_of, teacher_statistics
+    from hwnas.compress.teacher import Teacher, keep_features
+
+    how = DistillSettings(
+        loss="nsr", epochs=1, steps=None, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=0
+    )
+    teacher = Teacher(parts, data, {})
+    with tempfile.TemporaryDirectory() as folder:
+        kept = keep_features(teacher, Path(folder) / "features", positions_of(candidates), BATCH, print)
+        teacher = Teacher(parts, data, kept)
+        statistics = teacher_statistics(teacher, {c.part for c in candidates}, BATCH)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            distill(candidates, teacher, statistics, how)
+
+
+def plain_way(parts: Any, data: Any, candidates: Sequence[Any]) -> None:
+    """Candidate by candidate."""
+    import torch
+
+    from hwnas.compress.architecture import build_part
+
+    for candidate in candidates:
+        student = build_part(parts, candidate.part, candidate.spec).train()
+        optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
+        for images, _ in data.train_batches(BATCH, 0, 0, augment=False):
+            with torch.no_grad():
+                x = torch.nn.Sequential(*parts.modules[: candidate.part])(images.contiguous())
+                target = parts.modules[candidate.part](x)
+            loss = ((student(x) - target) ** 2 / target.var((0, 2, 3), keepdim=True)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def peak_flops() -> float:
+    """Of the best of five large fp32 matrix products, a second."""
+    import torch
+
+    size = 2048
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+if __name__ == "__main__":
+    main()
