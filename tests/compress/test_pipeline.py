@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from spoiling import LIBRARY, SEARCH
 from tiny import compress_arguments, furnish, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 
@@ -26,36 +27,8 @@ from hwnas.compress.library import Library
 from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_reports
-from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
-
-LIBRARY = LibrarySettings(
-    model="tinynet:make",
-    weights="none",
-    data="digits",
-    cuts=(),
-    space="compression",
-    per_block=3,
-    loss="nsr",
-    train_epochs=2,
-    epochs=1,
-    steps=4,
-    batch_size=256,
-    slice_size=2,
-    seed=0,
-    threads=1,
-)
-SEARCH = SearchSettings(
-    device="steady.toml",
-    objectives=("latency",),
-    filter="device",
-    filter_threshold=0.1,
-    protocol="quick",
-    population=6,
-    generations=3,
-    finetune_epochs=2,
-    picks=("knee",),
-)
 
 
 class Killed(BaseException):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spoiling
 from tiny import furnish, run_hwnas, run_job, tree
 
 from hwnas.compress.account import read_account
@@ -19,35 +20,13 @@ from hwnas.compress.library import Library
 from hwnas.compress.predict import predict_networks
 from hwnas.compress.predictor import fit_predictor
 from hwnas.compress.progress import Progress
-from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
 
-LIBRARY = LibrarySettings(
-    model="tinynet:make",
-    weights="none",
-    data="digits",
-    cuts=(),
-    space="compression",
-    per_block=3,
-    loss="nsr",
-    train_epochs=2,
-    epochs=1,
-    steps=4,
-    batch_size=256,
-    slice_size=2,
-    seed=0,
-    threads=1,
-)
-SEARCH = SearchSettings(
-    device="steady.toml",
-    objectives=("latency",),
+LIBRARY = spoiling.LIBRARY
+SEARCH = replace(
+    spoiling.SEARCH,
     filter="none",
-    filter_threshold=0.1,
-    protocol="quick",
-    population=6,
-    generations=3,
     finetune_epochs=1,
-    picks=("knee",),
     quality="predictor",
     predictor_networks=6,
     predictor_epochs=1,

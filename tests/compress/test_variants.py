@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import spoiling
 import timm
 import torch
 from tiny import furnish, run_job, run_python
@@ -24,7 +25,6 @@ from hwnas.compress.partition import Partition, partition
 from hwnas.compress.progress import Progress
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import read_run
-from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.variants import VariantSpec, build_variant, find_gates, find_variants
@@ -79,33 +79,8 @@ class Swish(nn.Module):
 def make():
     return Swish()
 '''
-LIBRARY = LibrarySettings(
-    model="swishnet:make",
-    weights="none",
-    data="digits",
-    cuts=(),
-    space="compression",
-    per_block=3,
-    loss="nsr",
-    train_epochs=2,
-    epochs=1,
-    steps=4,
-    batch_size=256,
-    slice_size=4,
-    seed=0,
-    threads=1,
-)
-SEARCH = SearchSettings(
-    device="nosigmoid.toml",
-    objectives=("latency",),
-    protocol="quick",
-    population=6,
-    generations=4,
-    finetune_epochs=1,
-    picks=("knee",),
-    filter="device",
-    filter_threshold=0.1,
-)
+LIBRARY = replace(spoiling.LIBRARY, model="swishnet:make", slice_size=4)
+SEARCH = replace(spoiling.SEARCH, device="nosigmoid.toml", generations=4, finetune_epochs=1)
 
 
 def gated() -> Partition:
