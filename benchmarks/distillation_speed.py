@@ -3,8 +3,9 @@
 The plain way is what one writes first: for each candidate a loop over the data, the reference's parts before
 it run anew for every batch, with torch's defaults for memory format, optimizer and allocator. Both train
 the same candidates on the same batches, each in processes of its own, by turns. The third way, bfloat16 by
-autocast, is not built in: it is there to show what it would give on this CPU. What hwnas needs to keep the
-reference's features is in its time; evaluation on held-out data is left out.
+autocast, is not built in: it is there to show what it would give on this machine. What hwnas needs to keep
+the reference's features is in its time; evaluation on held-out data is left out. All run on the GPU where
+torch reaches one.
 
 HWNAS_DATA_DIR=FOLDER python benchmarks/distillation_speed.py
 """
@@ -75,11 +76,13 @@ def measured(way: str, model: str, name: str) -> dict[str, float]:
     from hwnas.compress import training
     from hwnas.compress.data import load_data
     from hwnas.compress.partition import partition
+    from hwnas.compress.place import find_place
     from hwnas.compress.space import find_candidates
     from hwnas.compress.spaces import load_space
 
     torch.manual_seed(0)
-    data = load_data(name)
+    place = find_place()
+    data = replace(load_data(name), place=place)
     parts = partition(timm.create_model(model, num_classes=10).eval(), data.image_shape)
     candidates = sorted(
         find_candidates(parts, load_space("compression"), 6), key=lambda c: (c.choice, c.part)
@@ -92,14 +95,18 @@ def measured(way: str, model: str, name: str) -> dict[str, float]:
         training.tune_allocator()
         for module in parts.modules:
             module.to(memory_format=torch.channels_last)
+    for module in parts.modules:
+        module.to(place)
     train_slice = plain_way if way == "plain" else partial(hwnas_way, bf16=way.endswith("bf16"))
     short = replace(data, train=replace(train, pixels=train.pixels[:BATCH]))
     train_slice(parts, short, candidates)  # warms up
+    finish(place)
     start = time.perf_counter()
     train_slice(parts, data, candidates)
+    finish(place)
     seconds = time.perf_counter() - start
     flops = FLOPS_A_MAC * sum(c.macs for c in candidates) * BATCH * STEPS
-    return {"seconds": seconds, "flops": flops, "peak": peak_flops()}
+    return {"seconds": seconds, "flops": flops, "peak": peak_flops(place)}
 
 
 def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -> None:
@@ -117,7 +124,7 @@ def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -
         kept = keep_features(teacher, Path(folder) / "features", positions_of(candidates), BATCH, print)
         teacher = Teacher(parts, data, kept)
         statistics = teacher_statistics(teacher, {c.part for c in candidates}, BATCH)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(data.place, torch.bfloat16, enabled=bf16):
             distill(candidates, teacher, statistics, how)
 
 
@@ -128,7 +135,7 @@ def plain_way(parts: Any, data: Any, candidates: Sequence[Any]) -> None:
     from hwnas.compress.architecture import build_part
 
     for candidate in candidates:
-        student = build_part(parts, candidate.part, candidate.spec).train()
+        student = build_part(parts, candidate.part, candidate.spec).to(data.place).train()
         optimizer = torch.optim.AdamW(student.parameters(), lr=LEARNING_RATE)
         for images, _ in data.train_batches(BATCH, 0, 0, augment=False):
             with torch.no_grad():
@@ -140,16 +147,25 @@ def plain_way(parts: Any, data: Any, candidates: Sequence[Any]) -> None:
             optimizer.step()
 
 
-def peak_flops() -> float:
+def finish(place: str) -> None:
+    """Wait for what a GPU still has to do."""
+    import torch
+
+    if place == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_flops(place: str) -> float:
     """Of the best of five large fp32 matrix products, a second."""
     import torch
 
-    size = 2048
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    size = 2048 if place == "cpu" else 8192
+    a, b = torch.randn(2, size, size, device=place)
     best = 0.0
     for _ in range(5):
         start = time.perf_counter()
         a @ b
+        finish(place)
         best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 

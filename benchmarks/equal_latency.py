@@ -30,7 +30,7 @@ from hwnas.compress.account import Spent, read_account
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.progress import Progress
-from hwnas.compress.run import recorded_threads
+from hwnas.compress.run import recorded_settings
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
@@ -123,6 +123,7 @@ def report(options: argparse.Namespace, rows: Sequence[Row], accuracies: str, ca
 
 def settings_of(options: argparse.Namespace) -> tuple[LibrarySettings, SearchSettings]:
     """What the command line asks for."""
+    known = recorded_settings(options.out / "run")
     library = LibrarySettings(
         model=options.model,
         weights=options.weights,
@@ -137,7 +138,7 @@ def settings_of(options: argparse.Namespace) -> tuple[LibrarySettings, SearchSet
         batch_size=64,
         slice_size=10,
         seed=0,
-        threads=recorded_threads(options.out / "run") or os.cpu_count() or 1,
+        threads=known.threads if known else os.cpu_count() or 1,
     )
     search = SearchSettings(
         device=options.device,

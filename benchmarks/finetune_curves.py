@@ -38,7 +38,7 @@ from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_f
 from hwnas.compress.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import read_state
-from hwnas.compress.run import recorded_threads
+from hwnas.compress.run import recorded_settings
 from hwnas.compress.search import pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import mean_score
@@ -184,6 +184,7 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
 
 def settings_of(options: argparse.Namespace) -> LibrarySettings:
     """What the command line asks for."""
+    known = recorded_settings(options.out / "run")
     return LibrarySettings(
         model=options.model,
         weights="none",
@@ -198,7 +199,7 @@ def settings_of(options: argparse.Namespace) -> LibrarySettings:
         batch_size=64,
         slice_size=10,
         seed=0,
-        threads=recorded_threads(options.out / "run") or os.cpu_count() or 1,
+        threads=known.threads if known else os.cpu_count() or 1,
     )
 
 

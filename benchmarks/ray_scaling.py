@@ -35,7 +35,9 @@ from hwnas.compress.teacher import Teacher  # noqa: E402
 class Nothing:
     """A bench for tasks that do nothing."""
 
-    threads: int = 1
+    @property
+    def needs(self) -> dict[str, int]:
+        return {"CPU": 1}
 
     def pack(self) -> Nothing:
         return self

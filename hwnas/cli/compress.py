@@ -68,6 +68,13 @@ class FilterName(StrEnum):
     none = "none"
 
 
+class PlaceName(StrEnum):
+    """Where networks are trained."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class ExecutorName(StrEnum):
     """Where tasks run."""
 
@@ -159,6 +166,13 @@ def compress(
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of training; 0: those of the run, or all cores.")
     ] = 0,
+    train_on: Annotated[
+        Optional[PlaceName],  # noqa: UP045
+        typer.Option(
+            help="Where everything is trained.",
+            show_default="where the run was begun, or a GPU if there is one",
+        ),
+    ] = None,
     objective: Annotated[
         Optional[list[ObjectiveName]],  # noqa: UP045
         typer.Option(help="Cost to lower beside the loss; may be repeated.", show_default="latency"),
@@ -260,8 +274,9 @@ def compress(
     from hwnas.compress.front import target_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
+    from hwnas.compress.place import find_place
     from hwnas.compress.plan import plan_of, require_consent
-    from hwnas.compress.run import recorded_threads
+    from hwnas.compress.run import recorded_settings
     from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset
     from hwnas.devices.machine import usable_cores
@@ -272,6 +287,7 @@ def compress(
     path = out or Path("runs") / Path(model.replace(":", "-")).name
     rules = [*(pick or []), *(f"speedup={x:g}" for x in speedup or [])]
     rules += [f"latency-ms={x:g}" for x in latency_ms or []]
+    known = recorded_settings(path)
     library = LibrarySettings(
         model=model,
         weights=weights,
@@ -288,7 +304,8 @@ def compress(
         batch_size=batch_size,
         slice_size=slice_size,
         seed=seed,
-        threads=threads or recorded_threads(path) or usable_cores(),
+        threads=threads or (known.threads if known else usable_cores()),
+        train_on=train_on.value if train_on else known.train_on if known else find_place(),
     )
     objectives: tuple[Objective, ...] = tuple(name.value for name in objective or [ObjectiveName.latency])
     measures = any(name in MEASURED for name in objectives)

@@ -86,15 +86,15 @@ class PackedBench:
     folder: str
 
     @property
-    def threads(self) -> int:
-        """CPU threads of training."""
-        return self.settings.threads
+    def needs(self) -> dict[str, int]:
+        """What a task takes of a machine."""
+        return self.settings.needs
 
     def open(self) -> TeacherBench:
         """The same bench here.
 
         Raises:
-            InputError: the model or the data are missing here, or the data or the packages are others.
+            InputError: the model, the data or a GPU are missing here, or the data or the packages are others.
         """
         if versions() != self.versions:
             raise InputError(
@@ -102,7 +102,7 @@ class PackedBench:
                 "install the same versions on all machines",
             )
         training.tune_allocator()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.settings.threads)
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
             sys.path.insert(0, self.folder)

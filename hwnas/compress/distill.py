@@ -104,6 +104,7 @@ def distill(
         progress: called after each step with the step's number and the mean loss.
     """
     data, positions = teacher.data, positions_of(candidates)
+    variances = {part: of_part.variance.to(data.place) for part, of_part in statistics.items()}
     students = [_Student(c, teacher.parts, statistics[c.part], settings, data) for c in candidates]
     step = 0
     for epoch in range(settings.epochs):
@@ -112,11 +113,11 @@ def distill(
                 break
             for student in students:
                 part = student.candidate.part
-                student.learn(features[part], features[part + 1], statistics[part].variance, settings.loss)
+                student.learn(features[part], features[part + 1], variances[part], settings.loss)
             step += 1
             losses = [s.losses[-1] for s in students if s.reason is None and s.losses]
             progress(step, sum(losses) / len(losses) if losses else math.nan)
-    return _evaluate(students, teacher, statistics, settings.batch_size)
+    return _evaluate(students, teacher, variances, settings.batch_size)
 
 
 def total_steps(data: Data, settings: DistillSettings) -> int:
@@ -137,7 +138,7 @@ class _Student:
         self.candidate = candidate
         self.total_steps = total_steps(data, settings)
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
-        self.module = initial_module(candidate, parts, statistics, settings.seed)
+        self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True
         )
@@ -197,10 +198,10 @@ def initial_module(
 def _evaluate(
     students: Sequence[_Student],
     teacher: Teacher,
-    statistics: Mapping[int, ChannelStatistics],
+    variances: Mapping[int, Tensor],
     batch_size: int,
 ) -> list[Distilled]:
-    accumulators = [MetricsAccumulator(statistics[student.candidate.part].variance) for student in students]
+    accumulators = [MetricsAccumulator(variances[student.candidate.part]) for student in students]
     for student in students:
         student.module.eval()
     for features in teacher.batches("val", batch_size, positions_of([s.candidate for s in students])):
@@ -219,5 +220,5 @@ def _result(student: _Student, accumulator: MetricsAccumulator) -> Distilled:
         return Distilled(
             state={}, metrics=None, end_slope=None, seconds=student.seconds, reason=student.reason
         )
-    state = {key: value.detach().contiguous().clone() for key, value in student.module.state_dict().items()}
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in student.module.state_dict().items()}
     return Distilled(state=state, metrics=metrics, end_slope=student.end_slope(), seconds=student.seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +276,7 @@ def _scores_in_precision(
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     scores = []
-    for x, targets in data.batches(data.test, 1):
+    for x, targets in replace(data, place="cpu").batches(data.test, 1):
         assert targets is not None
         output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
         scores.append(task.score(output, targets))

@@ -5,7 +5,7 @@ A task is plain values in, plain values out; it writes no file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
@@ -35,8 +35,8 @@ class Packed(Protocol):
     """A bench on its way."""
 
     @property
-    def threads(self) -> int:
-        """CPU threads that a task takes."""
+    def needs(self) -> Mapping[str, int]:
+        """What a task takes of a machine: `CPU`, in threads, and `GPU`."""
 
     def open(self) -> Any:
         """The bench, on the machine that this is called on."""
@@ -51,11 +51,14 @@ class Executor(Protocol):
 
     is_local: bool
 
-    def require(self, threads: int) -> None:
-        """Refuse tasks of so many threads where they could never run.
+    def require(self, needs: Mapping[str, int]) -> None:
+        """Refuse tasks where they could never run.
+
+        Args:
+            needs: as `Packed.needs`.
 
         Raises:
-            InputError: no machine has so many cores.
+            InputError: no machine has so much.
         """
 
     def run(
@@ -79,7 +82,7 @@ class LocalExecutor:
 
     is_local = True
 
-    def require(self, threads: int) -> None:
+    def require(self, needs: Mapping[str, int]) -> None:
         """Threads may be more than cores."""
 
     def run(
@@ -105,16 +108,18 @@ class RayExecutor:
     def __init__(self, address: str) -> None:
         self._ray = connect(address)
 
-    def require(self, threads: int) -> None:
+    def require(self, needs: Mapping[str, int]) -> None:
         """As `Executor.require`: Ray would let them wait for ever."""
-        cores = [node["Resources"].get("CPU", 0.0) for node in self._ray.nodes() if node["Alive"]]
-        most = int(max(cores, default=0))
-        if most < threads:
-            raise InputError(
-                f"a task takes {threads} cores (--threads), no node of the Ray cluster has more than {most}",
-                "start a node that has them: ray start --address=…; or begin another run (--out PATH) with "
-                "fewer --threads",
-            )
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes):
+            return
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needs}
+        raise InputError(
+            f"a task takes {_listed(needs)} (--threads, --train-on), the nodes of the Ray cluster have "
+            f"{_listed(most)} at most",
+            "start a node that has them: ray start --address=…; or begin another run (--out PATH) with "
+            "fewer --threads, or --train-on cpu",
+        )
 
     def close(self) -> None:
         """Part from the cluster."""
@@ -134,11 +139,14 @@ class RayExecutor:
         """
         ray = self._ray
         packed = bench.pack()
-        self.require(packed.threads)
+        self.require(packed.needs)
         # Not an argument of its own: Ray would fetch it before the task can find it in its worker's memory.
         shared = [ray.put((function, packed))]
-        work = ray.remote(_work).options(num_cpus=packed.threads, max_retries=RETRIES)
-        slots = ray.cluster_resources().get("CPU", 1) / max(1, packed.threads)
+        needs, there = packed.needs, ray.cluster_resources()
+        work = ray.remote(_work).options(
+            num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=RETRIES
+        )
+        slots = min(there.get(name, 0) / amount for name, amount in needs.items())
         limit = max(MIN_IN_FLIGHT, int(IN_FLIGHT * slots))
         waiting = iter(tasks)
         running: dict[Any, Task] = {}
@@ -152,7 +160,7 @@ class RayExecutor:
                     return
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=PATIENCE_S)
                 if not ready:
-                    self.require(packed.threads)
+                    self.require(needs)
                 for reference in ready:
                     task = running.pop(reference)
                     result, told = self._result(reference)
@@ -176,6 +184,10 @@ class RayExecutor:
         raise HwnasError(
             f"a task failed on the Ray cluster: {reason}", f"{fix}, and give the same command again"
         )
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in amounts.items())
 
 
 def _work(shared: list[Any], task: Any) -> tuple[Any, list[tuple[int, float]]]:

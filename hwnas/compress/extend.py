@@ -16,12 +16,10 @@ from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.progress import Progress
-from hwnas.compress.run import SCHEMA, RunDirectory
-from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.run import RunDirectory, recorded_settings
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
-from hwnas.files import check_schema, decode, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,13 @@ def extend(
         InputError: there is no run, or nothing of the space fits the reference's blocks.
         RunDirectoryError: the run was made with other contents or versions than are found now.
     """
-    job = open_job(_settings(path), progress, allow_code=allow_code)
+    settings = recorded_settings(path)
+    if settings is None:
+        raise InputError(
+            f"{path} is not a run directory: it has no run.toml",
+            "give the directory that `hwnas compress --out` named, such as runs/demo",
+        )
+    job = open_job(settings, progress, allow_code=allow_code)
     chosen = load_space(space)
     found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
     training.tune_allocator()
@@ -79,17 +83,6 @@ def extended(path: Path, job: Job) -> int:
         return 0
     with Library(path / "library") as library:
         return max(0, len(library.entries()) - len(job.candidates))
-
-
-def _settings(path: Path) -> LibrarySettings:
-    file = path / "run.toml"
-    if not file.is_file():
-        raise InputError(
-            f"{path} is not a run directory: it has no run.toml",
-            "give the directory that `hwnas compress --out` named, such as runs/demo",
-        )
-    settings = check_schema(read_toml(file), SCHEMA, file).get("settings")
-    return decode(LibrarySettings, settings, f"{file}: settings")
 
 
 def _numbered(found: Sequence[Candidate], known: Sequence[Candidate]) -> list[Candidate]:

@@ -17,6 +17,7 @@ from hwnas.compress.architecture import CandidateSpec, assemble, build_part
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
+from hwnas.compress.place import placed
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
@@ -67,6 +68,7 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     module.load_state_dict(network.state)
     training.recalibrate(module, data, settings.batch_size)
     with ExitStack() as stack:
+        stack.enter_context(placed(data.place, teacher))
         scratch = bench.scratch or Path(stack.enter_context(TemporaryDirectory(prefix="hwnas-")))
         training.fit(
             module,

@@ -56,7 +56,7 @@ class StatisticsAccumulator:
         self.squares = self.squares + rows.square().sum(0)
 
     def result(self) -> ChannelStatistics:
-        """float32; the variance of dead channels is lifted to a thousandth of the mean variance.
+        """float32 on the CPU; the variance of dead channels is lifted to a thousandth of the mean variance.
 
         It is never 0, not even where nothing varies at all: losses are divided by it.
         """
@@ -64,7 +64,7 @@ class StatisticsAccumulator:
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(0.0)
         variance = variance.clamp_min(max(DEAD_CHANNEL * float(variance.mean()), TINY))
-        return ChannelStatistics(mean=mean.float(), variance=variance.float())
+        return ChannelStatistics(mean=mean.float().cpu(), variance=variance.float().cpu())
 
 
 def distance(loss: str, prediction: Tensor, target: Tensor, variance: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class MetricsAccumulator:
         self.elements += wide.numel()
         self.sums += torch.stack(
             [weighted, error.square().sum(), error.abs().sum(), wide.sum(), wide.square().sum()]
-        )
+        ).cpu()
 
     def result(self) -> BlockMetrics:
         """The metrics over everything that was added."""

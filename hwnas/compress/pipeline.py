@@ -175,7 +175,7 @@ def open_workshop(
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add(job.candidates)
         if any(entry.state == "pending" for entry in library.entries()):
-            executor.require(settings.threads)
+            executor.require(settings.needs)
         check_exports(library, parts, progress)
         refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
         for target in (target for search, target in wanted if "energy" in search.objectives):

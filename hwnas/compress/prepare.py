@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.models import image_size
 from hwnas.compress.partition import Partition
+from hwnas.compress.place import require_place
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
     IMAGENET_CLASSES,
@@ -100,8 +101,9 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
     """The data that the settings name; without their labels where those are no targets of the task.
 
     Raises:
-        InputError: data or task are missing or unknown.
+        InputError: data or task are missing or unknown, or nothing can be trained where they say.
     """
+    require_place(settings.train_on)
     data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     task = load_task(settings.task)
     fitting = data_for(task, data)
@@ -109,7 +111,7 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
         progress.say(
             f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
         )
-    return fitting
+    return replace(fitting, place=settings.train_on)
 
 
 def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool) -> Initial:

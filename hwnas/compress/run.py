@@ -185,11 +185,10 @@ def _compare(file: Path, found: _Record, wanted: dict[str, Any]) -> None:
                 )
 
 
-def recorded_threads(path: Path) -> int | None:
-    """The number of threads that a run directory was made with; None where there is no run yet."""
+def recorded_settings(path: Path) -> LibrarySettings | None:
+    """What a run directory was made with; None where there is no run yet."""
     file = path / "run.toml"
     if not file.is_file():
         return None
-    record = decode(_Record, check_schema(read_toml(file), SCHEMA, file), file)
-    threads = record.settings.get("threads")
-    return threads if isinstance(threads, int) else None
+    settings = check_schema(read_toml(file), SCHEMA, file).get("settings")
+    return decode(LibrarySettings, settings, f"{file}: settings")

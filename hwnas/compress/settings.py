@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hwnas.compress.distill import Loss
 from hwnas.compress.filter import check_threshold
+from hwnas.compress.place import Place
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 
@@ -37,6 +38,7 @@ class LibrarySettings:
         epochs, steps: of each candidate's distillation; `steps` 0 sets no further limit.
         slice_size: candidates that are distilled side by side; a kill loses one slice at most.
         threads: CPU threads of training; results are bitwise the same only with the same number.
+        train_on: where everything is trained; results of a GPU are not bitwise the same twice.
     """
 
     __pydantic_config__ = STRICT
@@ -56,6 +58,12 @@ class LibrarySettings:
     threads: int
     image_size: int = 0
     task: str = "classification"
+    train_on: Place = "cpu"
+
+    @property
+    def needs(self) -> dict[str, int]:
+        """What a task of training takes of a machine."""
+        return {"CPU": self.threads} | ({"GPU": 1} if self.train_on == "cuda" else {})
 
 
 @dataclass(frozen=True, kw_only=True)

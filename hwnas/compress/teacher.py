@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.partition import Partition
@@ -39,7 +40,8 @@ Kept = Mapping[tuple[Split, int], np.ndarray]
 
 
 class Teacher:
-    """Gives features of batches of images: reads what is kept, and runs the parts for anything else.
+    """Gives features of batches of images on the data's place: reads what is kept, and runs the parts for
+    anything else.
 
     Both give the same bits, since an image's features do not depend on its neighbours in a batch, only on how
     many there are: all batches have the same size.
@@ -55,6 +57,8 @@ class Teacher:
         self.parts = parts
         self.data = data
         self._kept = kept
+        there = parts if data.place == "cpu" else deepcopy(parts)
+        self._modules = [module.to(data.place) for module in there.modules]
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, positions: Collection[int]
@@ -77,20 +81,21 @@ class Teacher:
 
     def _features(self, split: Split, indices: Tensor, positions: Collection[int]) -> Features:
         if all(position == 0 or (split, position) in self._kept for position in positions):
-            rows = {p: _restored(self._kept[split, p][indices.numpy()]) for p in positions if p}
+            kept = {p: self._kept[split, p][indices.numpy()] for p in positions if p}
+            rows = {p: _restored(values).to(self.data.place) for p, values in kept.items()}
             return rows | ({0: self._normalized(split, indices)} if 0 in positions else {})
-        run = teacher_features(self.parts, self._normalized(split, indices), max(positions))
+        run = teacher_features(self._modules[: max(positions)], self._normalized(split, indices))
         return {position: _channels_last(run[position]) for position in positions}
 
     def _normalized(self, split: Split, indices: Tensor) -> Tensor:
-        return self.data.normalize(self._images(split).pixels[indices])
+        return self.data.normalize(self._images(split).pixels[indices].to(self.data.place))
 
 
-def teacher_features(parts: Partition, x: Tensor, last: int | None = None) -> list[Tensor]:
-    """The features of a batch at positions 0 … `last`, or at all of them. x: (B, C, H, W)."""
+def teacher_features(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+    """The features of a batch, x: (B, C, H, W) itself, then what each of the first parts gives."""
     features = [x]
     with torch.no_grad():
-        for module in parts.modules[:last]:
+        for module in modules:
             features.append(module(features[-1]))
     return features
 
@@ -192,7 +197,7 @@ def _channels_last(feature: Tensor) -> Tensor:
 def _stored(feature: Tensor) -> np.ndarray:
     """A feature as it is kept: an image's values lie together, channels last."""
     rows = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
-    return np.ascontiguousarray(rows.numpy())
+    return np.ascontiguousarray(rows.cpu().numpy())
 
 
 def _restored(rows: np.ndarray) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
+from hwnas.compress.place import placed
 from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
@@ -53,30 +54,33 @@ def fit(
         HwnasError: the loss became NaN or infinite.
         RunDirectoryError: `state_file` is damaged.
     """
-    model.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
-    optimizer.param_groups[0]["initial_lr"] = learning_rate
-    first_epoch = _restore(state_file, model, optimizer)
-    steps = data.steps_per_epoch(batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, epochs * steps), last_epoch=first_epoch * steps - 1
-    )
-    for epoch in range(first_epoch, epochs):
-        torch.manual_seed(seed * 100_003 + epoch)
-        for x, labels in data.train_batches(batch_size, seed, epoch, augment=True):
-            value = loss(model(x), x, labels)
-            current = float(value.detach())
-            if not math.isfinite(current):
-                raise HwnasError(
-                    f"the loss became {current} in epoch {epoch + 1}",
-                    "give trained weights with --weights FILE, or another --seed; the state before is kept",
-                )
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
-        _save(state_file, model, optimizer, epoch + 1)
-        progress(epoch + 1, current)
+    with placed(data.place, model.train()):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
+        optimizer.param_groups[0]["initial_lr"] = learning_rate
+        first_epoch = _restore(state_file, model, optimizer)
+        steps = data.steps_per_epoch(batch_size)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, epochs * steps),
+            last_epoch=first_epoch * steps - 1,
+        )
+        for epoch in range(first_epoch, epochs):
+            torch.manual_seed(seed * 100_003 + epoch)
+            for x, labels in data.train_batches(batch_size, seed, epoch, augment=True):
+                value = loss(model(x), x, labels)
+                current = float(value.detach())
+                if not math.isfinite(current):
+                    raise HwnasError(
+                        f"the loss became {current} in epoch {epoch + 1}",
+                        "give trained weights with --weights FILE, or another --seed; the state before is "
+                        "kept",
+                    )
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                scheduler.step()
+            _save(state_file, model, optimizer, epoch + 1)
+            progress(epoch + 1, current)
     model.eval()
 
 
@@ -97,6 +101,8 @@ def target_loss(task: Task) -> LossFunction:
 
 def distillation_loss(teacher: nn.Module, task: Task = CLASSIFICATION) -> LossFunction:
     """End-to-end distillation (EKD): the task's loss against the teacher's output, and against the targets.
+
+    The teacher has to be where the network is trained.
 
     Labels of classes are taken without smoothing here: the teacher's probabilities are smooth already.
     """
@@ -123,7 +129,8 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
         batches.append(x)
         if len(batches) * batch_size >= RECALIBRATION_IMAGES:
             break
-    torch.optim.swa_utils.update_bn(batches, model)
+    with placed(data.place, model):
+        torch.optim.swa_utils.update_bn(batches, model)
     model.eval()
 
 
@@ -139,13 +146,13 @@ def scores(
     images = images or data.test
     if images.labels is None:
         return None
-    model.eval().to(memory_format=torch.channels_last)
-    found = [
-        task.score(model(x), targets)
-        for x, targets in data.batches(images, batch_size)
-        if targets is not None
-    ]
-    return torch.cat(found)
+    with placed(data.place, model.eval()):
+        found = [
+            task.score(model(x), targets)
+            for x, targets in data.batches(images, batch_size)
+            if targets is not None
+        ]
+        return torch.cat(found).cpu()
 
 
 @torch.no_grad()
@@ -158,10 +165,9 @@ def agreement(
     batch_size: int = 256,
 ) -> Tensor:
     """How far a network gives what the reference gives, for each image as in `scores`, (N,)."""
-    for module in (model, reference):
-        module.eval().to(memory_format=torch.channels_last)
-    batches = data.batches(images or data.test, batch_size)
-    return torch.cat([task.agreement(model(x), reference(x)) for x, _ in batches])
+    with placed(data.place, model.eval(), reference.eval()):
+        batches = data.batches(images or data.test, batch_size)
+        return torch.cat([task.agreement(model(x), reference(x)) for x, _ in batches]).cpu()
 
 
 def tune_allocator() -> None:
@@ -184,7 +190,7 @@ def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, epochs
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors["epochs_done"] = torch.tensor(epochs_done)
-    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    copies = {k: value.cpu().clone(memory_format=torch.contiguous_format) for k, value in tensors.items()}
     write_bytes(path, save(copies, metadata={"sha256": _digest(copies)}))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 from command import Hwnas, refused
 from safetensors.torch import save_file
 from workplace import tinynet
@@ -238,6 +239,7 @@ def test_a_search_measures_by_the_protocol_of_its_profile(hwnas: Hwnas, workplac
         {"objective": "beauty"},
         {"population": 1},
         {"threads": -1},
+        {"train_on": "tpu"},
     ],
 )
 def test_options_out_of_range_are_told(hwnas: Hwnas, workplace: Path, options: dict[str, object]) -> None:
@@ -249,11 +251,21 @@ def test_options_out_of_range_are_told(hwnas: Hwnas, workplace: Path, options: d
     assert not (workplace / "out").exists()
 
 
-def test_a_whole_compression_and_what_comes_after_it(hwnas: Hwnas, workplace: Path) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to train on")
+def test_training_on_a_gpu_that_is_not_there_is_refused(hwnas: Hwnas, workplace: Path) -> None:
+    done = hwnas(*tiny.compress_arguments("out", train_on="cuda"))
+    refused(done, "nothing can be trained on cuda", "--train-on cpu")
+    assert not (workplace / "out").exists()
+
+
+def test_a_whole_compression_and_what_comes_after_it(
+    hwnas: Hwnas, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = hwnas(*tiny.compress_arguments("out", "--json", steps=1, train_epochs=1, finetune_epochs=1))
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert "train reference: 1/1" in done.err
+    monkeypatch.setattr("hwnas.compress.place.find_place", lambda: "cuda")  # the run stays where it was begun
     text = hwnas(*tiny.compress_arguments("out", steps=1, train_epochs=1, finetune_epochs=1))
     assert "out/checkpoints/steady-knee" in text.out
     assert "← knee" in text.out

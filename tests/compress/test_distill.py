@@ -141,11 +141,11 @@ def test_the_held_out_metrics_are_those_of_the_stored_weights(
     for candidate, result in zip(candidates, distill(candidates, teacher, statistics, HOW), strict=True):
         module = build_part(teacher.parts, candidate.part, candidate.spec)
         module.load_state_dict(result.state)
-        features = teacher_features(teacher.parts, teacher.data.normalize(teacher.data.val.pixels))
+        features = teacher_features(teacher.parts.modules, teacher.data.normalize(teacher.data.val.pixels))
         with torch.no_grad():
             y_hat = module.eval()(features[candidate.part]).double().numpy()
         y = features[candidate.part + 1].double().numpy()
-        train = teacher_features(teacher.parts, teacher.data.normalize(teacher.data.train.pixels))[
+        train = teacher_features(teacher.parts.modules, teacher.data.normalize(teacher.data.train.pixels))[
             candidate.part + 1
         ]
         variance = train.double().numpy().var((0, 2, 3))

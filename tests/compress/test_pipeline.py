@@ -7,7 +7,7 @@ import importlib
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -184,14 +184,14 @@ def test_tasks_that_no_machine_can_run_are_refused_before_anything_is_trained(
     copy: Path, workplace: Path
 ) -> None:
     class Nowhere(LocalExecutor):
-        def require(self, threads: int) -> None:
-            raise InputError(f"no machine has {threads} cores", "start one")
+        def require(self, needs: Mapping[str, int]) -> None:
+            raise InputError(f"no machine has {needs}", "start one")
 
     def on(out: Path) -> Any:
         job = open_job(LIBRARY, Progress())
         return compress(job, SEARCH, target_of(SEARCH), out, "hwnas", Progress(), Nowhere())
 
-    with pytest.raises(InputError, match="no machine has 1 cores"):
+    with pytest.raises(InputError, match=r"no machine has \{'CPU': 1\}"):
         on(workplace / "new")
     assert not list((workplace / "new/reference").iterdir())
     assert on(copy)["checkpoints"]  # its library is complete

@@ -54,13 +54,18 @@ class Doubling:
 
     factor: int = 2
     threads: int = 1
+    gpus: int = 0
     pid: int = 0
+
+    @property
+    def needs(self) -> dict[str, int]:
+        return {"CPU": self.threads} | ({"GPU": self.gpus} if self.gpus else {})
 
     def pack(self) -> Doubling:
         return self
 
     def open(self) -> Doubling:
-        return Doubling(self.factor, self.threads, os.getpid())
+        return replace(self, pid=os.getpid())
 
 
 def multiply(bench: Doubling, task: int, tell: Tell) -> tuple[int, int]:
@@ -129,20 +134,31 @@ def test_a_bench_is_not_opened_with_other_packages() -> None:
 
 def test_tasks_that_no_node_has_cores_for_are_refused(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would let them wait for ever, for a node that may come."""
-    with pytest.raises(InputError, match=r"takes 2 cores .*more than 1") as error:
-        RayExecutor(small.address).require(2)
+    with pytest.raises(InputError, match=r"takes 2 CPU .*have 1 CPU at most") as error:
+        RayExecutor(small.address).require({"CPU": 2})
     assert "--threads" in error.value.fix
-    RayExecutor(small.address).require(1)
-    LocalExecutor().require(1000)
-    with pytest.raises(InputError, match="takes 2 cores"):
+    RayExecutor(small.address).require({"CPU": 1})
+    LocalExecutor().require({"CPU": 1000})
+    with pytest.raises(InputError, match="takes 2 CPU"):
         list(RayExecutor(small.address).run(multiply, Doubling(threads=2), [1], lambda *_: None))
     node = small.add_node(num_cpus=2, **clusters.NODE)
     monkeypatch.setattr(executors, "PATIENCE_S", 0.5)
     waiting = RayExecutor(small.address).run(stand_still, Doubling(threads=2), range(2), lambda *_: None)
     assert next(waiting) == (0, 0)
     small.remove_node(node, allow_graceful=False)
-    with pytest.raises(InputError, match="takes 2 cores"):
+    with pytest.raises(InputError, match="takes 2 CPU"):
         list(waiting)
+
+
+def test_tasks_of_a_gpu_run_on_the_nodes_that_have_one(small: Any) -> None:
+    one = Doubling(gpus=1)
+    with pytest.raises(InputError, match=r"takes 1 CPU, 1 GPU .*have 1 CPU, 0 GPU at most") as error:
+        list(RayExecutor(small.address).run(multiply, one, [1], lambda *_: None))
+    assert "--train-on cpu" in error.value.fix
+    node = small.add_node(num_cpus=1, num_gpus=1, **clusters.NODE)
+    found = dict(RayExecutor(small.address).run(multiply, one, [1, 2], lambda *_: None))
+    assert [value for value, _ in found.values()] == [2, 4]
+    small.remove_node(node, allow_graceful=False)
 
 
 def device_of(profile: DeviceProfile, address: str = "") -> Device:

@@ -79,7 +79,7 @@ def test_of_networks_with_attention_and_tokens_too(model: str, tmp_path: Path) -
 
 def test_features_are_those_of_the_parts(plain: Teacher) -> None:
     images = plain.data.val.pixels
-    expected = teacher_features(plain.parts, plain.data.normalize(images))
+    expected = teacher_features(plain.parts.modules, plain.data.normalize(images))
     batches = list(plain.batches("val", BATCH, all_positions(plain)))
     for position, whole in enumerate(expected):
         found = torch.cat([features[position] for features in batches])

@@ -24,7 +24,7 @@ from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.checkpoint import is_intact, read_summary
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.report.stored import read_run
-from hwnas.compress.run import recorded_threads
+from hwnas.compress.run import recorded_settings
 from hwnas.compress.spaces import load_space
 from hwnas.compress.task import CLASSIFICATION
 from hwnas.devices.simulator.loading import load_accelerator
@@ -163,7 +163,7 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
             copied(next((package / "devices/simulator/accelerators").glob("*.toml")), "accelerator.toml"),
             lambda p: load_accelerator(str(p)),
         ),
-        "run.toml": Reader(run / "run.toml", lambda p: recorded_threads(p.parent)),
+        "run.toml": Reader(run / "run.toml", lambda p: recorded_settings(p.parent)),
         "run.toml for the report": Reader(run / "run.toml", report),
         "account.json": Reader(run / "account.json", read_account),
         "architecture.json": Reader(knee / "architecture.json", ArchitectureSpec.read),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hwnas.compress.place import Place
 from hwnas.files import sha256
 
 
@@ -42,6 +43,7 @@ class Data:
             image: leave both out for such data.
         imagenet: where the classes are of ImageNet, their indices among its 1,000.
         digest: SHA-256 of the content, where it is known already.
+        place: where batches are wanted, and where networks are trained and judged on them.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Data:
     flip: bool = False
     imagenet: tuple[int, ...] = ()
     digest: str | None = None
+    place: Place = "cpu"
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -72,21 +75,20 @@ class Data:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32, normalised, channels last."""
-        mean = torch.tensor(self.mean).view(1, -1, 1, 1)
-        std = torch.tensor(self.std).view(1, -1, 1, 1)
+        mean, std = (torch.tensor(x, device=pixels.device).view(1, -1, 1, 1) for x in (self.mean, self.std))
         x = pixels.contiguous(memory_format=torch.channels_last).float()
         return x.div_(255.0).sub_(mean).div_(std)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """One epoch of the training part: images and targets, in the order of `train_order`."""
+        """One epoch of the training part: images and targets, in the order of `train_order`, on `place`."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for indices in self._order(batch_size, generator):
             pixels = self.train.pixels[indices]
             if augment:
                 pixels = self._augment(pixels, generator)
-            yield self.normalize(pixels), _take(self.train.labels, indices)
+            yield self._placed(pixels, self.train.labels, indices)
 
     def train_order(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
         """The images (B,) of each batch of an epoch; they depend on `seed` and `epoch` alone.
@@ -106,10 +108,16 @@ class Data:
         return max(1, len(self.train) // batch_size)
 
     def batches(self, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All images in order, not augmented."""
+        """All images in order, not augmented, on `place`."""
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
-            yield self.normalize(images.pixels[part]), _take(images.labels, part)
+            yield self._placed(images.pixels[part], images.labels, part)
+
+    def _placed(
+        self, pixels: Tensor, labels: Tensor | None, which: Tensor | slice
+    ) -> tuple[Tensor, Tensor | None]:
+        targets = None if labels is None else labels[which].to(self.place)
+        return self.normalize(pixels.to(self.place)), targets
 
     def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Mirror and move each image by itself; what moves in is black."""
@@ -129,7 +137,3 @@ def _overlap(offset: int) -> tuple[slice, slice]:
     if offset > 0:
         return slice(offset, None), slice(None, -offset)
     return slice(None, offset or None), slice(-offset, None)
-
-
-def _take(labels: Tensor | None, indices: Tensor | slice) -> Tensor | None:
-    return None if labels is None else labels[indices]
