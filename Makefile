@@ -23,7 +23,7 @@ demo: .venv/.ready
 	$(BIN)/python benchmarks/plain_onnxruntime.py runs/demo/reference/model.onnx runs/demo/checkpoints/cpu-knee/model.onnx
 
 test: .venv/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/.dev
 	$(BIN)/pytest -m slow
