@@ -69,9 +69,10 @@ def load_protocol(name_or_path: str) -> Protocol:
         path = Path(name_or_path)
         return decode(Protocol, read_toml(path), path)
     if name_or_path not in PROTOCOLS:
-        near = difflib.get_close_matches(name_or_path, PROTOCOLS, n=1) or protocol_names()
+        near = difflib.get_close_matches(name_or_path, PROTOCOLS, n=1)
+        nearest = f"; the nearest is {near[0]}" if near else ""
         raise InputError(
-            f"there is no protocol {name_or_path!r}; the nearest is {', '.join(near)}",
+            f"there is no protocol {name_or_path!r}{nearest}",
             f"take one of {', '.join(protocol_names())}, or the path of a .toml file",
         )
     return PROTOCOLS[name_or_path]

@@ -253,6 +253,17 @@ def test_a_damaged_file_is_named_and_the_old_report_stays(run: Path, name: str, 
     assert (run / STEADY / "report.html").read_bytes() == before
 
 
+def test_a_damaged_device_leaves_the_reports_of_the_others(run: Path) -> None:
+    shutil.copytree(run / STEADY, run / "devices/another")
+    (run / "devices/another/front.json").write_bytes(b"{")
+    report = run / STEADY / "report.html"
+    before = report.read_bytes()
+    report.unlink()
+    with pytest.raises(RunDirectoryError, match=r"another/front\.json"):
+        write_reports(run, None)
+    assert report.read_bytes() == before
+
+
 def test_a_search_of_another_library_is_refused(run: Path) -> None:
     edit(run, "search.json", lambda data: data["points"][0].update(choices=[0, 99, 0, 0]))
     with pytest.raises(RunDirectoryError, match="0-99-0-0"):

@@ -48,8 +48,9 @@ def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(InputError, match="no device profile 'cpu-int9'; the nearest are cpu-int8") as refusal:
         load_profile("cpu-int9")
     assert "hwnas devices" in refusal.value.fix
-    with pytest.raises(InputError, match=r"the nearest are .*cpu, cpu-int8"):
+    with pytest.raises(InputError) as refusal:
         load_profile("../../etc/passwd")
+    assert refusal.value.cause == "there is no device profile '../../etc/passwd'"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.compress.run import refuse_links
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import safe_name
 from hwnas.page import INSTALL, is_available, write_page
 
@@ -37,6 +37,8 @@ def write_report(run: Path, folder: Path) -> Path:
 def write_reports(run: Path, device: str | None) -> list[Path]:
     """Make the reports of a run, of one device or of all that have a front.
 
+    A device whose files are damaged leaves the others.
+
     Raises:
         InputError: no run, no front, or no such device. Otherwise as `write_report`.
     """
@@ -50,4 +52,13 @@ def write_reports(run: Path, device: str | None) -> list[Path]:
                 f"{run} has no front of a device {device!r}",
                 f"give one that it searched for: --device {names}",
             )
-    return [write_report(run, folder) for folder in wanted]
+    written: list[Path] = []
+    damaged: list[RunDirectoryError] = []
+    for folder in wanted:
+        try:
+            written.append(write_report(run, folder))
+        except RunDirectoryError as error:
+            damaged.append(error)
+    if damaged:
+        raise RunDirectoryError("; ".join(error.cause for error in damaged), damaged[0].fix)
+    return written

@@ -39,9 +39,10 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         return replace(with_options(load_profile(base), target=target.strip()), name=name_or_path)
     file = _profiles().get(name_or_path)
     if file is None:
-        near = difflib.get_close_matches(name_or_path, profile_names()) or profile_names()
+        near = difflib.get_close_matches(name_or_path, profile_names())
+        nearest = f"; the nearest are {', '.join(near)}" if near else ""
         raise InputError(
-            f"there is no device profile {name_or_path!r}; the nearest are {', '.join(near)}",
+            f"there is no device profile {name_or_path!r}{nearest}",
             "hwnas devices lists all of them; a path to a .toml file works as well",
         )
     with importlib.resources.as_file(file) as path:
