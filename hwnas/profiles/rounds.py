@@ -33,19 +33,19 @@ RETAKES = 2
 
 
 def without_outliers(take: Callable[[], Sequence[float]], before_ms: Sequence[float]) -> Sequence[float]:
-    """Samples in ms, taken again where their median is far off the medians before, as a glitch gives it.
+    """Samples in ms, taken twice again where their median is far off the medians before, as by a glitch.
 
-    What stays far off is a change of the device, and stands.
+    Of the three the one in the middle stands: it may have been those before that were off, or the device has
+    changed.
     """
-    samples_ms = take()
-    for _ in range(RETAKES if before_ms else 0):
-        if not samples_ms:
-            break
-        factor = statistics.median(samples_ms) / statistics.median(before_ms)
-        if 1 / OUTLIER < factor < OUTLIER:
-            break
-        samples_ms = take()
-    return samples_ms
+    takes_ms = [take()]
+    if takes_ms[0] and before_ms:
+        factor = statistics.median(takes_ms[0]) / statistics.median(before_ms)
+        while takes_ms[-1] and len(takes_ms) <= RETAKES and not 1 / OUTLIER < factor < OUTLIER:
+            takes_ms.append(take())
+    if not takes_ms[-1]:
+        return ()
+    return sorted(takes_ms, key=statistics.median)[len(takes_ms) // 2]
 
 
 class Anchor:

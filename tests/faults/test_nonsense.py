@@ -11,12 +11,37 @@ import pytest
 from spoiling import go_on
 
 from hwnas.measurement import Measurement
+from hwnas.profiles.rounds import without_outliers
 from hwnas.profiles.store import MeasurementStore
 
 FAST = (
     'name = "fast"\nwarmup_s = 0.0\nmin_runs = 11\nmin_s = 0.0\n'
     "repeats = 3\nmax_repeats = 5\nmax_spread = 0.1\n"
 )
+
+
+@pytest.mark.parametrize(
+    ("before_ms", "answers_ms", "taken_ms"),
+    [
+        ([], [3000.0], 3000.0),
+        ([3.0], [4.0], 4.0),
+        ([3.0], [3000.0, 3.0, 3.5], 3.5),
+        ([3000.0], [3.0, 3.5, 3000.0], 3.5),
+        ([3.0], [90.0, 91.0, 92.0], 91.0),
+        ([3.0], [0.003, 4.0, 0.003], 0.003),
+    ],
+)
+def test_of_three_answers_the_one_in_the_middle_stands(
+    before_ms: list[float], answers_ms: list[float], taken_ms: float
+) -> None:
+    answers = iter(answers_ms)
+    assert without_outliers(lambda: [next(answers)], before_ms) == [taken_ms]
+    assert list(answers) == []
+
+
+def test_a_network_that_fails_when_it_is_asked_again_has_no_samples() -> None:
+    answers = iter([[3000.0], []])
+    assert without_outliers(lambda: next(answers), [3.0]) == ()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from hwnas.devices.base import Device, Handle
 from hwnas.errors import PreparationError
@@ -52,12 +53,14 @@ class Liar(Steady):
     """Options.
 
     `lie`: `zero`, `negative`, `nan`, `infinite`, `nothing`, `slow` or `fast` (1,000 times);
-    `every`: it lies at every nth question, about all runs of it; `runs`: only about this share of them;
+    `every`: it lies at every nth question about a network, about all runs of it; `runs`: only about this
+    share of them;
     `sizes`: only about networks whose size in bytes has remainder 0 by this;
     `metric`, `sensor`: what it answers as energy in mJ, and as temperature.
     """
 
-    asked = 0
+    def open_impl(self) -> None:
+        self._asked = Counter[str]()
 
     def conditions(self) -> Conditions:
         return Conditions(temperatures_c={"soc": float(self.profile.options.get("sensor", 40.0))})
@@ -71,9 +74,11 @@ class Liar(Steady):
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         options = self.profile.options
         honest = super().sample_impl(handle, runs, seconds)
-        self.asked += 1
+        self._asked[handle.network_hash] += 1
         size = round(handle.state * 1e4)
-        if self.asked % int(options.get("every", 1)) or size % int(options.get("sizes", 1)):
+        if self._asked[handle.network_hash] % int(options.get("every", 1)) or size % int(
+            options.get("sizes", 1)
+        ):
             return honest
         lie = str(options["lie"])
         if lie == "nothing":
