@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import build_part
+from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.data import Data
 from hwnas.compress.families import match_output
+from hwnas.compress.inherit import inherit
 from hwnas.compress.metrics import (
     BlockMetrics,
     ChannelStatistics,
@@ -183,7 +185,8 @@ def initial_module(
 
     A replacement's output starts with the teacher's mean and variance in each channel: AdamW moves
     a weight by no more than the learning rate a step, too little to find the scale of a small map in one
-    epoch. A variant starts with the reference's own weights.
+    epoch. Inverted bottlenecks take the weights of those that they replace; a variant starts with all of the
+    reference's own.
     """
     digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
@@ -191,6 +194,8 @@ def initial_module(
         module = build_part(parts, candidate.part, candidate.spec)
     if not isinstance(candidate.spec, VariantSpec):
         match_output(module, candidate.spec, statistics.mean, statistics.variance)
+    if isinstance(candidate.spec, InvertedBottleneckSpec) and isinstance(module, nn.Sequential):
+        inherit(module, parts.modules[candidate.part], statistics.variance)
     return module.to(memory_format=torch.channels_last)
 
 
