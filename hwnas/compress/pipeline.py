@@ -229,7 +229,7 @@ def compress_for(
     Returns:
         What `compress` returns; and why a pick has no checkpoint, where no network of the front reaches it.
     """
-    job, run, settings = workshop.job, workshop.run, workshop.job.settings
+    run, settings = workshop.run, workshop.job.settings
     stitcher = workshop.stitcher(target)
     write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
     finetuner, quality = quality_for(workshop, stitcher, search, progress)
