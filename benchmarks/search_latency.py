@@ -4,10 +4,10 @@
     python benchmarks/search_latency.py --device cpu --plain 1000 --seeded 100 --protocol quick
 
 The library: EfficientNet-B0 at 32 px, space `compression`, its candidates distilled for a few steps on
-digits; kept in --run, made where it is missing. Both searches see the same losses and measure whole graphs.
-"Plain" is pymoo's NSGA-II with uniform crossover and random resets; "learned" is hwnas without a seed.
-"Seeded" starts from the exact front of block costs, which it measures first, one network a choice; these are
-told beside it.
+digits; kept in --run with everything that is measured, so a call that was stopped goes on. Both searches see
+the same losses and measure whole graphs. "Plain" is pymoo's NSGA-II with uniform crossover and random resets;
+"learned" is hwnas without a seed. "Seeded" starts from the exact front of block costs, which it measures
+first, one network a choice; these are told beside it.
 
 Hypervolume is up to a corner 5 % beyond the worst of the best front, as a share of all fronts together. On a
 device whose latencies are not modelled the fronts of both searches are measured again, in one session, before
@@ -193,21 +193,22 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        stitcher = make_stitcher(options.run or Path(folder) / "run", options.candidates)
+        kept = options.run or Path(folder) / "run"
+        stitcher = make_stitcher(kept, options.candidates)
         print(
             f"| seed | plain {options.plain} | learned {options.plain} | seeded {options.seeded} "
             "| networks until the seeded search has the plain one’s | blocks |"
         )
         print("|---|---|---|---|---|---|")
         for seed in range(options.seeds):
-            print(_row(options, stitcher, seed, Path(folder)), flush=True)
+            print(_row(options, stitcher, seed, kept), flush=True)
 
 
 def _row(options: argparse.Namespace, stitcher: Stitcher, seed: int, folder: Path) -> str:
     device, protocol = open_device(load_profile(options.device)), load_protocol(options.protocol)
     modelled = device.kind == "modelled"
     with (
-        MeasurementStore(folder / f"{seed}.db") as store,
+        MeasurementStore(folder / f"search-{device.profile.name}-{seed}.db") as store,
         Session(device, protocol, store, anchor=stitcher.reference) as session,
     ):
         bench = Bench(session, stitcher)
@@ -220,7 +221,7 @@ def _row(options: argparse.Namespace, stitcher: Stitcher, seed: int, folder: Pat
     fronts = [front_of(points) if points else [] for points in found]
     values = [values_of(front) for front in fronts]
     if not modelled:
-        values = remeasured(bench, fronts, protocol, folder / f"{seed}-again.db")
+        values = remeasured(bench, fronts, protocol, folder / f"again-{device.profile.name}-{seed}.db")
     best = np.concatenate([v for v in values if len(v)])
     best = best[non_dominated(best)]
     corner = best.max(0) + 0.05 * np.ptp(best, axis=0)

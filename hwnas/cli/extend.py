@@ -16,7 +16,10 @@ def extend(
     run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
     space: Annotated[
         str,
-        typer.Option(help="The new candidates: compression, donna, donnav2, mobilenetv3, or a .toml file."),
+        typer.Option(
+            help="The new candidates: compression, donna, donnav2, mobilenetv3, residual, "
+            "convnext, transformer, mixed, or a .toml file."
+        ),
     ],
     candidates: Annotated[
         Optional[int],  # noqa: UP045

@@ -230,10 +230,13 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     device = parameter.device if parameter is not None else torch.device("cpu")
     counter = FlopCounterMode(display=False)
     was_training = module.training
-    module.eval()
+    trained = [p for p in module.parameters() if p.requires_grad]
+    module.eval().requires_grad_(False)  # the counter fails where a module is given a parameter expanded
     with counter:
         module(torch.zeros(1, *in_shape, device=device))
     module.train(was_training)
+    for p in trained:
+        p.requires_grad_(True)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
 
 

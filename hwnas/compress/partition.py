@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from hwnas.compress.stages import Shape, defaults_of, run_once, stage_cuts
+from hwnas.compress.stages import (
+    Shape,
+    alive_nodes,
+    batch_sizes,
+    defaults_of,
+    label,
+    needed_by,
+    run_once,
+    stage_cuts,
+)
 from hwnas.errors import InputError, first_line
 
 
@@ -81,11 +90,10 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
             raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
     parts = _split(deepcopy(model).eval(), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
-    with torch.inference_mode():
-        value = x
-        for part in parts:
-            value = part(value)
-            shapes.append(tuple(value.shape[1:]))
+    value = x
+    for part, name in zip(parts, [*cuts, "the output"], strict=True):
+        value = _run(part, value, name)
+        shapes.append(tuple(value.shape[1:]))
     difference = float((value - expected).abs().max())
     if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):
         raise InputError(
@@ -93,6 +101,22 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
             "move the cuts: the model computes something outside of its modules",
         )
     return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
+
+
+@torch.inference_mode()
+def _run(part: nn.Module, x: Tensor, name: str) -> Tensor:
+    try:
+        y = part(x)
+    except Exception as error:
+        raise InputError(
+            f"the part before the cut behind {name!r} cannot be run: {first_line(error)}",
+            "move the cuts: a module that they are inside of asks what its input is",
+        ) from None
+    if not isinstance(y, Tensor):
+        raise InputError(
+            f"behind {name!r} passes a {type(y).__name__}, not one tensor", "cut behind another module"
+        )
+    return y
 
 
 class _Tracer(fx.Tracer):
@@ -115,18 +139,23 @@ def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
             "wrap the model so that its forward() calls modules without branching on values",
         ) from None
     boundaries = [_output_node(graph, name) for name in cuts]
-    remaining = list(graph.nodes)
+    sizes = batch_sizes(graph)
+    alive = alive_nodes(graph, sizes)
+    for name, boundary in zip(cuts, boundaries, strict=True):
+        if boundary not in alive:
+            raise InputError(f"nothing needs what module {name!r} gives", "cut behind another module")
+    remaining = [node for node in graph.nodes if node in alive]
     _check_order(cuts, [remaining.index(boundary) for boundary in boundaries])
     placeholder, output = remaining[0], remaining[-1]
     parts: list[nn.Module] = []
     entry = placeholder
     for name, boundary in zip([*cuts, "the output"], [*boundaries, output.args[0]], strict=True):
-        needed = _needed_by(boundary, entry)
+        needed = needed_by(boundary, entry, sizes)
         if entry is not placeholder and placeholder in needed:
             raise InputError(f"a tensor goes around the cut before {name!r}", "move the cut behind the skip")
         later = [node for node in remaining if node not in needed]
-        _check_crossing(name, boundary, needed, later)
-        parts.append(_submodule(model, graph, entry, boundary, needed))
+        _check_crossing(name, boundary, needed - sizes, later)
+        parts.append(_submodule(model, graph, entry, boundary, needed, sizes))
         remaining, entry = later, boundary
     return parts
 
@@ -149,34 +178,30 @@ def _check_order(cuts: Sequence[str], positions: Sequence[int]) -> None:
             )
 
 
-def _needed_by(target: fx.Node, entry: fx.Node) -> set[fx.Node]:
-    """The nodes that compute `target` from `entry`, both included."""
-    needed, stack = {entry}, [target]
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            stack.extend(node.all_input_nodes)
-    return needed
-
-
 def _check_crossing(name: str, boundary: fx.Node, needed: set[fx.Node], later: Sequence[fx.Node]) -> None:
     for node in needed - {boundary}:
         user = next((user for user in node.users if user in later), None)
         if user is not None and node.op != "get_attr":
             raise InputError(
-                f"the cut behind {name!r} is inside a skip: {node.target!s} also goes to {user.target!s}",
+                f"the cut behind {name!r} is inside a skip: {label(node)} also goes to {label(user)}",
                 "move the cut behind the addition that ends the skip",
             )
 
 
 def _submodule(
-    model: nn.Module, graph: fx.Graph, entry: fx.Node, boundary: fx.Node, needed: set[fx.Node]
+    model: nn.Module,
+    graph: fx.Graph,
+    entry: fx.Node,
+    boundary: fx.Node,
+    needed: Collection[fx.Node],
+    sizes: Collection[fx.Node],
 ) -> fx.GraphModule:
     piece = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {entry: piece.placeholder("x")}
     for node in graph.nodes:
-        if node in needed and node is not entry:
+        if node in needed and node in sizes:
+            copies[node] = piece.call_method("size", (copies[entry], 0))
+        elif node in needed and node is not entry:
             copies[node] = piece.node_copy(node, lambda other: copies[other])
     piece.output(copies[boundary])
     return fx.GraphModule(model, piece)

@@ -165,9 +165,11 @@ def open_workshop(
     """
     settings, parts, task = job.settings, job.parts, job.initial.task
     executor = executor or LocalExecutor()
-    if not task.metric.share and any(search.quality == "predictor" for search, _ in wanted):
+    judged = task.agreement_metric if job.data.val.labels is None else task.metric
+    right = judged.share and judged.higher_is_better
+    if not right and any(search.quality == "predictor" for search, _ in wanted):
         raise InputError(
-            f"the predictor expects a share of right answers, {task.name} is judged by {task.metric.name}",
+            f"the predictor expects a share of right answers, {task.name} is judged by {judged.name}",
             "search by the sum of block losses: --quality loss",
         )
     training.tune_allocator()
@@ -227,7 +229,7 @@ def compress_for(
     Returns:
         What `compress` returns; and why a pick has no checkpoint, where no network of the front reaches it.
     """
-    job, run, settings = workshop.job, workshop.run, workshop.job.settings
+    run, settings = workshop.run, workshop.job.settings
     stitcher = workshop.stitcher(target)
     write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
     finetuner, quality = quality_for(workshop, stitcher, search, progress)
@@ -241,6 +243,7 @@ def compress_for(
     refit(finetuner, progress)
     report = _report(run, target.profile.name, progress)
     known = workshop.accuracy
+    candidates = [entry.candidate for entry in workshop.library.entries()]
     return {
         "run": str(run.path),
         "reference": {
@@ -248,7 +251,7 @@ def compress_for(
             "onnx": str(run.reference / "model.onnx"),
             "accuracy": None if known is None else encode(known),
         },
-        "space": {"candidates": len(job.candidates), "architectures": architecture_count(job.candidates)},
+        "space": {"candidates": len(candidates), "architectures": architecture_count(candidates)},
         "front": outcome.to_json(),
         "checkpoints": [{"path": str(path), **encode(summary)} for path, summary in checkpoints],
         "report": report,

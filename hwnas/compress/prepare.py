@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
@@ -276,13 +276,25 @@ def _normalization(
 
 
 def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None:
-    with torch.inference_mode():
-        try:
-            output = module.eval()(data.normalize(data.train.pixels[:2]))
-        except Exception as error:
-            reason = first_line(error)
-            raise InputError(
-                f"{model} cannot take images of shape {data.image_shape}: {reason}",
-                "choose a model for this input size",
-            ) from None
+    x = data.normalize(data.train.pixels[:2])
+    output, reason = _try(module, x)
+    if reason is not None and _try(module, x.contiguous())[1] is None:
+        raise InputError(
+            f"{model} cannot take maps with the channels last in memory, by which hwnas trains: {reason}",
+            "let its forward() call flatten(1) or reshape() in the place of view()",
+        )
+    if reason is not None:
+        raise InputError(
+            f"{model} cannot take images of shape {data.image_shape}: {reason}",
+            "choose a model for this input size",
+        )
     check_output(task, output, data, model)
+
+
+@torch.inference_mode()
+def _try(module: nn.Module, x: Tensor) -> tuple[object, str | None]:
+    """What a module gives, and why it gives nothing."""
+    try:
+        return module.eval()(x), None
+    except Exception as error:
+        return None, first_line(error)

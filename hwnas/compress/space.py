@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 
@@ -62,18 +62,14 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
             follow each other), and evenly spaced in MACs within a kind.
 
     Raises:
-        InputError: no block has a candidate that fits, or a block is not between image maps.
+        InputError: no block has a candidate that fits.
     """
     of_blocks = []
     for block in range(1, parts.block_count + 1):
         chosen = _spread(_fitting(parts, block, space), per_block or space.per_block)
         of_blocks += _numbered(parts, block, chosen)
     if not of_blocks:
-        size = "a smaller" if space.smaller else "any"
-        raise InputError(
-            f"no block has {size} candidate in {space.name!r}",
-            "join small blocks to larger ones: --cut NAME,NAME; or take another --space, with more depth",
-        )
+        _refuse(parts, space)
     last = len(parts.modules) - 1
     return [
         *_numbered(parts, 0, _variants(parts, 0)),
@@ -93,14 +89,36 @@ def architecture_count(candidates: Sequence[Candidate]) -> int:
     return total
 
 
+def _is_replaceable(parts: Partition, block: int) -> bool:
+    """Whether a block is between maps or between tokens."""
+    return tuple(map(len, parts.part_shapes(block))) in ((3, 3), (2, 2))
+
+
+def _refuse(parts: Partition, space: Space) -> NoReturn:
+    """Say why no block has a candidate."""
+    blocks = range(1, parts.block_count + 1)
+    odd = next((block for block in blocks if not _is_replaceable(parts, block)), None)
+    if odd is not None:
+        in_shape, out_shape = parts.part_shapes(odd)
+        raise InputError(
+            f"block {odd} ({in_shape} → {out_shape}) is neither between maps (C, H, W) nor tokens (T, C), "
+            "and no other block has a candidate",
+            "cut where either passes: --cut NAME,NAME",
+        )
+    shapes = ", ".join(f"{before} → {after}" for before, after in map(parts.part_shapes, blocks))
+    raise InputError(
+        f"no block has {'a smaller' if space.smaller else 'any'} candidate in {space.name!r}; "
+        f"they are {shapes}",
+        "a layer keeps a map or halves it, rounded up: join small blocks to larger ones, or cut elsewhere: "
+        "--cut NAME,NAME; or take another --space, with more depth",
+    )
+
+
 def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
     """Every candidate of a space that can stand in a block."""
     in_shape, out_shape = parts.part_shapes(block)
-    if (len(in_shape), len(out_shape)) not in ((3, 3), (2, 2)):
-        raise InputError(
-            f"block {block} ({in_shape} → {out_shape}) is neither between maps (C, H, W) nor tokens (T, C)",
-            "cut where either passes: --cut NAME,NAME",
-        )
+    if not _is_replaceable(parts, block):
+        return []
     limits = count(parts.modules[block], in_shape)
     found = []
     for spec in _specs(parts, block, space):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,23 @@ def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
         InputError: no such stages.
     """
     children = dict(model.named_children())
+    cuts = _named_stages(model, children, input_shape)
+    if len(cuts) >= 2:
+        return cuts
+    points = distinct(cut_points(model, input_shape)[0], ())
+    cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
+    if len(cuts) < 2:
+        raise InputError(
+            f"{type(model).__name__} has no stages that can be found by name or by the size of its map",
+            f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}; "
+            "hwnas partition MODEL shows where it can be cut",
+        )
+    return cuts
+
+
+def _named_stages(
+    model: nn.Module, children: Mapping[str, nn.Module], input_shape: Sequence[int]
+) -> tuple[str, ...]:
     if isinstance(model, nn.Sequential):
         return _joined(model, tuple(children)[:-1], input_shape)
     for container in CONTAINERS:
@@ -97,16 +115,8 @@ def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
         names = [name for name in children if name.removeprefix(prefix).isdigit() and name.startswith(prefix)]
         if len(names) > 1:
             before = list(children)[: list(children).index(names[0])]
-            return (*before[-1:], *names)
-    points = distinct(cut_points(model, input_shape)[0], ())
-    cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
-    if len(cuts) < 2:
-        raise InputError(
-            f"{type(model).__name__} has no stages that can be found by name or by the size of its map",
-            f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}; "
-            "hwnas partition MODEL shows where it can be cut",
-        )
-    return cuts
+            return _joined(model, (*before[-1:], *names), input_shape)
+    return ()
 
 
 def cut_points(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[CutPoint], list[Obstacle]]:
@@ -191,10 +201,12 @@ def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
     except Exception as error:
         yield Obstacle(name=name, reason=f"its forward() cannot be traced: {first_line(error)}")
         return
-    nodes = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
-    calls = Counter(node.target for node in nodes)
-    places = [node for node in nodes if _passing(node, nodes) == {node}]
-    for start, end in itertools.pairwise([nodes[0], *places[places.index(nodes[0]) + 1 :]] if places else []):
+    alive = alive_nodes(graph, frozenset() if name else batch_sizes(graph))
+    nodes = [node for node in graph.nodes if node in alive and node.op not in ("get_attr", "output")]
+    calls = Counter(node.target for node in graph.nodes)
+    places = [node for node in nodes if _passing(node, nodes, alive) == {node}]
+    behind = places[places.index(nodes[0]) :] if nodes[0] in places else []
+    for start, end in itertools.pairwise(behind):
         inside = nodes[nodes.index(start) + 1 : nodes.index(end)]
         passed = [str(node.target) for node in inside if node.op == "call_module"]
         real = [target for target in passed if not isinstance(module.get_submodule(target), nn.Identity)]
@@ -207,29 +219,70 @@ def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
             yield target
 
 
-def _passing(node: fx.Node, nodes: Sequence[fx.Node]) -> set[fx.Node]:
+def batch_sizes(graph: fx.Graph) -> frozenset[fx.Node]:
+    """The nodes that give the number of images, read off the network's input; every cut passes it along."""
+    image = next(iter(graph.nodes))
+    shapes = {node for node in image.users if node.target == "size" and len(node.args) == 1}
+    shapes |= {node for node in image.users if node.target is getattr and node.args[1] == "shape"}
+    found = {node for node in image.users if node.target == "size" and node.args[1:] == (0,)}
+    found |= {
+        node
+        for shape in shapes
+        for node in shape.users
+        if node.target is operator.getitem and node.args[1] == 0
+    }
+    return frozenset(found)
+
+
+def alive_nodes(graph: fx.Graph, known: Collection[fx.Node]) -> set[fx.Node]:
+    """The nodes that the output is made of; a check of a shape is none of them.
+
+    Args:
+        known: nodes that need not be computed; they are left out, and so is what only they need.
+    """
+    nodes = list(graph.nodes)
+    return needed_by(nodes[-1], nodes[0], known) - set(known)
+
+
+def needed_by(target: fx.Node, entry: fx.Node, known: Collection[fx.Node]) -> set[fx.Node]:
+    """The nodes that compute `target` from `entry` and from what is known, all of them included."""
+    needed, stack = {entry}, [target]
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            if node not in known:
+                stack.extend(node.all_input_nodes)
+    return needed
+
+
+def _passing(node: fx.Node, nodes: Sequence[fx.Node], alive: Collection[fx.Node]) -> set[fx.Node]:
     """The values that are needed behind a node."""
     seen = set(nodes[: nodes.index(node) + 1])
-    return {value for value in seen if any(user not in seen for user in value.users)}
+    return {value for value in seen if any(user in alive and user not in seen for user in value.users)}
 
 
 def _skip(name: str, start: fx.Node, passed: Sequence[str], end: fx.Node) -> Obstacle:
-    what = "its input" if start.op == "placeholder" else f"the output of {_label(start)}"
+    what = "its input" if start.op == "placeholder" else f"the output of {label(start)}"
     modules = ", ".join(passed) if len(passed) <= NAMED else f"{passed[0]}, …, {passed[-1]}"
-    return Obstacle(name=name, reason=f"{what} also goes around {modules}; they join in {_label(end)}")
+    return Obstacle(name=name, reason=f"{what} also goes around {modules}; they join in {label(end)}")
 
 
-def _label(node: fx.Node) -> str:
+def label(node: fx.Node) -> str:
+    """What a node is called for people: a module by its name, a function by that of its result."""
     return str(node.target) if node.op in ("call_module", "call_method") else node.name
 
 
 def _joined(model: nn.Module, names: Sequence[str], input_shape: Sequence[int]) -> tuple[str, ...]:
-    if len(names) <= MANY + 1:
-        return tuple(names)
+    """Those stages that give a map or tokens; of many only where the map changes its size."""
     shapes = output_shapes(model, input_shape)
-    points = [CutPoint(name=name, shape=shapes[name]) for name in names if name in shapes]
-    cuts = _by_size(points)
-    return cuts if len(cuts) >= 2 else tuple(names)
+    points = [
+        CutPoint(name=name, shape=shapes[name])
+        for name in names
+        if name in shapes and len(shapes[name]) in (2, 3)
+    ]
+    cuts = _by_size(points) if len(points) > MANY + 1 else ()
+    return cuts if len(cuts) >= 2 else tuple(point.name for point in points)
 
 
 def _by_size(points: Sequence[CutPoint]) -> tuple[str, ...]:

@@ -122,6 +122,23 @@ def test_counting_a_known_network_agrees_with_hooks_and_graph(name: str) -> None
     assert found[0] == macs_of_graph(export_onnx(model, (1, 3, 64, 64)))
 
 
+def test_counting_where_a_module_is_given_a_parameter() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1, 4))
+            self.frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+            self.layer = nn.Linear(4, 5, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layer(self.token.expand(len(x), -1))
+            return y
+
+    module = Token()
+    assert count(module, (1,)) == (20, 25)
+    assert [p.requires_grad for p in module.parameters()] == [True, False, True]
+
+
 def test_counting_leaves_the_mode_alone() -> None:
     module = build_candidate(make_spec(), (8, 4, 4), (8, 4, 4)).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}

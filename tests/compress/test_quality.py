@@ -241,7 +241,9 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
         network.choices for network in Architectures(copy / "architectures").networks()
     ]
     watch = Watch()
-    front = run(copy, watch)["front"]
+    result = run(copy, watch)
+    front = result["front"]
+    assert result["space"] == {"candidates": 10, "architectures": 36}
     assert "distill" not in watch.steps
     assert not [step for step in watch.finetuned if step.startswith("finetune predictor")]
     assert any(choice > 3 for row in front["front"] for choice in row["choices"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,26 @@ def test_images_that_do_not_fit_and_outputs_that_are_no_logits_are_told(workplac
         initial(settings(model="own_map:make"), data)
     with pytest.raises(InputError, match=r"cannot take images of shape \(3, 32, 32\)"):
         initial(settings(model="own_grey:make"), data)
+
+
+def test_a_network_that_views_a_map_is_told_what_to_write(workplace: Path, data: Data) -> None:
+    text = """
+        class Views(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.body, self.head = nn.Conv2d(3, 4, 3, 8), nn.Linear(64, 10)
+
+            def forward(self, x):
+                y = self.body(x)
+                return self.head(y.view(y.size(0), -1))
+
+        def make():
+            return Views()
+    """
+    write_module(workplace, "own_views", textwrap.dedent(text))
+    with pytest.raises(InputError, match="cannot take maps with the channels last") as error:
+        initial(settings(model="own_views:make"), data)
+    assert "flatten(1)" in error.value.fix
 
 
 def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -> Path:

@@ -166,6 +166,14 @@ def test_a_space_of_which_nothing_fits_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no block has any candidate in 'donnav2'") as error:
         find_candidates(partition(model, (3, 18, 18)), space)
     assert "depth" in error.value.fix
+    assert "(8, 16, 16) → (8, 4, 4)" in error.value.cause
+
+
+def test_a_block_from_a_map_to_tokens_keeps_its_own_choice_alone() -> None:
+    large = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1), nn.Conv2d(64, 8, 3, padding=1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), large, nn.Flatten(2), nn.Linear(36, 36), nn.Flatten())
+    candidates = find_candidates(partition(model, (3, 8, 8)), COMPRESSION, 5)
+    assert {candidate.part for candidate in candidates} == {1}
 
 
 def test_a_block_that_cannot_be_smaller_keeps_its_own_choice_alone() -> None:

@@ -80,6 +80,87 @@ def test_a_module_that_cannot_be_traced_is_told_and_stays_whole() -> None:
     assert partition(model, (3, 32, 32)).cuts[-1] == "stages.2"
 
 
+@pytest.mark.parametrize("how", ["shape", "size", "unpacked"])
+def test_the_number_of_images_goes_around_every_cut(how: str) -> None:
+    class Flat(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            if how == "unpacked":
+                images, _, _, _ = x.shape
+            else:
+                images = x.shape[0] if how == "shape" else x.size(0)
+            y: Tensor = self.stages(self.stem(x)).mean((2, 3)).view(images, -1)
+            logits: Tensor = self.head[2](y)
+            return logits
+
+    model = Flat().eval()
+    assert partition(model, (3, 32, 32)).cuts == ("stem", "stages.0", "stages.1")
+    assert set(names(Tiny(), 32)) - set(names(model, 32)) == {"head.0", "head.1"}
+    parts = partition(model, (3, 32, 32), ["stem", "stages.1.0"])
+    x = torch.randn(5, 3, 32, 32)
+    assert torch.equal(nn.Sequential(*parts.modules)(x), model(x))
+
+
+def test_a_check_of_a_shape_is_no_skip() -> None:
+    class Checked(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            z = self.stages(y)
+            torch._assert(y.shape[2] > 1, "")
+            logits: Tensor = self.head(z)
+            return logits
+
+    model = Checked().eval()
+    assert names(model, 32) == names(Tiny(), 32)
+    assert partition(model, (3, 32, 32)).block_count == 2
+
+
+def test_a_cut_behind_what_nothing_needs_is_refused() -> None:
+    class Aside(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            self.stages(y)
+            logits: Tensor = self.head(y.repeat(1, 2, 1, 1))
+            return logits
+
+    model = Aside().eval()
+    assert not any(name.startswith("stages") for name in names(model, 32))
+    with pytest.raises(InputError, match=r"nothing needs what module 'stages\.0' gives"):
+        partition(model, (3, 32, 32), ["stem", "stages.0"])
+
+
+def test_a_sequence_is_cut_where_a_map_or_tokens_pass() -> None:
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), *head).eval()
+    assert stage_cuts(model, (3, 8, 8)) == ("0", "1", "2")
+
+
+def test_stages_that_pass_more_than_one_tensor_are_refused() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: Tensor | list[Tensor]) -> list[Tensor]:
+            if not isinstance(x, list):
+                x = [x]
+            return [self.layer(x[0]), x[0]]
+
+    class Pairs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.Sequential(Pair(), Pair(), Pair())
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.stages(x)[0]
+            return y
+
+    model = Pairs().eval()
+    with pytest.raises(InputError, match=r"behind 'stages\.0' passes a list"):
+        partition(model, (3, 8, 8), ["stages.0", "stages.1"])
+    with pytest.raises(InputError, match="cannot be run"):
+        partition(model, (3, 8, 8), ["stages.1.layer", "stages.2.layer"])
+
+
 def test_modules_that_end_at_one_place_are_one_place() -> None:
     points, _ = cut_points(timm.create_model("resnet18").eval(), (3, 64, 64))
     outer = [point.name for point in distinct(points, ())]

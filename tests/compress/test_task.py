@@ -224,6 +224,8 @@ def test_a_regression_goes_all_the_way(workplace: Path) -> None:
     with pytest.raises(InputError, match="the predictor expects a share of right answers") as error:
         run(workplace, "refused", quality="predictor", **job)
     assert "--quality loss" in error.value.fix
+    with pytest.raises(InputError, match="is judged by share of misses"):
+        run(workplace, "refused", quality="predictor", **job | {"task": "inkmap:MISSES"})
     assert not (workplace / "refused").exists()
     result = run(workplace, "run", model="inkmap:finder", data="inkmap:centres", task="inkmap:OWN")
     (checkpoint,) = result["checkpoints"]

@@ -111,3 +111,4 @@ def median_error() -> None:
 
 
 OWN = replace(REGRESSION, name="finding the ink")
+MISSES = replace(OWN, metric=hwnas.Metric(name="share of misses", share=True, higher_is_better=False))
