@@ -231,8 +231,10 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     counter = FlopCounterMode(display=False)
     was_training = module.training
     module.eval()
+    # The counter trips over views of parameters, as of a class token, that want a gradient and have no graph.
+    weights = {name: value.detach() for name, value in module.named_parameters()}
     with counter:
-        module(torch.zeros(1, *in_shape, device=device))
+        torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
     module.train(was_training)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
 

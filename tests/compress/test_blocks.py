@@ -122,6 +122,21 @@ def test_counting_a_known_network_agrees_with_hooks_and_graph(name: str) -> None
     assert found[0] == macs_of_graph(export_onnx(model, (1, 3, 64, 64)))
 
 
+def test_counting_a_network_with_a_class_token() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token = nn.Parameter(torch.zeros(1, 1, 8))
+            self.linear = nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.linear(self.token.expand(len(x), -1, -1))
+
+    module = Token()
+    assert count(module, (3, 4, 4)) == (8 * 5, 8 + 8 * 5 + 5)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
 def test_counting_leaves_the_mode_alone() -> None:
     module = build_candidate(make_spec(), (8, 4, 4), (8, 4, 4)).train()
     before = {key: value.clone() for key, value in module.state_dict().items()}
