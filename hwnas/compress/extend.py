@@ -14,7 +14,7 @@ from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
-from hwnas.compress.place import require_place
+from hwnas.compress.place import require_network, require_place
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory, recorded_settings
@@ -65,6 +65,7 @@ def extend(
     chosen = load_space(space)
     found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
     require_place(job.settings.train_on)
+    require_network(job.settings.train_on, job.parts.modules, job.data.image_shape)
     training.tune_allocator()
     torch.set_num_threads(job.settings.threads)
     with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:

@@ -24,7 +24,7 @@ from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
-from hwnas.compress.place import explained_memory, give_back_memory, require_place
+from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
 from hwnas.compress.prepare import (
     Initial,
     Reference,
@@ -172,6 +172,7 @@ def open_workshop(
             "search by the sum of block losses: --quality loss",
         )
     require_place(settings.train_on)
+    require_network(settings.train_on, parts.modules, job.data.image_shape)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:

@@ -5,8 +5,9 @@ Outside of training every module and every tensor is on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -37,6 +38,32 @@ def require_place(place: Place) -> None:
         raise InputError(
             f"nothing can be trained on {place}: {first_line(error)}",
             "mend that, or begin another run on the CPU: --train-on cpu --out PATH",
+        ) from None
+
+
+def require_network(place: Place, modules: Sequence[nn.Module], input_shape: Sequence[int]) -> None:
+    """Make sure that the parts of a network can be computed there, one after the other.
+
+    Some do not follow: a tensor that is no parameter and no buffer stays on the CPU.
+
+    Args:
+        input_shape: (C, H, W).
+
+    Raises:
+        InputError: they cannot.
+    """
+    if place == "cpu":
+        return
+    try:
+        x = torch.zeros(2, *input_shape, device=place)
+        with torch.no_grad():
+            for module in deepcopy(tuple(modules)):
+                x = module.to(place)(x)
+    except Exception as error:  # of whatever the network consists of
+        raise InputError(
+            f"the network cannot be computed on {place}: {first_line(error)}",
+            "begin another run on the CPU: --train-on cpu --out PATH; or let the network make its tensors "
+            "where its input is",
         ) from None
 
 
