@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -150,5 +151,5 @@ def _chip(target: Target) -> str | None:
 
 
 def _fail(failures: Failures, name: str, error: HwnasError, progress: Progress) -> None:
-    failures[name] = error
+    failures[name] = copy(error)  # without its traceback, whose frames may hold a GPU's memory
     progress.say(f"{name}: {error.cause}; the others go on")

@@ -17,6 +17,7 @@ from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
 from hwnas.compress.partition import partition
+from hwnas.compress.place import give_back_memory, require_place
 from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import build_reference
@@ -101,6 +102,7 @@ class PackedBench:
                 f"{os.uname().nodename} has {_listed(versions())}, the driver {_listed(self.versions)}",
                 "install the same versions on all machines",
             )
+        require_place(self.settings.train_on)
         training.tune_allocator()
         torch.set_num_threads(self.settings.threads)
         if Path(self.folder).is_dir():
@@ -148,6 +150,7 @@ def distill_slice(
     """Train a slice of candidates and export them; a failed one has no graph."""
     parts, how = bench.reference.parts, distill_settings(bench.settings)
     results = distill_within_memory(candidates, bench.teacher, bench.statistics, how, tell)
+    give_back_memory(bench.settings.train_on)
     found = []
     for candidate, result in zip(candidates, results, strict=True):
         graph = b""

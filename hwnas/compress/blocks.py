@@ -230,13 +230,12 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     device = parameter.device if parameter is not None else torch.device("cpu")
     counter = FlopCounterMode(display=False)
     was_training = module.training
-    trained = [p for p in module.parameters() if p.requires_grad]
-    module.eval().requires_grad_(False)  # the counter fails where a module is given a parameter expanded
+    module.eval()
+    # The counter trips over views of parameters, as of a class token, that want a gradient and have no graph.
+    weights = {name: value.detach() for name, value in module.named_parameters()}
     with counter:
-        module(torch.zeros(1, *in_shape, device=device))
+        torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
     module.train(was_training)
-    for p in trained:
-        p.requires_grad_(True)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
 
 

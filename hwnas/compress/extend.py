@@ -14,6 +14,7 @@ from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
+from hwnas.compress.place import require_network, require_place
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory, recorded_settings
@@ -50,7 +51,8 @@ def extend(
         per_block: candidates a block at most; 0 leaves it to the space.
 
     Raises:
-        InputError: there is no run, or nothing of the space fits the reference's blocks.
+        InputError: there is no run, nothing can be trained where it was, or nothing of the space fits the
+            reference's blocks.
         RunDirectoryError: the run was made with other contents or versions than are found now.
     """
     settings = recorded_settings(path)
@@ -62,6 +64,8 @@ def extend(
     job = open_job(settings, progress, allow_code=allow_code)
     chosen = load_space(space)
     found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
+    require_place(job.settings.train_on)
+    require_network(job.settings.train_on, job.parts.modules, job.data.image_shape)
     training.tune_allocator()
     torch.set_num_threads(job.settings.threads)
     with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:

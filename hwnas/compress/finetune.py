@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from torch import Tensor, nn
 
@@ -67,9 +65,8 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     module = assemble(parts, [deepcopy(build_part(parts, n, spec)) for n, spec in enumerate(network.specs)])
     module.load_state_dict(network.state)
     training.recalibrate(module, data, settings.batch_size)
-    with ExitStack() as stack:
-        stack.enter_context(placed(data.place, teacher))
-        scratch = bench.scratch or Path(stack.enter_context(TemporaryDirectory(prefix="hwnas-")))
+    scratch = bench.scratch
+    with placed(data.place, teacher):
         training.fit(
             module,
             data,
@@ -78,7 +75,7 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
             batch_size=settings.batch_size,
             learning_rate=FINETUNE_LEARNING_RATE,
             seed=settings.seed,
-            state_file=_state_file(scratch, network.choices, network.epochs),
+            state_file=scratch and _state_file(scratch, network.choices, network.epochs),
             progress=tell,
         )
     scores = training.scores(module, data, task, data.val)

@@ -7,23 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
 from hwnas.compress.distill import Distilled, DistillSettings, distill
 from hwnas.compress.metrics import ChannelStatistics
+from hwnas.compress.place import give_back_memory, is_out_of_memory
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Teacher
 
 SMALLEST_BATCH = 8
-_SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
-"""In the messages of torch's CPU allocators and of CUDA, which come as plain RuntimeErrors."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS)
 
 
 def distill_within_memory(
@@ -79,6 +69,5 @@ def _attempt(
         if not is_out_of_memory(error):
             raise
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_memory(teacher.data.place)
     return None

@@ -24,6 +24,7 @@ from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
+from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
 from hwnas.compress.prepare import (
     Initial,
     Reference,
@@ -172,6 +173,8 @@ def open_workshop(
             f"the predictor expects a share of right answers, {task.name} is judged by {judged.name}",
             "search by the sum of block losses: --quality loss",
         )
+    require_place(settings.train_on)
+    require_network(settings.train_on, parts.modules, job.data.image_shape)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
@@ -300,12 +303,14 @@ def build_library(
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
     Raises:
-        HwnasError: every candidate of the library failed.
+        HwnasError: every candidate of the library failed, or memory does not even suffice for the reference.
     """
     pending = library.pending()
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
-        _distill_slices(library, slices, reference, settings, account, progress, executor)
+        with explained_memory():
+            _distill_slices(library, slices, reference, settings, account, progress, executor)
+    give_back_memory(settings.train_on)
     shutil.rmtree(library.features, ignore_errors=True)
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]

@@ -5,16 +5,20 @@ Outside of training every module and every tensor is on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Literal
 
 import torch
 from torch import nn
 
-from hwnas.errors import InputError, first_line
+from hwnas.errors import HwnasError, InputError, first_line
 
 Place = Literal["cpu", "cuda"]
+
+_SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED")
+"""In the messages of torch's CPU allocators, CUDA and its libraries, which come as plain RuntimeErrors."""
 
 
 def find_place() -> Place:
@@ -37,14 +41,78 @@ def require_place(place: Place) -> None:
         ) from None
 
 
+def require_network(place: Place, modules: Sequence[nn.Module], input_shape: Sequence[int]) -> None:
+    """Make sure that the parts of a network can be computed there, one after the other.
+
+    Some do not follow: a tensor that is no parameter and no buffer stays on the CPU.
+
+    Args:
+        input_shape: (C, H, W).
+
+    Raises:
+        InputError: they cannot.
+    """
+    if place == "cpu":
+        return
+    try:
+        x = torch.zeros(2, *input_shape, device=place)
+        with torch.no_grad():
+            for module in deepcopy(tuple(modules)):
+                x = module.to(place)(x)
+    except Exception as error:  # of whatever the network consists of
+        raise InputError(
+            f"the network cannot be computed on {place}: {first_line(error)}",
+            "begin another run on the CPU: --train-on cpu --out PATH; or let the network make its tensors "
+            "where its input is",
+        ) from None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory could not be had."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS)
+
+
 @contextmanager
-def placed(place: Place, *modules: nn.Module) -> Iterator[None]:
-    """Modules are there, channels last, until the end; then on the CPU again."""
-    for module in modules:
-        module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+def explained_memory() -> Iterator[None]:
+    """Where memory ends, that is told as a failure that a user meets.
+
+    Raises:
+        HwnasError: it ended.
+    """
     try:
         yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise HwnasError(
+            f"memory does not suffice: {first_line(error)}",
+            "give the same command again once other processes hold less of it, or begin another run with a "
+            "smaller --batch-size: --out PATH",
+        ) from None
+
+
+def give_back_memory(place: Place) -> None:
+    """Leave the memory of a GPU that nothing needs any more to other processes, which measure there."""
+    if place == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def placed(place: Place, *modules: nn.Module) -> Iterator[None]:
+    """Modules are there, channels last, until the end; then on the CPU again.
+
+    Raises:
+        HwnasError: memory ended.
+    """
+    try:
+        with explained_memory():
+            for module in modules:
+                module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            yield
     finally:
         if place != "cpu":
             for module in modules:
                 module.cpu()
+            give_back_memory(place)

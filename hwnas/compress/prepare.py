@@ -17,7 +17,6 @@ from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.models import image_size
 from hwnas.compress.partition import Partition
-from hwnas.compress.place import require_place
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
     IMAGENET_CLASSES,
@@ -101,9 +100,8 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
     """The data that the settings name; without their labels where those are no targets of the task.
 
     Raises:
-        InputError: data or task are missing or unknown, or nothing can be trained where they say.
+        InputError: data or task are missing or unknown.
     """
-    require_place(settings.train_on)
     data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     task = load_task(settings.task)
     fitting = data_for(task, data)

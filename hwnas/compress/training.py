@@ -42,22 +42,22 @@ def fit(
     batch_size: int,
     learning_rate: float,
     seed: int,
-    state_file: Path,
+    state_file: Path | None,
     progress: Callable[[int, float], None],
 ) -> None:
     """Train a network with AdamW on augmented images, in place; it is left in eval mode.
 
     After each epoch everything that going on needs is in `state_file`; a call that finds one goes on from
-    there, with the same result. The caller removes it once it has stored the network.
+    there, with the same result. The caller removes it once it has stored the network. None keeps nothing.
 
     Raises:
-        HwnasError: the loss became NaN or infinite.
+        HwnasError: the loss became NaN or infinite, or memory does not suffice.
         RunDirectoryError: `state_file` is damaged.
     """
     with placed(data.place, model.train()):
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
         optimizer.param_groups[0]["initial_lr"] = learning_rate
-        first_epoch = _restore(state_file, model, optimizer)
+        first_epoch = 0 if state_file is None else _restore(state_file, model, optimizer)
         steps = data.steps_per_epoch(batch_size)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
@@ -79,7 +79,8 @@ def fit(
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 scheduler.step()
-            _save(state_file, model, optimizer, epoch + 1)
+            if state_file is not None:
+                _save(state_file, model, optimizer, epoch + 1)
             progress(epoch + 1, current)
     model.eval()
 
@@ -124,12 +125,12 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
 
     A stitched block sees other inputs than those that it was distilled with.
     """
-    batches = []
-    for x, _ in data.train_batches(batch_size, 0, 0, augment=False):
-        batches.append(x)
-        if len(batches) * batch_size >= RECALIBRATION_IMAGES:
-            break
     with placed(data.place, model):
+        batches = []
+        for x, _ in data.train_batches(batch_size, 0, 0, augment=False):
+            batches.append(x)
+            if len(batches) * batch_size >= RECALIBRATION_IMAGES:
+                break
         torch.optim.swa_utils.update_bn(batches, model)
     model.eval()
 

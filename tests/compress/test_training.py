@@ -31,7 +31,7 @@ class Dropping(tinynet.Tiny):
 
 
 def fit(
-    state_file: Path,
+    state_file: Path | None,
     data: Data,
     *,
     seed: int = 0,
@@ -75,6 +75,19 @@ def test_a_resumed_training_ends_with_the_same_weights(epoch: int, data: Data, t
     assert equal(resumed, whole)
     assert not whole.training
     assert not equal(fit(tmp_path / "other", data, seed=1), whole)
+
+
+def test_a_training_that_keeps_no_state_ends_with_the_same_weights(data: Data, tmp_path: Path) -> None:
+    assert equal(fit(None, data), fit(tmp_path / "state", data))
+
+
+def test_a_training_that_memory_does_not_suffice_for_is_told(data: Data, tmp_path: Path) -> None:
+    def hungry(output: Tensor, *_: object) -> Tensor:
+        return output.mean() + torch.empty(2**50)[0]
+
+    with pytest.raises(HwnasError, match="memory does not suffice") as error:
+        fit(tmp_path / "state", data, loss=hungry)
+    assert "--batch-size" in error.value.fix
 
 
 def test_a_training_that_is_killed_again_and_again(data: Data, tmp_path: Path) -> None:

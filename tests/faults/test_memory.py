@@ -15,8 +15,10 @@ from torch import nn
 
 from hwnas.compress.distill import DistillSettings
 from hwnas.compress.library import Library
-from hwnas.compress.memory import is_out_of_memory, with_batches_of
+from hwnas.compress.memory import with_batches_of
+from hwnas.compress.place import is_out_of_memory
 from hwnas.compress.space import Candidate
+from hwnas.errors import HwnasError
 
 LIMITED = """
 import importlib, json, resource, sys
@@ -143,6 +145,9 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_out_of_memory(
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    )
 
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -151,3 +156,19 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
     next((copy / "library/blocks").glob("*.onnx")).unlink()
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         go_on(copy, Said())
+
+
+def test_a_reference_that_does_not_fit_is_told_and_nothing_is_marked_as_failed(
+    place: Place, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: object) -> None:
+        torch.empty(2**50)
+
+    for file in (copy / "library/blocks").iterdir():
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("hwnas.compress.pipeline.teacher_statistics", hungry)
+        with pytest.raises(HwnasError, match="memory does not suffice"):
+            go_on(copy, Said())
+    go_on(copy, Said())
+    assert snapshot(copy) == snapshot(place.whole)
