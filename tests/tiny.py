@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.data import Data, Images
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import compress, open_job
@@ -153,6 +154,20 @@ def make_data(train: int = 72, val: int = 20, test: int = 20, labels: bool = Tru
         shift_px=2,
         flip=True,
     )
+
+
+def make_spec(**changed: Any) -> InvertedBottleneckSpec:
+    """Two depthwise layers of kernel 3 with ReLU, changed as given."""
+    values: dict[str, Any] = {
+        "kernel": 3,
+        "expand": 3,
+        "depth": 2,
+        "activation": "relu",
+        "se": False,
+        "layer": "depthwise",
+        "width": 1.0,
+    }
+    return InvertedBottleneckSpec(**(values | changed))
 
 
 def tree(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import timm
 import torch
+from tiny import make_spec
 from torch import Tensor, nn
 
 from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate, cost, count, match_output, plan
@@ -21,19 +22,6 @@ SHAPES: list[tuple[Shape, Shape]] = [
     ((24, 16, 16), (41, 4, 4)),
     ((3, 1, 1), (40, 1, 1)),
 ]
-
-
-def make_spec(**changed: Any) -> InvertedBottleneckSpec:
-    values: dict[str, Any] = {
-        "kernel": 3,
-        "expand": 3,
-        "depth": 2,
-        "activation": "relu",
-        "se": False,
-        "layer": "depthwise",
-        "width": 1.0,
-    }
-    return InvertedBottleneckSpec(**(values | changed))
 
 
 def grid() -> list[InvertedBottleneckSpec]:

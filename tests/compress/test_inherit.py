@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import timm
 import torch
+from tiny import make_spec
 from torch import nn
 
 from hwnas.compress.blocks import InvertedBottleneck, InvertedBottleneckSpec, build_candidate
@@ -21,17 +23,7 @@ IN, OUT = (16, 12, 12), (24, 6, 6)
 SAME = (24, 12, 12)
 
 
-def spec_of(**changed: Any) -> InvertedBottleneckSpec:
-    values: dict[str, Any] = {
-        "kernel": 3,
-        "expand": 4,
-        "depth": 3,
-        "activation": "relu",
-        "se": False,
-        "layer": "depthwise",
-        "width": 1.0,
-    }
-    return InvertedBottleneckSpec(**{**values, **changed})
+spec_of = partial(make_spec, expand=4, depth=3)
 
 
 def make(spec: InvertedBottleneckSpec, in_shape: Any = IN, out_shape: Any = OUT) -> Any:
