@@ -85,7 +85,7 @@ def distilling_rate(data: Data) -> float:
     few = replace(data, train=_head(data.train, BATCH * (STEPS + 1)), val=_head(data.val, 8))
     teacher = Teacher(parts, few, {})
     statistics = teacher_statistics(teacher, range(len(parts.modules)), BATCH)
-    how = DistillSettings(loss="nsr", epochs=1, steps=STEPS + 1, batch_size=BATCH, learning_rate=1e-3, seed=0)
+    how = DistillSettings(loss="nsr", epochs=1, steps=STEPS + 1, batch_size=BATCH, seed=0)
     times = []
     distill(
         find_candidates(parts, load_space("compression"), 2)[:SLICE],

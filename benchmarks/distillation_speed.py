@@ -116,9 +116,7 @@ def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -
     from hwnas.compress.distill import DistillSettings, distill, positions_of, teacher_statistics
     from hwnas.compress.teacher import Teacher, keep_features
 
-    how = DistillSettings(
-        loss="nsr", epochs=1, steps=None, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=0
-    )
+    how = DistillSettings(loss="nsr", epochs=1, steps=None, batch_size=BATCH, seed=0)
     teacher = Teacher(parts, data, {})
     with tempfile.TemporaryDirectory() as folder:
         kept = keep_features(teacher, Path(folder) / "features", positions_of(candidates), BATCH, print)

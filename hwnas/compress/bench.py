@@ -29,8 +29,6 @@ from hwnas.compress.teacher import Kept, Teacher
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 
-DISTILL_LEARNING_RATE = 1.5e-2  # AdamW, batches of 64; chosen on the `val` part of digits
-
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherBench:
@@ -139,7 +137,6 @@ def distill_settings(settings: LibrarySettings) -> DistillSettings:
         epochs=settings.epochs,
         steps=settings.steps or None,
         batch_size=settings.batch_size,
-        learning_rate=DISTILL_LEARNING_RATE,
         seed=settings.seed,
     )
 

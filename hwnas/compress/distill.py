@@ -33,6 +33,15 @@ from hwnas.compress.variants import VariantSpec
 
 Loss = Literal["nsr", "mse"]
 
+LEARNING_RATES = {
+    "inverted-bottleneck": 4e-2,
+    "residual": 4e-2,
+    "convnext": 1.5e-2,
+    "transformer": 5e-3,
+    "variant": 1.5e-2,
+}
+"""Of AdamW with batches of 64, by family: batch normalisation bears a higher one (docs/networks.md)."""
+
 DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
 """Classes of modules that drop values by chance; a candidate depends on its seed alone."""
 
@@ -49,7 +58,6 @@ class DistillSettings:
     epochs: int
     steps: int | None
     batch_size: int
-    learning_rate: float
     seed: int
 
 
@@ -142,7 +150,7 @@ class _Student:
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place)
         self.optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+            self.module.parameters(), lr=LEARNING_RATES[candidate.spec.family], weight_decay=0.0, fused=True
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.total_steps)

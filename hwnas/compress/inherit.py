@@ -80,31 +80,46 @@ def find_bottlenecks(module: nn.Module) -> list[Bottleneck]:
 def inherit(module: nn.Sequential, block: nn.Module, variance: Tensor) -> None:
     """Give the layers of a fresh candidate the weights of a block's layers where their sizes agree.
 
-    The first layer takes after the block's first one, the others after those that keep the width. Inside of
-    a narrower candidate are the channels of the block's output that vary most.
+    The first layer takes after the block's first one, the others after those that keep the width. Where the
+    block ends wider or narrower than it begins, the last layer takes after its last one.
 
     Args:
         module: from `build_candidate`; its output's mean and variance are set already.
         block: what it replaces.
         variance: of each channel of the block's output, (C,).
     """
-    sources, channels = find_bottlenecks(block), len(variance)
-    if not sources:
+    bottlenecks, layers = find_bottlenecks(block), list(module.children())
+    if not bottlenecks or bottlenecks[-1].channels[1] != len(variance):
         return
-    keeping = [s for s in sources[1:] if s.channels == (channels, channels)]
-    inputs = torch.arange(sources[0].channels[0])
-    for layer, source in zip(module.children(), (sources[0], *keeping), strict=False):
+    first, last = bottlenecks[0], bottlenecks[-1]
+    inner = first.channels[1]
+    sources: list[Bottleneck | None] = [b for b in bottlenecks[1:] if b.channels == (inner, inner)]
+    sources = [first, *sources, *[None] * len(layers)][: len(layers)]
+    if last.channels[1] != inner and len(layers) > 1:
+        sources[-1] = last
+    inputs = torch.arange(first.channels[0])
+    for layer, source in zip(layers, sources, strict=True):
         assert isinstance(layer, InvertedBottleneck)
-        outputs = variance.topk(min(_normed(layer.project)[0].out_channels, channels)).indices.sort().values
-        _take(layer, source, inputs, outputs if source.channels[1] == channels else None)
-        inputs = outputs
+        if source is not None:
+            outputs = _outputs(layer, source, inputs, variance)
+            _take(layer, source, inputs, outputs)
+            inputs = outputs
 
 
-def _take(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, outputs: Tensor | None) -> None:
-    """The most important hidden channels of a layer, between some channels of its input and its output.
+def _outputs(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, variance: Tensor) -> Tensor:
+    """Which channels of the source's output a layer's are: fewer than they are where it has more of them.
 
-    outputs: None where what leads to the output cannot be taken.
+    Those that vary most, where the source ends as its block does; else those that are scaled most.
     """
+    there, wanted = source.channels[1], _normed(layer.project)[0].out_channels
+    if source.residual and wanted == len(inputs):
+        return inputs
+    matter = variance if there == len(variance) else source.project[1].weight.abs()
+    return matter.topk(min(wanted, there)).indices.sort().values
+
+
+def _take(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, outputs: Tensor) -> None:
+    """The most important hidden channels of a layer, between some channels of its input and its output."""
     (expand, expand_norm), (spatial, spatial_norm), (project, project_norm) = map(
         _normed, (layer.expand, layer.spatial, layer.project)
     )
@@ -118,7 +133,7 @@ def _take(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, outputs
     _take_norm(spatial_norm, source.spatial[1], chosen)
     if isinstance(layer.se, SqueezeExcite) and source.gate is not None:
         _take_gate(layer.se, source.gate, chosen)
-    if outputs is not None and len(outputs) == project.out_channels:
+    if len(outputs) == project.out_channels:
         project.weight[:, :kept] = source.project[0].weight[outputs][:, chosen]
         project.weight[:, kept:] = 0.0
         if layer.residual == source.residual:

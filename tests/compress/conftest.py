@@ -61,7 +61,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def library(parts: Partition, data: Data, tmp_path: Path) -> Iterator[Library]:
     """Three candidates a block, distilled for two steps; the second one of block 1 has failed."""
     candidates = find_candidates(parts, load_space("compression"), 3)
-    how = DistillSettings(loss="nsr", epochs=1, steps=2, batch_size=16, learning_rate=1e-2, seed=0)
+    how = DistillSettings(loss="nsr", epochs=1, steps=2, batch_size=16, seed=0)
     library = Library(tmp_path / "library")
     library.add(candidates)
     teacher = Teacher(parts, data, {})

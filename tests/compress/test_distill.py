@@ -13,6 +13,7 @@ from torch import nn
 from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import (
+    LEARNING_RATES,
     Distilled,
     DistillSettings,
     Loss,
@@ -28,7 +29,7 @@ from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher, teacher_features
 
 Statistics = dict[int, ChannelStatistics]
-HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_rate=1e-2, seed=0)
+HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, seed=0)
 
 
 @pytest.fixture
@@ -216,10 +217,10 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 
 
 def test_an_absurd_learning_rate_fails_everything_without_an_exception(
-    candidates: list[Candidate], teacher: Teacher, statistics: Statistics
+    candidates: list[Candidate], teacher: Teacher, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    how = replace(HOW, learning_rate=1e38)
-    results = distill(candidates[:2], teacher, statistics, how)
+    monkeypatch.setitem(LEARNING_RATES, "inverted-bottleneck", 1e38)
+    results = distill(candidates[:2], teacher, statistics, HOW)
     for result in results:
         assert result.reason is not None
         assert "nan" in result.reason or "inf" in result.reason or "finite" in result.reason

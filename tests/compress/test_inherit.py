@@ -102,6 +102,14 @@ def test_a_narrow_candidate_takes_the_channels_that_vary_most() -> None:
         assert any(set(row.tolist()) <= set(other.tolist()) for other in rows.flatten(1))
 
 
+def test_a_block_that_ends_wider_than_it_begins_gives_its_last_layer_too() -> None:
+    """As where two stages are one block: 24 channels inside, 40 at the end."""
+    wide = (40, 6, 6)
+    block = make(spec_of(depth=3, width=0.6), IN, wide)
+    assert agree(heir(block, spec_of(depth=3, width=0.6), IN, wide), block)
+    assert agree(heir(block, spec_of(depth=2, width=0.6), IN, wide), nn.Sequential(block[0], block[2]))
+
+
 @pytest.mark.parametrize(
     "name",
     ["tf_efficientnet_lite0", "efficientnet_b0", "mobilenetv3_large_100", "mnasnet_100", "ghostnet_100"],

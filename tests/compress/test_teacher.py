@@ -100,7 +100,7 @@ def test_candidates_are_the_same_bits_whatever_is_kept(
     parts: Partition, plain: Teacher, tmp_path: Path
 ) -> None:
     candidates = find_candidates(parts, load_space("compression"), 2)
-    how = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=BATCH, learning_rate=1e-2, seed=0)
+    how = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=BATCH, seed=0)
     kept = keep_features(plain, tmp_path / "features", positions_of(candidates), BATCH, pytest.fail)
     results = []
     for teacher in (plain, Teacher(parts, plain.data, kept)):

@@ -135,7 +135,7 @@ def test_a_candidate_that_never_fits_has_failed_and_the_run_goes_on(place: Place
 
 
 def test_smaller_batches_see_as_many_images() -> None:
-    settings = DistillSettings(loss="nsr", epochs=2, steps=5, batch_size=64, learning_rate=0.1, seed=0)
+    settings = DistillSettings(loss="nsr", epochs=2, steps=5, batch_size=64, seed=0)
     half = with_batches_of(32, settings)
     assert (half.steps, half.batch_size, half.epochs) == (10, 32, 2)
     assert with_batches_of(64, settings) == settings

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU that torch can reach"),
 ]
 
-HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, learning_rate=1e-2, seed=0)
+HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, seed=0)
 
 
 def distilled(place: Place, folder: Path) -> list[Distilled]:
