@@ -75,6 +75,10 @@ class Watch(Progress):
     def finetuned(self) -> list[str]:
         return [step for step in self.steps if step.startswith("finetune")]
 
+    @property
+    def finetuned_for_predictor(self) -> list[str]:
+        return [step for step in self.finetuned if step.startswith("finetune predictor")]
+
 
 def run(out: Path, watch: Watch | None = None, **changed: Any) -> Any:
     return run_job(LIBRARY, replace(SEARCH, **changed), out, "hwnas compress …", watch or Watch())
@@ -149,11 +153,12 @@ def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
 
 
 def test_nothing_is_finetuned_twice(copy: Path) -> None:
+    """The predictor has its networks; a pick is new only where it moved the front, fitted again."""
     before = stored(copy)
     watch = Watch()
     run(copy, watch)
     run(copy, watch, device="other.toml")
-    assert watch.finetuned == []
+    assert watch.finetuned_for_predictor == []
     networks = {name: content for name, content in before.items() if name != "predictor.json"}
     assert {name: stored(copy)[name] for name in networks} == networks
     assert (copy / "devices/other/front-predictor.json").is_file()
@@ -163,16 +168,14 @@ def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
     watch = Watch()
     before = len(Architectures(copy / "architectures").networks())
     run(copy, watch, predictor_networks=before + 2)
-    assert len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 2
+    assert len(watch.finetuned_for_predictor) == 2
     assert Architectures(copy / "architectures").predictor().networks >= before + 2
 
 
 def test_a_network_of_other_epochs_is_not_fitted(copy: Path) -> None:
     watch = Watch()
     run(copy, watch, predictor_epochs=2, predictor_networks=4)
-    assert (
-        len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 8
-    )  # two epochs each
+    assert len(watch.finetuned_for_predictor) == 8  # two epochs each
     assert Architectures(copy / "architectures").predictor().networks == 4
 
 
@@ -186,7 +189,7 @@ def test_a_run_killed_while_it_finetunes_ends_with_the_same(
         run(tmp_path / "killed", Watch("finetune", nth))
     watch = Watch()
     run(tmp_path / "killed", watch)
-    assert len([step for step in watch.finetuned if step.startswith("finetune predictor")]) == 6 - nth
+    assert len(watch.finetuned_for_predictor) == 6 - nth
     for name, (content, _) in stored(place / "whole").items():
         assert stored(tmp_path / "killed")[name][0] == content, name
 
@@ -197,7 +200,7 @@ def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
     file.write_bytes(whole[:-1])
     watch = Watch()
     run(copy, watch, predictor_networks=len(list((copy / "architectures").glob("*.safetensors"))))
-    assert len(watch.finetuned) == 1
+    assert len(watch.finetuned_for_predictor) == 1
     assert file.read_bytes() == whole
 
 
