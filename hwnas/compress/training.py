@@ -172,7 +172,7 @@ def agreement(
 
 
 def tune_allocator() -> None:
-    """Keep large tensors' memory mapped between steps; page faults cost a sixth of a step at 160 px.
+    """Keep large tensors' memory mapped between steps; page faults cost up to a sixth of a step at 160 px.
 
     `mallopt` is process-wide, harmless elsewhere, and absent outside of glibc.
     """
