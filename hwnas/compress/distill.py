@@ -48,7 +48,7 @@ DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
 
 @dataclass(frozen=True, kw_only=True)
 class DistillSettings:
-    """How candidates are trained; the same for all of them, for fairness.
+    """How candidates are trained; the same for all of them, for fairness, but the learning rate of a family.
 
     Attributes:
         steps: stop after this many batches in all; None goes through all epochs.

@@ -93,17 +93,16 @@ def inherit(module: nn.Sequential, block: nn.Module, variance: Tensor) -> None:
         return
     first, last = bottlenecks[0], bottlenecks[-1]
     inner = first.channels[1]
-    sources: list[Bottleneck | None] = [b for b in bottlenecks[1:] if b.channels == (inner, inner)]
-    sources = [first, *sources, *[None] * len(layers)][: len(layers)]
+    sources = [first, *(b for b in bottlenecks[1:] if b.channels == (inner, inner))]
+    pairs = list(zip(layers, sources, strict=False))
     if last.channels[1] != inner and len(layers) > 1:
-        sources[-1] = last
+        pairs = [*pairs[: len(layers) - 1], (layers[-1], last)]
     inputs = torch.arange(first.channels[0])
-    for layer, source in zip(layers, sources, strict=True):
+    for layer, source in pairs:
         assert isinstance(layer, InvertedBottleneck)
-        if source is not None:
-            outputs = _outputs(layer, source, inputs, variance)
-            _take(layer, source, inputs, outputs)
-            inputs = outputs
+        outputs = _outputs(layer, source, inputs, variance)
+        _take(layer, source, inputs, outputs)
+        inputs = outputs
 
 
 def _outputs(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, variance: Tensor) -> Tensor:

@@ -161,6 +161,8 @@ def test_nothing_is_finetuned_twice(copy: Path) -> None:
     assert watch.finetuned_for_predictor == []
     networks = {name: content for name, content in before.items() if name != "predictor.json"}
     assert {name: stored(copy)[name] for name in networks} == networks
+    new = [name for name in stored(copy).keys() - before.keys() if name.endswith(".safetensors")]
+    assert len(watch.finetuned) == len(new)
     assert (copy / "devices/other/front-predictor.json").is_file()
 
 
