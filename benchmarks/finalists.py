@@ -81,8 +81,8 @@ def records(out: Path) -> list[Path]:
 def searched(bench: Bench, number: int, name: str, bounds: Sequence[float]) -> list[Finalist]:
     """The best networks of the library within some bounds, by one strategy, finetuned."""
     workshop, search, device = bench.workshop, bench.search, bench.target.profile.name
-    run, stitcher = workshop.run, bench.stitcher
-    finetuner, quality = quality_for(workshop, stitcher, search, bench.progress)
+    finetuner, quality = quality_for(workshop, search, bench.target, bench.progress)
+    run, stitcher = workshop.run, finetuner.stitcher
     record = bench.out / f"{number}-{safe_name(name)}.json"
     epochs = search.finetune_epochs
 

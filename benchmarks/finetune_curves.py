@@ -150,9 +150,8 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
     target = target_of(SEARCH)
     job = open_job(settings, progress)
     with open_workshop(job, [(SEARCH, target)], options.out / "run", progress) as workshop:
-        stitcher = workshop.stitcher(target)
-        _, quality = quality_for(workshop, stitcher, SEARCH, progress)
-        outcome = search_device(workshop.run, stitcher, quality, settings, SEARCH, target, progress)
+        _, quality = quality_for(workshop, SEARCH, target, progress)
+        outcome = search_device(workshop.run, quality.stitcher, quality, settings, SEARCH, target, progress)
         point = pick(outcome.front, "speedup=2", outcome.objectives, outcome.anchor_latency_ms)
         bench = Bench(out=options.out, workshop=workshop, choices=point.choices, progress=progress)
         found = {

@@ -80,7 +80,7 @@ def study(settings: LibrarySettings, plan: Plan, out: Path, progress: Progress) 
     with open_workshop(job, [], out, progress) as workshop:
         stitcher = Stitcher(job.parts, workshop.library)
         finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
-        quality = prepare_quality(finetuner, _search(plan), settings.loss, progress, LocalExecutor())
+        quality = prepare_quality(finetuner, _search(plan), out, settings.loss, progress, LocalExecutor())
         fitted = finetuner.architectures.networks(plan.epochs)
         networks = held_out(stitcher, [network.choices for network in fitted], plan.held_out, settings.seed)
         first, again = (

@@ -114,7 +114,7 @@ def _search_side_by_side(
 
     for search, target in (pair for chip in chips.values() for pair in chip):
         if search.quality == "predictor":  # its networks are finetuned once, here, and not by each of them
-            quality_for(workshop, workshop.stitcher(target), search, progress)
+            quality_for(workshop, search, target, progress)
     running: list[subprocess.Popen[bytes]] = []
     ended = Event()
 

@@ -216,12 +216,13 @@ def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
 
 
 def quality_for(
-    workshop: Workshop, stitcher: Stitcher, search: SearchSettings, progress: Progress
+    workshop: Workshop, search: SearchSettings, target: Target, progress: Progress
 ) -> tuple[Finetuner, Quality]:
     """What stands for the accuracy in a search, with the networks finetuned that it needs."""
-    settings = workshop.job.settings
-    finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
-    return finetuner, prepare_quality(finetuner, search, settings.loss, progress, workshop.executor)
+    run, settings = workshop.run, workshop.job.settings
+    finetuner = Finetuner(run, workshop.reference, workshop.stitcher(target), settings, progress)
+    folder = run.device(target.profile.name)
+    return finetuner, prepare_quality(finetuner, search, folder, settings.loss, progress, workshop.executor)
 
 
 def compress_for(
@@ -233,9 +234,9 @@ def compress_for(
         What `compress` returns; and why a pick has no checkpoint, where no network of the front reaches it.
     """
     run, settings = workshop.run, workshop.job.settings
-    stitcher = workshop.stitcher(target)
+    finetuner, quality = quality_for(workshop, search, target, progress)
+    stitcher = finetuner.stitcher
     write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
-    finetuner, quality = quality_for(workshop, stitcher, search, progress)
     outcome = search_device(run, stitcher, quality, settings, search, target, progress)
     emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
     try:

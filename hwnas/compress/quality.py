@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from hwnas.compress.predictor import Predictor
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.errors import InputError
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""
@@ -72,6 +74,7 @@ class Quality:
 def prepare_quality(
     finetuner: Finetuner,
     settings: SearchSettings,
+    folder: Path,
     loss_metric: str,
     progress: Progress,
     executor: Executor,
@@ -79,10 +82,11 @@ def prepare_quality(
     """The quality model that the settings name; for the predictor, networks are finetuned until it has
     enough.
 
-    What was finetuned before for as many epochs counts, whatever for. A predictor that is already there is
-    fitted again, since more networks may have been finetuned in the meantime.
+    What was finetuned before for as many epochs counts, whatever for. A search that is repeated keeps its
+    predictor, so it finds the same again, its picks having been finetuned since then or not.
 
     Args:
+        folder: keeps the search's predictor, as `quality-predictor.json` or the like.
         loss_metric: the block loss of the library.
         executor: finetunes.
 
@@ -92,13 +96,26 @@ def prepare_quality(
     stitcher = finetuner.stitcher
     if settings.quality != "predictor":
         return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
-    architectures, epochs = finetuner.architectures, settings.predictor_epochs
-    known = {network.choices for network in architectures.networks(epochs)}
-    missing = settings.predictor_networks - len(known)
-    if missing > 0:
-        wanted = sample_networks(dna_scores(stitcher), settings.predictor_networks, finetuner.settings.seed)
-        _finetune([c for c in wanted if c not in known][:missing], finetuner, epochs, progress, executor)
-    return Quality(stitcher, METRIC, _fit(finetuner, epochs, progress))
+    file = folder / f"quality{settings.suffix}.json"
+    predictor = _kept(file, settings)
+    if predictor is None:
+        _finetune_missing(finetuner, settings, progress, executor)
+    newest = _fit(finetuner, settings.predictor_epochs)
+    if predictor is None:
+        predictor = newest
+        predictor.save(file)
+    progress.say(f"accuracy predictor: {describe(predictor)}")
+    return Quality(stitcher, METRIC, predictor)
+
+
+def _kept(file: Path, settings: SearchSettings) -> Predictor | None:
+    """The predictor that a search had before; None where it is missing, damaged or not what is wanted."""
+    try:
+        predictor = Predictor.read(file)
+    except InputError:
+        return None
+    enough = predictor.networks >= settings.predictor_networks
+    return predictor if enough and predictor.epochs == settings.predictor_epochs else None
 
 
 def refit(finetuner: Finetuner, progress: Progress) -> None:
@@ -110,16 +127,22 @@ def refit(finetuner: Finetuner, progress: Progress) -> None:
             predictor.epochs is not None
             and len(architectures.networks(predictor.epochs)) > predictor.networks
         ):
-            _fit(finetuner, predictor.epochs, progress)
+            fitted = _fit(finetuner, predictor.epochs)
+            progress.say(f"accuracy predictor for the searches to come: {describe(fitted)}")
 
 
-def _finetune(
-    networks: Sequence[Choices],
-    finetuner: Finetuner,
-    epochs: int,
-    progress: Progress,
-    executor: Executor,
+def _finetune_missing(
+    finetuner: Finetuner, settings: SearchSettings, progress: Progress, executor: Executor
 ) -> None:
+    epochs = settings.predictor_epochs
+    known = {network.choices for network in finetuner.architectures.networks(epochs)}
+    missing = settings.predictor_networks - len(known)
+    if missing <= 0:
+        return
+    wanted = sample_networks(
+        dna_scores(finetuner.stitcher), settings.predictor_networks, finetuner.settings.seed
+    )
+    networks = [choices for choices in wanted if choices not in known][:missing]
     finished: dict[Choices, int] = {}
 
     def tell(choices: Choices, done: int, loss: float) -> None:
@@ -131,12 +154,9 @@ def _finetune(
     finetuner.finetune_all(networks, epochs, "predictor networks", None, tell, executor)
 
 
-def _fit(finetuner: Finetuner, epochs: int, progress: Progress) -> Predictor:
-    """Fit the predictor to all networks that were finetuned for so many epochs, and say how good it is."""
-    metrics = block_metrics(finetuner.stitcher.library.entries())
-    predictor = finetuner.architectures.fit(metrics, epochs)
-    progress.say(f"accuracy predictor: {describe(predictor)}")
-    return predictor
+def _fit(finetuner: Finetuner, epochs: int) -> Predictor:
+    """Fit the predictor of `architectures/` to all networks that were finetuned for so many epochs."""
+    return finetuner.architectures.fit(block_metrics(finetuner.stitcher.library.entries()), epochs)
 
 
 def describe(predictor: Predictor) -> str:

@@ -107,9 +107,8 @@ def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
         target = replace(target_of(search), cluster=question["cluster"])
         job = open_job(library, Progress(), allow_code=question["allow_code"])
         with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
-            stitcher = workshop.stitcher(target)
-            _, quality = quality_for(workshop, stitcher, search, reporter)
-            search_device(workshop.run, stitcher, quality, library, search, target, reporter)
+            _, quality = quality_for(workshop, search, target, reporter)
+            search_device(workshop.run, quality.stitcher, quality, library, search, target, reporter)
     except HwnasError as error:
         reporter.tell(failed=[error.cause, error.fix])
     except OSError as error:

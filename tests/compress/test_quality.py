@@ -18,7 +18,7 @@ from hwnas.compress.architectures import Architectures, block_metrics, metric_ro
 from hwnas.compress.extend import extend
 from hwnas.compress.library import Library
 from hwnas.compress.predict import predict_networks
-from hwnas.compress.predictor import fit_predictor
+from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, RunDirectoryError
 
@@ -153,10 +153,8 @@ def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
 
 
 def test_nothing_is_finetuned_twice(copy: Path) -> None:
-    """The predictor has its networks; a pick is new only where it moved the front, fitted again."""
     before = stored(copy)
     watch = Watch()
-    run(copy, watch)
     run(copy, watch, device="other.toml")
     assert watch.finetuned_for_predictor == []
     networks = {name: content for name, content in before.items() if name != "predictor.json"}
@@ -164,6 +162,22 @@ def test_nothing_is_finetuned_twice(copy: Path) -> None:
     new = [name for name in stored(copy).keys() - before.keys() if name.endswith(".safetensors")]
     assert len(watch.finetuned) == len(new)
     assert (copy / "devices/other/front-predictor.json").is_file()
+
+
+def test_a_finished_search_keeps_its_predictor(finished: tuple[dict[str, Any], Watch], copy: Path) -> None:
+    """Whatever was finetuned since: the same command finds the same, and finetunes nothing."""
+    for speedup in ("1.01", "1.2", "1.5"):
+        run(copy, quality="loss", picks=(f"speedup={speedup}",))
+    before = stored(copy).keys()
+    watch = Watch()
+    assert run(copy, watch)["front"] == finished[0]["front"]
+    assert watch.finetuned == []
+    assert stored(copy).keys() == before
+    (copy / "devices/steady/quality-predictor.json").write_text("{}")
+    run(copy, watch)
+    fitted = Architectures(copy / "architectures").predictor()
+    kept = Predictor.read(copy / "devices/steady/quality-predictor.json")
+    assert SEARCH.predictor_networks < kept.networks <= fitted.networks
 
 
 def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
