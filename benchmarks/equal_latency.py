@@ -3,12 +3,13 @@
     python benchmarks/equal_latency.py run [--out runs/equal_latency]
 
 Run it in the repository's root. Imagenette at 160 px, tf_efficientnet_lite0 with its ImageNet weights, both
-from ../shared/data. All methods get the same data, reference, bounds, and epochs, loss, learning rate and
-seed of finetuning; hwnas, scaling and random search also the same library, and as many networks to measure at
-most. torch-pruning is tried in eight ways at the bound in the middle, finetuned briefly, and the way that is
-best on `val` counts. A bound is an upper limit: each method is asked for --margin less, since what is picked
-by noisy latencies is slower than it seemed. At the end all finalists are measured in one session by the
-protocol `report`; `test` is looked at only then. Stopped, it goes on by the same command.
+from ../shared/data. All methods get the same data, reference, bounds, and epochs, loss and seed of
+finetuning; hwnas, scaling and random search also the same library and learning rate, and as many networks to
+measure at most. torch-pruning is tried in eight ways at the bound in the middle, finetuned briefly, then with
+three learning rates, and what is best on `val` counts. A bound is an upper limit: each method is asked for
+--margin less, since what is picked by noisy latencies is slower than it seemed. At the end all finalists are
+measured in one session by the protocol `report`; `test` is looked at only then. Stopped, it goes on by the
+same command.
 """
 
 from __future__ import annotations
@@ -175,7 +176,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--population", type=int, default=24)
     add("--generations", type=int, default=8)
     add("--finetune-epochs", type=int, default=5)
-    add("--choose-epochs", type=int, default=2, help="by which torch-pruning's way is chosen on val")
+    add(
+        "--choose-epochs", type=int, default=2, help="by which torch-pruning's way and rate are chosen on val"
+    )
     add("--margin", type=float, default=0.02, help="share of the bound that noise may take")
     add("--report", default="report", help="protocol of the finalists")
     return parser

@@ -123,7 +123,7 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
     """The networks of torch-pruning.
 
     Args:
-        choose_epochs: of each way's network at the bound in the middle, before the best way is taken.
+        choose_epochs: of each try at the bound in the middle, before the best way and rate are taken.
     """
     folder = bench.out / "pruning"
     folder.mkdir(exist_ok=True)
@@ -149,11 +149,11 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
         account=Account(folder / "account.json"),
         progress=bench.progress,
     )
-    way = peer.choose(bench.limit(BOUNDS[len(BOUNDS) // 2]), choose_epochs)
+    way, rate = peer.choose(bench.limit(BOUNDS[len(BOUNDS) // 2]), choose_epochs)
     found: list[Finalist] = []
     for bound in BOUNDS:
-        module = peer.network(way, bench.limit(bound), bench.search.finetune_epochs)
-        row = Row(method=PEER, bound=bound, network=way)
+        module = peer.network(way, rate, bench.limit(bound), bench.search.finetune_epochs)
+        row = Row(method=PEER, bound=bound, network=f"{way}, rate {rate:.2g}")
         if module is None:
             row = replace(row, reason=f"no ratio reaches it by {way}")
         found.append((row, module))

@@ -37,6 +37,8 @@ WAYS: Mapping[str, tuple[Callable[[], Any], bool]] = {
 }
 """Importances, and whether channels of all layers are ranked together. Without `global` each layer loses the
 same share."""
+RATES = tuple(FINETUNE_LEARNING_RATE * factor for factor in (1, 1 / 3, 3))
+"""Learning rates of finetuning; the first one is hwnas's."""
 ROUND_TO = 8  # channels: what ONNX Runtime's kernels are made for
 HIGHEST_RATIO = 0.95
 STEPS = 8
@@ -62,36 +64,48 @@ class Peer:
     account: Account
     progress: Progress
 
-    def choose(self, limit: float, epochs: int) -> str:
-        """The way whose network within `limit` is best on the part `val` after `epochs` of finetuning."""
-        record = self.folder / "ways.json"
-        known = read_json(record) if record.exists() else {}
-        for way in WAYS:
-            if way not in known:
-                known[way] = self._try(way, limit, epochs)
-                write_json(record, known)
-        return max(WAYS, key=lambda way: (known[way] or 0.0, -list(WAYS).index(way)))
+    def choose(self, limit: float, epochs: int) -> tuple[str, float]:
+        """The way, and then the learning rate, whose network within `limit` is best on the part `val`.
 
-    def network(self, way: str, limit: float, epochs: int, step: Step = "finetuning") -> nn.Module | None:
-        """A finetuned network whose measured latency is at most `limit`; None where no ratio reaches it."""
+        Args:
+            epochs: of finetuning, before the networks are compared.
+        """
+        way = max(WAYS, key=lambda way: self._tried(way, RATES[0], limit, epochs))
+        return way, max(RATES, key=lambda rate: self._tried(way, rate, limit, epochs))
+
+    def network(
+        self, way: str, rate: float, limit: float, epochs: int, step: Step = "finetuning"
+    ) -> nn.Module | None:
+        """A network whose measured latency is at most `limit`, finetuned with the learning rate `rate`.
+
+        Returns:
+            None where no ratio reaches it.
+        """
         name = f"{way.replace(', ', '-').replace(' ', '-')}-{limit:g}"
-        trained = self.folder / f"{name}-e{epochs}.safetensors"
+        trained = self.folder / f"{name}-e{epochs}-{rate:.0e}.safetensors"
         if not trained.exists():
             module = self._pruned(way, limit, self.folder / name)
             if module is None:
                 return None
-            self._finetune(module, epochs, trained, step)
+            self._finetune(module, epochs, rate, trained, step)
         return shaped(self.reference.module(), read_state(trained)).eval()
 
-    def _try(self, way: str, limit: float, epochs: int) -> float | None:
-        module = self.network(way, limit, epochs, "search")
-        if module is None:
-            return None
+    def _tried(self, way: str, rate: float, limit: float, epochs: int) -> float:
+        """The accuracy on `val`, kept in `tried.json`; 0 where no ratio is within the limit."""
+        record = self.folder / "tried.json"
+        known = read_json(record) if record.exists() else {}
+        what = f"{way}, learning rate {rate:.2g}"
+        if what not in known:
+            module = self.network(way, rate, limit, epochs, "search")
+            known[what] = 0.0 if module is None else self._accuracy(module)
+            write_json(record, known)
+            self.progress.say(f"torch-pruning, {what}, {epochs} epochs: {known[what]:.1%} on val")
+        return float(known[what])
+
+    def _accuracy(self, module: nn.Module) -> float:
         scores = training.scores(module, self.reference.data, self.reference.task, self.reference.data.val)
         assert scores is not None
-        accuracy = mean_score(scores).value
-        self.progress.say(f"torch-pruning, {way}, {epochs} epochs: {accuracy:.1%} on val")
-        return accuracy
+        return mean_score(scores).value
 
     def _pruned(self, way: str, limit: float, path: Path) -> nn.Module | None:
         """The least pruned network within `limit`; `PATH.json` says by which ratio."""
@@ -112,8 +126,8 @@ class Peer:
             return None
         return shaped(self.reference.module(), read_state(weights))
 
-    def _finetune(self, module: nn.Module, epochs: int, trained: Path, step: Step) -> None:
-        """Exactly as `hwnas.compress.finetune.finetune_network` does."""
+    def _finetune(self, module: nn.Module, epochs: int, rate: float, trained: Path, step: Step) -> None:
+        """As `hwnas.compress.finetune.finetune_network` does, but for the learning rate."""
         reference, settings = self.reference, self.settings
         data, state_file = reference.data, trained.with_name(f".{trained.name}")
         macs, _ = count(module, data.image_shape)
@@ -130,7 +144,7 @@ class Peer:
             training.distillation_loss(reference.module(), reference.task),
             epochs=epochs,
             batch_size=settings.batch_size,
-            learning_rate=FINETUNE_LEARNING_RATE,
+            learning_rate=rate,
             seed=settings.seed,
             state_file=state_file,
             progress=after_epoch,
