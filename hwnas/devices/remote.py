@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'hwnas[ray]'"
 PLACING_S = 60.0
+PLACINGS = 3
+"""Ray may place an actor in a process that it is about to end; nothing is held yet, so it is placed anew."""
 
 
 def connect(address: str) -> Any:
@@ -205,12 +207,15 @@ class RemoteDevice(Device):
             if self._needs_whole_node:  # then no task runs beside the measurement
                 cores = min((node["Resources"].get("CPU", 0.0) for node in self._nodes()), default=0.0)
             options = {"num_cpus": cores, "resources": {resource: 1}, "max_restarts": 0}
-            actor = self._ray.remote(_Holder).options(**options).remote(self.profile)
-            try:
-                self._lock_name = self._answer(actor.ready.remote(), PLACING_S)
-            except BaseException:
-                self._ray.kill(actor)
-                raise
+            for left in reversed(range(PLACINGS)):
+                actor = self._ray.remote(_Holder).options(**options).remote(self.profile)
+                try:
+                    self._lock_name = self._answer(actor.ready.remote(), PLACING_S)
+                    break
+                except BaseException as error:
+                    self._ray.kill(actor)
+                    if not left or not isinstance(error, DeviceLostError):
+                        raise
             self._actor = actor
         return self._actor
 

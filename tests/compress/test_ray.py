@@ -205,6 +205,35 @@ def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> N
     assert device.needs_quiet_host  # the node is on this machine
 
 
+@pytest.mark.parametrize("deaths", [1, 3])
+def test_a_process_that_dies_while_it_is_placed_is_started_again(
+    deaths: int, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, ready = str(tmp_path / "deaths"), remote._Holder.ready
+
+    def dying(self: Any) -> str:
+        import os
+
+        with Path(notes).open("a+") as file:
+            file.seek(0)
+            if len(file.read()) < deaths:
+                file.write("x")
+                file.flush()
+                os._exit(1)
+        return ready(self)
+
+    dying.__module__ = "__main__"  # sent as it is: the node has no such module
+    monkeypatch.setattr(remote._Holder, "ready", dying)
+    monkeypatch.setattr(remote._Holder, "__module__", "__main__")
+    device = device_of(load_profile("sim-npu"), small.address)
+    if deaths < remote.PLACINGS:
+        with device:
+            assert device.fingerprint().chip
+        return
+    with pytest.raises(DeviceLostError), device:
+        pass
+
+
 class Ghost(Device):
     """A device of a package that the node does not have."""
 
