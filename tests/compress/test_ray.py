@@ -212,8 +212,6 @@ def test_a_process_that_dies_while_it_is_placed_is_started_again(
     notes, ready = str(tmp_path / "deaths"), remote._Holder.ready
 
     def dying(self: Any) -> str:
-        import os
-
         with Path(notes).open("a+") as file:
             file.seek(0)
             if len(file.read()) < deaths:

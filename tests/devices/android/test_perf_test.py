@@ -44,7 +44,7 @@ def test_it_gives_samples(perf_test: str, make_device: Callable[..., AndroidDevi
         assert len(device.sample(handle, runs=7, seconds=0)) == 7
         samples_ms = device.sample(handle, runs=3, seconds=0.02)
         assert len(samples_ms) > 3
-        assert round(sum(samples_ms), 6) >= 20
+        assert sum(samples_ms) >= 20
         assert "(onnxruntime_perf_test)" in device.fingerprint().runtime
 
 
