@@ -29,9 +29,9 @@ from search_latency import front_of, values_of, volume
 
 from hwnas.compress.additive import exact_front
 from hwnas.compress.block_costs import BlockCosts, measured_block_costs
+from hwnas.compress.costs import measured_costs
 from hwnas.compress.evolution import search
 from hwnas.compress.filter import DEFAULT_THRESHOLD
-from hwnas.compress.front import measured_costs
 from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
 from hwnas.compress.prior import block_prior
 from hwnas.compress.progress import Progress

@@ -30,9 +30,9 @@ from pymoo.indicators.hv import HV
 from hwnas.compress import training
 from hwnas.compress.additive import non_dominated
 from hwnas.compress.block_costs import measured_block_costs
+from hwnas.compress.costs import measured_costs
 from hwnas.compress.evolution import search
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.front import measured_costs
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job

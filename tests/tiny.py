@@ -54,9 +54,9 @@ def furnish(folder: Path) -> None:
     (info / "entry_points.txt").write_text(
         "[hwnas.devices]\nsteady = steady_device:Steady\nmodelled = steady_device:Modelled\n"
         "functional = steady_device:Functional\nliar = steady_device:Liar\n"
-        "fickle = fickle_device:Fickle\n"
+        "fickle = fickle_device:Fickle\nnoisy = noisy_device:Noisy\n"
     )
-    for device in ("modelled", "functional"):
+    for device in ("modelled", "functional", "noisy"):
         (folder / f"{device}.toml").write_text(
             f'name = "{device}"\ndevice = "{device}"\ndescription = "a plugin"\n'
         )

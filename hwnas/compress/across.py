@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwnas.compress.checkpoint import Summary
-from hwnas.compress.front import Target, measured_costs, measurements_file
+from hwnas.compress.costs import measured_costs
+from hwnas.compress.front import Target, measurements_file
 from hwnas.compress.pipeline import Workshop
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.settings import MEASURED, Quality, SearchSettings

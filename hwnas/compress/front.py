@@ -9,25 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwnas.compress.block_costs import BlockCosts, counted_block_costs, energy_mj, measured_block_costs
+from hwnas.compress.block_costs import BlockCosts, counted_block_costs, measured_block_costs
+from hwnas.compress.costs import confirmed, counted_costs, measured_costs, time_ratio
 from hwnas.compress.operators import check_forbidden
-from hwnas.compress.plausible import implausible
 from hwnas.compress.prior import block_prior, choice_sizes
 from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
-from hwnas.compress.search import Costs, Point, check_rule, pareto_front
-from hwnas.compress.settings import TIMED, LibrarySettings, Objective, SearchSettings, Strategy
+from hwnas.compress.search import Point, check_rule, pareto_front
+from hwnas.compress.settings import LibrarySettings, Objective, SearchSettings, Strategy
 from hwnas.compress.settings import Quality as QualityName
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.strategies import ExactShare, Problem, exact_share, explore
 from hwnas.devices.base import Device
-from hwnas.errors import DeviceError, InputError, NetworkFormError, PreparationError
+from hwnas.errors import InputError, NetworkFormError, PreparationError
 from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
-from hwnas.profiles.protocols import describe, load_protocol
+from hwnas.profiles.protocols import confirming, describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.statistics import overhead_of
 from hwnas.profiles.store import MeasurementStore
@@ -207,7 +207,7 @@ def search_device(
             assert session is not None
             costs = measured_costs(session, stitcher, settings.objectives, measured)
         else:
-            costs = _counted_costs(stitcher, settings.objectives)
+            costs = counted_costs(stitcher, settings.objectives)
 
         def after_generation(generation: int, seen: int) -> None:
             run.account.lap("search", target.profile.name)
@@ -221,6 +221,8 @@ def search_device(
             sizes=choice_sizes(stitcher, choices),
         )
         points = explore(problem, settings, library.seed, after_generation)
+    if session is not None and settings.measures and _is_noisy(session, settings):
+        points = _confirm(points, run, stitcher, settings, target, measured, progress)
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     anchor_latency_ms = statistics.median(anchors) if anchors else None
     write_json(
@@ -265,6 +267,43 @@ def search_device(
     return outcome
 
 
+def _is_noisy(session: Session, settings: SearchSettings) -> bool:
+    """Whether the front is measured again: not where answers never change, or each one is paid for."""
+    directly = isinstance(session.device, Device) and session.device.kind == "measured"
+    return directly and settings.max_measurements is None
+
+
+def _confirm(
+    points: Sequence[Point],
+    run: RunDirectory,
+    stitcher: Stitcher,
+    settings: SearchSettings,
+    target: Target,
+    measured: dict[Choices, Measurement],
+    progress: Progress,
+) -> list[Point]:
+    """The points, with those of the front measured again; see `confirmed`."""
+    name, protocol = target.profile.name, confirming(target.protocol)
+    before = {point.choices for point in pareto_front(points)}
+    with (
+        MeasurementStore(measurements_file(run.device(name), stitcher)) as store,
+        Session(
+            open_device(target.profile, target.cluster),
+            protocol,
+            store,
+            anchor=stitcher.network(stitcher.anchor),
+            watch=watch_queue(progress),
+        ) as session,
+    ):
+        progress.say(f"measuring the front again, {describe(session.protocol)}")
+        for again in confirmed(points, session, stitcher, settings.objectives, measured):
+            points = again
+            run.account.lap("search", name)
+    left = before - {point.choices for point in pareto_front(points)}
+    progress.say(f"{len(left)} of {len(before)} networks of the front only seemed to belong to it")
+    return list(points)
+
+
 def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
     """Where measurements are kept: those beside another anchor are ratios to something else."""
     anchor = f"-{'-'.join(map(str, stitcher.anchor))}" if any(stitcher.anchor) else ""
@@ -295,64 +334,6 @@ def _filtered_choices(
     return found.choices, found
 
 
-def measured_costs(
-    session: Session,
-    stitcher: Stitcher,
-    objectives: Sequence[Objective],
-    measured: dict[Choices, Measurement],
-) -> Costs:
-    """Costs by measuring, as ratios to the anchor; what was measured is put into `measured`."""
-
-    def ratio(objective: Objective, choices: Choices) -> float:
-        if objective in TIMED:
-            return _time_ratio(stitcher, choices, measured[choices])
-        if objective == "energy":
-            return energy_mj(measured[choices]) / whole_mj
-        return _counted_ratio(stitcher, objective, choices)
-
-    def costs(batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
-        answers: list[tuple[float, ...] | str] = []
-        results = session.measure(stitcher.network(choices) for choices in batch)
-        for choices, (_, result) in zip(batch, results, strict=True):
-            if not isinstance(result, Measurement):
-                answers.append(result.reason)
-                continue
-            wrong = implausible(result, _counted_ratio(stitcher, "macs", choices))
-            if wrong is not None:
-                answers.append(session.take_back(result, wrong).reason)
-                continue
-            measured[choices] = result
-            answers.append(tuple(ratio(objective, choices) for objective in objectives))
-        return answers
-
-    whole_mj = 1.0
-    if "energy" in objectives:
-        ((_, anchor),) = session.measure([stitcher.network(stitcher.anchor)])
-        if not isinstance(anchor, Measurement):
-            raise DeviceError(
-                f"{stitcher.anchor_name} could not be measured: {anchor.reason}",
-                "see the reason; hwnas devices lists other devices",
-            )
-        whole_mj = energy_mj(anchor)
-    return costs
-
-
-def _time_ratio(stitcher: Stitcher, choices: Choices, measurement: Measurement) -> float:
-    """To the anchor; the anchor's own is 1, whatever noise there is between two measurements of it."""
-    return 1.0 if choices == stitcher.anchor else measurement.anchor_ratio
-
-
-def _counted_costs(stitcher: Stitcher, objectives: Sequence[Objective]) -> Costs:
-    return lambda batch: [
-        tuple(_counted_ratio(stitcher, objective, choices) for objective in objectives) for choices in batch
-    ]
-
-
-def _counted_ratio(stitcher: Stitcher, objective: Objective, choices: Choices) -> float:
-    index = ("macs", "params").index(objective)
-    return stitcher.cost(choices)[index] / stitcher.cost((0,) * len(choices))[index]
-
-
 def _row(
     point: Point,
     objectives: Sequence[Objective],
@@ -377,7 +358,7 @@ def _row(
         "params": params,
     }
     if measurement is not None and anchor_latency_ms is not None:
-        row["latency_ms"] = _time_ratio(stitcher, point.choices, measurement) * anchor_latency_ms
+        row["latency_ms"] = time_ratio(stitcher, point.choices, measurement) * anchor_latency_ms
         row["throughput_per_s"] = 1000 * measurement.metrics.get("batch_size", 1) / row["latency_ms"]
         row["energy_mj"] = measurement.metrics.get("energy_mj")
     return row

@@ -48,6 +48,8 @@ ADAPTIVE = Protocol(
 )
 """Many short repeats that share nothing, until their median is known to 1 % or a minute is over."""
 
+CONFIRMING = 4
+
 ONCE = Protocol(name="once", warmup_s=0.0, min_runs=1, min_s=0.0, repeats=1, max_repeats=1, max_spread=0.0)
 """For modelled devices, whose answer never changes."""
 
@@ -94,6 +96,21 @@ def queued(protocol: Protocol) -> Protocol:
         fresh=False,
         precision=0.0,
         max_seconds=0.0,
+    )
+
+
+def confirming(protocol: Protocol) -> Protocol:
+    """A protocol with four times the repeats: for the few networks that looked best of many.
+
+    Of many noisy figures the lowest are too low.
+    """
+    repeats = CONFIRMING * protocol.repeats
+    return replace(
+        protocol,
+        name=f"{protocol.name}, confirmed",
+        repeats=repeats,
+        max_repeats=max(repeats, protocol.max_repeats),
+        max_seconds=CONFIRMING * protocol.max_seconds,
     )
 
 
