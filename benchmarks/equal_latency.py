@@ -166,7 +166,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model", default="tf_efficientnet_lite0")
     add("--weights", default=f"{SHARED}/tf_efficientnet_lite0.safetensors")
     add("--data", default="imagenette")
-    add("--device", default="cpu")
+    add("--device", default="cpu-1")
     add("--second-device", default="sim-npu")
     add("--space", default="benchmarks/lite.toml")
     add("--candidates", type=int, default=0, help="a block; 0: the space's own")

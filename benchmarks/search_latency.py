@@ -1,7 +1,7 @@
 """How many whole networks a seeded search measures until it has what a plain one has after ten times as many.
 
     python benchmarks/search_latency.py [--device sim-npu] [--plain 5000] [--seeded 500] [--run PATH]
-    python benchmarks/search_latency.py --device cpu --plain 1000 --seeded 100 --protocol quick
+    python benchmarks/search_latency.py --device cpu-1 --plain 1000 --seeded 100 --protocol quick
 
 The library: EfficientNet-B0 at 32 px, space `compression`, its candidates distilled for a few steps on
 digits; kept in --run with everything that is measured, so a call that was stopped goes on. Both searches see
