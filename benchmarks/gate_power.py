@@ -5,20 +5,23 @@ python benchmarks/gate_power.py collect --pairs 500 --minutes 300 # measure pair
 python benchmarks/gate_power.py replay                            # every rule on the same samples
 python benchmarks/gate_power.py simulate --pairs 500 --file FILE  # pairs of known truth: the statistics only
 
-Of five pairs three are of equal work (other weights), one has 5 % and one 10 % more layers. Every second five
-are taken while another process loads a core. The samples are only ever appended to (runs/gate_power.jsonl).
-A pair has as many repeats as the check takes, and the other rules are given the runs of all of them.
+Of five pairs three are of equal work (other weights), one has 5 % and one 10 % more layers. Every second
+fifty are taken two at a time, so that each is measured while another process, the other's, loads a core. The
+samples are only ever appended to (runs/gate_power.jsonl). A pair has as many repeats as the check takes, and
+the other rules are given the runs of all of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -38,6 +41,9 @@ from hwnas.profiles.sitting import Pace, log_ratio, repeats
 
 LAYERS = {"same": 20, "5 %": 21, "10 %": 22}
 CYCLE = ("same", "5 %", "same", "10 %", "same")
+BLOCK = 50
+"""So many pairs unloaded, then so many loaded, and so on."""
+
 CHANNELS, SIZE = 64, 14
 PACE = Pace()
 """The check's own, so its default budget."""
@@ -76,11 +82,8 @@ def networks() -> tuple[Network, dict[str, Network]]:
 
 
 @contextmanager
-def loaded(is_loaded: bool) -> Iterator[subprocess.Popen[bytes] | None]:
+def busy_core() -> Iterator[subprocess.Popen[bytes]]:
     """Another process that keeps a core busy; it ends with this one, however that ends."""
-    if not is_loaded:
-        yield None
-        return
     with subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())]) as process:
         try:
             yield process
@@ -126,36 +129,70 @@ def collect(path: Path, device: str, pairs: int, minutes: float) -> None:
                 sys.exit(f"{path}: {key} was {known[-1][key]}, is {value}; give another --file")
         if not file_ends_well(path):
             file.write(b"\n")
-        for index in range(len(known), pairs):
+
+        def take(index: int) -> dict[str, Any] | None:
+            """The pair, or None where the time is up."""
             if time.monotonic() - start_s > 60 * minutes:
-                break
-            kind, is_loaded = CYCLE[index % 5], index // 5 % 2 == 1
-            pair = take_pair(opened, [baseline, others[kind]], kind, is_loaded) | setup
-            file.write(json.dumps(pair).encode() + b"\n")
-            file.flush()
-            print(
-                f"{index + 1}/{pairs} {kind}{', loaded' if is_loaded else ''}: {pair['elapsed_s'][-1]} s, "
-                f"{len(pair['elapsed_s'])} repeats, others used {pair['other_cores']} cores",
-                flush=True,
-            )
+                return None
+            kind = kind_of(index)
+            return {"index": index, **take_pair(opened, [baseline, others[kind]], kind)}
+
+        missing = sorted({*range(pairs)} - {pair["index"] for pair in known})
+        for is_loaded, block in itertools.groupby(missing, is_taken_loaded):
+            for pair in taken_two_at_a_time(take, list(block)) if is_loaded else map(take, block):
+                if pair is None:
+                    continue
+                pair |= {"loaded": is_loaded, **setup}
+                file.write(json.dumps(pair).encode() + b"\n")
+                file.flush()
+                print(
+                    f"{pair['index'] + 1}/{pairs} {pair['kind']}{', loaded' if is_loaded else ''}: "
+                    f"{pair['elapsed_s'][-1]} s, {len(pair['elapsed_s'])} repeats, "
+                    f"others used {pair['other_cores']} cores",
+                    flush=True,
+                )
 
 
-def take_pair(device: Any, both: list[Network], kind: str, is_loaded: bool) -> dict[str, Any]:
-    """One pair as plain data: every run of every repeat, and how busy the machine was."""
+def kind_of(index: int) -> str:
+    """What is compared in a pair, by its place among all."""
+    return CYCLE[index % len(CYCLE)]
+
+
+def is_taken_loaded(index: int) -> bool:
+    """Whether another process loads a core meanwhile."""
+    return index // BLOCK % 2 == 1
+
+
+def taken_two_at_a_time(
+    take: Callable[[int], dict[str, Any] | None], indices: Sequence[int]
+) -> Iterator[dict[str, Any] | None]:
+    """Pairs as they end, each the load of the other; beside the last one a process works for nothing."""
+    with ThreadPoolExecutor(2) as lanes:
+        pending = {lanes.submit(take, index) for index in indices}
+        try:
+            while len(pending) > 1:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (each.result() for each in done)
+            with busy_core():
+                yield from (each.result() for each in pending)
+        finally:
+            lanes.shutdown(cancel_futures=True)
+
+
+def take_pair(device: Any, both: list[Network], kind: str) -> dict[str, Any]:
+    """One pair as plain data: every run of every repeat, and how busy the machine was with other things."""
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     start_s, busy_s, own_s = time.monotonic(), machine_busy_s(), sum(os.times()[:4])
     elapsed_s, taken = [], []
-    with loaded(is_loaded):
-        for repeat in sitting(device, both, gate_table.THRESHOLDS[kind]):
-            elapsed_s.append(round(time.monotonic() - start_s, 2))
-            taken.append([[[round(ms, 4) for ms in part] for part in slices] for slices in repeat])
-        # The repeats' processes have ended, so that their time counts as our own.
-        others_s = machine_busy_s() - busy_s - (sum(os.times()[:4]) - own_s)
+    for repeat in sitting(device, both, gate_table.THRESHOLDS[kind]):
+        elapsed_s.append(round(time.monotonic() - start_s, 2))
+        taken.append([[[round(ms, 4) for ms in part] for part in slices] for slices in repeat])
+    # The repeats' processes have ended, so that their time counts as our own.
+    others_s = machine_busy_s() - busy_s - (sum(os.times()[:4]) - own_s)
     if not taken:
         sys.exit("the device throttled in every repeat; let it cool down and give the same command again")
     return {
         "kind": kind,
-        "loaded": is_loaded,
         "started_at": started_at,
         "elapsed_s": elapsed_s,
         "other_cores": round(others_s / (time.monotonic() - start_s), 2),
@@ -197,10 +234,16 @@ def simulate(path: Path, pairs: int) -> None:
 
     with path.open("w") as file:
         for index in range(pairs):
-            kind, is_loaded = CYCLE[index % 5], index // 5 % 2 == 1
+            kind, is_loaded = kind_of(index), is_taken_loaded(index)
             factor = LAYERS[kind] / LAYERS["same"]
             taken = [[run_ms(1.0, is_loaded), run_ms(factor, is_loaded)] for _ in range(30)]
-            pair = {"kind": kind, "loaded": is_loaded, "elapsed_s": [0.0] * len(taken), "repeats_ms": taken}
+            pair = {
+                "index": index,
+                "kind": kind,
+                "loaded": is_loaded,
+                "elapsed_s": [0.0] * len(taken),
+                "repeats_ms": taken,
+            }
             pair["other_cores"] = float(is_loaded)
             file.write(json.dumps(pair) + "\n")
 
@@ -237,7 +280,7 @@ def main() -> None:
     )
     parser.add_argument("command", nargs="?", choices=["verify", "collect", "replay", "simulate"])
     parser.add_argument("--file", type=Path, default=Path("runs/gate_power.jsonl"))
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu-1")
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=5.0)
     given = parser.parse_args()

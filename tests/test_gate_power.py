@@ -9,6 +9,10 @@ import re
 import select
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +37,7 @@ def power(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return ScriptedDevice(latencies_ms={f"{layers} layers": [float(layers)] for layers in (20, 21, 22)})
 
     monkeypatch.setattr(gate_power, "open_device", open_device)
+    monkeypatch.setattr(gate_power, "BLOCK", 5)
     return gate_power
 
 
@@ -76,7 +81,7 @@ def test_a_pair_says_all_that_a_replay_needs(power: ModuleType, tmp_path: Path) 
     path = tmp_path / "samples.jsonl"
     power.collect(path, "cpu", 6, 60.0)
     pairs = power.read(path)
-    assert [pair["loaded"] for pair in pairs] == [False] * 5 + [True]
+    assert [(pair["index"], pair["loaded"]) for pair in pairs] == [*((n, False) for n in range(5)), (5, True)]
     for pair in pairs:
         assert len(pair["elapsed_s"]) == len(pair["repeats_ms"]) >= 8
         assert pair["elapsed_s"] == sorted(pair["elapsed_s"])
@@ -88,10 +93,66 @@ def test_a_pair_says_all_that_a_replay_needs(power: ModuleType, tmp_path: Path) 
     assert judged.verdicts["hwnas check", 0.05] == "regression"
 
 
+def test_a_kill_among_loaded_pairs_leaves_a_gap_that_is_filled(power: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    power.collect(path, "cpu", 10, 60.0)
+    assert sorted(pair["index"] for pair in power.read(path)) == [*range(10)]
+    whole = [
+        line for line in path.read_text().splitlines(keepends=True) if not line.startswith('{"index": 7,')
+    ]
+    path.write_text("".join(whole))
+    power.collect(path, "cpu", 10, 60.0)
+    pairs = power.read(path)
+    assert len(pairs) == 10
+    assert (pairs[-1]["index"], pairs[-1]["kind"], pairs[-1]["loaded"]) == (7, "same", True)
+
+
+def test_loaded_pairs_are_taken_two_at_a_time(power: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_run, last_is_loaded = threading.Barrier(2, timeout=60.0), threading.Event()
+
+    @contextmanager
+    def busy_core() -> Iterator[None]:
+        last_is_loaded.set()
+        yield
+
+    def take(index: int) -> dict[str, Any]:
+        if index < 4:
+            both_run.wait()  # is passed by two at once only
+        else:
+            assert last_is_loaded.wait(60.0)
+        return {"index": index}
+
+    monkeypatch.setattr(power, "busy_core", busy_core)
+    taken = power.taken_two_at_a_time(take, [*range(5)])
+    assert sorted(pair["index"] for pair in taken) == [*range(5)]
+
+
+def test_a_pair_that_fails_ends_the_others(power: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ended = [], threading.Event()
+
+    class Lanes(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ended.set()
+            super().shutdown(wait=wait)
+
+    def take(index: int) -> dict[str, Any]:
+        asked.append(index)
+        if index == 0:
+            sys.exit("it throttled")
+        assert ended.wait(60.0)
+        return {"index": index}
+
+    monkeypatch.setattr(power, "ThreadPoolExecutor", Lanes)
+    with pytest.raises(SystemExit, match="it throttled"):
+        list(power.taken_two_at_a_time(take, [*range(100)]))
+    assert set(asked) <= {0, 1, 2}  # those that had begun when it was seen
+
+
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for a process that is no child: Linux")
 def test_what_loads_a_core_ends_with_a_collector_that_is_killed(power: ModuleType) -> None:
     script = (
-        "import gate_power\nwith gate_power.loaded(True) as process: print(process.pid, flush=True); input()"
+        "import gate_power\nwith gate_power.busy_core() as process: print(process.pid, flush=True); input()"
     )
     command = [sys.executable, "-c", script]
     collector = subprocess.Popen(
@@ -108,7 +169,7 @@ def test_what_loads_a_core_ends_with_a_collector_that_is_killed(power: ModuleTyp
 
 def test_a_load_that_ends_early_is_told(power: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(power, "BUSY", "pass")
-    with pytest.raises(SystemExit, match="ended by itself"), power.loaded(True) as process:
+    with pytest.raises(SystemExit, match="ended by itself"), power.busy_core() as process:
         process.wait()
 
 
