@@ -79,7 +79,8 @@ def describe(chosen: Sequence[Judged]) -> str:
     seconds = [seconds for each in chosen for seconds in each.seconds.values()]
     cores = [each.other_cores for each in chosen]
     return (
-        f"other processes used {statistics.median(cores):.2f} cores in the median, at most {max(cores):.2f}\n"
+        f"processes other than the study's used {statistics.median(cores):.2f} cores in the median, "
+        f"at most {max(cores):.2f}\n"
         f"latency of the second network, {'; '.join(effects)}\n"
         f"seconds a check: median {statistics.median(seconds):.1f}, longest {max(seconds):.1f}"
     )
