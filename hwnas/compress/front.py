@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -182,16 +182,8 @@ def search_device(
     with ExitStack() as stack:
         session = None
         if settings.uses_device:
-            store = stack.enter_context(MeasurementStore(measurements_file(folder, stitcher)))
             session = stack.enter_context(
-                Session(
-                    open_device(target.profile, target.cluster),
-                    target.protocol,
-                    store,
-                    anchor=stitcher.network(stitcher.anchor),
-                    max_measurements=settings.max_measurements,
-                    watch=watch_queue(progress),
-                )
+                _open_session(folder, stitcher, target, target.protocol, settings, progress)
             )
             fingerprint = session.fingerprint
             progress.say(f"search on {fingerprint.chip}, {describe(session.protocol)}")
@@ -285,16 +277,7 @@ def _confirm(
     """The points, with those of the front measured again; see `confirmed`."""
     name, protocol = target.profile.name, confirming(target.protocol)
     before = {point.choices for point in pareto_front(points)}
-    with (
-        MeasurementStore(measurements_file(run.device(name), stitcher)) as store,
-        Session(
-            open_device(target.profile, target.cluster),
-            protocol,
-            store,
-            anchor=stitcher.network(stitcher.anchor),
-            watch=watch_queue(progress),
-        ) as session,
-    ):
+    with _open_session(run.device(name), stitcher, target, protocol, settings, progress) as session:
         progress.say(f"measuring the front again, {describe(session.protocol)}")
         for again in confirmed(points, session, stitcher, settings.objectives, measured):
             points = again
@@ -302,6 +285,30 @@ def _confirm(
     left = before - {point.choices for point in pareto_front(points)}
     progress.say(f"{len(left)} of {len(before)} networks of the front only seemed to belong to it")
     return list(points)
+
+
+@contextmanager
+def _open_session(
+    folder: Path,
+    stitcher: Stitcher,
+    target: Target,
+    protocol: Protocol,
+    settings: SearchSettings,
+    progress: Progress,
+) -> Iterator[Session]:
+    """A session on the target's device by some protocol; what it measures is kept in the device's folder."""
+    with (
+        MeasurementStore(measurements_file(folder, stitcher)) as store,
+        Session(
+            open_device(target.profile, target.cluster),
+            protocol,
+            store,
+            anchor=stitcher.network(stitcher.anchor),
+            max_measurements=settings.max_measurements,
+            watch=watch_queue(progress),
+        ) as session,
+    ):
+        yield session
 
 
 def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
