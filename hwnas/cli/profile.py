@@ -136,7 +136,7 @@ def profile(
         found = measure(
             each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
         )
-        rows = rows_of(found, models, networks, parts)
+        rows = rows_of(each.profile.name, found, models, networks, parts)
         failures += [row["failure"]["reason"] for row in rows if "failure" in row]
         results = [
             (model, found.results[network.hash]) for model, network in zip(models, networks, strict=True)
@@ -158,10 +158,9 @@ def profile(
 
 
 def _network(model: str, shape: tuple[int, ...] | None) -> Network:
-    from hwnas.compress.models import find_network, with_input_shape
+    from hwnas.compress.models import find_network
 
-    network = find_network(model)
-    network = network if shape is None else with_input_shape(network, shape)
+    network = find_network(model, shape)
     network.name = model
     return network
 

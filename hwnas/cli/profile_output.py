@@ -97,9 +97,6 @@ def _show_table(rows: Sequence[dict[str, Any]]) -> None:
 
     table = Table()
     table.add_column("network", no_wrap=True)
-    several = len({row["measurement"]["device_name"] for row in rows if "measurement" in row}) > 1
-    if several:
-        table.add_column("device", no_wrap=True)
     for column in (
         "median ms",
         "95 % interval",
@@ -132,9 +129,7 @@ def _show_table(rows: Sequence[dict[str, Any]]) -> None:
             measurement["kind"],
             escape(", ".join(nodes) or "–"),
         ]
-        table.add_row(
-            escape(row["model"]), *([escape(measurement["device_name"])] if several else []), *cells
-        )
+        table.add_row(escape(row["model"]), *cells)
     print_table(table)
     for row in rows:
         if "summary" in row and len(rows) <= 12:

@@ -82,7 +82,11 @@ def is_measured(result: MeasurementResult) -> bool:
 
 
 def rows_of(
-    found: Found, models: Sequence[str], networks: Sequence[Network], parts: Sequence[Sequence[Network]]
+    device: str,
+    found: Found,
+    models: Sequence[str],
+    networks: Sequence[Network],
+    parts: Sequence[Sequence[Network]],
 ) -> list[dict[str, Any]]:
     """A row for each network, as plain data."""
     from hwnas.files import encode
@@ -91,7 +95,7 @@ def rows_of(
     rows = []
     for model, network, pieces in zip(models, networks, parts, strict=True):
         result = found.results[network.hash]
-        plain = row(model, result, found.layers.get(network.hash, ()))
+        plain = row(model, device, result, found.layers.get(network.hash, ()))
         schedules = found.schedules.get(network.hash)
         if schedules is not None:
             plain["schedules"] = {name: encode(schedule) for name, schedule in schedules.items()}

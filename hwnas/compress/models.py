@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from hwnas.compress.architecture import ReferenceSpec
 
 
-def find_network(text: str) -> Network:
+def find_network(text: str, shape: tuple[int, ...] | None = None) -> Network:
     """A network from an ONNX file, a checkpoint directory, `module:function`, or a timm name.
 
     Weights and ranges do not change latencies: a timm model has random weights, so nothing is downloaded,
     and int8 is calibrated with noise.
 
+    Args:
+        shape: (C, H, W) that it shall take instead of what it says.
+
     Raises:
         InputError: nothing of that name, or it cannot be read; with the nearest names.
+        NetworkFormError: an ONNX file, which cannot take another shape.
     """
     if not text.isprintable():
         raise InputError(f"the name {text!a} is not text, and no document could hold it", "rename the file")
-    return with_noise(_find(text))
+    return with_noise(_find(text, shape))
 
 
 def with_noise(network: Network) -> Network:
@@ -43,16 +47,16 @@ def with_noise(network: Network) -> Network:
     return network
 
 
-def _find(text: str) -> Network:
+def _find(text: str, shape: tuple[int, ...] | None) -> Network:
     path = Path(text)
     if path.suffix == ".onnx":
-        return Network.from_onnx(path)
+        return _reshaped(Network.from_onnx(path), shape)
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():
         from hwnas.compress.checkpoint import load_module
 
         graph = Network.from_onnx(path / "model.onnx").onnx()
         part = Part(path.resolve().name, onnx=lambda: graph, module=lambda: load_module(path))
-        return Network(part.name, [part])
+        return _reshaped(Network(part.name, [part]), shape)
     import torch
 
     from hwnas.compress.reference import build_reference, find_reference
@@ -61,7 +65,13 @@ def _find(text: str) -> Network:
         torch.manual_seed(0)  # the same network has the same content hash every time
         spec = find_reference(text)
         module = build_reference(spec, allow_code=spec.source == "function")
-    return Network.from_module(spec.name, module, (1, *input_shape(spec, module)))
+    return Network.from_module(spec.name, module, (1, *(shape or input_shape(spec, module))))
+
+
+def _reshaped(network: Network, shape: tuple[int, ...] | None) -> Network:
+    if shape is None:
+        return network
+    return Network.from_module(network.name, network.parts[0].module(), (network.input_shape[0], *shape))
 
 
 def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -116,7 +126,7 @@ def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
     if not isinstance(shape, tuple) or len(shape) != 3:
         raise InputError(
             f"{spec.name} does not say what it takes",
-            "set module.input_shape = (channels, height, width) in the function",
+            "set module.input_shape = (channels, height, width) in it; hwnas profile takes --input-shape",
         )
     return shape
 
@@ -152,13 +162,3 @@ def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[
             flowing = piece.eval()(flowing)
         networks.append(with_noise(block))
     return networks
-
-
-def with_input_shape(network: Network, shape: tuple[int, ...]) -> Network:
-    """The network exported again for images of (C, H, W).
-
-    Raises:
-        NetworkFormError: it has no torch module, or cannot take such images.
-    """
-    resized = Network.from_module(network.name, network.parts[0].module(), (network.input_shape[0], *shape))
-    return with_noise(resized)

@@ -59,13 +59,14 @@ def summarise(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def row(model: str, result: MeasurementResult, layers: Sequence[Layer] = ()) -> dict[str, Any]:
-    """One network's row as plain data."""
+def row(model: str, device: str, result: MeasurementResult, layers: Sequence[Layer] = ()) -> dict[str, Any]:
+    """One network's row as plain data; model and device as they were named."""
     if not isinstance(result, Measurement):
-        return {"schema": SCHEMA, "model": model, "failure": encode(result)}
+        return {"schema": SCHEMA, "model": model, "device": device, "failure": encode(result)}
     plain = {
         "schema": SCHEMA,
         "model": model,
+        "device": device,
         "summary": summarise(result),
         "measurement": result.to_json(),
     }
@@ -105,17 +106,17 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A table for a README or a comment."""
     lines = [
-        "| network | median ms | 95 % interval | p90 ms | p99 ms | spread | runs | kind |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| network | device | median ms | 95 % interval | p90 ms | p99 ms | spread | runs | kind |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for plain in rows:
-        name = plain["model"].replace("\\", "\\\\").replace("|", "\\|")
+        names = [plain[key].replace("\\", "\\\\").replace("|", "\\|") for key in ("model", "device")]
         if "failure" in plain:
-            lines.append(f"| {name} | failed | | | | | | |")
+            lines.append(f"| {' | '.join(names)} | failed | | | | | | |")
             continue
         known, latency = plain["summary"], plain["summary"]["latency_ms"]
         cells = [
-            name,
+            *names,
             f"{latency['value']:.3f}",
             f"{latency['low']:.3f} … {latency['high']:.3f}",
             f"{known['p90_ms']:.3f}",
@@ -158,13 +159,13 @@ def _sum(times_ms: Sequence[float | None]) -> float | None:
 
 def _cells(plain: dict[str, Any]) -> list[Any]:
     if "failure" in plain:
-        return [plain["model"], *[""] * (len(COLUMNS) - 2), plain["failure"]["reason"]]
+        return [plain["model"], plain["device"], *[""] * (len(COLUMNS) - 3), plain["failure"]["reason"]]
     known, measurement = plain["summary"], plain["measurement"]
     latency = known["latency_ms"]
     memory = known["peak_memory_bytes"]
     return [
         plain["model"],
-        measurement["device_name"],
+        plain["device"],
         latency["value"],
         latency["low"],
         latency["high"],

@@ -43,6 +43,9 @@ def test_a_network_that_holds_what_the_profile_forbids_is_refused(hwnas: Hwnas, 
 def test_several_devices_in_one_command(hwnas: Hwnas, workplace: Path) -> None:
     rows = json.loads(hwnas("profile", "tinynet:make", *MODELLED, "--device", "steady.toml", "--json").out)
     assert [row["measurement"]["device_name"] for row in rows] == ["modelled", "steady"]
+    assert [row["device"] for row in rows] == ["modelled", "steady"]
+    table = hwnas("profile", "tinynet:make", *MODELLED, "--device", "steady.toml", "--format", "markdown").out
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == ["modelled", "steady"]
 
 
 def test_a_report_operators_and_blocks_of_a_real_network(hwnas: Hwnas, workplace: Path) -> None:
@@ -81,6 +84,13 @@ def test_shape_and_batch_change_the_graph(hwnas: Hwnas, workplace: Path) -> None
     assert row["measurement"]["fingerprint"]["runtime"].endswith("batch 4")
     (plain,) = json.loads(hwnas(*small).out)
     assert row["measurement"]["network_hash"] != plain["measurement"]["network_hash"]
+
+
+def test_a_shape_makes_up_for_a_function_that_tells_none(hwnas: Hwnas, workplace: Path) -> None:
+    Path("silent.py").write_text("from torch import nn\n\n\ndef make():\n    return nn.Conv2d(3, 4, 3)\n")
+    refused(hwnas("profile", "silent:make", *MODELLED), "does not say what it takes", "--input-shape")
+    (row,) = json.loads(hwnas("profile", "silent:make", *MODELLED, "--input-shape", "3x8x8", "--json").out)
+    assert row["summary"]["latency_ms"]["value"] > 0
 
 
 def test_the_precision_and_the_time_replace_the_protocols(hwnas: Hwnas, workplace: Path) -> None:

@@ -57,7 +57,7 @@ LAYERS = (
 
 
 def test_a_row_has_the_figures() -> None:
-    plain = json.loads(json.dumps(row("m", measurement(), LAYERS)))
+    plain = json.loads(json.dumps(row("m", "d", measurement(), LAYERS)))
     known = plain["summary"]
     assert plain["schema"] == "hwnas.profile/2"
     assert known["latency_ms"]["low"] <= known["latency_ms"]["value"] <= known["latency_ms"]["high"]
@@ -66,9 +66,10 @@ def test_a_row_has_the_figures() -> None:
     assert known["throughput_per_s"] == pytest.approx(2000 / known["latency_ms"]["value"])
     assert known["ending"].startswith("precise enough") or "the time was up" in known["ending"]
     assert [layer["operator"] for layer in plain["layers"]] == ["Conv", "Relu", "Conv"]
-    assert row("m", FAILURE) == {
+    assert row("m", "d", FAILURE) == {
         "schema": "hwnas.profile/2",
         "model": "m",
+        "device": "d",
         "failure": {"network_hash": "f", "reason": "=no, because", "transient": False},
     }
 
@@ -78,7 +79,9 @@ def test_operators_are_summed_the_slowest_first() -> None:
 
 
 def test_csv_is_read_back_and_holds_no_formula() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv([row("=A1", measurement()), row("b,c", FAILURE)]))))
+    rows = list(
+        csv.DictReader(io.StringIO(as_csv([row("=A1", "d", measurement()), row("b,c", "d", FAILURE)])))
+    )
     assert [known["network"] for known in rows] == ["'=A1", "b,c"]
     assert float(rows[0]["latency_ms"]) == measurement().latency_ms
     assert float(rows[0]["peak_memory_bytes"]) == 2**20
@@ -86,16 +89,16 @@ def test_csv_is_read_back_and_holds_no_formula() -> None:
 
 
 def test_markdown_has_a_row_each() -> None:
-    lines = as_markdown([row("a|b", measurement()), row("c", FAILURE)]).splitlines()
+    lines = as_markdown([row("a|b", "d|e", measurement()), row("c", "d", FAILURE)]).splitlines()
     assert len(lines) == 4
-    assert lines[2].startswith(r"| a\|b | 10.")
-    assert lines[3].startswith("| c | failed |")
+    assert lines[2].startswith(r"| a\|b | d\|e | 10.")
+    assert lines[3].startswith("| c | d | failed |")
 
 
 def test_what_was_printed_is_read_back_in_every_version() -> None:
     (old,) = read_measurements(json.loads(STORED.read_text()), "stored")
     assert old.network_name == ""
-    rows = json.loads(json.dumps([row("m", measurement()), row("f", FAILURE)]))
+    rows = json.loads(json.dumps([row("m", "d", measurement()), row("f", "d", FAILURE)]))
     assert read_measurements(rows, "now") == [measurement()]
     with pytest.raises(InputError, match=r"hwnas\.profile/3"):
         read_measurements([{"schema": "hwnas.profile/3", "model": "m"}], "newer")
