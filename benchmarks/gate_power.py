@@ -222,6 +222,8 @@ def sitting(device: Any, both: list[Network], thresholds: tuple[float, ...]) -> 
 
 def simulate(path: Path, pairs: int) -> None:
     """Write pairs whose truth is known: every run takes its time, and now and then much longer."""
+    if path.exists():
+        sys.exit(f"{path} is there already, and may hold what was measured; give another --file")
     generator = np.random.default_rng(0)
 
     def run_ms(true_ms: float, is_loaded: bool) -> list[float]:

@@ -203,6 +203,14 @@ def test_the_tables_keep_loaded_and_unloaded_apart(power: ModuleType, tmp_path: 
     assert "10 % found at 5 %, at least 95%: 2/2" in shown
 
 
+def test_what_was_collected_is_not_overwritten(power: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    path.write_text("hours of work\n")
+    with pytest.raises(SystemExit, match="give another --file"):
+        power.simulate(path, 1)
+    assert path.read_text() == "hours of work\n"
+
+
 def test_the_tables_of_a_file_that_has_just_begun(power: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl"
     with pytest.raises(SystemExit, match="has no pairs"):
