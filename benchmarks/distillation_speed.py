@@ -7,11 +7,12 @@ autocast, is not built in: it is there to show what it would give on this machin
 the reference's features is in its time; evaluation on held-out data is left out. All run on the GPU where
 torch reaches one.
 
-HWNAS_DATA_DIR=FOLDER python benchmarks/distillation_speed.py
+HWNAS_DATA_DIR=FOLDER python benchmarks/distillation_speed.py [--steps 12] [--rounds 3]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -27,7 +28,7 @@ from typing import Any
 
 CASES = (("tf_efficientnet_lite0", "imagenette"), ("efficientnet_b0", "digits"))
 WAYS = ("plain", "hwnas", "hwnas, bf16")
-BATCH, SLICE, STEPS, ROUNDS = 64, 10, 12, 3
+BATCH, SLICE = 64, 10
 EPOCH = 2_700  # images that a candidate is said to be trained on, for candidates an hour
 LEARNING_RATE = 1e-3
 FLOPS_A_MAC = 6  # two forward, four backward
@@ -35,38 +36,45 @@ FLOPS_A_MAC = 6  # two forward, four backward
 
 def main() -> None:
     """Print one table a case."""
-    if len(sys.argv) > 1:
-        print(json.dumps(measured(*sys.argv[1:])))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=12, help="as many as the data have at most")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        way, model, data = options.one
+        print(json.dumps(measured(way, model, data, options.steps)))
         return
     for model, data in CASES:
-        print(f"{model} on {data}: {SLICE} candidates, {STEPS} steps of {BATCH} images")
+        print(f"{model} on {data}: {SLICE} candidates, batches of {BATCH} images")
         found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             for way in WAYS:
-                found[way].append(run(way, model, data))
+                found[way].append(run(way, model, data, options.steps))
                 print(f"  {way}: {found[way][-1]['seconds']:.1f} s", flush=True)
-        steps = EPOCH // BATCH
         plain_s = median(row["seconds"] for row in found["plain"])
         print(f"{'way':<14}{'candidates/h, one epoch of 2,700':>34}{'GFLOP/s':>10}{'of peak':>9}{'times':>7}")
         for way, rows in found.items():
             seconds = median(row["seconds"] for row in rows)
             peak = median(row["peak"] for row in rows)
             rate = median(row["flops"] for row in rows) / seconds
-            an_hour = 3600 * SLICE * STEPS / steps / seconds
+            an_hour = 3600 * SLICE * rows[0]["images"] / EPOCH / seconds
             print(f"{way:<14}{an_hour:>34.0f}{rate / 1e9:>10.1f}{rate / peak:>9.1%}{plain_s / seconds:>7.2f}")
         ratios = [p["seconds"] / h["seconds"] for p, h in zip(found["plain"], found["hwnas"], strict=True)]
         print(f"hwnas / plain, round by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}\n")
 
 
-def run(way: str, model: str, data: str) -> dict[str, Any]:
+def run(way: str, model: str, data: str, steps: int) -> dict[str, Any]:
     """A measurement in a process of its own."""
-    command = [sys.executable, __file__, way, model, data]
+    command = [sys.executable, __file__, "--steps", str(steps), "--one", way, model, data]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
-def measured(way: str, model: str, name: str) -> dict[str, float]:
+def measured(way: str, model: str, name: str, steps: int) -> dict[str, float]:
     """Seconds of a whole slice, the arithmetic of its candidates, and the machine's peak a second."""
     if way != "plain":
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -88,7 +96,7 @@ def measured(way: str, model: str, name: str) -> dict[str, float]:
         find_candidates(parts, load_space("compression"), 6), key=lambda c: (c.choice, c.part)
     )
     candidates = [c for c in candidates if 0 < c.part < len(parts.modules) - 1][:SLICE]
-    train = replace(data.train, pixels=data.train.pixels[: BATCH * STEPS], labels=None)
+    train = replace(data.train, pixels=data.train.pixels[: BATCH * steps], labels=None)
     val = replace(data.val, pixels=data.val.pixels[:8], labels=None)
     data = replace(data, train=train, val=val, test=val)
     if way != "plain":
@@ -105,8 +113,9 @@ def measured(way: str, model: str, name: str) -> dict[str, float]:
     train_slice(parts, data, candidates)
     finish(place)
     seconds = time.perf_counter() - start
-    flops = FLOPS_A_MAC * sum(c.macs for c in candidates) * BATCH * STEPS
-    return {"seconds": seconds, "flops": flops, "peak": peak_flops(place)}
+    images = len(train.pixels) // BATCH * BATCH
+    flops = FLOPS_A_MAC * sum(c.macs for c in candidates) * images
+    return {"seconds": seconds, "images": images, "flops": flops, "peak": peak_flops(place)}
 
 
 def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -> None:
@@ -122,7 +131,7 @@ def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -
         kept = keep_features(teacher, Path(folder) / "features", positions_of(candidates), BATCH, print)
         teacher = Teacher(parts, data, kept)
         statistics = teacher_statistics(teacher, {c.part for c in candidates}, BATCH)
-        with torch.autocast(data.place, torch.bfloat16, enabled=bf16):
+        with torch.autocast(data.place, torch.bfloat16, enabled=bf16, cache_enabled=False):
             distill(candidates, teacher, statistics, how)
 
 

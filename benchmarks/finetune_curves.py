@@ -17,6 +17,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
+from hwnas.compress.place import placed
 from hwnas.compress.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import read_state
@@ -98,8 +100,7 @@ class Bench:
         module = self.start(start)
 
         def after_epoch(done: int, loss: float) -> None:
-            found = training.scores(module, data, task)
-            module.train()
+            found = training.scores(deepcopy(module), data, task)
             assert found is not None
             interval = mean_score(found)
             curve[str(done)] = [interval.value, interval.low, interval.high]
@@ -109,20 +110,21 @@ class Bench:
         if weights.exists():
             module.load_state_dict(read_state(weights))
         else:
-            own = start == LIBRARY
+            own, teacher = start == LIBRARY, reference.module()
             if own:
                 training.recalibrate(module, data, settings.batch_size)
-            training.fit(
-                module,
-                data,
-                training.distillation_loss(reference.module(), task) if own else training.target_loss(task),
-                epochs=epochs,
-                batch_size=settings.batch_size,
-                learning_rate=FINETUNE_LEARNING_RATE if own else TRAIN_LEARNING_RATE,
-                seed=settings.seed,
-                state_file=state_file,
-                progress=after_epoch,
-            )
+            with placed(data.place, teacher):
+                training.fit(
+                    module,
+                    data,
+                    training.distillation_loss(teacher, task) if own else training.target_loss(task),
+                    epochs=epochs,
+                    batch_size=settings.batch_size,
+                    learning_rate=FINETUNE_LEARNING_RATE if own else TRAIN_LEARNING_RATE,
+                    seed=settings.seed,
+                    state_file=state_file,
+                    progress=after_epoch,
+                )
             save_state(module.state_dict(), weights)
             state_file.unlink(missing_ok=True)
         scores = training.scores(module, data, task)
@@ -159,7 +161,8 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
             for epochs in options.epochs
             for start, times in ((LIBRARY, 1), (SCRATCH, SHORTER))
         }
-        scores = training.scores(workshop.reference.module(), job.data, workshop.reference.task)
+        reference = workshop.reference
+        scores = training.scores(reference.module(), reference.data, reference.task)
         assert scores is not None
     longest = max(options.epochs)
     curves = {
@@ -195,10 +198,11 @@ def settings_of(options: argparse.Namespace) -> LibrarySettings:
         train_epochs=SHORTER * max(options.epochs),
         epochs=options.distil_epochs,
         steps=0,
-        batch_size=64,
+        batch_size=options.batch_size,
         slice_size=10,
         seed=0,
         threads=known.threads if known else os.cpu_count() or 1,
+        train_on=options.train_on,
     )
 
 
@@ -216,6 +220,8 @@ def main() -> None:
         "--epochs", type=int, nargs="+", default=[1, 2, 5], help="of finetuning; scratch gets 9 times as many"
     )
     add("--distil-epochs", type=int, default=5)
+    add("--batch-size", type=int, default=64)
+    add("--train-on", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     if not options.command:
         print(__doc__)

@@ -46,6 +46,7 @@ class FakeLayer(CudaLayer):
         self.now_ms = 0.0
         self.log: list[str] = []
         self.broken: Exception | None = None
+        self.bytes = 1000
 
     def cuda_version(self) -> str | None:
         return "13.2"
@@ -75,6 +76,12 @@ class FakeLayer(CudaLayer):
         self.log.append("synchronize")
         if self.broken is not None:
             raise self.broken
+
+    def held_bytes(self) -> int:
+        return self.bytes
+
+    def peak_bytes(self) -> int:
+        return self.bytes + 234
 
     def compile(self, module: nn.Module) -> Callable[[Any], Any]:
         return module

@@ -26,8 +26,9 @@ from hwnas.compress.metrics import (
     distance,
 )
 from hwnas.compress.partition import Partition
+from hwnas.compress.place import GraphPool
 from hwnas.compress.space import Candidate
-from hwnas.compress.teacher import Teacher
+from hwnas.compress.teacher import Features, Teacher
 from hwnas.compress.training import learning_rate_factor
 from hwnas.compress.variants import VariantSpec
 
@@ -70,6 +71,7 @@ class Distilled:
         metrics: on held-out data; None when it failed.
         end_slope: change of the logarithm of the training loss per epoch at the end of the training;
             well below zero means that it had not finished learning.
+        seconds: of its own steps; for a GPU, until that has been told what to do.
         reason: why it failed.
         smaller_batches: images in a batch, where memory did not suffice for those of the settings.
     """
@@ -115,18 +117,21 @@ def distill(
     """
     data, positions = teacher.data, positions_of(candidates)
     variances = {part: of_part.variance.to(data.place) for part, of_part in statistics.items()}
-    students = [_Student(c, teacher.parts, statistics[c.part], settings, data) for c in candidates]
+    pool = GraphPool() if data.place == "cuda" else None
+    students = [_Student(c, teacher.parts, statistics[c.part], settings, data, pool) for c in candidates]
     step = 0
     for epoch in range(settings.epochs):
         for features in teacher.train_batches(settings.batch_size, settings.seed, epoch, positions):
             if step == students[0].total_steps:
                 break
-            for student in students:
-                part = student.candidate.part
-                student.learn(features[part], features[part + 1], variances[part], settings.loss)
+            learning = [student for student in students if student.reason is None]
+            losses = [student.learn(features, variances, settings.loss) for student in learning]
+            # A GPU is waited for once, when it has the work of all of them.
+            for student, loss in zip(learning, torch.stack(losses).tolist() if losses else [], strict=True):
+                student.note(loss)
+            finite = [student.losses[-1] for student in learning if student.reason is None]
             step += 1
-            losses = [s.losses[-1] for s in students if s.reason is None and s.losses]
-            progress(step, sum(losses) / len(losses) if losses else math.nan)
+            progress(step, sum(finite) / len(finite) if finite else math.nan)
     return _evaluate(students, teacher, variances, settings.batch_size)
 
 
@@ -144,11 +149,18 @@ class _Student:
         statistics: ChannelStatistics,
         settings: DistillSettings,
         data: Data,
+        pool: GraphPool | None,
     ) -> None:
         self.candidate = candidate
         self.total_steps = total_steps(data, settings)
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
-        self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place)
+        self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place).train()
+        for module in self.module.modules():
+            if re.fullmatch(DROPPING, type(module).__name__):
+                module.eval()
+        if pool is not None and not isinstance(candidate.spec, VariantSpec):
+            images = min(settings.batch_size, len(data.train))
+            pool.add(self.module, (images, *parts.shapes[candidate.part]))
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=LEARNING_RATES[candidate.spec.family], weight_decay=0.0, fused=True
         )
@@ -159,23 +171,22 @@ class _Student:
         self.seconds = 0.0
         self.reason: str | None = None
 
-    def learn(self, x: Tensor, target: Tensor, variance: Tensor, loss: Loss) -> None:
-        if self.reason is not None:
-            return
-        start = time.perf_counter()
-        for module in self.module.train().modules():
-            if re.fullmatch(DROPPING, type(module).__name__):
-                module.eval()
-        value = distance(loss, self.module(x), target, variance)
-        self.losses.append(float(value.detach()))
-        if not math.isfinite(self.losses[-1]):
-            self.reason = f"loss became {self.losses[-1]} at step {len(self.losses)}"
-            return
+    def learn(self, features: Features, variances: Mapping[int, Tensor], loss: Loss) -> Tensor:
+        """One step on a batch; its loss, ()."""
+        start, part = time.perf_counter(), self.candidate.part
+        value = distance(loss, self.module(features[part]), features[part + 1], variances[part])
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.scheduler.step()
         self.seconds += time.perf_counter() - start
+        return value.detach()
+
+    def note(self, loss: float) -> None:
+        """Keep the loss of a step; one that is not finite ends the training."""
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            self.reason = f"loss became {loss} at step {len(self.losses)}"
 
     def end_slope(self) -> float:
         """Change of log loss per epoch, between the last quarter of the steps and the one before it."""

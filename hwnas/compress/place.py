@@ -5,6 +5,7 @@ Outside of training every module and every tensor is on the CPU.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -116,3 +117,28 @@ def placed(place: Place, *modules: nn.Module) -> Iterator[None]:
             for module in modules:
                 module.cpu()
             give_back_memory(place)
+
+
+class GraphPool:
+    """Lets modules on a GPU be trained by CUDA graphs: the kernels of a pass are started together.
+
+    A small block's kernels are so short that a GPU would wait for each start. The graphs share one memory, so
+    the modules have to be trained by turns, in the order in which they were added.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        # Capturing makes them in a stream of its own, and every gradient waits for it as it has to.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
+
+    def add(self, module: nn.Module, input_shape: Sequence[int]) -> None:
+        """Change a module in place; in eval mode it computes as before.
+
+        Args:
+            module: in train mode; what it does must depend on the values of its input and weights alone.
+            input_shape: (B, C, ...), which every batch of the training has.
+        """
+        state = {key: value.clone() for key, value in module.state_dict().items()}
+        sample = torch.zeros(*input_shape, device="cuda")
+        torch.cuda.make_graphed_callables(module, (sample,), pool=self._pool)
+        module.load_state_dict(state)  # capturing runs it, which moves the statistics of batch normalisation

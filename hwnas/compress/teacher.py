@@ -1,7 +1,8 @@
 """The teacher's features: what each part of the reference is given and gives, for each image.
 
 Position 0 is the images themselves, position n + 1 the output of part n. Distillation does not augment, so
-the features of an image never change: where they fit, they are computed once and kept in files.
+the features of an image never change: where they fit, they are computed once and kept, in files or in a
+GPU's memory.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from hwnas.measurement import STRICT
 SCHEMA = "hwnas.features/1"
 RECORD = "features.json"
 BOUND_BYTES = 8 * 2**30
-SHARE_OF_DISK = 0.5
+SHARE_OF_FREE = 0.5
 
 Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
 Features = Mapping[int, Tensor]
 """By position: (B, C, H, W) channels last, (B, T, C) or (B, C)."""
 
-Kept = Mapping[tuple[Split, int], np.ndarray]
-"""Memory-mapped, by position: (N, H, W, C), (N, T, C) or (N, C) float32."""
+Kept = Mapping[tuple[Split, int], Tensor]
+"""By position, on the data's place: (N, H, W, C), (N, T, C) or (N, C) float32; memory-mapped on the CPU."""
 
 
 class Teacher:
@@ -81,8 +83,8 @@ class Teacher:
 
     def _features(self, split: Split, indices: Tensor, positions: Collection[int]) -> Features:
         if all(position == 0 or (split, position) in self._kept for position in positions):
-            kept = {p: self._kept[split, p][indices.numpy()] for p in positions if p}
-            rows = {p: _restored(values).to(self.data.place) for p, values in kept.items()}
+            there = indices.to(self.data.place)
+            rows = {p: _restored(self._kept[split, p][there]) for p in positions if p}
             return rows | ({0: self._normalized(split, indices)} if 0 in positions else {})
         run = teacher_features(self._modules[: max(positions)], self._normalized(split, indices))
         return {position: _channels_last(run[position]) for position in positions}
@@ -115,54 +117,78 @@ class _Record:
 def keep_features(
     teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int, say: Callable[[str], None]
 ) -> Kept:
-    """Features in files, made now or by a process that was killed.
+    """Features on the data's place: in a GPU's memory, or in files, made now or by a process that was killed.
 
-    Where they take more than 8 GiB, or half of the disk that is free, nothing is kept.
+    Nothing is kept where they take more than half of the GPU's memory that is free, or of the disk, or more
+    than 8 GiB of files.
 
     Args:
         folder: for these files alone; the caller removes it.
         positions: of the features that will be asked for.
         say: is told why nothing is kept.
     """
-    shapes = {position: teacher.parts.shapes[position] for position in positions if position}
     counts: dict[Split, int] = {"train": len(teacher.data.train), "val": len(teacher.data.val)}
-    if not _is_intact(folder, {_name(split, position) for split in counts for position in shapes}):
+    shapes = {
+        (split, position): _stored_shape(count, teacher.parts.shapes[position])
+        for split, count in counts.items()
+        for position in positions
+        if position
+    }
+    if teacher.data.place == "cuda":
+        if not _fits(shapes, SHARE_OF_FREE * torch.cuda.mem_get_info()[0], say):
+            return {}
+        return _in_memory(teacher, shapes, batch_size)
+    if not _is_intact(folder, {_name(*key) for key in shapes}):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        size = 4 * sum(counts.values()) * sum(math.prod(shape) for shape in shapes.values())
-        bound = min(BOUND_BYTES, int(SHARE_OF_DISK * shutil.disk_usage(folder).free))
-        if size > bound:
-            say(
-                f"the reference's features are not kept: they take {size / 1e9:.1f} GB, of {bound / 1e9:.1f} "
-                "that may be used; the reference runs again for each slice"
-            )
+        if not _fits(shapes, min(BOUND_BYTES, SHARE_OF_FREE * shutil.disk_usage(folder).free), say):
             return {}
         try:
-            _write(teacher, folder, list(shapes), batch_size)
+            _write(teacher, folder, positions, batch_size)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             say(f"the reference's features are not kept: {error}; it runs again for each slice")
             return {}
+    # Mapped for writing, or torch warns; what is written would not reach the file.
     return {
-        (split, position): np.memmap(
-            folder / _name(split, position), np.float32, "r", shape=_stored_shape(count, shape)
-        )
-        for split, count in counts.items()
-        for position, shape in shapes.items()
+        key: torch.from_numpy(np.memmap(folder / _name(*key), np.float32, "c", shape=shape))
+        for key, shape in shapes.items()
     }
+
+
+def _fits(
+    shapes: Mapping[tuple[Split, int], Sequence[int]], bound_bytes: float, say: Callable[[str], None]
+) -> bool:
+    size = 4 * sum(math.prod(shape) for shape in shapes.values())
+    if size > bound_bytes:
+        say(
+            f"the reference's features are not kept: they take {size / 1e9:.1f} GB, of "
+            f"{bound_bytes / 1e9:.1f} that may be used; the reference runs again for each slice"
+        )
+    return size <= bound_bytes
+
+
+def _in_memory(teacher: Teacher, shapes: Mapping[tuple[Split, int], Sequence[int]], batch_size: int) -> Kept:
+    kept = {key: torch.empty(*shape, device=teacher.data.place) for key, shape in shapes.items()}
+    for split in SPLITS:
+        start = 0
+        for features in teacher.batches(split, batch_size, [p for of, p in shapes if of == split]):
+            for position, feature in features.items():
+                kept[split, position][start : start + len(feature)] = _stored(feature)
+            start += len(feature)
+    return kept
 
 
 def _write(teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int) -> None:
     digests: dict[str, str] = {}
-    splits: tuple[Split, ...] = ("train", "val")
-    for split in splits:
+    for split in SPLITS:
         with ExitStack() as stack:
-            names = {position: _name(split, position) for position in positions}
+            names = {position: _name(split, position) for position in positions if position}
             files = {p: stack.enter_context((folder / name).open("wb")) for p, name in names.items()}
-            hashes = {position: hashlib.sha256() for position in positions}
-            for features in teacher.batches(split, batch_size, positions):
+            hashes = {position: hashlib.sha256() for position in names}
+            for features in teacher.batches(split, batch_size, list(names)):
                 for position, feature in features.items():
-                    content = _stored(feature).data
+                    content = np.ascontiguousarray(_stored(feature).numpy()).data
                     files[position].write(content)
                     hashes[position].update(content)
         digests |= {names[position]: digest.hexdigest() for position, digest in hashes.items()}
@@ -194,15 +220,13 @@ def _channels_last(feature: Tensor) -> Tensor:
     return feature.contiguous(memory_format=torch.channels_last).as_strided(feature.shape, strides)
 
 
-def _stored(feature: Tensor) -> np.ndarray:
+def _stored(feature: Tensor) -> Tensor:
     """A feature as it is kept: an image's values lie together, channels last."""
-    rows = feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
-    return np.ascontiguousarray(rows.cpu().numpy())
+    return feature.permute(0, 2, 3, 1) if feature.ndim == 4 else feature
 
 
-def _restored(rows: np.ndarray) -> Tensor:
-    feature = torch.from_numpy(rows)
-    return _channels_last(feature.permute(0, 3, 1, 2)) if feature.ndim == 4 else feature
+def _restored(rows: Tensor) -> Tensor:
+    return _channels_last(rows.permute(0, 3, 1, 2)) if rows.ndim == 4 else rows
 
 
 def _stored_shape(count: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -147,14 +147,14 @@ class CudaDevice(Device):
 
     def prepare_impl(self, network: Network) -> Handle:
         with self._running(network.name):
-            run, where = build_run(network, self.runtime, self.layer, self._stream)
-            run()  # allocates, compiles and chooses algorithms, and fails now where it would fail later
+            run, where, metrics = build_run(network, self.runtime, self.layer, self._stream)
+            run()  # fails now where it would fail later
             self.layer.synchronize()
         return Handle(
             network_hash=network.hash,
             state=run,
             placement=where,
-            metrics={"batch_size": float(self.runtime.batch)},
+            metrics={**metrics, "batch_size": float(self.runtime.batch)},
         )
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:

@@ -135,6 +135,19 @@ class CudaLayer:
 
         torch.cuda.synchronize(self.index)
 
+    def held_bytes(self) -> int:
+        """Memory in torch's tensors now; the peak is counted from here on."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.index)
+        return torch.cuda.memory_allocated(self.index)
+
+    def peak_bytes(self) -> int:
+        """The most memory in torch's tensors since `held_bytes`."""
+        import torch
+
+        return torch.cuda.max_memory_allocated(self.index)
+
     def compile(self, module: nn.Module) -> Callable[[Any], Any]:
         """`torch.compile` for the shapes of the first call, which compiles."""
         import torch

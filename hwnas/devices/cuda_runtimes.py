@@ -19,7 +19,12 @@ PRECISIONS: Mapping[str, tuple[Precision, ...]] = {
     "onnxruntime-cuda": ("fp32", "fp16"),  # it has no int8 convolutions: QDQ graphs run in fp32 there
     "tensorrt": ("fp32", "fp16", "int8"),
 }
-CAPTURE_RUNS = 3  # before a CUDA graph is captured, so that nothing is allocated or chosen inside of it
+WARM_UP_RUNS = (
+    3  # compile, choose algorithms and allocate: no CUDA graph and no memory's peak with that in it
+)
+
+Built = tuple[Callable[[], object], Mapping[str, Mapping[str, int]], Mapping[str, float]]
+"""A function that queues one run, the placement, and metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +37,14 @@ class Runtime:
     channels_last: bool
 
 
-def build_run(
-    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
-) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
-    """A function that runs the network once on an input that stays on the GPU, and the placement.
-
-    It is called under `inference_mode`, in the stream.
-    """
+def build_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
+    """The network on the GPU, its input too; built and called under `inference_mode`, in the stream."""
     if runtime.name in TORCH_RUNTIMES:
         return _torch_run(network, runtime, layer, stream)
     return _onnx_run(network, runtime, layer, stream)
 
 
-def _torch_run(
-    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
-) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
+def _torch_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
     import torch
 
     dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[runtime.precision]
@@ -65,10 +63,15 @@ def _torch_run(
 
     leaves = Counter(type(leaf).__name__ for leaf in module.modules() if not list(leaf.children()))
     where = {runtime.name: dict(sorted(leaves.items()))}
-    if runtime.name != "cuda-graph":
-        return run, where
-    for _ in range(CAPTURE_RUNS):
+    for _ in range(WARM_UP_RUNS):
         run()
+    held_bytes = layer.held_bytes()
+    run()
+    own = (*module.parameters(), *module.buffers(), x)
+    own_bytes = sum(tensor.numel() * tensor.element_size() for tensor in own)
+    metrics = {"peak_memory_bytes": float(own_bytes + layer.peak_bytes() - held_bytes)}
+    if runtime.name != "cuda-graph":
+        return run, where, metrics
     layer.synchronize()
     replay = layer.capture(run, stream)
 
@@ -76,12 +79,10 @@ def _torch_run(
         replay()
         return run  # the graph works in the weights and the input that `run` holds: they must live on
 
-    return replay_graph, where
+    return replay_graph, where, metrics
 
 
-def _onnx_run(
-    network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
-) -> tuple[Callable[[], object], Mapping[str, Mapping[str, int]]]:
+def _onnx_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
     import numpy as np
     import onnxruntime as ort
     import torch
@@ -103,4 +104,4 @@ def _onnx_run(
         session.run_with_iobinding(binding, options)
         return x  # the binding holds only its address: it must live on
 
-    return run, placement(session)
+    return run, placement(session), {}

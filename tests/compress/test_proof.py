@@ -276,7 +276,13 @@ class Stopping(Progress):
 def test_tiny_curves_go_on_where_they_were_stopped(benchmark: Benchmark, workplace: Path) -> None:
     curves = benchmark("finetune_curves")
     options = argparse.Namespace(
-        out=Path("curves"), model="tinynet:make", data="tiny:make_data", epochs=[1], distil_epochs=1
+        out=Path("curves"),
+        model="tinynet:make",
+        data="tiny:make_data",
+        epochs=[1],
+        distil_epochs=1,
+        batch_size=64,
+        train_on="cpu",
     )
     with pytest.raises(KeyboardInterrupt):
         curves.run(options, Stopping("scratch-9", 4))

@@ -64,6 +64,16 @@ def test_one_event_pair_a_run_and_one_synchronisation() -> None:
     assert device.layer.log == ["event"] * 10 + ["synchronize"]
 
 
+def test_memory_is_that_of_weights_input_and_a_run_where_torch_holds_it() -> None:
+    network = small_network()
+    own = (*network.module().state_dict().values(), torch.empty(network.input_shape))
+    with make_cuda() as device:
+        found = device.prepare(network).metrics["peak_memory_bytes"]
+        assert found == 234 + sum(tensor.numel() * tensor.element_size() for tensor in own)
+    with make_cuda(runtime="onnxruntime-cuda") as device:
+        assert "peak_memory_bytes" not in device.prepare(network).metrics
+
+
 def test_runs_go_on_until_the_seconds_are_reached() -> None:
     with make_cuda() as device:
         handle = device.prepare(small_network())

@@ -47,6 +47,18 @@ class TestCudaContract(DeviceContract):
         return make_cuda()
 
 
+@pytest.mark.parametrize("runtime", ["eager", "cuda-graph"])
+def test_memory_is_that_of_weights_and_a_batch(runtime: str) -> None:
+    found = []
+    for batch in (1, 64):
+        with make_cuda(runtime=runtime, batch=batch) as device:
+            found.append([device.prepare(b0()).metrics["peak_memory_bytes"] for _ in range(2)])
+    weights, map_at_112 = 4 * 5_288_548, 4 * 96 * 112 * 112
+    assert found[0][0] == found[0][1] > weights
+    assert found[1][0] == found[1][1] > weights + 64 * map_at_112
+    print(f"{runtime}: {found} bytes, twice each, batch 1 and 64")
+
+
 @pytest.mark.parametrize("batch", [1, 128])
 @pytest.mark.parametrize("runtime", list(PRECISIONS))
 def test_b0_in_each_runtime(runtime: str, batch: int) -> None:
