@@ -149,9 +149,8 @@ def keep_features(
             shutil.rmtree(folder, ignore_errors=True)
             say(f"the reference's features are not kept: {error}; it runs again for each slice")
             return {}
-    # Mapped for writing, or torch warns; what is written would not reach the file.
     return {
-        key: torch.from_numpy(np.memmap(folder / _name(*key), np.float32, "c", shape=shape))
+        key: torch.from_file(str(folder / _name(*key)), shared=True, size=math.prod(shape)).view(shape)
         for key, shape in shapes.items()
     }
 
