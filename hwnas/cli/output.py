@@ -68,6 +68,7 @@ class TerminalProgress(Progress):
         self.console = messages()
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
+        self._done: dict[str, int] = {}
         self._last_line_s = 0.0
 
     def __enter__(self) -> TerminalProgress:
@@ -97,11 +98,17 @@ class TerminalProgress(Progress):
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
         now_s = time.monotonic()
+        begins_anew = done < self._done.get(step, 0)  # the search for another device, say
+        self._done[step] = done
         if self._bars is not None:
+            if begins_anew:
+                self._bars.reset(self._tasks[step])
             if step not in self._tasks:
                 self._tasks[step] = self._bars.add_task(step, total=total, remark=remark)
             self._bars.update(self._tasks[step], completed=done, total=total, remark=remark)
             return
+        if begins_anew:
+            del self._tasks[step]
         first_s, first_done = self._tasks.setdefault(step, (now_s, done))
         if done == total or now_s - self._last_line_s >= QUIET_INTERVAL_S:
             self._last_line_s = now_s
