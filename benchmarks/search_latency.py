@@ -10,8 +10,9 @@ the same losses and measure whole graphs. "Plain" is pymoo's NSGA-II with unifor
 first, one network a choice; these are told beside it.
 
 Hypervolume is up to a corner 5 % beyond the worst of the best front, as a share of all fronts together. On a
-device whose latencies are not modelled the fronts of both searches are measured again, in one session, before
-they are compared: of many noisy figures the lowest are too low.
+device whose latencies are not modelled the plain front and all that the seeded search measured are measured
+again, in one session: of many noisy figures the lowest are too low. A front is then what the search took for
+one, at these new latencies.
 """
 
 from __future__ import annotations
@@ -154,32 +155,21 @@ def volume(values: np.ndarray, corner: np.ndarray) -> float:
     return float(HV(ref_point=corner)(values[non_dominated(values)]))
 
 
-def reached(points: Sequence[Point], wanted: float, corner: np.ndarray) -> int | None:
-    """After how many networks a search has some hypervolume."""
-    values = values_of(points)
-    for n in range(5, len(values) + 1, 5):
-        if volume(values[:n], corner) >= wanted:
-            return n
-    return len(values) if volume(values, corner) >= wanted else None
-
-
-def remeasured(
-    bench: Bench, fronts: Sequence[Sequence[Point]], protocol: Protocol, path: Path
-) -> list[np.ndarray]:
-    """Fronts at latencies that no search has seen: all of them in one session."""
-    anchor = bench.stitcher.reference
-    wanted = list(dict.fromkeys(point.choices for front in fronts for point in front))
+def remeasured(bench: Bench, points: Sequence[Point], protocol: Protocol, path: Path) -> dict[Choices, Point]:
+    """Networks at latencies that no search has seen: all of them in one session."""
+    losses = {point.choices: point.loss for point in points}
     with (
         MeasurementStore(path) as store,
-        Session(open_device(bench.session.device.profile), protocol, store, anchor=anchor) as session,
+        Session(
+            open_device(bench.session.device.profile), protocol, store, anchor=bench.stitcher.reference
+        ) as session,
     ):
-        results = session.measure(bench.stitcher.network(choices) for choices in wanted)
-        ratios = {
-            choices: result.anchor_ratio
-            for choices, (_, result) in zip(wanted, results, strict=True)
+        results = session.measure(bench.stitcher.network(choices) for choices in losses)
+        return {
+            choices: Point(choices=choices, loss=loss, costs=(result.anchor_ratio,))
+            for (choices, loss), (_, result) in zip(losses.items(), results, strict=True)
             if isinstance(result, Measurement)
         }
-    return [np.array([[p.loss, ratios[p.choices]] for p in front if p.choices in ratios]) for front in fronts]
 
 
 def main() -> None:
@@ -213,21 +203,36 @@ def _row(options: argparse.Namespace, stitcher: Stitcher, seed: int, folder: Pat
     ):
         bench = Bench(session, stitcher)
         prior = bench.prior()
-        found = [
+        found = plain_points, _, seeded_points = (
             bench.plain(options.plain, seed),
             bench.learned(options.plain, seed, None, min(100, options.plain // 10)) if modelled else [],
             bench.learned(options.seeded, seed, prior, SEEDED_POPULATION),
-        ]
-    fronts = [front_of(points) if points else [] for points in found]
-    values = [values_of(front) for front in fronts]
-    if not modelled:
-        values = remeasured(bench, fronts, protocol, folder / f"again-{device.profile.name}-{seed}.db")
-    best = np.concatenate([v for v in values if len(v)])
+        )
+    if modelled:
+        known = {point.choices: point for points in found for point in points}
+    else:
+        again = front_of(plain_points) + [p for p in seeded_points if p.costs is not None]
+        known = remeasured(bench, again, protocol, folder / f"again-{device.profile.name}-{seed}.db")
+
+    def front_values(points: Sequence[Point]) -> np.ndarray:
+        """A front, found by the search's latencies and valued by those that count."""
+        return values_of([known[p.choices] for p in front_of(points) if p.choices in known])
+
+    fronts = [front_values(points) for points in found if points]
+    best = np.concatenate(fronts)
     best = best[non_dominated(best)]
     corner = best.max(0) + 0.05 * np.ptp(best, axis=0)
     whole = volume(best, corner)
-    shares = ["–" if len(v) == 0 else f"{volume(v, corner) / whole:.4f}" for v in values]
-    until = reached(found[2], volume(values_of(found[0]), corner), corner)
+    shares = [f"{volume(front_values(points), corner) / whole:.4f}" if points else "–" for points in found]
+    wanted = volume(front_values(plain_points), corner)
+    until = next(
+        (
+            n
+            for n in range(5, len(seeded_points) + 1, 5)
+            if volume(front_values(seeded_points[:n]), corner) >= wanted
+        ),
+        None,
+    )
     blocks = sum(len(of_part) for of_part in stitcher.choices)
     return f"| {seed} | {shares[0]} | {shares[1]} | {shares[2]} | {until or 'not'} | {blocks} |"
 
