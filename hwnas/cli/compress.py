@@ -270,8 +270,8 @@ def compress(
     """
     from hwnas.compress.batch import compress_all, failure_of
     from hwnas.compress.executor import executor_at
-    from hwnas.compress.extend import extended
     from hwnas.compress.front import target_of
+    from hwnas.compress.library import added_candidates
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
     from hwnas.compress.place import find_place
@@ -340,7 +340,7 @@ def compress(
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
         job = open_job(library, progress, allow_code=allow_code)
-    choice_count = job.choice_count + extended(path, job)
+    choice_count = job.choice_count + len(added_candidates(path))
     others = len(device) - 1
     plans = [
         plan_of(each, target, choice_count, others) for each, target in zip(searches, targets, strict=True)

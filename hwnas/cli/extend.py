@@ -9,6 +9,7 @@ import typer
 
 from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json
 
+SCHEMA = "hwnas.extended/1"
 EXAMPLE = "Example: `hwnas extend runs/demo --space more.toml`"
 
 
@@ -39,6 +40,6 @@ def extend(
     with TerminalProgress() as progress:
         done = run_extend(run, space, candidates or 0, progress, allow_code=allow_code)
     if as_json:
-        print_json({"run": str(run), **encode(done)})
+        print_json({"schema": SCHEMA, "run": str(run), **encode(done)})
     else:
         typer.echo(f"{run}: {done.added} candidates of {done.space} added, {done.done} of them distilled")

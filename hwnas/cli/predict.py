@@ -9,6 +9,7 @@ import typer
 
 from hwnas.cli.output import Json, print_json, print_table
 
+SCHEMA = "hwnas.prediction/1"
 EXAMPLE = "Example: `hwnas predict runs/demo 0-3-1-2-0 0-0-0-0-0`"
 
 
@@ -34,11 +35,14 @@ def predict(
     if as_json:
         print_json(
             {
+                "schema": SCHEMA,
                 "run": str(run),
                 "predictor": {
                     "networks": predictor.networks,
+                    "epochs": predictor.epochs,
                     "penalty": predictor.penalty,
                     "left_out": encode(predictor.left_out),
+                    "mean_mse_points2": predictor.mean_mse_points2,
                 },
                 "architectures": [encode(row) for row in rows],
             }

@@ -21,6 +21,7 @@ from hwnas.files import (
     read_bytes,
     read_json,
     sha256,
+    sha256_of_plain,
     signed,
     write_json,
 )
@@ -88,6 +89,11 @@ class Architectures:
         path = self.folder / f"{finetuned_name(choices, epochs)}.json"
         return self._read(path) if path.is_file() else None
 
+    def is_damaged(self, choices: Choices, epochs: int) -> bool:
+        """Whether a network was finetuned for so many epochs and its record or weights are not intact."""
+        path = self.folder / f"{finetuned_name(choices, epochs)}.json"
+        return path.is_file() and self._read(path) is None
+
     def store(
         self,
         state: Mapping[str, Tensor],
@@ -121,13 +127,15 @@ class Architectures:
     def fit(self, metrics: Metrics, epochs: int) -> Predictor:
         """Fit the predictor to every network that was finetuned for so many epochs, and keep it.
 
+        Networks of candidates that the library does not have any more are left out.
+
         Raises:
             InputError: there are too few of them.
         """
-        networks = self.networks(epochs)
+        networks = [one for one in self.networks(epochs) if is_known(metrics, one.choices)]
         rows = metric_rows(metrics, [network.choices for network in networks])
         predictor = fit_predictor(rows, np.array([network.target for network in networks]))
-        predictor = replace(predictor, epochs=epochs)
+        predictor = replace(predictor, epochs=epochs, blocks_sha256=metrics_sha256(metrics))
         predictor.save(self.folder / PREDICTOR_FILE)
         return predictor
 
@@ -156,6 +164,10 @@ class Architectures:
                 error.cause, f"remove {path}: it is fitted again by --quality predictor"
             ) from None
 
+    def forget_predictor(self) -> None:
+        """Remove a predictor that is damaged; what it was fitted to stays."""
+        (self.folder / PREDICTOR_FILE).unlink()
+
     def _read(self, path: Path) -> Finetuned | None:
         try:
             found = decode(
@@ -175,6 +187,16 @@ def block_metrics(entries: Sequence[Entry], metric: str = METRIC) -> Metrics:
         for entry in entries
         if entry.state == "done"
     }
+
+
+def metrics_sha256(metrics: Metrics) -> str:
+    """The hash of a metric of all candidates of a library."""
+    return sha256_of_plain([[*key, value] for key, value in sorted(metrics.items())])
+
+
+def is_known(metrics: Metrics, choices: Choices) -> bool:
+    """Whether a network's choices are distilled candidates, or the reference's own parts."""
+    return all(key in metrics for key in enumerate(choices) if key[1])
 
 
 def metric_rows(metrics: Metrics, networks: Sequence[Choices]) -> np.ndarray:

@@ -11,9 +11,9 @@ import torch
 
 from hwnas.compress import training
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.library import Library
+from hwnas.compress.library import Library, added_candidates, store_added
 from hwnas.compress.operators import check_exports
-from hwnas.compress.pipeline import Job, build_library, job_hashes, open_job
+from hwnas.compress.pipeline import build_library, job_hashes, open_job
 from hwnas.compress.place import require_network, require_place
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.progress import Progress
@@ -44,8 +44,9 @@ def extend(
 ) -> Extension:
     """Distil the candidates of another space into a run's library, behind those that are there.
 
-    Choices keep their numbers, so networks, checkpoints and a fitted predictor stay what they are; the next
-    search on any device chooses among the new ones as well. A call that was stopped goes on.
+    Choices keep their numbers, even where the library is lost, so networks, checkpoints and a fitted
+    predictor stay what they are; the next search on any device chooses among the new ones as well. A call
+    that was stopped goes on.
 
     Args:
         per_block: candidates a block at most; 0 leaves it to the space.
@@ -69,8 +70,10 @@ def extend(
     training.tune_allocator()
     torch.set_num_threads(job.settings.threads)
     with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:
-        library.add(job.candidates)
-        added = _numbered(found, [entry.candidate for entry in library.entries()])
+        library.add([*job.candidates, *added_candidates(path)])
+        known = [entry.candidate for entry in library.entries()]
+        added = _numbered(found, known)
+        store_added(path, [c for c in (*known, *added) if c not in job.candidates])
         library.add(added)
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
         check_exports(library, job.parts, progress)
@@ -79,14 +82,6 @@ def extend(
         names = {candidate.name for candidate in added}
         done = [e for e in library.entries() if e.candidate.name in names and e.state == "done"]
     return Extension(space=chosen.name, found=len(found), added=len(added), done=len(done))
-
-
-def extended(path: Path, job: Job) -> int:
-    """How many choices the library of a run has beyond those of its job."""
-    if not (path / "library" / "library.db").is_file():
-        return 0
-    with Library(path / "library") as library:
-        return max(0, len(library.entries()) - len(job.candidates))
 
 
 def _numbered(found: Sequence[Candidate], known: Sequence[Candidate]) -> list[Candidate]:

@@ -1,4 +1,4 @@
-"""One device's search: every network that NSGA-II asks for is measured there, whole."""
+"""One device's search: every network that its strategy asks for is measured there, whole."""
 
 from __future__ import annotations
 

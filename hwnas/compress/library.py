@@ -15,8 +15,20 @@ from hwnas.compress.distill import Distilled
 from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.space import Candidate
 from hwnas.database import Database
-from hwnas.errors import RunDirectoryError
-from hwnas.files import decode, encode, is_one_name, read_bytes, sha256, write_bytes
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import (
+    check_schema,
+    check_signature,
+    decode,
+    encode,
+    is_one_name,
+    read_bytes,
+    read_json,
+    sha256,
+    signed,
+    write_bytes,
+    write_json,
+)
 from hwnas.network import has_external_data
 
 State = Literal["pending", "done", "failed"]
@@ -56,7 +68,42 @@ END;
 """Every change of a row renews its hash, in the same transaction."""
 _SELECT = f"SELECT {_CELLS}, sha256 FROM candidates"  # noqa: S608
 
+EXTENSION_SCHEMA = "hwnas.extension/1"
+EXTENSION_FILE = "extension.json"
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Extension:
+    """What `extension.json` of a run directory holds."""
+
+    candidates: tuple[Candidate, ...]
+
+
+def added_candidates(run: Path) -> tuple[Candidate, ...]:
+    """The candidates that a run's library was extended by, under their numbers; none where it was not.
+
+    Raises:
+        RunDirectoryError: the list of them is damaged.
+    """
+    file = run / EXTENSION_FILE
+    if not file.is_file():
+        return ()
+    try:
+        return decode(
+            _Extension, check_signature(check_schema(read_json(file), EXTENSION_SCHEMA, file), file), file
+        ).candidates
+    except InputError as error:
+        raise RunDirectoryError(
+            error.cause, f"remove {file} and give the `hwnas extend` command again: nothing is distilled anew"
+        ) from None
+
+
+def store_added(run: Path, candidates: Sequence[Candidate]) -> None:
+    """Keep the list of candidates that a run's library is extended by."""
+    record = encode(_Extension(candidates=tuple(candidates)))
+    write_json(run / EXTENSION_FILE, {"schema": EXTENSION_SCHEMA, **signed(record)})
 
 
 @dataclass(frozen=True, kw_only=True)

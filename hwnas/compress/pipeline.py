@@ -21,7 +21,7 @@ from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
-from hwnas.compress.library import Library
+from hwnas.compress.library import Library, added_candidates
 from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
@@ -178,7 +178,7 @@ def open_workshop(
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
-        library.add(job.candidates)
+        library.add([*job.candidates, *added_candidates(out)])
         if any(entry.state == "pending" for entry in library.entries()):
             executor.require(settings.needs)
         check_exports(library, parts, progress)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.architectures import Architectures, block_metrics, metric_rows
+from hwnas.compress.architectures import PREDICTOR_FILE, Architectures, block_metrics, metric_rows
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
 from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.stitch import Choices
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import decode
 
 
@@ -55,6 +56,12 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
         entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries() if e.state == "done"}
     known = Architectures(run / "architectures")
     predictor = known.predictor()
+    if predictor.parts != len(reference.parts):
+        raise RunDirectoryError(
+            f"{known.folder / PREDICTOR_FILE} is of another network: it expects {predictor.parts} parts, not "
+            f"{len(reference.parts)}",
+            "remove it: it is fitted again by --quality predictor",
+        )
     networks = [_parse(text, len(reference.parts), entries) for text in architectures]
     metrics = {name: block_metrics(list(entries.values()), name) for name in ("nsr", "relative_l1")}
     finetuned = {network.choices: network.target for network in known.networks(predictor.epochs)}
@@ -83,7 +90,7 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
 def _parse(text: str, parts: int, entries: Mapping[tuple[int, int], Entry]) -> Choices:
     """The choices in `0-3-1-2-0`; all but 0 must be among the entries."""
     numbers = text.split("-")
-    if len(numbers) != parts or not all(number.isdecimal() for number in numbers):
+    if len(numbers) != parts or not all(re.fullmatch("[0-9]{1,6}", number) for number in numbers):
         raise InputError(
             f"{text!r} does not name one choice for each of the {parts} parts",
             f"give them as the front shows them, such as {'-'.join(['0'] * parts)}, the reference",
@@ -94,6 +101,6 @@ def _parse(text: str, parts: int, entries: Mapping[tuple[int, int], Entry]) -> C
             last = max((c for p, c in entries if p == part), default=0)
             raise InputError(
                 f"{text}: part {part} has no distilled choice {choice}",
-                f"its choices go up to {last}; `hwnas space` lists them",
+                f"its choices go up to {last}; a choice that failed is no choice",
             )
     return choices

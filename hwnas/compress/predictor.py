@@ -45,11 +45,13 @@ class Predictor:
         lowest, highest: (N,), the range of each part's metric among the fitted networks.
         spread: (T, T); t · spread · t is the leverage of a network with centred terms t.
         center: (T,), the mean of the terms.
-        max_leverage: the largest of the fitted networks.
+        max_leverage: the largest that a fitted network has in a fit to all others.
         penalty: of the ridge, chosen by leave-one-out.
         epochs: for which the networks were finetuned; None where nobody said.
         left_out: scores on networks that were not fitted: each one is predicted by a fit to all others, whose
             penalty was chosen without it too.
+        mean_mse_points2: the error where each network is predicted by the mean accuracy of all others.
+        blocks_sha256: of the block metrics of the library that it was fitted to; None where nobody said.
     """
 
     __pydantic_config__ = STRICT
@@ -67,14 +69,40 @@ class Predictor:
     penalty: float
     networks: int
     left_out: Scores
+    mean_mse_points2: float
     epochs: int | None = None
+    blocks_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        varying = len(self.varying)
+        terms = varying + varying * (varying + 1) // 2
+        shapes = {
+            (len(self.lowest), self.parts),
+            (len(self.highest), self.parts),
+            (len(self.mean), varying),
+            (len(self.scale), varying),
+            (len(self.coefficients), terms),
+            (len(self.center), terms),
+            *((len(row), terms) for row in (self.spread, *self.spread)),
+        }
+        if any(has != wants for has, wants in shapes) or not set(self.varying) <= set(range(self.parts)):
+            raise ValueError("its figures are not of one predictor")
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether networks that were not fitted are predicted better than by their mean."""
+        return self.left_out.mse_points2 < self.mean_mse_points2
 
     def predict(self, metrics: np.ndarray) -> np.ndarray:
         """Accuracies (S,), as shares; not bounded to 0 … 1. metrics: (S, N)."""
         return np.asarray(self._terms(metrics) @ np.array(self.coefficients) + self.intercept)
 
     def extrapolates(self, metrics: np.ndarray) -> np.ndarray:
-        """Which networks (S,) are beyond what was fitted: a metric out of range, or too high a leverage."""
+        """Which networks (S,) are beyond what was fitted.
+
+        A metric is out of range, or the leverage is higher than that of any fitted network would be, had it
+        been left out.
+        """
         metrics = np.asarray(metrics, dtype=float)
         out = (metrics < np.array(self.lowest)) | (metrics > np.array(self.highest))
         centred = self._terms(metrics) - np.array(self.center)
@@ -120,8 +148,11 @@ def fit_predictor(metrics: np.ndarray, accuracies: np.ndarray) -> Predictor:
         )
     if not (np.isfinite(metrics).all() and np.isfinite(accuracies).all()):
         raise InputError("metrics or accuracies are not finite", "leave out the networks without them")
+    others = (accuracies.sum() - accuracies) / (len(accuracies) - 1)
     return Predictor(
-        **_fit(metrics, accuracies), left_out=score(leave_one_out(metrics, accuracies), accuracies)
+        **_fit(metrics, accuracies),
+        left_out=score(leave_one_out(metrics, accuracies), accuracies),
+        mean_mse_points2=score(others, accuracies).mse_points2,
     )
 
 
@@ -131,7 +162,8 @@ def leave_one_out(metrics: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
     for left in range(len(metrics)):
         others = np.arange(len(metrics)) != left
         nobody = Scores(mse_points2=0.0, kendall_tau=None, networks=0)
-        predictor = Predictor(**_fit(metrics[others], accuracies[others]), left_out=nobody)
+        fields = _fit(metrics[others], accuracies[others])
+        predictor = Predictor(**fields, left_out=nobody, mean_mse_points2=0.0)
         found.append(predictor.predict(metrics[left : left + 1])[0])
     return np.array(found)
 
@@ -173,6 +205,7 @@ def _fit(metrics: np.ndarray, accuracies: np.ndarray) -> dict[str, Any]:
     spread = np.linalg.inv(gram) / np.outer(deviation, deviation)
     centred = terms - center
     leverage = np.einsum("si,ij,sj->s", centred, spread, centred)
+    left_out = leverage / (1 - leverage)  # Sherman and Morrison: without the network's own terms
     return {
         "parts": metrics.shape[1],
         "varying": tuple(int(part) for part in varying),
@@ -184,7 +217,7 @@ def _fit(metrics: np.ndarray, accuracies: np.ndarray) -> dict[str, Any]:
         "highest": _floats(metrics.max(0)),
         "center": _floats(center),
         "spread": tuple(_floats(row) for row in spread),
-        "max_leverage": float(leverage.max()),
+        "max_leverage": float(left_out.max()),
         "penalty": penalty,
         "networks": len(metrics),
     }

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.compress.architectures import METRIC, block_metrics, metric_rows, sample_networks
+from hwnas.compress.architectures import (
+    METRIC,
+    Metrics,
+    block_metrics,
+    metric_rows,
+    metrics_sha256,
+    sample_networks,
+)
 from hwnas.compress.executor import Executor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RunDirectoryError
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""
@@ -82,8 +89,8 @@ def prepare_quality(
     """The quality model that the settings name; for the predictor, networks are finetuned until it has
     enough.
 
-    What was finetuned before for as many epochs counts, whatever for. A search that is repeated keeps its
-    predictor, so it finds the same again, its picks having been finetuned since then or not.
+    What was finetuned before for as many epochs counts, whatever for. A search that is repeated in the same
+    library keeps its predictor, so it finds the same again, its picks having been finetuned since or not.
 
     Args:
         folder: keeps the search's predictor, as `quality-predictor.json` or the like.
@@ -97,7 +104,7 @@ def prepare_quality(
     if settings.quality != "predictor":
         return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
     file = folder / f"quality{settings.suffix}.json"
-    predictor = _kept(file, settings)
+    predictor = _kept(file, settings, block_metrics(stitcher.library.entries()))
     if predictor is None:
         _finetune_missing(finetuner, settings, progress, executor)
     newest = _fit(finetuner, settings.predictor_epochs)
@@ -108,41 +115,48 @@ def prepare_quality(
     return Quality(stitcher, METRIC, predictor)
 
 
-def _kept(file: Path, settings: SearchSettings) -> Predictor | None:
+def _kept(file: Path, settings: SearchSettings, metrics: Metrics) -> Predictor | None:
     """The predictor that a search had before; None where it is missing, damaged or not what is wanted."""
     try:
         predictor = Predictor.read(file)
     except InputError:
         return None
     enough = predictor.networks >= settings.predictor_networks
-    return predictor if enough and predictor.epochs == settings.predictor_epochs else None
+    same_library = predictor.blocks_sha256 == metrics_sha256(metrics)
+    same_epochs = predictor.epochs == settings.predictor_epochs
+    return predictor if enough and same_epochs and same_library else None
 
 
 def refit(finetuner: Finetuner, progress: Progress) -> None:
     """Fit a predictor that is there again, if networks were finetuned since then for as many epochs."""
     architectures = finetuner.architectures
-    if architectures.has_predictor:
+    if not architectures.has_predictor:
+        return
+    try:
         predictor = architectures.predictor()
-        if (
-            predictor.epochs is not None
-            and len(architectures.networks(predictor.epochs)) > predictor.networks
-        ):
-            fitted = _fit(finetuner, predictor.epochs)
-            progress.say(f"accuracy predictor for the searches to come: {describe(fitted)}")
+    except RunDirectoryError as error:
+        architectures.forget_predictor()
+        progress.say(f"{error.cause}; it is removed, --quality predictor fits it again")
+        return
+    if predictor.epochs is not None and len(architectures.networks(predictor.epochs)) > predictor.networks:
+        fitted = _fit(finetuner, predictor.epochs)
+        progress.say(f"accuracy predictor for the searches to come: {describe(fitted)}")
 
 
 def _finetune_missing(
     finetuner: Finetuner, settings: SearchSettings, progress: Progress, executor: Executor
 ) -> None:
-    epochs = settings.predictor_epochs
-    known = {network.choices for network in finetuner.architectures.networks(epochs)}
-    missing = settings.predictor_networks - len(known)
-    if missing <= 0:
-        return
+    """Networks are sampled until there are enough; damaged ones of the sample are always made again."""
+    epochs, architectures = settings.predictor_epochs, finetuner.architectures
+    known = {network.choices for network in architectures.networks(epochs)}
     wanted = sample_networks(
         dna_scores(finetuner.stitcher), settings.predictor_networks, finetuner.settings.seed
     )
-    networks = [choices for choices in wanted if choices not in known][:missing]
+    networks = [choices for choices in wanted if architectures.is_damaged(choices, epochs)]
+    fresh = [choices for choices in wanted if choices not in known and choices not in networks]
+    networks += fresh[: max(0, settings.predictor_networks - len(known) - len(networks))]
+    if not networks:
+        return
     finished: dict[Choices, int] = {}
 
     def tell(choices: Choices, done: int, loss: float) -> None:
@@ -163,11 +177,12 @@ def describe(predictor: Predictor) -> str:
     """How good a predictor is, for people."""
     left_out = predictor.left_out
     tau = "–" if left_out.kendall_tau is None else f"{left_out.kendall_tau:.3f}"
+    useless = "" if predictor.is_useful else ", no better than their mean: give more --predictor-networks"
     return (
         f"fitted to {predictor.networks} networks after {predictor.epochs} epochs of finetuning, "
         f"penalty {predictor.penalty:.3g}; "
         f"on networks left out of the fit: Kendall tau {tau}, "
-        f"mean squared error {left_out.mse_points2:.3g} points²"
+        f"mean squared error {left_out.mse_points2:.3g} points²{useless}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from hwnas.compress.predictor import PENALTIES, Predictor, fit_predictor, leave_one_out, score, second_order
+from hwnas.compress.quality import describe
 from hwnas.errors import InputError
+from hwnas.files import encode, signed, write_json
 
 
 def networks(
@@ -115,6 +118,50 @@ def test_extrapolation_is_flagged() -> None:
     corner = [[0.95, 0.06, 0.0]]  # each metric within its range, the two together never seen
     assert predictor.extrapolates(np.array(outside + corner)).tolist() == [True] * 3
     assert not predictor.extrapolates(np.array([[0.5, 0.52, 0.0]]))[0]
+
+
+def test_the_leverage_that_is_allowed_is_the_largest_of_a_network_left_out() -> None:
+    metrics, accuracies = networks(20)
+    predictor = fit_predictor(metrics, accuracies)
+    terms = second_order((metrics - metrics.mean(0)) / metrics.std(0))
+    scaled = (terms - terms.mean(0)) / terms.std(0)
+    found = []
+    for left in range(20):
+        others = np.delete(scaled, left, axis=0)
+        inverse = np.linalg.inv(others.T @ others + predictor.penalty * np.eye(scaled.shape[1]))
+        found.append(scaled[left] @ inverse @ scaled[left])
+    assert predictor.max_leverage == pytest.approx(max(found))
+    assert not predictor.extrapolates(metrics).any()
+
+
+def test_most_networks_like_the_fitted_ones_do_not_extrapolate() -> None:
+    predictor = fit_predictor(*networks(30))
+    alike = np.clip(networks(500, seed=1)[0], predictor.lowest, predictor.highest)
+    assert 0 < predictor.extrapolates(alike).mean() < 0.2
+
+
+def test_a_fit_that_is_no_better_than_the_mean_is_called_so() -> None:
+    metrics, accuracies = networks(20)
+    assert fit_predictor(metrics, accuracies).is_useful
+    assert "no better than their mean" not in describe(fit_predictor(metrics, accuracies))
+    noise = np.random.default_rng(3).uniform(0.2, 0.9, 20)
+    fitted = fit_predictor(metrics, noise)
+    by_mean = [100 * (np.delete(noise, i).mean() - noise[i]) for i in range(20)]
+    assert fitted.mean_mse_points2 == pytest.approx(np.mean(np.square(by_mean)))
+    assert not fitted.is_useful
+    assert "no better than their mean: give more --predictor-networks" in describe(fitted)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"parts": 7}, {"coefficients": [1.0]}, {"spread": [[1.0]]}, {"mean": []}, {"varying": [0, 1, 2, 3, 9]}],
+)
+def test_figures_that_do_not_belong_together_are_refused(changed: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "predictor.json"
+    plain = encode(fit_predictor(*networks(20))) | changed
+    write_json(path, {"schema": "hwnas.predictor/1", **signed(plain)})
+    with pytest.raises(InputError, match=r"predictor\.json.*not of one predictor"):
+        Predictor.read(path)
 
 
 def test_networks_that_are_all_alike_give_their_mean() -> None:

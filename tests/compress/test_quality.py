@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import spoiling
-from tiny import furnish, run_hwnas, run_job, tree
+from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 
 from hwnas.compress.account import read_account
 from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
@@ -20,6 +21,7 @@ from hwnas.compress.library import Library
 from hwnas.compress.predict import predict_networks
 from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.progress import Progress
+from hwnas.compress.report import write_report
 from hwnas.errors import InputError, RunDirectoryError
 
 LIBRARY = spoiling.LIBRARY
@@ -128,7 +130,7 @@ def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watc
     rows = metric_rows(metrics_of(place / "whole"), [network.choices for network in networks])
     expected = fit_predictor(rows, np.array([network.target for network in networks]))
     predictor = Architectures(place / "whole/architectures").predictor()
-    assert predictor == replace(expected, epochs=1)
+    assert predictor == replace(expected, epochs=1, blocks_sha256=predictor.blocks_sha256)
     front = result["front"]
     assert (front["quality"], front["strategy"]) == ("predictor", "nsga2")
     for row in front["front"]:
@@ -251,14 +253,11 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     after = tree(copy / "library/blocks")
     assert {name: after[name] for name in kept} == kept
     assert len(after) == len(kept) + 2 * 4
-    predictor, (old, new) = predict_networks(copy, ["0-1-0-0", "0-4-5-0"])
+    predictor, (_, new) = predict_networks(copy, ["0-1-0-0", "0-4-5-0"])
     assert new.choices == (0, 4, 5, 0)
     assert new.finetuned_accuracy is None
     row = metric_rows(metrics_of(copy), [new.choices])
     assert new.predicted_accuracy == predictor.predict(row)[0]
-    assert not old.extrapolates or (0, 1, 0, 0) not in [
-        network.choices for network in Architectures(copy / "architectures").networks()
-    ]
     watch = Watch()
     result = run(copy, watch)
     front = result["front"]
@@ -266,9 +265,97 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     assert "distill" not in watch.steps
     assert not [step for step in watch.finetuned if step.startswith("finetune predictor")]
     assert any(choice > 3 for row in front["front"] for choice in row["choices"])
+    before_picks = len(Architectures(copy / "architectures").networks()) - len(result["checkpoints"])
+    searched = Predictor.read(copy / "devices/steady/quality-predictor.json")
+    assert searched.networks >= before_picks  # not the one of the search before
     again = Watch()
     assert extend(copy, "more.toml", 0, again).added == 0
     assert "distill" not in again.steps
+
+
+def candidates_of(path: Path) -> dict[tuple[int, int], str]:
+    with Library(path / "library") as library:
+        return {(e.candidate.part, e.candidate.choice): e.candidate.name for e in library.entries()}
+
+
+@pytest.mark.parametrize("lost", ["library", "row"])
+def test_an_extended_candidate_that_is_lost_comes_back_under_its_number(lost: str, copy: Path) -> None:
+    extend(copy, "more.toml", 0, Watch())
+    before, metrics = candidates_of(copy), metrics_of(copy)
+    assert len(before) == 10
+    if lost == "library":
+        shutil.rmtree(copy / "library")
+    else:
+        with sqlite3.connect(copy / "library/library.db") as connection:
+            connection.execute("UPDATE candidates SET nsr = nsr * 1.5 WHERE part = 2 AND choice = 5")
+        connection.close()
+    run(copy)
+    assert candidates_of(copy) == before
+    assert metrics_of(copy) == metrics
+
+
+def test_a_damaged_row_is_healed_by_the_command_itself(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = compress_arguments(str(out))
+    done = run_hwnas(place, *command)
+    assert done.returncode == 0, done.stderr
+    with sqlite3.connect(out / "library/library.db") as connection:
+        connection.execute("UPDATE candidates SET nsr = nsr * 1.5 WHERE part = 1 AND choice = 1")
+    connection.close()
+    done = run_hwnas(place, *command)
+    assert done.returncode == 0, done.stderr
+    assert "choice 1 is damaged; its candidate is distilled again" in " ".join(done.stderr.split())
+
+
+def test_a_damaged_list_of_added_candidates_is_told_and_made_again(copy: Path) -> None:
+    extend(copy, "more.toml", 0, Watch())
+    file = copy / "extension.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9])
+    with pytest.raises(RunDirectoryError, match=r"extension\.json") as error:
+        run(copy)
+    assert "hwnas extend" in error.value.fix
+    file.unlink()
+    assert extend(copy, "more.toml", 0, Watch()).added == 0
+    assert file.read_bytes() == whole
+
+
+def test_networks_of_candidates_that_are_gone_are_left_out_of_the_fit(copy: Path) -> None:
+    known = Architectures(copy / "architectures")
+    network = next(n for n in known.networks() if any(n.choices))
+    metrics = dict(metrics_of(copy))
+    gone = next(key for key in enumerate(network.choices) if key[1])
+    del metrics[gone]
+    left = [n for n in known.networks() if n.choices[gone[0]] != gone[1]]
+    if len(left) < 4:
+        with pytest.raises(InputError, match="too few"):
+            known.fit(metrics, 1)
+    else:
+        assert known.fit(metrics, 1).networks == len(left)
+
+
+def test_a_damaged_predictor_does_not_stop_other_searches(copy: Path) -> None:
+    (copy / "architectures/predictor.json").write_text("junk")
+    watch = Watch()
+    assert run(copy, watch, quality="loss", picks=("speedup=1.02",))["report"]
+    assert any("--quality predictor fits it again" in text for text in watch.said)
+    run(copy)
+    assert Architectures(copy / "architectures").has_predictor
+
+
+def test_a_predictor_of_another_network_is_refused(copy: Path) -> None:
+    other = fit_predictor(np.random.default_rng(0).random((8, 3)), np.linspace(0.5, 0.9, 8))
+    other.save(copy / "architectures/predictor.json")
+    with pytest.raises(RunDirectoryError, match="expects 3 parts, not 4"):
+        predict_networks(copy, ["0-0-0-0"])
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_report_says_that_finetuned_networks_are_gone(left: int, copy: Path) -> None:
+    for file in sorted((copy / "architectures").glob("*.safetensors"))[left:]:
+        file.unlink()
+    report = write_report(copy, copy / "devices/steady").read_text()
+    assert f"Of these networks {left} are still intact" in report
 
 
 def test_an_extension_that_was_stopped_goes_on(copy: Path) -> None:
@@ -285,6 +372,7 @@ def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, p
     done = run_hwnas(place, "predict", "whole", "0-0-0-0", "0-1-2-0", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    assert (found["schema"], found["predictor"]["epochs"]) == ("hwnas.prediction/1", 1)
     assert [row["choices"] for row in found["architectures"]] == [[0, 0, 0, 0], [0, 1, 2, 0]]
     assert found["architectures"][0]["dna_score"] == 0
     assert found["architectures"][0]["finetuned_accuracy"] is not None
@@ -298,6 +386,8 @@ def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, p
     [
         ("whole", "0-9-0-0", "part 1 has no distilled choice 9"),
         ("whole", "0-a-0-0", "does not name one choice"),
+        ("whole", "0-\N{ARABIC-INDIC DIGIT THREE}-0-0", "does not name one choice"),
+        ("whole", f"0-{'9' * 5000}-0-0", "does not name one choice"),
         ("whole", "", "does not name one choice"),
         ("nowhere", "0", "nowhere is not a run directory"),
     ],

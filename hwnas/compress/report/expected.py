@@ -6,11 +6,13 @@ import numpy as np
 
 from hwnas.compress import quality
 from hwnas.compress.architectures import block_metrics, metric_rows
-from hwnas.compress.predictor import Predictor, leave_one_out
+from hwnas.compress.predictor import MIN_NETWORKS, Predictor, leave_one_out
 from hwnas.compress.report import plots
 from hwnas.compress.report.stored import FrontRow, Search, StoredRun
 from hwnas.compress.strategies import ExactShare
 from hwnas.page import Section
+
+HEADING = "Accuracy predictor"
 
 
 def loss_text(row: FrontRow) -> str:
@@ -32,27 +34,32 @@ def against_exact(exact: ExactShare) -> str:
     """How far a front is from the exact one under additive costs."""
     return (
         "Where loss and costs are taken as sums over the parts, corrected by all networks that were measured "
-        f"(mean error of the costs {exact.mean_error * 100:.1f} %), the best front is known exactly: it has "
-        f"{exact.points} networks. The front above has {exact.hypervolume * 100:.1f} % of its hypervolume; "
-        "what it misses may be networks that were not found, or ones that are not as cheap as their sums."
+        f"(which leaves a mean error of {exact.mean_error * 100:.1f} % in their costs), the best front is "
+        f"known exactly: it has {exact.points} networks. The front above has "
+        f"{exact.hypervolume * 100:.1f} % of its hypervolume; what it misses may be networks that were "
+        "not found, or ones that are not as cheap as their sums."
     )
 
 
 def predictor(stored: StoredRun, fitted: Predictor) -> Section:
     """How good the accuracy predictor is on networks that it was not fitted to."""
+    intro = (
+        f"Ridge regression of the second order on the NSR of each part (DONNA), {quality.describe(fitted)}."
+    )
+    if len(stored.finetuned) < MIN_NETWORKS:
+        lost = f"Of these networks {len(stored.finetuned)} are still intact, too few for a plot."
+        return Section(heading=HEADING, content=[f"{intro} {lost}"])
     metrics = block_metrics(list(stored.entries.values()))
     rows = metric_rows(metrics, [network.choices for network in stored.finetuned])
     targets = np.array([network.target for network in stored.finetuned])
     left_out = leave_one_out(rows, targets)
     names = [plots.joined(network.choices) for network in stored.finetuned]
     return Section(
-        heading="Accuracy predictor",
+        heading=HEADING,
         content=[
-            "Ridge regression of the second order on the NSR of each part (DONNA), "
-            f"{quality.describe(fitted)}. "
-            "Each network below is predicted by a fit to all the others, its penalty chosen without it. "
-            "Accuracies are on the part that nothing was trained on; without labels they are the share of "
-            "answers that are the reference’s.",
+            f"{intro} Each network below is predicted by a fit to all the others, its penalty chosen without "
+            "it. Accuracies are on the part that nothing was trained on; without labels they are the share "
+            "of answers that are the reference’s.",
             plots.predictor_plot([float(t) for t in targets], [float(p) for p in left_out], names),
         ],
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from hwnas.compress.account import Spent, read_account
 from hwnas.compress.architecture import ArchitectureSpec
-from hwnas.compress.architectures import Architectures, Finetuned
+from hwnas.compress.architectures import Architectures, Finetuned, block_metrics, is_known
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
@@ -217,13 +217,16 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         ) from None
     architectures = Architectures(run / "architectures")
     predictor = architectures.predictor() if architectures.has_predictor else None
+    entries = _entries(run / "library")
+    metrics = block_metrics(list(entries.values()))
+    finetuned = [] if predictor is None else architectures.networks(predictor.epochs)
     stored = StoredRun(
         path=run,
         folder=folder,
         settings=settings,
         versions=versions,
         reference=reference,
-        entries=_entries(run / "library"),
+        entries=entries,
         spent=tuple(
             spent
             for spent in read_account(run / "account.json")
@@ -232,7 +235,7 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         searches=tuple(searches),
         checkpoints=tuple(checkpoints),
         predictor=predictor,
-        finetuned=() if predictor is None else tuple(architectures.networks(predictor.epochs)),
+        finetuned=tuple(network for network in finetuned if is_known(metrics, network.choices)),
     )
     _check_choices(stored)
     return stored
