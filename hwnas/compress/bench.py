@@ -17,7 +17,7 @@ from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
 from hwnas.compress.partition import partition
-from hwnas.compress.place import give_back_memory, require_place
+from hwnas.compress.place import channels_last, give_back_memory, require_place
 from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import build_reference
@@ -122,7 +122,7 @@ class PackedBench:
         )
         module = reference.module()
         module.load_state_dict(self.weights)
-        module.to(memory_format=torch.channels_last)
+        channels_last(module)
         return TeacherBench(reference=reference, settings=settings, statistics=self.statistics)
 
 

@@ -26,7 +26,7 @@ from hwnas.compress.metrics import (
     distance,
 )
 from hwnas.compress.partition import Partition
-from hwnas.compress.place import GraphPool
+from hwnas.compress.place import GraphPool, channels_last
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Features, Teacher
 from hwnas.compress.training import learning_rate_factor
@@ -215,7 +215,7 @@ def initial_module(
         match_output(module, candidate.spec, statistics.mean, statistics.variance)
     if isinstance(candidate.spec, InvertedBottleneckSpec) and isinstance(module, nn.Sequential):
         inherit(module, parts.modules[candidate.part], statistics.variance)
-    return module.to(memory_format=torch.channels_last)
+    return channels_last(module)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from copy import deepcopy
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.errors import HwnasError, InputError, first_line
 
@@ -20,6 +20,10 @@ Place = Literal["cpu", "cuda"]
 
 _SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED")
 """In the messages of torch's CPU allocators, CUDA and its libraries, which come as plain RuntimeErrors."""
+
+
+FLOATS_OF_A_VECTOR = 16
+"""Of AVX-512."""
 
 
 def find_place() -> Place:
@@ -100,6 +104,36 @@ def give_back_memory(place: Place) -> None:
         torch.cuda.empty_cache()
 
 
+def channels_last(module: nn.Module, place: Place = "cpu") -> nn.Module:
+    """The module itself, there, with the layout in which networks are trained fastest.
+
+    Strided 1x1 convolutions of few channels keep the other layout: in this one oneDNN 3.13 computes a wrong
+    gradient of their weights and writes beyond its memory (github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for conv in module.modules():
+        if (
+            isinstance(conv, nn.Conv2d)
+            and conv.kernel_size == (1, 1)
+            and conv.stride != (1, 1)
+            and conv.groups == 1
+            and conv.in_channels < FLOATS_OF_A_VECTOR
+        ):
+            conv.weight.data = _channels_first(conv.weight.data)
+            if _first_argument_channels_first not in conv._forward_pre_hooks.values():
+                conv.register_forward_pre_hook(_first_argument_channels_first)
+    return module
+
+
+def _first_argument_channels_first(_: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+    return _channels_first(arguments[0])
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """A copy, whose strides say so where one channel or one pixel leaves them open."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
 @contextmanager
 def placed(place: Place, *modules: nn.Module) -> Iterator[None]:
     """Modules are there, channels last, until the end; then on the CPU again.
@@ -110,7 +144,7 @@ def placed(place: Place, *modules: nn.Module) -> Iterator[None]:
     try:
         with explained_memory():
             for module in modules:
-                module.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                channels_last(module, place)
             yield
     finally:
         if place != "cpu":

@@ -17,6 +17,7 @@ from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.models import image_size
 from hwnas.compress.partition import Partition
+from hwnas.compress.place import channels_last
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import (
     IMAGENET_CLASSES,
@@ -180,7 +181,7 @@ def prepare_reference(
                 f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
             )
         load_weights(module, weights)
-        module.to(memory_format=torch.channels_last)
+        channels_last(module)
         _restore_architecture(reference, run.reference / "architecture.json")
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
@@ -204,7 +205,7 @@ def prepare_reference(
             state_file=state_file,
             progress=after_epoch,
         )
-    module.to(memory_format=torch.channels_last)
+    channels_last(module)
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     scores = training.scores(module, data, reference.task)
