@@ -6,9 +6,26 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from hwnas.errors import InputError, first_line
+from hwnas.processes import TERMINATED
+
+
+@contextmanager
+def without_exit(name: str) -> Iterator[None]:
+    """Code of the user's that must not end the process. Raises InputError where it calls sys.exit()."""
+    try:
+        yield
+    except SystemExit as error:
+        if error.code == TERMINATED:  # of hwnas itself, on SIGTERM
+            raise
+        raise InputError(
+            f"{name} ends the process instead of returning: SystemExit: {error.code}",
+            "let it neither call sys.exit() nor read the command line; what its module does as a script "
+            "goes under if __name__ == '__main__':",
+        ) from None
 
 
 def import_object(name: str) -> object:
@@ -25,7 +42,10 @@ def import_object(name: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        found: object = getattr(importlib.import_module(module_name), attribute)
+        with without_exit(module_name):
+            found: object = getattr(importlib.import_module(module_name), attribute)
+    except InputError:
+        raise
     except Exception as error:  # whatever the user's module does while it is imported
         kind = "" if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: "
         raise InputError(

@@ -78,7 +78,8 @@ def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Modu
     """A model by its name, and the shape (C, H, W) of the images that it shall take.
 
     Args:
-        image_size: side in pixels; 0 takes what the model is made for.
+        image_size: side in pixels; 0 takes what the model is made for. A function's network that does not
+            say what it takes then gets three channels.
         allow_code: let a checkpoint import the `module:function` that it names.
 
     Raises:
@@ -88,7 +89,16 @@ def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Modu
 
     spec = find_reference(text, image_size=image_size)
     module = build_reference(spec, allow_code=allow_code or spec.source == "function")
-    shape = input_shape(spec, module)
+    try:
+        shape = input_shape(spec, module)
+    except InputError as error:
+        if not image_size:
+            raise InputError(
+                error.cause,
+                "say how large the images are: --image-size N, or set "
+                "module.input_shape = (channels, height, width) in the function",
+            ) from None
+        shape = (3, image_size, image_size)
     return module, (shape[0], image_size, image_size) if image_size else shape
 
 

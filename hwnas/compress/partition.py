@@ -87,7 +87,12 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
     for name in cuts:
         if name not in modules:
             near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
-            raise InputError(f"the model has no module {name!r}", f"choose another; near: {', '.join(near)}")
+            hint = (
+                f"choose another; near: {', '.join(near)}"
+                if near
+                else "build the network of modules: it has none"
+            )
+            raise InputError(f"the model has no module {name!r}", hint)
     parts = _split(deepcopy(model).eval(), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     value = x

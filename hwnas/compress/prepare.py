@@ -29,6 +29,7 @@ from hwnas.compress.reference import (
 )
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.stages import input_fix
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
@@ -285,7 +286,7 @@ def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None
     if reason is not None:
         raise InputError(
             f"{model} cannot take images of shape {data.image_shape}: {reason}",
-            "choose a model for this input size",
+            input_fix(module, data.image_shape),
         )
     check_output(task, output, data, model)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.imports import import_function
+from hwnas.compress.imports import import_function, without_exit
 from hwnas.errors import InputError, first_line
 
 IMAGENET_CLASSES = 1000
@@ -82,7 +82,8 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             "where you trust that code: hwnas.load(PATH, allow_code=True), or --allow-code",
         )
     try:
-        module = import_function(spec.name)()
+        with without_exit(spec.name):
+            module = import_function(spec.name)()
     except InputError:
         raise
     except Exception as error:

@@ -44,8 +44,16 @@ def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tens
     """The output of a model for a random batch of two, and the batch.
 
     Raises:
-        InputError: it cannot take such images, or gives something else than one tensor of numbers.
+        InputError: it is compiled, cannot take such images, or gives something else than one tensor of
+            numbers.
     """
+    compiled = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if compiled:
+        raise InputError(
+            f"{f'its module {compiled[0]!r}' if compiled[0] else 'the network'} is a ScriptModule, "
+            "which cannot be cut",
+            "give the nn.Module itself, from before torch.jit.script or torch.jit.trace",
+        )
     try:
         x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
@@ -53,7 +61,7 @@ def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tens
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {first_line(error)}",
-            "choose a model for this input size",
+            input_fix(model, input_shape),
         ) from None
     if not isinstance(output, Tensor):
         raise InputError(
@@ -66,6 +74,17 @@ def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tens
             "check its weights: they hold NaN, or are not those of this model",
         )
     return output, x
+
+
+def input_fix(model: nn.Module, input_shape: Sequence[int]) -> str:
+    """What to do about a model that cannot take images of a shape."""
+    given = input_shape[0]
+    taken = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), given)
+    if taken == given:
+        return "choose a model for this input size"
+    if taken == 1:
+        return "let its forward() make one channel of them first: x = x.mean(1, keepdim=True)"
+    return f"let its first convolution take {given} channels instead of {taken}"
 
 
 def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
@@ -87,13 +106,23 @@ def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
     cuts = _named_stages(model, children, input_shape)
     if len(cuts) >= 2:
         return cuts
-    points = distinct(cut_points(model, input_shape)[0], ())
+    found, obstacles = cut_points(model, input_shape)
+    points = distinct(found, ())
+    if len(points) < 2:
+        where = "behind no module" if not points else f"behind {points[0].name!r} alone"
+        raise InputError(
+            f"{type(model).__name__} has no stages, and can be cut {where}"
+            + "".join(f"; {each.name or 'the network'}: {each.reason}" for each in obstacles[:1]),
+            "let its forward() call three modules or more one after the other, without branching on values "
+            "and without a skip around them",
+        )
     cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
     if len(cuts) < 2:
+        names = ", ".join(each.name for each in points[:NAMED])
         raise InputError(
             f"{type(model).__name__} has no stages that can be found by name or by the size of its map",
-            f"say where to cut: --cut NAME,NAME with names such as {', '.join(list(children)[:6])}; "
-            "hwnas partition MODEL shows where it can be cut",
+            f"say where to cut: --cut NAME,NAME with names of {names}"
+            + (", or others that hwnas partition lists" if len(points) > NAMED else ""),
         )
     return cuts
 

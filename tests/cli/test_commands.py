@@ -33,6 +33,37 @@ COMMANDS = (
 )
 
 
+ODD = """
+import sys
+
+import torch
+from torch import nn
+from workplace import tinynet
+
+
+def silent():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Flatten())
+
+
+def grey():
+    return nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Flatten())
+
+
+def bare():
+    return nn.Identity()
+
+
+def compiled():
+    made = torch.jit.trace(tinynet.make().eval(), torch.zeros(1, 3, 32, 32))
+    made.input_shape = (3, 32, 32)
+    return made
+
+
+def leaving():
+    sys.exit(3)
+"""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_shows_an_example(hwnas: Hwnas, command: str) -> None:
     done = hwnas(*command.split(), "--help")
@@ -174,6 +205,11 @@ def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwna
         (("space", "tinynet:make", "--cut", ",stem"), "has no module ''", "choose another"),
         (("space", "tinynet:make", "--cut", "stages.1,stages.0"), "does not come after", "order"),
         (("space", "tinynet:make", "--image-size", "1"), "cannot take images of shape (3, 1, 1)", ""),
+        (("partition", "odd:silent"), "does not say what it takes", "--image-size N"),
+        (("partition", "odd:leaving"), "ends the process instead of returning: SystemExit: 3", "sys.exit()"),
+        (("partition", "odd:compiled"), "the network is a ScriptModule", "nn.Module itself"),
+        (("partition", "odd:grey", "--image-size", "8"), "to have 1 channels", "x.mean(1, keepdim=True)"),
+        (("partition", "odd:bare", "--image-size", "8"), "can be cut behind no module", "three modules"),
         (("space", "no_module:make"), "No module named 'no_module'", ""),
     ],
 )
@@ -181,7 +217,28 @@ def test_mistakes_are_told(
     hwnas: Hwnas, workplace: Path, arguments: tuple[str, ...], cause: str, fix: str
 ) -> None:
     (workplace / "corrupt.onnx").write_bytes(b"nonsense")
+    (workplace / "odd.py").write_text(ODD)
     refused(hwnas(*arguments), cause, fix)
+
+
+def test_a_size_makes_up_for_a_function_that_tells_none(hwnas: Hwnas, workplace: Path) -> None:
+    (workplace / "odd.py").write_text(ODD)
+    plain = json.loads(hwnas("partition", "odd:silent", "--image-size", "8", "--json").out)
+    assert plain["input_shape"] == [3, 8, 8]
+    assert plain["cuts"] == ["0", "1"]
+
+
+def test_data_whose_function_ends_the_process_are_told(hwnas: Hwnas, workplace: Path) -> None:
+    (workplace / "odd.py").write_text(ODD)
+    arguments = tiny.compress_arguments("runs/a", data="odd:leaving")
+    refused(hwnas(*arguments), "odd:leaving ends the process", "sys.exit()")
+
+
+def test_a_compression_of_a_compiled_network_is_refused(hwnas: Hwnas, workplace: Path) -> None:
+    (workplace / "odd.py").write_text(ODD)
+    command, _, *options = tiny.compress_arguments("runs/a", weights="given")
+    refused(hwnas(command, "odd:compiled", *options), "the network is a ScriptModule", "nn.Module itself")
+    assert not (workplace / "runs/a").exists()
 
 
 @pytest.mark.parametrize(

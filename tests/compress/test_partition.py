@@ -157,9 +157,46 @@ def test_a_model_without_stages_is_told() -> None:
             return y
 
     error = refusal(Flat())
-    assert "no stages" in error.cause
-    assert "hwnas partition" in error.fix
-    assert "first, second" in error.fix
+    assert "no stages, and can be cut behind 'first' alone" in error.cause
+    assert "the output of first also goes around second" in error.cause
+    assert "without a skip around them" in error.fix
+    assert "--cut" not in error.fix
+    dense = nn.Sequential(nn.Flatten(), *(nn.Linear(n, n - 1) for n in range(12, 4, -1)))
+
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = dense
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.body(x)
+            return y
+
+    error = refusal(Dense(), size=2)
+    assert "--cut NAME,NAME with names of body.0, body.1" in error.fix
+    assert error.fix.endswith("or others that hwnas partition lists")
+    names = ("body.0", "body.1")
+    assert partition(Dense().eval(), (3, 2, 2), names).cuts == names
+
+
+def test_a_model_without_modules_is_told() -> None:
+    class Bare(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    assert "can be cut behind no module" in refusal(Bare()).cause
+    assert "it has none" in refusal(Bare(), "a", "b").fix
+
+
+@pytest.mark.parametrize("cuts", [(), ("stem", "stages.0")])
+def test_compiled_modules_are_refused(cuts: tuple[str, ...]) -> None:
+    whole = torch.jit.script(Tiny().head.eval())
+    error = refusal(whole, *cuts)
+    assert "the network is a ScriptModule" in error.cause
+    assert "nn.Module itself" in error.fix
+    partly = Tiny().eval()
+    partly.head.append(whole)
+    assert "its module 'head.3' is a ScriptModule" in refusal(partly, *cuts).cause
 
 
 def test_a_model_that_branches_on_values_is_told() -> None:
@@ -172,6 +209,20 @@ def test_a_model_that_branches_on_values_is_told() -> None:
             return y
 
     assert "cannot be traced" in refusal(Branching()).cause
+
+    class Nameless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Branching()
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.inner(x) if x.sum() > 0 else x
+            return y
+
+    error = refusal(Nameless())
+    assert "cannot be traced" in error.cause
+    assert "without branching on values" in error.fix
+    assert "--cut" not in error.fix
 
 
 def test_a_module_that_takes_no_part_is_told() -> None:
@@ -193,7 +244,17 @@ def test_a_model_with_two_outputs_is_told() -> None:
 
 
 def test_images_that_do_not_fit_are_told(model: nn.Module) -> None:
-    assert "cannot take images of shape (3, 1, 1)" in refusal(model, size=1).cause
+    error = refusal(model, size=1)
+    assert "cannot take images of shape (3, 1, 1)" in error.cause
+    assert "input size" in error.fix
+
+
+@pytest.mark.parametrize(
+    ("channels", "fix"), [(1, "x = x.mean(1, keepdim=True)"), (4, "3 channels instead of 4")]
+)
+def test_other_channels_are_told(channels: int, fix: str) -> None:
+    network = nn.Sequential(nn.Conv2d(channels, 4, 1), nn.ReLU(), nn.ReLU())
+    assert fix in refusal(network).fix
 
 
 def test_optional_arguments_keep_their_defaults() -> None:

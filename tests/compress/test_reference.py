@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import make_data
+from tiny import make_data, run_hwnas
 from torch import nn
 from workplace import tinynet
 
@@ -109,11 +109,21 @@ def test_ones_own_function_from_the_current_folder(workplace: Path) -> None:
         ("own_raising", "raise RuntimeError('at import')\n", "RuntimeError: at import"),
         ("own_other", "def build():\n    return nn.Identity()\n", "has no attribute 'make'"),
         ("own_value", "make = 3\n", "is not a function"),
+        ("own_leaving", "import sys\ndef make():\n    sys.exit(3)\n", "make ends the process"),
+        ("own_script", "import sys\nsys.exit(3)\n", "own_script ends the process"),
     ],
 )
 def test_functions_that_do_not_work_are_told(workplace: Path, name: str, body: str, says: str) -> None:
     write_module(workplace, name, body)
     assert says in refusal(f"{name}:make").cause
+
+
+def test_an_end_that_was_asked_for_is_none_of_the_functions(workplace: Path) -> None:
+    body = (
+        "import os, signal\ndef make():\n    os.kill(os.getpid(), signal.SIGTERM)\n    return nn.Identity()\n"
+    )
+    write_module(workplace, "own_killed", body)
+    assert run_hwnas(workplace, "partition", "own_killed:make").returncode == 143
 
 
 @pytest.mark.parametrize("text", ["no_such_module:make", ":make", ".x:make", "tinynet:", "a/b:make"])
@@ -269,8 +279,9 @@ def test_images_that_do_not_fit_and_outputs_that_are_no_logits_are_told(workplac
     write_module(workplace, "own_grey", "def make():\n    return nn.Conv2d(1, 10, 3)\n")
     with pytest.raises(InputError, match="does not give logits"):
         initial(settings(model="own_map:make"), data)
-    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 32, 32\)"):
+    with pytest.raises(InputError, match=r"cannot take images of shape \(3, 32, 32\)") as error:
         initial(settings(model="own_grey:make"), data)
+    assert "keepdim=True" in error.value.fix
 
 
 def test_a_network_that_views_a_map_is_told_what_to_write(workplace: Path, data: Data) -> None:

@@ -3,14 +3,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.evolution import search
-from hwnas.compress.search import Point, check_rule, pareto_front, pick
+from hwnas.compress.evolution import Learned, Learner, search
+from hwnas.compress.search import Evaluator, Point, check_rule, pareto_front, pick
 from hwnas.compress.settings import Objective
 from hwnas.errors import HwnasError, InputError
 
@@ -151,6 +152,45 @@ def test_progress_is_told_after_each_generation() -> None:
     )
     assert [generation for generation, _ in told] == [1, 2, 3, 4]
     assert told[-1][1] == len(problem.asked)
+
+
+@pytest.mark.parametrize("random_state", [np.random.default_rng(0), np.random.RandomState(0)])
+def test_guesses_vary_around_what_was_learned_and_less_the_more_was_seen(random_state: Any) -> None:
+    tables = [np.array([[1.0, 5.0], [2.0, 4.0], [3.0, 0.0]]), np.array([[-1.0, 0.5], [0.0, 0.0]])]
+    seen, spread = [np.array([0, 3, 99]), np.array([8, 1])], np.array([2.0, 0.1])
+    learned = Learned(tables, spread, seen)
+    guesses = [np.concatenate(learned.draw(random_state)) for _ in range(4000)]
+    noise = np.array(guesses) - np.concatenate(tables)
+    expected = np.array([[spread[k] / (1 + n) ** 0.5 for k in range(2)] for of in seen for n in of.tolist()])
+    np.testing.assert_allclose(noise.std(axis=0), expected, rtol=0.06)
+    np.testing.assert_allclose(noise.mean(axis=0) / expected, 0, atol=0.08)
+    related = np.corrcoef(noise.reshape(4000, -1).T)
+    np.testing.assert_allclose(related, np.eye(10), atol=0.08)  # no two values share their noise
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_choice_beyond_all_measure_does_not_decide_what_the_others_add(seed: int) -> None:
+    """One such choice in the loss and another one in the cost; nothing is known beforehand."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random((4, 10, 2))
+    beyond = [(0, 3), (1, 5)]
+    for k, (part, choice) in enumerate(beyond):
+        truth[part, choice, k] = 1e4
+
+    def value(choices: Choices, k: int) -> float:
+        return float(sum(truth[n, m, k] for n, m in enumerate(choices)))
+
+    evaluate = Evaluator(lambda c: value(c, 0), lambda batch: [(value(c, 1),) for c in batch])
+    evaluate([tuple(row) for row in generator.integers(0, 10, (200, 4)).tolist()])
+    learned = np.array(Learner([range(10)] * 4, evaluate, None, 1).learn().tables)
+    assert learned.shape == truth.shape
+    for k, (part, choice) in enumerate(beyond):
+        others = np.ones((4, 10), dtype=bool)
+        others[part, choice] = False
+        for n in range(4):
+            found, true = learned[n, others[n], k], truth[n, others[n], k]
+            np.testing.assert_allclose(found - found.mean(), true - true.mean(), atol=0.3)
+        assert learned[part, choice, k] > learned[part, others[part], k].max() + 1
 
 
 @pytest.mark.parametrize("objectives", [1, 2])

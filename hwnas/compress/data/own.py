@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from hwnas.compress.data.dataset import Data, Images
-from hwnas.compress.imports import import_function
+from hwnas.compress.imports import import_function, without_exit
 from hwnas.errors import InputError, first_line
 
 
@@ -20,7 +20,10 @@ def call_for_data(text: str) -> Data:
     function = import_function(text)
     fix = "let it build and return a hwnas.Data (docs/data.md)"
     try:
-        data = function()
+        with without_exit(text):
+            data = function()
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{text} failed: {type(error).__name__}: {first_line(error)}", fix) from error
     if not isinstance(data, Data):
