@@ -27,9 +27,10 @@ from hwnas.cli import (
 )
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
+from hwnas.processes import TERMINATED
 from hwnas.version import __version__
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED = 130
 
 
 class _Commands(typer.core.TyperGroup):
