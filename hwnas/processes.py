@@ -8,10 +8,33 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 TERMINATED = 143
+
+
+@contextlib.contextmanager
+def ended_by(signals: Mapping[int, BaseException]) -> Iterator[None]:
+    """From here on each of these signals raises its exception, and that is what leaves this context.
+
+    A signal is met wherever the program is just then, maybe within a library that makes an exception of
+    its own of it, as pydantic does while it builds a schema.
+    """
+    received: list[int] = []
+
+    def leave(number: int, _: object) -> NoReturn:
+        received.append(number)
+        raise signals[number]
+
+    for number in signals:
+        signal.signal(number, leave)
+    try:
+        yield
+    except Exception:
+        if not received:
+            raise
+        raise signals[received[-1]] from None
 
 
 def start(
@@ -53,20 +76,15 @@ def ending_with_parent() -> Iterator[None]:
 
     It ends when the parent closes it, or when the kernel does because the parent is no more.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _terminate)
 
     def watch() -> None:
         while os.read(0, 4096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending by itself
-
-
-def _terminate(*_: object) -> NoReturn:
-    sys.exit(TERMINATED)
+    with ended_by(dict.fromkeys((signal.SIGTERM, signal.SIGINT), SystemExit(TERMINATED))):
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending by itself

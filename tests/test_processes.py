@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+
+import pytest
 
 from hwnas import processes
 
@@ -22,3 +25,17 @@ def test_an_interrupt_from_the_keyboard_does_not_reach_it() -> None:
     finally:
         process.terminate()
         processes.end(process)
+
+
+def test_a_signal_ends_as_it_should_though_a_library_makes_another_exception_of_it() -> None:
+    with pytest.raises(SystemExit) as ended, processes.ended_by({signal.SIGUSR1: SystemExit(7)}):
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        except SystemExit as error:
+            raise ValueError("a schema cannot be built") from error
+    assert ended.value.code == 7
+
+
+def test_without_a_signal_an_exception_stays_what_it_is() -> None:
+    with pytest.raises(ValueError, match="as it was"), processes.ended_by({signal.SIGUSR1: SystemExit(7)}):
+        raise ValueError("as it was")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -27,18 +26,22 @@ from hwnas.cli import (
 )
 from hwnas.cli.output import messages
 from hwnas.errors import HwnasError
-from hwnas.processes import TERMINATED
+from hwnas.processes import TERMINATED, ended_by
 from hwnas.version import __version__
 
 INTERRUPTED = 130
 
 
 class _Commands(typer.core.TyperGroup):
-    """Tells what an interrupt means before typer turns it into an exit code of its own."""
+    """Ends in order on a signal: worktrees and temporary files go, a phone gets its settings back.
+
+    What an interrupt means is told before typer turns it into an exit code of its own.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with ended_by({signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             messages().print("interrupted; the same command goes on from here")
             sys.exit(INTERRUPTED)
@@ -87,8 +90,6 @@ def main() -> None:
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
     # slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except HwnasError as error:
@@ -101,11 +102,6 @@ def main() -> None:
             f"the operating system refuses: {error}",
             "check free space and permissions, then give the same command again: what was stored is kept",
         )
-
-
-def _terminate(*_: object) -> NoReturn:
-    """Leave as after an interrupt: worktrees and temporary files go, a phone gets its settings back."""
-    sys.exit(TERMINATED)
 
 
 def _fail(cause: str, fix: str) -> NoReturn:

@@ -254,17 +254,24 @@ def test_mistakes_are_told(hwnas: Hwnas, place: Path) -> None:
     refused(hwnas("check", "record", "x.onnx", "--device", DEVICE, "--out", "no/a.json"), "no folder no")
 
 
-def test_a_check_that_is_terminated_leaves_no_worktree(
-    hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 143, ""), (signal.SIGINT, 130, "interrupted; the same command goes on from here")],
+)
+def test_a_check_that_is_ended_by_a_signal_leaves_no_worktree(
+    number: int, code: int, told: str, hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def terminated(*_: object, **__: object) -> None:
         assert git("worktree", "list").count("\n") == 1
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            raise ValueError("as a library may make of it") from error
 
     write_model(place / "model.onnx", 112_000)
     monkeypatch.setattr("hwnas.profiles.check.check", terminated)
     done = hwnas("check", "run", "model.onnx", "--baseline", "HEAD", "--device", DEVICE)
-    assert done.code == 143
+    assert (done.code, done.err.strip()) == (code, told)
     assert git("worktree", "list").count("\n") == 0
 
 
