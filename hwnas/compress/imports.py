@@ -14,7 +14,7 @@ from hwnas.processes import TERMINATED
 
 
 @contextmanager
-def without_exit(name: str) -> Iterator[None]:
+def _without_exit(name: str) -> Iterator[None]:
     """Code of the user's that must not end the process. Raises InputError where it calls sys.exit()."""
     try:
         yield
@@ -42,7 +42,7 @@ def import_object(name: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        with without_exit(module_name):
+        with _without_exit(module_name):
             found: object = getattr(importlib.import_module(module_name), attribute)
     except InputError:
         raise
@@ -62,3 +62,23 @@ def import_function(name: str) -> Callable[[], object]:
     if not callable(function) or inspect.ismodule(function):
         raise InputError(f"{name} is not a function", "name a function without required arguments")
     return function
+
+
+def call_function(name: str, fix: str) -> object:
+    """What a function without required arguments returns.
+
+    Args:
+        name: `module:function`.
+        fix: told where it fails.
+
+    Raises:
+        InputError: as `import_object`, or it is no function, or it fails.
+    """
+    function = import_function(name)
+    try:
+        with _without_exit(name):
+            return function()
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's function does
+        raise InputError(f"{name} failed: {type(error).__name__}: {first_line(error)}", fix) from error

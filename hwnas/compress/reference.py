@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.imports import import_function, without_exit
+from hwnas.compress.imports import call_function, import_function
 from hwnas.errors import InputError, first_line
 
 IMAGENET_CLASSES = 1000
@@ -81,16 +81,7 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             f"the checkpoint builds its network by importing {spec.name} and calling it",
             "where you trust that code: hwnas.load(PATH, allow_code=True), or --allow-code",
         )
-    try:
-        with without_exit(spec.name):
-            module = import_function(spec.name)()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"{spec.name} failed: {type(error).__name__}: {first_line(error)}",
-            "name a function that builds the network without arguments",
-        ) from error
+    module = call_function(spec.name, "name a function that builds the network without arguments")
     if not isinstance(module, nn.Module):
         raise InputError(
             f"{spec.name} gave a {type(module).__name__}, not a torch.nn.Module",

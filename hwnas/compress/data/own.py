@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 
 from hwnas.compress.data.dataset import Data, Images
-from hwnas.compress.imports import import_function, without_exit
-from hwnas.errors import InputError, first_line
+from hwnas.compress.imports import call_function
+from hwnas.errors import InputError
 
 
 def call_for_data(text: str) -> Data:
@@ -17,15 +17,8 @@ def call_for_data(text: str) -> Data:
     Raises:
         InputError: it fails, or gives something else than sound data; what is wrong is named.
     """
-    function = import_function(text)
     fix = "let it build and return a hwnas.Data (docs/data.md)"
-    try:
-        with without_exit(text):
-            data = function()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{text} failed: {type(error).__name__}: {first_line(error)}", fix) from error
+    data = call_function(text, fix)
     if not isinstance(data, Data):
         raise InputError(f"{text} gave a {type(data).__name__}, not a hwnas.Data", fix)
     try:
