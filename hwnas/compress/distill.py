@@ -211,10 +211,10 @@ def initial_module(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
         module = build_part(parts, candidate.part, candidate.spec)
-    if not isinstance(candidate.spec, VariantSpec):
-        match_output(module, candidate.spec, statistics.mean, statistics.variance)
-    if isinstance(candidate.spec, InvertedBottleneckSpec) and isinstance(module, nn.Sequential):
-        inherit(module, parts.modules[candidate.part], statistics.variance)
+        if not isinstance(candidate.spec, VariantSpec):
+            match_output(module, candidate.spec, statistics.mean, statistics.variance)
+        if isinstance(candidate.spec, InvertedBottleneckSpec) and isinstance(module, nn.Sequential):
+            inherit(module, parts.modules[candidate.part], statistics.variance)
     return channels_last(module)
 
 

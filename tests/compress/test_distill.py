@@ -107,6 +107,27 @@ def test_another_seed_is_another_result(
     assert not same(one, other)
 
 
+@pytest.mark.parametrize("space", ["compression", "mixed"])
+def test_the_start_of_a_candidate_of_any_family_is_that_of_its_seed_and_name(
+    space: str, parts: Partition, statistics: Statistics
+) -> None:
+    candidates = find_candidates(parts, load_space(space), 8)
+
+    def starts(seed: int, order: int) -> dict[str, dict[str, torch.Tensor]]:
+        return {
+            c.name: initial_module(c, parts, statistics[c.part], seed).state_dict()
+            for c in candidates[::order]
+        }
+
+    first, again, other = starts(0, 1), starts(0, -1), starts(1, 1)
+    for candidate in candidates:
+        name = candidate.name
+        assert all(torch.equal(value, again[name][key]) for key, value in first[name].items()), name
+        assert not all(torch.equal(value, other[name][key]) for key, value in first[name].items()), name
+    kinds = {type(candidate.spec).__name__ for candidate in candidates}
+    assert space == "compression" or kinds >= {"ConvNextSpec", "TransformerSpec", "ResidualSpec"}
+
+
 def test_global_random_numbers_are_left_alone(
     candidates: list[Candidate], parts: Partition, statistics: Statistics
 ) -> None:
