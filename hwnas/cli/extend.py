@@ -42,4 +42,4 @@ def extend(
     if as_json:
         print_json({"schema": SCHEMA, "run": str(run), **encode(done)})
     else:
-        typer.echo(f"{run}: {done.added} candidates of {done.space} added, {done.done} of them distilled")
+        typer.echo(f"{run}: {done.added} candidates of {done.space} added, {done.done} distilled")

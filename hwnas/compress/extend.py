@@ -30,7 +30,7 @@ class Extension:
     Attributes:
         found: candidates of the blocks in the space.
         added: those of them that the library did not have yet.
-        done: of the added ones, those that were distilled without failing.
+        done: candidates distilled now without failing, those that a stopped call left among them.
     """
 
     space: str
@@ -75,12 +75,12 @@ def extend(
         added = _numbered(found, known)
         store_added(path, [c for c in (*known, *added) if c not in job.candidates])
         library.add(added)
+        todo = {candidate.name for candidate in library.pending()}
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
         check_exports(library, job.parts, progress)
         reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, progress)
         build_library(library, reference, job.settings, run.account, progress, LocalExecutor())
-        names = {candidate.name for candidate in added}
-        done = [e for e in library.entries() if e.candidate.name in names and e.state == "done"]
+        done = [e for e in library.entries() if e.candidate.name in todo and e.state == "done"]
     return Extension(space=chosen.name, found=len(found), added=len(added), done=len(done))
 
 

@@ -273,6 +273,15 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     assert "distill" not in again.steps
 
 
+def test_an_extension_counts_what_a_stopped_one_left(copy: Path) -> None:
+    extend(copy, "more.toml", 0, Watch())
+    for file in (copy / "library/blocks").glob("block2-*"):
+        file.unlink()
+    lost = sum(name.startswith("block2-") for name in candidates_of(copy).values())
+    done = extend(copy, "more.toml", 0, Watch())
+    assert (done.added, done.done) == (0, lost)
+
+
 def candidates_of(path: Path) -> dict[tuple[int, int], str]:
     with Library(path / "library") as library:
         return {(e.candidate.part, e.candidate.choice): e.candidate.name for e in library.entries()}
