@@ -10,6 +10,7 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, fx, nn
 
+from hwnas.compress.decisions import require_no_decisions
 from hwnas.compress.stages import (
     Shape,
     alive_nodes,
@@ -74,9 +75,10 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
 
     Raises:
         InputError: an unknown name, cuts out of order, a cut that more than one tensor crosses, a model
-            without stages, or one that cannot take such images.
+            without stages, or one that cannot take such images or branches on their values.
     """
     expected, x = run_once(model.eval(), input_shape)
+    require_no_decisions(model, x)
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
     if len(cuts) < 2:
         raise InputError(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 from workplace.tinynet import Tiny
 
+from hwnas.compress.decisions import require_no_decisions
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.stages import stage_cuts
 from hwnas.errors import InputError
@@ -199,29 +202,64 @@ def test_compiled_modules_are_refused(cuts: tuple[str, ...]) -> None:
     assert "its module 'head.3' is a ScriptModule" in refusal(partly, *cuts).cause
 
 
-def test_a_model_that_branches_on_values_is_told() -> None:
-    class Branching(Tiny):
+@pytest.mark.parametrize(
+    ("asks", "line"),
+    [
+        (lambda x: x.sum() > 0, "if asks(x)"),
+        (lambda x: float(x.mean()) > 0.1, "float(x.mean())"),
+        (lambda x: x.abs().sum().item() > 0, ".item() > 0"),
+        (lambda x: torch.equal(x, x * 2), "torch.equal(x, x * 2)"),
+    ],
+)
+def test_a_model_that_branches_on_values_is_told(asks: Callable[[Tensor], bool], line: str) -> None:
+    class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            if x.sum() > 0:
-                x = x + 1
-            y: Tensor = self.head(self.stages(x))
-            return y
+            if asks(x):
+                return x * 2
+            return x
 
-    assert "cannot be traced" in refusal(Branching()).cause
+    for place in ("stem", "stages", "head"):
+        model = Tiny()
+        getattr(model, place).append(Branching())
+        error = refusal(model)
+        assert "asks for a value that depends on the image (test_partition.py line" in error.cause
+        assert line in error.cause
+        assert "torch.where" in error.fix
 
+
+def test_numbers_out_of_weights_and_shapes_are_taken() -> None:
+    class Scaled(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x) if self.factor > 1 else x
+            if x.shape[2] > 8:
+                y = y * self.factor.item() ** 2
+            z: Tensor = self.head(self.stages(y * torch.where(y.mean() > 0, 1.0, 2.0)))
+            return z
+
+    model = Scaled().eval()
+    require_no_decisions(model, torch.ones(2, 3, 32, 32))
+    model.factor.requires_grad_(False)
+    require_no_decisions(nn.Sequential(model, nn.Softmax(1)), torch.ones(2, 3, 32, 32))
+
+
+def test_a_model_that_cannot_be_traced_is_told() -> None:
     class Nameless(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = Branching()
+            self.inner = Tiny()
 
         def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = self.inner(x) if x.sum() > 0 else x
+            y: Tensor = x
+            for _ in range(x.shape[-1] // 32):
+                y = self.inner(x)
             return y
 
     error = refusal(Nameless())
     assert "cannot be traced" in error.cause
-    assert "without branching on values" in error.fix
     assert "--cut" not in error.fix
 
 
