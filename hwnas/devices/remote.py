@@ -7,11 +7,13 @@ driver's.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hwnas.devices.base import BaseDevice, Device, Handle
 from hwnas.devices.queue import QueueDevice
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 INSTALL = "pip install 'hwnas[ray]'"
+ANSWER_S = 10.0
 PLACING_S = 60.0
 PLACINGS = 3
 """Ray may place an actor in a process that it is about to end; nothing is held yet, so it is placed anew."""
@@ -50,13 +53,21 @@ def connect(address: str) -> Any:
         raise InputError("--executor ray needs the package ray, which is not installed", INSTALL) from None
     if not ray.is_initialized():
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"no Ray cluster answers at {address}: {first_line(error)}",
                 "start one on this machine with `ray start --head`, or join one with `ray start --address=…`",
             ) from None
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nothing listens at a `host:port`; Ray itself asks there for minutes."""
+    where = urlsplit(address if "://" in address else f"//{address}")
+    if where.port is not None:
+        socket.create_connection((where.hostname, where.port), timeout=ANSWER_S).close()
 
 
 def open_remote(profile: DeviceProfile, address: str) -> BaseDevice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,21 @@ def test_without_ray_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="not installed") as error, executor_at("127.0.0.1:1"):
         pass
     assert "hwnas[ray]" in error.value.fix
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:none"])
+def test_an_address_where_nothing_listens_is_told_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray would ask there for minutes"))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        given = address.format(port=bound.getsockname()[1])
+        with pytest.raises(InputError, match=f"no Ray cluster answers at {given}") as error:
+            remote.connect(given)
+    assert "ray start --head" in error.value.fix
 
 
 @dataclass(frozen=True)
