@@ -75,13 +75,11 @@ def extend(
         added = _numbered(found, known)
         store_added(path, [c for c in (*known, *added) if c not in job.candidates])
         library.add(added)
-        todo = {candidate.name for candidate in library.pending()}
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
         check_exports(library, job.parts, progress)
         reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, progress)
-        build_library(library, reference, job.settings, run.account, progress, LocalExecutor())
-        done = [e for e in library.entries() if e.candidate.name in todo and e.state == "done"]
-    return Extension(space=chosen.name, found=len(found), added=len(added), done=len(done))
+        done = build_library(library, reference, job.settings, run.account, progress, LocalExecutor())
+    return Extension(space=chosen.name, found=len(found), added=len(added), done=done)
 
 
 def _numbered(found: Sequence[Candidate], known: Sequence[Candidate]) -> list[Candidate]:

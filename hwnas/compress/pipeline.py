@@ -300,8 +300,11 @@ def build_library(
     account: Account,
     progress: Progress,
     executor: Executor,
-) -> None:
+) -> int:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
+
+    Returns:
+        How many were distilled by this call without failing.
 
     Raises:
         HwnasError: every candidate of the library failed, or memory does not even suffice for the reference.
@@ -323,6 +326,7 @@ def build_library(
             "distil from another reference, or with another --loss, into a new --out PATH",
         )
     progress.say(f"library: {len(entries) - len(failed)} of {len(entries)} candidates")
+    return len(pending) - len({entry.candidate for entry in failed} & set(pending))
 
 
 def _distill_slices(
