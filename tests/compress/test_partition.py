@@ -260,6 +260,7 @@ def test_a_model_that_cannot_be_traced_is_told() -> None:
 
     error = refusal(Nameless())
     assert "cannot be traced" in error.cause
+    assert "without branching on values" in error.fix
     assert "--cut" not in error.fix
 
 
