@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.agreement import disagreement
 from hwnas.errors import InputError, NetworkFormError, first_line
 from hwnas.files import read_bytes, sha256
 
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     import numpy as np
     import onnx
-    from torch import nn
+    from torch import Tensor, nn
+
+    ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
     from hwnas.measurement import Precision
 
@@ -127,7 +135,8 @@ class Network:
 
         from torch import nn
 
-        return nn.Sequential(OrderedDict((part.name, part.module()) for part in self.parts)).eval()
+        named = ((part.name.replace(".", "_"), part.module()) for part in self.parts)  # torch takes no dots
+        return in_eval_mode(nn.Sequential(OrderedDict(named)))
 
     def onnx(self, precision: Precision = "fp32") -> bytes:
         """The whole graph, serialised; fp16 keeps float32 inputs and outputs, int8 is static QDQ.
@@ -176,9 +185,11 @@ class Network:
         """
         from copy import deepcopy
 
-        module = module.eval()
+        module = in_eval_mode(module)
         part = Part(
-            name, onnx=lambda: export_onnx(module, input_shape), module=lambda: deepcopy(module).eval()
+            name,
+            onnx=lambda: export_onnx(module, input_shape),
+            module=lambda: in_eval_mode(deepcopy(module)),
         )
         return Network(name, [part])
 
@@ -225,37 +236,130 @@ def stitch(parts: Sequence[Part]) -> bytes:
     return bytes(model.SerializeToString()) + _field(_GRAPH_FIELD, graph)
 
 
-def export_onnx(module: nn.Module, input_shape: Sequence[int]) -> bytes:
+def in_eval_mode(module: ModuleT) -> ModuleT:
+    """Put a module into eval mode and return it; a `train()` of the user's own may return nothing."""
+    module.eval()
+    return module
+
+
+def random_input(input_shape: Sequence[int]) -> Tensor:
+    """Draw the input by which networks are tried: standard normal values, the same at every call.
+
+    Args:
+        input_shape: (B, C, H, W), or that of any other tensor.
+    """
+    import torch
+
+    return torch.randn(*input_shape, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """Let torch's attention layers compute by matrix products, not by one kernel that nothing else knows.
+
+    Neither the exporter nor torch's counter of operations knows that kernel, which is used in eval mode
+    (`torch.nn.MultiheadAttention`, section "Fast path").
+    """
+    import torch
+
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -> bytes:
     """Export a torch module in eval mode with static shapes; batch normalisation is folded into weights.
 
-    The TorchScript exporter is used: it takes a tenth of the time of the dynamo exporter.
+    The TorchScript exporter is used: it takes a tenth of the time of the dynamo exporter. It follows one
+    forward pass, and does not see everything that torch does; so the graph is run by ONNX Runtime and
+    compared with the module.
+
+    Args:
+        name: of the module, for messages; its class where none is given.
 
     Raises:
-        NetworkFormError: the module cannot be exported; the cause is the exporter's first line.
+        NetworkFormError: the module cannot be exported, the cause is the exporter's first line; or the graph
+            computes something else.
     """
     import torch
 
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    module, inputs = in_eval_mode(module), random_input((2, *input_shape)).unbind()
+    name = name or type(module).__name__
+    with warnings.catch_warnings(), _silent(), torch.no_grad(), plain_attention():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                module.eval(),
-                (torch.zeros(*input_shape),),
+                module,
+                (inputs[0].clone(),),
                 buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes into files as well
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
                 opset_version=OPSET,
                 dynamo=False,
             )
+            expected = [module(x.clone()) for x in inputs]
         except Exception as error:
             reason = first_line(error)
             raise NetworkFormError(
-                f"{type(module).__name__} cannot be exported to ONNX: {reason}",
+                f"{name} cannot be exported to ONNX: {reason}",
                 "replace the operation that the exporter names",
             ) from error
-    return buffer.getvalue()
+    content = buffer.getvalue()
+    _require_same(name, content, inputs, expected)
+    return content
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what the exporter's C++ prints off the standard output, which is for results."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _require_same(name: str, content: bytes, inputs: Sequence[Tensor], expected: Sequence[object]) -> None:
+    """Refuse a graph that ONNX Runtime cannot run, or that computes something else than its module."""
+    import onnxruntime as ort
+    import torch
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [value.name for value in session.get_inputs()]
+        found = [
+            [torch.from_numpy(output) for output in session.run(None, dict.fromkeys(names, x.numpy()))]
+            for x in inputs
+        ]
+    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+        raise NetworkFormError(
+            f"{name} was exported to a graph that ONNX Runtime cannot run: {first_line(error)}",
+            "replace the operation that it names",
+        ) from error
+    apart = disagreement(expected, found)
+    if apart:
+        raise NetworkFormError(
+            f"{name} was exported to a graph that computes something else: its output differs by {apart:.2%}",
+            "write it without changing in place what a view of it is read from later (y = y * 2 for "
+            "y.mul_(2)), and without values that change from call to call",
+        )
 
 
 def operators_of(content: bytes) -> tuple[str, ...]:

@@ -31,9 +31,10 @@ def partition(
     from hwnas.compress.partition import partition as cut_up
     from hwnas.compress.stages import cut_points, distinct, run_once
     from hwnas.errors import InputError
+    from hwnas.network import in_eval_mode
 
     module, shape = open_model(model, image_size, allow_code=allow_code)
-    run_once(module.eval(), shape)
+    run_once(in_eval_mode(module), shape)
     points, obstacles = cut_points(module, shape)
     refusal: InputError | None = None
     parts: Partition | None = None

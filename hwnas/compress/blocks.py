@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.network import plain_attention
 
 GROUP_CHANNELS = 8
 SE_RATIO = 0.25
@@ -233,7 +234,7 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     module.eval()
     # The counter trips over views of parameters, as of a class token, that want a gradient and have no graph.
     weights = {name: value.detach() for name, value in module.named_parameters()}
-    with counter:
+    with counter, plain_attention():
         torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
     module.train(was_training)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.network_checks import is_answer
 from hwnas.compress.partition import part_names
 from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
 from hwnas.errors import InputError
@@ -63,6 +64,7 @@ class Summary:
         protocol: by which the latencies were taken.
         fingerprint: id of the fingerprint that they belong to.
         command: that made it.
+        answer: some values of the network's output for a random input, by which it is known again.
     """
 
     __pydantic_config__ = STRICT
@@ -92,6 +94,7 @@ class Summary:
     task: str = "classification"
     metric: Metric = ACCURACY
     agreement_metric: Metric = CLASSIFICATION.agreement_metric
+    answer: tuple[float, ...] | None = None
 
 
 def write_checkpoint(
@@ -102,8 +105,13 @@ def write_checkpoint(
     network: Network,
     measurement: Measurement,
     summary: Summary,
+    confirm: Callable[[Path], None],
 ) -> None:
-    """Write a checkpoint directory: it appears with all of its files, or not at all."""
+    """Write a checkpoint directory: it appears with all of its files, or not at all.
+
+    Args:
+        confirm: is given the directory before it gets its name; what it raises leaves nothing behind.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent))
     old = folder.with_name(f".{path.name}.old{LEFTOVER}")
     try:
@@ -115,6 +123,7 @@ def write_checkpoint(
         hashes[OWN] = sha256_of_plain(json.loads(json.dumps(record)))
         write_json(folder / "measurement.json", {"schema": SUMMARY_SCHEMA, "sha256": hashes, **record})
         write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())
+        confirm(folder)
         folder.chmod(0o755)
         if path.exists():
             path.replace(old)
@@ -161,15 +170,17 @@ def _check_hashes(path: Path) -> None:
 
 
 def save_module(module: nn.Module, path: Path) -> None:
-    """Write a module's state dict as safetensors."""
-    save_state(module.state_dict(), path)
+    """Write a module's state dict as safetensors; a tensor of several names stands under the first."""
+    from hwnas.compress.reference import tensor_names
+
+    again = {name for _, *others in tensor_names(module) for name in others}
+    save_state({name: value for name, value in module.state_dict().items() if name not in again}, path)
 
 
 def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
     """Write a state dict as safetensors."""
     from safetensors.torch import save
 
-    # Copies: a module that stands in two places has one tensor under two names, which the format refuses.
     copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     write_bytes(path, save(copies))
 
@@ -187,7 +198,22 @@ def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn
     _check_hashes(folder)
     module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
     load_weights(module, folder / "model.safetensors")
-    return module.eval()
+    _require_told_answer(folder, module)
+    return module
+
+
+def _require_told_answer(folder: Path, module: nn.Module) -> None:
+    """Refuse a network that answers otherwise than when it was stored: its code is not what it was."""
+    shape = ArchitectureSpec.read(folder / "architecture.json").input_shape
+    for file, keys in (("measurement.json", ("summary", "answer")), ("reference.json", ("answer",))):
+        plain = read_json(folder / file) if (folder / file).is_file() else None
+        for key in keys:
+            plain = plain.get(key) if isinstance(plain, dict) else None
+        if plain is not None and not is_answer(module, shape, plain):
+            raise InputError(
+                f"{folder} answers otherwise than when it was stored: the code that builds it has changed",
+                "restore that code as it was, or give the command that made it again",
+            )
 
 
 def model_card(name: str, architecture: ArchitectureSpec, measurement: Measurement, summary: Summary) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,13 +14,15 @@ from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_ch
 from hwnas.compress.data import Data
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
+from hwnas.compress.network_checks import answer_of
 from hwnas.compress.progress import watch_queue
+from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.compress.stitch import Choices, network_of
 from hwnas.compress.task import CLASSIFICATION, Task
-from hwnas.errors import DeviceError, HwnasError, InputError, NetworkFormError
+from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
@@ -30,8 +31,6 @@ from hwnas.profiles.protocols import REPORT, describe
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
-
-TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +133,6 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         lambda done, loss: finetuner.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}"),
     )
     network = network_of(module, reference.parts, name, stitcher.calibration)
-    _check_graph(network, module, data.normalize(data.test.pixels[:1]))
     return _Finished(
         name=name,
         rule=rule,
@@ -145,22 +143,6 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         scores=training.scores(module, data, reference.task),
         agreement=training.agreement(module, reference.module(), data, reference.task),
     )
-
-
-def _check_graph(network: Network, module: nn.Module, x: Tensor) -> None:
-    """A graph that computes something else than the module is never emitted."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
-    got = session.run(None, {session.get_inputs()[0].name: x.contiguous().numpy()})[0]
-    with torch.inference_mode():
-        expected = module(x).numpy()
-    difference = float(np.abs(got - expected).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise HwnasError(
-            f"{network.name}: ONNX Runtime's output differs from torch's by {difference:.3g}",
-            "report this with the run directory; the checkpoint was not written",
-        )
 
 
 def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]:
@@ -246,7 +228,12 @@ def _write(
         protocol=measurement.protocol.name,
         fingerprint=measurement.fingerprint.id,
         command=emission.command,
+        answer=answer_of(finished.module, reference.data.image_shape),
     )
+
+    def confirm(folder: Path) -> None:
+        confirm_stored(folder, finished.module, reference.data, reference.task, finished.scores)
+
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
         emission.finetuner.run.checkpoints / finished.name,
@@ -255,6 +242,7 @@ def _write(
         network=finished.network,
         measurement=measurement,
         summary=summary,
+        confirm=confirm,
     )
 
 

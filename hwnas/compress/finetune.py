@@ -62,7 +62,8 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     """
     reference, settings = bench.reference, bench.settings
     parts, data, teacher, task = reference.parts, reference.data, reference.module(), reference.task
-    module = assemble(parts, [deepcopy(build_part(parts, n, spec)) for n, spec in enumerate(network.specs)])
+    # Copied together: weights that several parts share stay shared.
+    module = assemble(parts, deepcopy([build_part(parts, n, spec) for n, spec in enumerate(network.specs)]))
     module.load_state_dict(network.state)
     training.recalibrate(module, data, settings.batch_size)
     scratch = bench.scratch

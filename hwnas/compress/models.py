@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas.errors import InputError
-from hwnas.network import Network, Part
+from hwnas.errors import InputError, first_line
+from hwnas.network import Network, Part, in_eval_mode, random_input
 
 CALIBRATION_BATCHES = 8
 
@@ -65,13 +65,39 @@ def _find(text: str, shape: tuple[int, ...] | None) -> Network:
         torch.manual_seed(0)  # the same network has the same content hash every time
         spec = find_reference(text)
         module = build_reference(spec, allow_code=spec.source == "function")
-    return Network.from_module(spec.name, module, (1, *(shape or input_shape(spec, module))))
+    shape = (1, *(shape or input_shape(spec, module)))
+    _require_one_way(module, shape)
+    return Network.from_module(spec.name, module, shape)
+
+
+def _require_one_way(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Make sure that a module computes the same for every image, and leaves the image as it is.
+
+    Raises:
+        InputError: it cannot take such images, or branches on their values.
+    """
+    from hwnas.compress.decisions import require_no_decisions
+    from hwnas.compress.network_checks import keep_input, writes_to_input
+    from hwnas.compress.stages import input_fix
+
+    x = random_input(shape)
+    try:
+        if writes_to_input(module, x):
+            keep_input(module)
+    except Exception as error:  # of whatever the network consists of
+        raise InputError(
+            f"{type(module).__name__} cannot take images of shape {shape[1:]}: {first_line(error)}",
+            input_fix(module, shape[1:]),
+        ) from None
+    require_no_decisions(module, x)
 
 
 def _reshaped(network: Network, shape: tuple[int, ...] | None) -> Network:
     if shape is None:
         return network
-    return Network.from_module(network.name, network.parts[0].module(), (network.input_shape[0], *shape))
+    module, shape = network.parts[0].module(), (network.input_shape[0], *shape)
+    _require_one_way(module, shape)
+    return Network.from_module(network.name, module, shape)
 
 
 def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
@@ -169,6 +195,6 @@ def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[
     for name, piece in pieces.items():
         block = Network.from_module(f"{network.name}: {name}", piece, flowing.shape)
         with torch.no_grad():
-            flowing = piece.eval()(flowing)
+            flowing = in_eval_mode(piece)(flowing)
         networks.append(with_noise(block))
     return networks

@@ -60,6 +60,19 @@ def require_accepted(profile: DeviceProfile, networks: Sequence[Network]) -> Non
             )
 
 
+def require_exports(parts: Partition) -> None:
+    """Export each of the reference's own parts, before anything is trained that could not be delivered.
+
+    Raises:
+        InputError: names the part, and why it cannot be exported.
+    """
+    for part, module in enumerate(parts.modules):
+        try:
+            export_onnx(module, (1, *parts.shapes[part]), parts.names[part])
+        except NetworkFormError as error:
+            raise InputError(error.cause, error.fix) from None
+
+
 def check_exports(library: Library, parts: Partition, progress: Progress) -> None:
     """Export every candidate that was not exported yet, and store its operators; nothing is trained for it.
 

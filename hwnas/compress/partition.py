@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor, fx, nn
 
+from hwnas.agreement import disagreement
 from hwnas.compress.decisions import require_no_decisions
+from hwnas.compress.network_checks import keep_input, require_one_function, writes_to_input
 from hwnas.compress.stages import (
     Shape,
     alive_nodes,
@@ -22,6 +25,7 @@ from hwnas.compress.stages import (
     stage_cuts,
 )
 from hwnas.errors import InputError, first_line
+from hwnas.network import in_eval_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,8 @@ class Partition:
     """The parts of a reference, in order: `stem`, `block1` … `blockN`, `head`.
 
     Attributes:
-        modules: the parts; each one maps one tensor to one tensor.
+        modules: the parts; each one maps one tensor to one tensor, and leaves that as it is. They may share
+            weights.
         shapes: of each part's input, then of the last one's output; without the batch dimension.
         cuts: the modules of the reference behind which the cuts stand.
         max_abs_difference: between the composed parts and the whole, on a random batch.
@@ -55,9 +60,41 @@ class Partition:
         """The N blocks."""
         return self.modules[1:-1]
 
+    @property
+    def shared(self) -> tuple[Shared, ...]:
+        """The weights that several parts hold together; training and storing keep them one."""
+        held: dict[int, list[int]] = defaultdict(list)
+        sizes = {}
+        for part, module in enumerate(self.modules):
+            for weight in module.parameters():
+                held[id(weight)].append(part)
+                sizes[id(weight)] = weight.numel()
+        params: Counter[tuple[int, ...]] = Counter()
+        for key, parts in held.items():
+            params[tuple(parts)] += sizes[key]
+        return tuple(Shared(params=amount, parts=parts) for parts, amount in params.items() if len(parts) > 1)
+
     def part_shapes(self, part: int) -> tuple[Shape, Shape]:
         """Input and output shape of part 0 … N + 1, without the batch dimension."""
         return self.shapes[part], self.shapes[part + 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Weights that several parts of a reference hold together. parts: their numbers."""
+
+    params: int
+    parts: tuple[int, ...]
+
+
+def counted_again(shared: Sequence[Shared], choices: Sequence[int]) -> int:
+    """Count the parameters of an architecture that a sum over its parts holds more than once.
+
+    Args:
+        choices: of each part; only the reference's own parts, 0, share weights.
+    """
+    own = [[part for part in each.parts if not choices[part]] for each in shared]
+    return sum(each.params * (len(parts) - 1) for each, parts in zip(shared, own, strict=True) if parts)
 
 
 def part_names(block_count: int) -> list[str]:
@@ -75,10 +112,12 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
 
     Raises:
         InputError: an unknown name, cuts out of order, a cut that more than one tensor crosses, a model
-            without stages, or one that cannot take such images or branches on their values.
+            without stages, or one that cannot take such images, branches on their values, or whose answer
+            to an image depends on anything else.
     """
-    expected, x = run_once(model.eval(), input_shape)
+    expected, x = run_once(in_eval_mode(model), input_shape)
     require_no_decisions(model, x)
+    require_one_function(model, x)
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
     if len(cuts) < 2:
         raise InputError(
@@ -95,24 +134,35 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
                 else "build the network of modules: it has none"
             )
             raise InputError(f"the model has no module {name!r}", hint)
-    parts = _split(deepcopy(model).eval(), cuts)
+    parts = _split(in_eval_mode(deepcopy(model)), cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     value = x
     for part, name in zip(parts, [*cuts, "the output"], strict=True):
         value = _run(part, value, name)
         shapes.append(tuple(value.shape[1:]))
-    difference = float((value - expected).abs().max())
-    if not difference <= 1e-4 * max(1.0, float(expected.abs().max())):
+    if disagreement(list(expected), list(value)):
         raise InputError(
-            f"the composed parts differ from the whole network by {difference:.3g}",
+            f"the composed parts differ from the whole network by {_largest(value - expected):.3g}",
             "move the cuts: the model computes something outside of its modules",
         )
-    return Partition(modules=tuple(parts), shapes=tuple(shapes), cuts=cuts, max_abs_difference=difference)
+    return Partition(
+        modules=tuple(parts),
+        shapes=tuple(shapes),
+        cuts=cuts,
+        max_abs_difference=_largest(value - expected),
+    )
 
 
-@torch.inference_mode()
+def _largest(difference: Tensor) -> float:
+    return float(difference.abs().max())
+
+
+@torch.no_grad()
 def _run(part: nn.Module, x: Tensor, name: str) -> Tensor:
+    """What a part gives. One that changes its input in place works on a copy from here on."""
     try:
+        if writes_to_input(part, x):
+            keep_input(part)
         y = part(x)
     except Exception as error:
         raise InputError(

@@ -22,7 +22,14 @@ from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library, added_candidates
-from hwnas.compress.operators import check_device, check_exports, find_refused, require_choices
+from hwnas.compress.network_checks import require_trainable
+from hwnas.compress.operators import (
+    check_device,
+    check_exports,
+    find_refused,
+    require_choices,
+    require_exports,
+)
 from hwnas.compress.partition import Partition, partition
 from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
 from hwnas.compress.prepare import (
@@ -45,9 +52,9 @@ from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import quantity
 from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.errors import DeviceError, HwnasError, InputError
-from hwnas.files import decode, encode, sha256_of_plain, write_bytes
+from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
-from hwnas.network import Network
+from hwnas.network import Network, random_input
 from hwnas.page import INSTALL, is_available
 
 CALIBRATION_IMAGES = 64
@@ -177,6 +184,9 @@ def open_workshop(
     require_network(settings.train_on, parts.modules, job.data.image_shape)
     training.tune_allocator()
     torch.set_num_threads(settings.threads)
+    if not (out / "reference" / "reference.json").is_file():
+        require_trainable(parts.names, parts.modules, random_input((2, *job.data.image_shape)))
+        require_exports(parts)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add([*job.candidates, *added_candidates(out)])
         if any(entry.state == "pending" for entry in library.entries()):
@@ -236,7 +246,6 @@ def compress_for(
     run, settings = workshop.run, workshop.job.settings
     finetuner, quality = quality_for(workshop, search, target, progress)
     stitcher = finetuner.stitcher
-    write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
     outcome = search_device(run, stitcher, quality, settings, search, target, progress)
     emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
     try:

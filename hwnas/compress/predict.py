@@ -71,7 +71,9 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
     for choices, row, predicted, extrapolates, dna_score in zip(
         networks, rows, predictor.predict(rows), predictor.extrapolates(rows), scores, strict=True
     ):
-        chosen = [entries[key].candidate if key[1] else None for key in enumerate(choices)]
+        macs, params = reference.counts(
+            [entries[key].candidate if key[1] else None for key in enumerate(choices)]
+        )
         found.append(
             Prediction(
                 choices=choices,
@@ -80,8 +82,8 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
                 finetuned_accuracy=finetuned.get(choices),
                 dna_score=float(dna_score),
                 nsr=float(row.sum()),
-                macs=sum(c.macs if c else own for c, own in zip(chosen, reference.macs, strict=True)),
-                params=sum(c.params if c else own for c, own in zip(chosen, reference.params, strict=True)),
+                macs=macs,
+                params=params,
             )
         )
     return predictor, found

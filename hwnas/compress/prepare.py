@@ -16,6 +16,7 @@ from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.models import image_size
+from hwnas.compress.network_checks import answer_of, is_answer, require_rebuildable
 from hwnas.compress.partition import Partition
 from hwnas.compress.place import channels_last
 from hwnas.compress.progress import Progress
@@ -27,10 +28,12 @@ from hwnas.compress.reference import (
     load_weights,
     published_classes,
 )
+from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.stages import input_fix
 from hwnas.compress.statistics import mean_score
+from hwnas.compress.stitch import own_parts
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import (
@@ -41,8 +44,10 @@ from hwnas.files import (
     read_json,
     sha256,
     signed,
+    write_bytes,
     write_json,
 )
+from hwnas.network import Network, random_input
 
 REFERENCE_SCHEMA = "hwnas.reference/1"
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
@@ -139,12 +144,14 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
     elif weights == "given" and spec.source == "checkpoint":
         module, to_train = load_module(settings.model, allow_code=allow_code), False
     else:
-        named_by_user = spec.source == "function"
-        module = build_reference(spec, allow_code=allow_code or named_by_user)
+        module = build_reference(spec, allow_code=allow_code or spec.source == "function")
         to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows)
     _check_output(task, module, data, settings.model)
+    with torch.random.fork_rng(devices=[]):
+        again = build_reference(spec, allow_code=allow_code or spec.source == "function")
+    require_rebuildable(module, again, random_input((2, *data.image_shape)), settings.model)
     if to_train and data.train.labels is None:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
@@ -164,15 +171,19 @@ def prepare_reference(
 ) -> Reference:
     """Train the reference where it needs it and store it; once for a run.
 
+    Its record is written once it was loaded anew in a fresh process and gave what the record says.
+
     Args:
         parts: of the initial module; they hold the reference's weights afterwards, channels last.
 
     Raises:
-        RunDirectoryError: the stored reference is damaged.
+        RunDirectoryError: the stored reference is damaged, or its code has changed.
+        HwnasError: what was stored is another network than the trained one.
     """
     reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
     module = reference.module()
     weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
+    graph = run.reference / "model.onnx"
     state_file = run.reference / "training.safetensors"
     if record.is_file():
         known = read_record(record)
@@ -183,6 +194,14 @@ def prepare_reference(
             )
         load_weights(module, weights)
         channels_last(module)
+        if not is_answer(module, data.image_shape, known["answer"]):
+            raise RunDirectoryError(
+                f"{settings.model} is not the network of {run.path}: with the same weights it "
+                "answers otherwise",
+                "restore its code as it was, or start anew with --out PATH",
+            )
+        if not graph.is_file() or sha256(read_bytes(graph)) != known["onnx_sha256"]:
+            write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
         _restore_architecture(reference, run.reference / "architecture.json")
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
@@ -209,7 +228,9 @@ def prepare_reference(
     channels_last(module)
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
+    write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
     scores = training.scores(module, data, reference.task)
+    confirm_stored(run.reference, module, data, reference.task, scores)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_json(
         record,
@@ -218,12 +239,15 @@ def prepare_reference(
             **signed(
                 {
                     "weights_sha256": sha256(read_bytes(weights)),
+                    "onnx_sha256": sha256(read_bytes(graph)),
+                    "answer": answer_of(module, data.image_shape),
                     "trained_epochs": settings.train_epochs if initial.to_train else 0,
                     "metric": encode(reference.task.metric),
                     "accuracy": None if scores is None else encode(mean_score(scores)),
                     "parts": parts.names,
                     "macs": [macs for macs, _ in costs],
                     "params": [params for _, params in costs],
+                    "shared": [encode(each) for each in parts.shared],
                     "cuts": list(parts.cuts),
                     "partition_max_abs_difference": parts.max_abs_difference,
                 }
@@ -277,8 +301,8 @@ def _normalization(
 
 def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None:
     x = data.normalize(data.train.pixels[:2])
-    output, reason = _try(module, x)
-    if reason is not None and _try(module, x.contiguous())[1] is None:
+    output, reason = _try(module, x.clone())
+    if reason is not None and _try(module, x.contiguous().clone())[1] is None:
         raise InputError(
             f"{model} cannot take maps with the channels last in memory, by which hwnas trains: {reason}",
             "let its forward() call flatten(1) or reshape() in the place of view()",
@@ -291,10 +315,10 @@ def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None
     check_output(task, output, data, model)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _try(module: nn.Module, x: Tensor) -> tuple[object, str | None]:
     """What a module gives, and why it gives nothing."""
     try:
-        return module.eval()(x), None
+        return module(x), None
     except Exception as error:
         return None, first_line(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.imports import call_function, import_function
+from hwnas.compress.network_checks import plain_module
 from hwnas.errors import InputError, first_line
+from hwnas.network import in_eval_mode
 
 IMAGENET_CLASSES = 1000
 
@@ -75,7 +78,7 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
                 f"timm cannot build {spec.name!r}: {first_line(error)}",
                 "pip install --upgrade timm, or name another model",
             ) from error
-        return model.eval()
+        return in_eval_mode(model)
     if not allow_code:
         raise InputError(
             f"the checkpoint builds its network by importing {spec.name} and calling it",
@@ -87,7 +90,7 @@ def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
             f"{spec.name} gave a {type(module).__name__}, not a torch.nn.Module",
             "let the function build and return the network",
         )
-    return module.eval()
+    return plain_module(module, spec.name)
 
 
 def _options(spec: ReferenceSpec) -> dict[str, int]:
@@ -167,7 +170,7 @@ def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> 
     state = read_state(path)
     if classes:
         state = narrow_classifier(state, module, classes)
-    state = _fit_positions(state, module)
+    state = _with_all_names(_fit_positions(state, module), module, path)
     expected = module.state_dict()
     wrong = [
         *(f"{key} is missing" for key in expected if key not in state),
@@ -184,6 +187,33 @@ def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> 
             "give the weights of this very model and number of classes",
         )
     module.load_state_dict(state)
+
+
+def tensor_names(module: nn.Module) -> list[list[str]]:
+    """The names in a module's state dict of each tensor; several of one that stands in several places."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, value in module.state_dict(keep_vars=True).items():
+        names[id(value)].append(name)
+    return list(names.values())
+
+
+def _with_all_names(state: dict[str, Tensor], module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """A state dict with every name of a tensor that has several and may be stored under one.
+
+    Raises:
+        InputError: two names of one tensor have different values: it is of a module whose weights are apart.
+    """
+    state = dict(state)
+    for names in tensor_names(module):
+        known = [name for name in names if name in state]
+        for name in names if known else ():
+            value = state.setdefault(name, state[known[0]])
+            if not torch.equal(value, state[known[0]]):
+                raise InputError(
+                    f"{path} has different values for {known[0]} and {name}, one tensor in the model",
+                    "give weights of this very model, in which they are shared",
+                )
+    return state
 
 
 def _fit_positions(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import CandidateSpec, build_part
+from hwnas.compress.architecture import CandidateSpec, assemble, build_part
 from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
-from hwnas.compress.partition import Partition
-from hwnas.network import Network, Part, export_onnx
+from hwnas.compress.partition import Partition, counted_again
+from hwnas.network import Network, Part, export_onnx, in_eval_mode
 
 Choices = tuple[int, ...]
 
@@ -51,6 +51,7 @@ class Stitcher:
         self._own_cost = [
             count(module, shape) for module, shape in zip(parts.modules, parts.shapes[:-1], strict=True)
         ]
+        self._shared = parts.shared
         self.entries = {
             (entry.candidate.part, entry.candidate.choice): entry
             for entry in library.entries()
@@ -89,17 +90,28 @@ class Stitcher:
         return Network(name, parts, self.calibration)
 
     def module(self, choices: Choices) -> nn.Sequential:
-        """A new torch module of an architecture, with the library's weights, in eval mode."""
-        return self.network(choices).module()
+        """A new torch module of an architecture, with the library's weights, in eval mode.
+
+        Weights that several of the reference's own parts share are shared in it too.
+        """
+        own = deepcopy(self.parts.modules)
+        return assemble(
+            self.parts,
+            [
+                self._replacements[n, choice].module() if choice else own[n]
+                for n, choice in enumerate(choices)
+            ],
+        )
 
     def loss(self, choices: Choices, metric: str) -> float:
         """Σ of the chosen parts' held-out losses (DONNAv2)."""
         return sum(self.part_loss(n, choice, metric) for n, choice in enumerate(choices))
 
     def cost(self, choices: Choices) -> tuple[int, int]:
-        """MACs and parameters of an architecture."""
+        """MACs and parameters of an architecture; what several parts share counts once."""
         costs = [self.part_cost(n, choice) for n, choice in enumerate(choices)]
-        return sum(macs for macs, _ in costs), sum(params for _, params in costs)
+        params = sum(params for _, params in costs) - counted_again(self._shared, choices)
+        return sum(macs for macs, _ in costs), params
 
     def spec(self, part: int, choice: int) -> CandidateSpec | None:
         """What a choice of a part is; None for the reference's own."""
@@ -177,4 +189,8 @@ def network_of(
 
 def _part(name: str, module: nn.Module, shape: Sequence[int]) -> Part:
     """A part of a trained module, exported when its graph is first asked for. shape: (C, H, W) or (T, C)."""
-    return Part(name, onnx=partial(export_onnx, module, (1, *shape)), module=lambda: deepcopy(module).eval())
+    return Part(
+        name,
+        onnx=partial(export_onnx, module, (1, *shape), name),
+        module=lambda: in_eval_mode(deepcopy(module)),
+    )

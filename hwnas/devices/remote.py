@@ -28,7 +28,7 @@ from hwnas.errors import (
     first_line,
 )
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
-from hwnas.network import Network, Part
+from hwnas.network import Network, Part, in_eval_mode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -322,4 +322,5 @@ class _Holder:
 
 def _part(name: str, graph: bytes, module: nn.Module | None) -> Part:
     """A part whose graph and module are at hand."""
-    return Part(name, onnx=lambda: graph, module=None if module is None else lambda: deepcopy(module).eval())
+    copied = None if module is None else lambda: in_eval_mode(deepcopy(module))
+    return Part(name, onnx=lambda: graph, module=copied)

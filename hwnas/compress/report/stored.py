@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,13 @@ from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
+from hwnas.compress.partition import Shared, counted_again
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
 from hwnas.compress.run import SCHEMA as RUN_SCHEMA
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
+from hwnas.compress.space import Candidate
 from hwnas.compress.stitch import Choices
 from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
@@ -29,13 +32,30 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRecord:
-    """`reference.json`, as far as the report needs it. macs, params: of each part."""
+    """`reference.json`, as far as the report needs it.
+
+    Attributes:
+        macs, params: of each part.
+        shared: weights that several parts hold, in the params of each of them.
+    """
 
     accuracy: Interval | None
     trained_epochs: int
     parts: tuple[str, ...]
     macs: tuple[int, ...]
     params: tuple[int, ...]
+    shared: tuple[Shared, ...] = ()
+
+    def counts(self, candidates: Sequence[Candidate | None]) -> tuple[int, int]:
+        """MACs and parameters of an architecture.
+
+        Args:
+            candidates: chosen for each part; None is the reference's own.
+        """
+        macs = [c.macs if c else own for c, own in zip(candidates, self.macs, strict=True)]
+        params = [c.params if c else own for c, own in zip(candidates, self.params, strict=True)]
+        choices = [c.choice if c else 0 for c in candidates]
+        return sum(macs), sum(params) - counted_again(self.shared, choices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +185,9 @@ class StoredRun:
 
     def counts(self, choices: Choices) -> tuple[int, int]:
         """MACs and parameters of an architecture."""
-        chosen = [
-            self.entries[part, choice].candidate if choice else None for part, choice in enumerate(choices)
-        ]
-        macs = [c.macs if c else own for c, own in zip(chosen, self.reference.macs, strict=True)]
-        params = [c.params if c else own for c, own in zip(chosen, self.reference.params, strict=True)]
-        return sum(macs), sum(params)
+        return self.reference.counts(
+            [self.entries[part, choice].candidate if choice else None for part, choice in enumerate(choices)]
+        )
 
 
 def device_folders(run: Path) -> list[Path]:
