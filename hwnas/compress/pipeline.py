@@ -39,6 +39,7 @@ from hwnas.compress.prepare import (
     open_data,
     prepare_reference,
     read_record,
+    require_same_again,
 )
 from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality, prepare_quality, refit
@@ -94,6 +95,7 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     initial = initial_reference(settings, data, allow_code=allow_code)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    require_same_again(initial, data, settings.model, allow_code=allow_code)
     candidates = tuple(find_candidates(parts, space, settings.per_block))
     return Job(settings=settings, data=data, space=space, initial=initial, parts=parts, candidates=candidates)
 

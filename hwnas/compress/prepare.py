@@ -149,9 +149,6 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows)
     _check_output(task, module, data, settings.model)
-    with torch.random.fork_rng(devices=[]):
-        again = build_reference(spec, allow_code=allow_code or spec.source == "function")
-    require_rebuildable(module, again, random_input((2, *data.image_shape)), settings.model)
     if to_train and data.train.labels is None:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
@@ -159,6 +156,20 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
         )
     mean, std = _normalization(spec, module, weights, data)
     return Initial(spec=spec, module=module, to_train=to_train, mean=mean, std=std, task=task)
+
+
+def require_same_again(initial: Initial, data: Data, model: str, *, allow_code: bool) -> None:
+    """Build the reference a second time, as whoever loads it does, and give it the weights of the first.
+
+    Args:
+        model: as the user names it, for messages.
+
+    Raises:
+        InputError: it is another network then.
+    """
+    with torch.random.fork_rng(devices=[]):
+        again = build_reference(initial.spec, allow_code=allow_code or initial.spec.source == "function")
+    require_rebuildable(initial.module, again, random_input((2, *data.image_shape)), model)
 
 
 def prepare_reference(

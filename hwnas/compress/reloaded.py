@@ -1,14 +1,14 @@
 """Stored networks as a user meets them: loaded in a fresh process, from nothing but their files.
 
-The process is `python -m hwnas.compress.reloaded`. It has imported what it needs and forks for each question,
-so every network is loaded in a process that has seen no other. A question is a line of JSON and the images;
-the answer is, batch by batch, what the module and what `model.onnx` gives. It ends when its input does.
+The process is `python -m hwnas.compress.reloaded`; one serves all networks of a command. A question is a line
+of JSON and the images; the answer is, batch by batch, what the module and what `model.onnx` gives. It ends
+when its input does.
 """
 
 from __future__ import annotations
 
 import atexit
-import io
+import contextlib
 import json
 import math
 import os
@@ -102,10 +102,12 @@ def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tenso
     process = _process()
     assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(json.dumps(question).encode() + b"\n")
+        message = json.dumps(question).encode() + b"\n"
         for batch in pixels.split(BATCH):
-            process.stdin.write(batch.contiguous().numpy().tobytes())
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has failed, and may have said why
+                process.stdin.write(message + batch.contiguous().numpy().tobytes())
+                process.stdin.flush()
+            message = b""
             yield _receive(process.stdout), _receive(process.stdout)
     except BaseException as error:
         _end()  # it may be in the middle of an answer
@@ -181,25 +183,20 @@ def _answer(question: dict[str, Any], images: BinaryIO, answers: BinaryIO) -> No
 
 
 def main() -> None:
-    """Answer questions, each in a process of its own, until the input ends."""
+    """Answer questions until the input ends, or one cannot be answered."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    questions = io.FileIO(0, closefd=False)  # not buffered: the images are for the child
+    questions = sys.stdin.buffer
     while line := questions.readline():
-        child = os.fork()
-        if child:
-            if os.waitpid(child, 0)[1]:
-                sys.exit(1)
-            continue
         try:
-            _answer(json.loads(line), io.BufferedReader(questions), answers)
+            _answer(json.loads(line), questions, answers)
         except Exception as error:
             cause, fix = (
                 (error.cause, error.fix) if isinstance(error, HwnasError) else (first_line(error), FIX)
             )
             answers.write(json.dumps({"error": [cause, fix]}).encode() + b"\n")
             answers.flush()
-        os._exit(0)
+            sys.exit(1)  # the images that are left are no question
 
 
 if __name__ == "__main__":

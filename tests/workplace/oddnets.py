@@ -33,7 +33,7 @@ class Chain(nn.Module):
         self.layer1 = stages.get("layer1", nn.Sequential(convolution(16, 16, 1), convolution(16, 16)))
         self.layer2 = stages.get("layer2", nn.Sequential(convolution(16, 24, 1), convolution(24, 24)))
         self.layer3 = stages.get("layer3", nn.Sequential(convolution(24, 32, 1), convolution(32, 32)))
-        self.fc = nn.Linear(32, 10)
+        self.fc: nn.Module = nn.Linear(32, 10)
         self.between = between or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,7 +203,12 @@ class Edge(nn.Module):
 
 
 def changed_later() -> nn.Module:
-    return seeded(lambda: Chain(between=Edge()))
+    def make() -> nn.Module:
+        model = Chain()
+        model.fc = nn.Sequential(nn.Linear(32, 10), Edge())
+        return model
+
+    return seeded(make)
 
 
 class EarlyExit(nn.Module):
