@@ -176,7 +176,7 @@ def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
     """See `hwnas.load`."""
-    from hwnas.compress.reference import load_weights
+    from hwnas.compress.weights import load_weights
 
     folder = Path(path)
     if not (folder / "architecture.json").is_file():

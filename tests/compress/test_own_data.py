@@ -164,7 +164,7 @@ def test_targets_of_one_part_must_be_like_those_of_the_others() -> None:
     with pytest.raises(InputError, match=r"val.labels are torch.int64 \(\) an image, those of train"):
         raise refusal(values)
     data = make_data()
-    parts = {
+    parts: dict[str, Any] = {
         name: replace(part, labels=torch.zeros(len(part.pixels), 16 if name == "test" else 32, 32).long())
         for name, part in (("train", data.train), ("val", data.val), ("test", data.test))
     }
@@ -187,7 +187,7 @@ def test_any_tensor_is_taken_or_refused(dtype: torch.dtype, shape: list[int], as
 def test_what_is_right_in_other_words_is_taken() -> None:
     data = make_data()
     plain = made(data)
-    parts = {
+    parts: dict[str, Any] = {
         name: Images(
             pixels=part.pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), labels=part.labels
         )
@@ -218,7 +218,7 @@ def test_the_same_bytes_in_other_parts_or_shapes_are_other_data() -> None:
         ),
         val=Images(pixels=data.val.pixels[10:], labels=torch.zeros(10).long()),
     )
-    zeros = {
+    zeros: dict[str, Any] = {
         name: replace(part, labels=torch.zeros(len(part.pixels)).long())
         for name, part in (("train", data.train), ("val", data.val))
     }
@@ -228,7 +228,7 @@ def test_the_same_bytes_in_other_parts_or_shapes_are_other_data() -> None:
 
 
 def masks_are(masks: Any) -> Data:
-    parts = {
+    parts: dict[str, Any] = {
         name: Images(pixels=torch.zeros(4, 3, 32, 48, dtype=torch.uint8), labels=masks)
         for name in ("train", "val", "test")
     }

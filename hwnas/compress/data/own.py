@@ -109,7 +109,7 @@ def _range(pixels: Tensor) -> tuple[str, str]:
         return "", "give what the image files hold"
     if pixels.is_floating_point() and not pixels.isfinite().all():
         return " and hold NaN or infinity", "correct the values, then (pixels * 255).round().to(torch.uint8)"
-    images = torch.atleast_1d(pixels)
+    images = pixels if pixels.ndim else pixels[None]
     low = min(float(image.double().min()) for image in images)
     high = max(float(image.double().max()) for image in images)
     held = f" from {low:g} to {high:g}"
