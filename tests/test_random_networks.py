@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import torch
 from hypothesis import given, settings
-from random_networks import CLASSES, KINDS, WRITES_TO_INPUT, StageRecipe, build, recipe, recipes
+from random_networks import CLASSES, StageRecipe, build, recipe, recipes
 from random_networks import Recipe as RandomRecipe
+from random_stages import KINDS, WRITES_TO_INPUT
 
 
 def images(network: torch.nn.Module, count: int = 3) -> torch.Tensor:
