@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def load_weights(
     state = _unwrapped(read_state(path, progress), expected.keys(), path, progress)
     if classes:
         state = narrow_classifier(state, module, classes)
-    state = _fit_positions(state, module)
+    state = _with_all_names(_fit_positions(state, module), module, path)
     _refuse(
         path,
         "does not fit the model",
@@ -86,6 +86,33 @@ def load_weights(
     )
     for (before, after), count in converted.items():
         progress.say(f"{path.name}: {count} tensors are converted from {_plain(before)} to {_plain(after)}")
+
+
+def tensor_names(module: nn.Module) -> list[list[str]]:
+    """The names in a module's state dict of each tensor; several of one that stands in several places."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for name, value in module.state_dict(keep_vars=True).items():
+        names[id(value)].append(name)
+    return list(names.values())
+
+
+def _with_all_names(state: dict[str, Tensor], module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """A state dict with every name of a tensor that has several and may be stored under one.
+
+    Raises:
+        InputError: two names of one tensor have different values: it is of a module whose weights are apart.
+    """
+    state = dict(state)
+    for names in tensor_names(module):
+        known = [name for name in names if name in state]
+        for name in names if known else ():
+            first, value = state[known[0]], state.setdefault(name, state[known[0]])
+            if value is not first and (value.dtype != first.dtype or not torch.equal(value, first)):
+                raise InputError(
+                    f"{path} has different values for {known[0]} and {name}, one tensor in the model",
+                    "give weights of this very model, in which they are shared",
+                )
+    return state
 
 
 def _refuse(path: Path, what: str, faults: Sequence[str], fix: str) -> None:
@@ -145,7 +172,7 @@ def _unwrapped(
         tried = {_without(key, shells): key for key in state}
         counts = _prefixes(tried, expected)
         most = max(counts.values(), default=0)
-        if len(tried) == len(state) and most > max(hits, len(expected) / 2):
+        if len(tried) == len(state) and most > hits and 2 * most >= len(expected):
             names, hits = tried, most
             prefixes = [prefix for prefix, count in counts.items() if count == most]
     if len(prefixes) > 1:

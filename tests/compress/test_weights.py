@@ -262,6 +262,23 @@ def test_a_mask_of_infinity_that_the_network_makes_itself_is_right(tmp_path: Pat
     assert torch.equal(target.weight, source.weight)  # type: ignore[arg-type]
 
 
+def test_a_tensor_with_two_names_may_be_stored_under_one(tmp_path: Path) -> None:
+    """As safetensors' save_model and Hugging Face's save_pretrained do."""
+
+    def make() -> nn.Module:
+        layer = nn.Linear(4, 4)
+        return nn.Sequential(layer, nn.ReLU(), layer)
+
+    source, target = make(), make()
+    state = {f"module.{key}": value for key, value in source.state_dict().items()}
+    del state["module.2.weight"], state["module.2.bias"]
+    load_weights(target, saved(tmp_path, state))
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+    state["module.2.weight"] = state["module.0.weight"] + 1
+    with pytest.raises(InputError, match=r"different values for 0\.weight and 2\.weight"):
+        load_weights(target, saved(tmp_path, state))
+
+
 def test_a_file_is_read_by_what_it_holds_whatever_its_name_ends_in(tmp_path: Path) -> None:
     save_file(trained(), tmp_path / "safetensors.pth")
     loads(tmp_path / "safetensors.pth")
