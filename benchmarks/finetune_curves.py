@@ -39,12 +39,12 @@ from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_f
 from hwnas.compress.place import placed
 from hwnas.compress.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.progress import Progress
-from hwnas.compress.reference import read_state
 from hwnas.compress.run import recorded_settings
 from hwnas.compress.search import pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices
+from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.measurement import Interval

@@ -19,9 +19,9 @@ from hwnas.compress.checkpoint import save_state
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.prepare import Reference
 from hwnas.compress.progress import Progress
-from hwnas.compress.reference import read_state
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
+from hwnas.compress.weights import read_state
 from hwnas.files import read_json, write_json
 
 importance = torch_pruning.importance

@@ -21,6 +21,9 @@ from hwnas.errors import InputError, RunDirectoryError
 LEFTOVER = ".part"
 """How the names of unfinished files and folders end; only a killed process leaves one behind."""
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS keeps elsewhere, where it was never fetched."""
+
 T = TypeVar("T")
 
 

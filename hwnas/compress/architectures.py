@@ -119,7 +119,7 @@ class Architectures:
 
     def load(self, network: Finetuned, module: nn.Module) -> nn.Module:
         """Load a network's weights into its module, which is left in eval mode."""
-        from hwnas.compress.reference import load_weights
+        from hwnas.compress.weights import load_weights
 
         load_weights(module, self.folder / f"{network.name}.safetensors")
         return module.eval()

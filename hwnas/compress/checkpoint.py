@@ -171,7 +171,7 @@ def _check_hashes(path: Path) -> None:
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's state dict as safetensors; a tensor of several names stands under the first."""
-    from hwnas.compress.reference import tensor_names
+    from hwnas.compress.weights import tensor_names
 
     again = {name for _, *others in tensor_names(module) for name in others}
     save_state({name: value for name, value in module.state_dict().items() if name not in again}, path)
@@ -187,7 +187,7 @@ def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
     """See `hwnas.load`."""
-    from hwnas.compress.reference import load_weights
+    from hwnas.compress.weights import load_weights
 
     folder = Path(path)
     if not (folder / "architecture.json").is_file():

@@ -92,7 +92,7 @@ def open_job(settings: LibrarySettings, progress: Progress, *, allow_code: bool 
     """
     space = load_space(settings.space)
     data = open_data(settings, progress)
-    initial = initial_reference(settings, data, allow_code=allow_code)
+    initial = initial_reference(settings, data, allow_code=allow_code, progress=progress)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.cuts or None)
     require_same_again(initial, data, settings.model, allow_code=allow_code)

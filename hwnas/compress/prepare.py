@@ -25,7 +25,6 @@ from hwnas.compress.reference import (
     build_reference,
     find_reference,
     load_pretrained,
-    load_weights,
     published_classes,
 )
 from hwnas.compress.reloaded import confirm_stored
@@ -35,6 +34,7 @@ from hwnas.compress.stages import input_fix
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import own_parts
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
+from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import (
     check_schema,
@@ -119,11 +119,14 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
     return replace(fitting, place=settings.train_on)
 
 
-def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool) -> Initial:
+def initial_reference(
+    settings: LibrarySettings, data: Data, *, allow_code: bool, progress: Progress | None = None
+) -> Initial:
     """Find the model and the weights that the settings name.
 
     Args:
         allow_code: let a checkpoint import the `module:function` that it names.
+        progress: hears which weights of a file are taken, and how they are made to fit.
 
     Raises:
         InputError: what is missing, or does not fit the data.
@@ -147,7 +150,7 @@ def initial_reference(settings: LibrarySettings, data: Data, *, allow_code: bool
         module = build_reference(spec, allow_code=allow_code or spec.source == "function")
         to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
-        load_weights(module, Path(weights), rows)
+        load_weights(module, Path(weights), rows, progress)
     _check_output(task, module, data, settings.model)
     if to_train and data.train.labels is None:
         raise InputError(

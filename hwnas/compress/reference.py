@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import pickle
-import warnings
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
@@ -156,106 +151,3 @@ def narrow_classifier(
         key: value[list(classes)] if key in heads and len(value) == IMAGENET_CLASSES else value
         for key, value in state.items()
     }
-
-
-def load_weights(module: nn.Module, path: Path, classes: Sequence[int] = ()) -> None:
-    """Load a state dict from safetensors, or from a `.pth` file without unpickling objects, strictly.
-
-    Args:
-        classes: of ImageNet's classes, to which a timm model's weights for all of them are narrowed.
-
-    Raises:
-        InputError: unreadable or damaged, or its tensors do not fit the module; the first few are named.
-    """
-    state = read_state(path)
-    if classes:
-        state = narrow_classifier(state, module, classes)
-    state = _with_all_names(_fit_positions(state, module), module, path)
-    expected = module.state_dict()
-    wrong = [
-        *(f"{key} is missing" for key in expected if key not in state),
-        *(f"{key} is not in the model" for key in state if key not in expected),
-        *(
-            f"{key} has shape {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-            for key in expected
-            if key in state and state[key].shape != expected[key].shape
-        ),
-    ]
-    if wrong:
-        raise InputError(
-            f"{path} does not fit the model: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}",
-            "give the weights of this very model and number of classes",
-        )
-    module.load_state_dict(state)
-
-
-def tensor_names(module: nn.Module) -> list[list[str]]:
-    """The names in a module's state dict of each tensor; several of one that stands in several places."""
-    names: dict[int, list[str]] = defaultdict(list)
-    for name, value in module.state_dict(keep_vars=True).items():
-        names[id(value)].append(name)
-    return list(names.values())
-
-
-def _with_all_names(state: dict[str, Tensor], module: nn.Module, path: Path) -> dict[str, Tensor]:
-    """A state dict with every name of a tensor that has several and may be stored under one.
-
-    Raises:
-        InputError: two names of one tensor have different values: it is of a module whose weights are apart.
-    """
-    state = dict(state)
-    for names in tensor_names(module):
-        known = [name for name in names if name in state]
-        for name in names if known else ():
-            value = state.setdefault(name, state[known[0]])
-            if not torch.equal(value, state[known[0]]):
-                raise InputError(
-                    f"{path} has different values for {known[0]} and {name}, one tensor in the model",
-                    "give weights of this very model, in which they are shared",
-                )
-    return state
-
-
-def _fit_positions(state: dict[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """Position embeddings of a timm transformer, interpolated to the size of image that it is built for."""
-    name = "pos_embed"
-    given, wanted = state.get(name), getattr(module, name, None)
-    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
-    if given is None or wanted is None or grid is None or given.ndim != 3 or given.shape == wanted.shape:
-        return state
-    others = 0 if getattr(module, "no_embed_class", False) else getattr(module, "num_prefix_tokens", 0)
-    tokens = given.shape[1] - others
-    if given.shape[2] != wanted.shape[2] or tokens < 1 or math.isqrt(tokens) ** 2 != tokens:
-        return state
-    from timm.layers import resample_abs_pos_embed
-
-    return state | {name: resample_abs_pos_embed(given, list(grid), num_prefix_tokens=others)}
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file; nothing is unpickled but tensors. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"there is no weights file {path}", "check the path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"{path} holds more than tensors, or is not a weights file; nothing of it was executed",
-            "save the tensors alone: safetensors.torch.save_file(model.state_dict(), FILE)",
-        ) from None
-    except Exception as error:
-        raise InputError(
-            f"cannot read weights from {path}: {first_line(error)}",
-            "save them with safetensors.torch.save_file(model.state_dict(), FILE)",
-        ) from None
-    if isinstance(state, dict):
-        state = next((state[key] for key in ("state_dict", "model") if key in state), state)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no state dict", "save model.state_dict() with safetensors")
-    return state

@@ -232,6 +232,8 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
             f"{data.name} has labels, but no names of classes",
             "let it say class_names, or name the task that its targets are for: --task",
         )
+    if task is SEGMENTATION and targets.ndim == 3:
+        _check_masks(output.shape[1], data, model)
     try:
         score, loss = task.score(output, targets[:2]), task.loss(output, targets[:2])
         fits = score.shape == (2,) and loss.ndim == 0
@@ -243,6 +245,34 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
             f"{task.output} of {model}",
             "correct the targets, or name the task that they are for: --task",
         )
+
+
+def _check_masks(classes: int, data: Data, model: str) -> None:
+    """Make sure that masks hold classes of a network, at the images' proportions. Raises InputError."""
+    height, width = data.image_shape[1:]
+    known = f"0 … {classes - 1}, and {IGNORED} where nothing is asked"
+    for name, part in (("train", data.train), ("val", data.val), ("test", data.test)):
+        masks = part.labels
+        assert masks is not None
+        rows, columns = masks.shape[1:]
+        if abs(rows * width - columns * height) > max(height, width):  # a pixel more is rounding
+            raise InputError(
+                f"the masks of {name} are {columns} × {rows} pixels, the images {width} × {height}",
+                "give masks that lie over their images: of the same size, or of the same proportions",
+            )
+        if masks.is_floating_point() or masks.dtype == torch.bool:
+            raise InputError(
+                f"the masks of {name} are {masks.dtype}, {SEGMENTATION.name} wants a class for each pixel",
+                f"convert them to integers: {known}",
+            )
+        counted = masks[masks != IGNORED]
+        low, high = (int(counted.min()), int(counted.max())) if counted.numel() else (0, 0)
+        if low < 0 or high >= classes:
+            raise InputError(
+                f"the masks of {name} hold the class {low if low < 0 else high}, {model} tells {classes} "
+                f"apart: {known}",
+                f"count classes from 0, mark what is not counted by {IGNORED}, or let the network tell more",
+            )
 
 
 def quantity(interval: Interval | None, metric: Metric) -> str:

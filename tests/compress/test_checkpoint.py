@@ -14,8 +14,8 @@ import hwnas
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.checkpoint import load_module, save_module
-from hwnas.compress.reference import load_weights
 from hwnas.compress.task import ACCURACY, REGRESSION, difference, quantity
+from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
 

@@ -47,10 +47,6 @@ def test_png_modes(mode: str, colour: int | tuple[int, ...], expected: list[int]
     assert corner(png(Image.new(mode, (4, 4), colour))) == expected
 
 
-def test_32_bit_greys_are_16_bit_ones() -> None:
-    assert corner(Image.new("I", (4, 4), 0xABCD)) == [0xAB] * 3
-
-
 def test_cmyk_is_a_photograph_for_printing() -> None:
     buffer = io.BytesIO()
     Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(buffer, "JPEG", quality=100)
@@ -64,11 +60,6 @@ def test_a_palette_may_have_a_transparent_colour() -> None:
     assert corner(png(image, transparency=1)) == WHITE
     grey = Image.new("RGB", (4, 4), (5, 5, 5))
     assert corner(png(grey, transparency=(5, 5, 5))) == WHITE
-
-
-def test_pixels_without_a_known_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="floating-point"):
-        to_pixels(Image.new("F", (4, 4), 0.5), 4, "RGB")
 
 
 def test_the_orientation_of_a_photograph_is_respected() -> None:

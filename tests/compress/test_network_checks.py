@@ -27,9 +27,9 @@ from hwnas.compress.network_checks import (
 )
 from hwnas.compress.operators import require_exports
 from hwnas.compress.partition import Partition, counted_again, partition
-from hwnas.compress.reference import load_weights
 from hwnas.compress.stitch import own_parts
 from hwnas.compress.teacher import teacher_features
+from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.network import Network, export_onnx, in_eval_mode, random_input
 

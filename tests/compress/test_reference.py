@@ -23,13 +23,12 @@ from hwnas.compress.reference import (
     build_reference,
     find_reference,
     load_pretrained,
-    load_weights,
     published_classes,
-    read_state,
 )
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
+from hwnas.compress.weights import load_weights, read_state
 from hwnas.errors import InputError
 
 
@@ -193,9 +192,15 @@ def test_truncated_weights_are_told(tmp_path: Path, cut: int) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.safetensors", tmp_path):
-        with pytest.raises(InputError, match="there is no weights file"):
-            read_state(path)
+    with pytest.raises(InputError, match="there is no weights file"):
+        read_state(tmp_path / "absent.safetensors")
+    with pytest.raises(InputError, match="is a folder") as error:
+        read_state(tmp_path)
+    assert "FILE.safetensors" in error.value.fix
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(InputError, match="is a folder") as error:
+        read_state(tmp_path)
+    assert f"{tmp_path}/model.safetensors" in error.value.fix
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"a": 3}, {"state_dict": 3}])

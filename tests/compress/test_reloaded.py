@@ -22,9 +22,9 @@ from hwnas.compress import reloaded
 from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.data import load_data
 from hwnas.compress.progress import Progress
-from hwnas.compress.reference import read_state
 from hwnas.compress.reloaded import confirm_stored, stored_outputs
 from hwnas.compress.task import CLASSIFICATION
+from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_bytes
 

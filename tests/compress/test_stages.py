@@ -17,8 +17,9 @@ from workplace.tinynet import Tiny
 
 from hwnas.compress.models import open_model
 from hwnas.compress.partition import partition
-from hwnas.compress.reference import find_reference, load_weights
+from hwnas.compress.reference import find_reference
 from hwnas.compress.stages import cut_points, distinct, stage_cuts
+from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError
 
 

@@ -152,7 +152,7 @@ def broken(**changed: Any) -> hwnas.Data:
         ({"class_names": ("0", "1")}, "from 0 to 1 as class_names say"),
         ({"class_names": ()}, "do not move with their image"),
         ({"std": (1.0, 0.0, 1.0)}, "std above 0"),
-        ({"val": lambda data: replace(data.val, pixels=data.val.pixels.float())}, "must be uint8"),
+        ({"val": lambda data: replace(data.val, pixels=data.val.pixels.float())}, "must be one uint8"),
         ({"val": lambda data: replace(data.val, pixels=data.val.pixels[:, :, :8])}, "another size"),
     ],
 )

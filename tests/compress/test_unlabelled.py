@@ -89,7 +89,7 @@ def test_a_bad_folder_ends_with_exit_code_2_and_leaves_nothing(tmp_path: Path) -
     (tmp_path / "d" / "cat" / "1.png").write_bytes(b"no image")
     done = run_hwnas(tmp_path, *compress_arguments("run", data="folder:d"))
     assert done.returncode == 2, done.stderr
-    assert "d: 1 of 8 images cannot be read: cat/1.png: cannot identify image file" in done.stderr
+    assert "d: 1 of 8 images cannot be read: cat/1.png: no image, or pixels of a kind" in done.stderr
     assert "fix: mend or remove them: rm -- d/cat/1.png" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ looked at to report accuracy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hwnas.compress.place import Place
-from hwnas.files import sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +67,18 @@ class Data:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the content: pixels and labels, part by part."""
+        """SHA-256 of the content: pixels and labels, part by part, with their types and shapes."""
         if self.digest is not None:
             return self.digest
-        tensors = [t for part in (self.train, self.val, self.test) for t in (part.pixels, part.labels)]
-        return sha256(b"".join(t.numpy().tobytes() for t in tensors if t is not None))
+        digest = hashlib.sha256()
+        for part in (self.train, self.val, self.test):
+            for tensor in (part.pixels, part.labels):
+                if tensor is None:
+                    digest.update(b"none")
+                    continue
+                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32, normalised, channels last."""

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from hwnas.files import LFS_POINTER
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+"""What a file may hold, whatever its name ends in; Pillow's others run programs or are no photographs."""
+
+GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
+COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
+"""Pillow's modes of 8 bits a channel that it converts to RGB."""
+
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
+TIFF_WHITE_IS_ZERO = 0
+
+HEAD_BYTES = 64
 
 Mode = Literal["L", "RGB"]
 
@@ -27,32 +43,81 @@ def is_image(name: str) -> bool:
 def to_pixels(raw: Raw, size: int, mode: Mode) -> np.ndarray:
     """Decode an image: turned as its EXIF says, its shorter side resized to `size`, the centre cut out.
 
-    Transparent parts become white, 16 bits a channel become 8, of an animation the first frame is taken.
+    Transparent parts become white, 9 … 16 bits a channel become 8, of several frames the first is taken.
 
     Returns:
         (C, size, size) uint8, C 1 or 3 by the mode.
 
     Raises:
-        Exception: whatever Pillow raises for what it cannot decode, and ValueError for floating-point pixels.
+        Exception: whatever Pillow raises for what it cannot decode, and ValueError for what is no image and
+            for pixels of a kind whose range or colours are not known.
     """
     with _opened(raw) as opened:
-        image = _fit(_flat(ImageOps.exif_transpose(opened)).convert(mode), size)
+        _check_kind(opened)
+        image = _fit(_flat(ImageOps.exif_transpose(opened), opened).convert(mode), size)
     array = np.asarray(image)
     return np.ascontiguousarray(array[None] if mode == "L" else array.transpose(2, 0, 1))
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _opened(raw: Raw) -> Image.Image:
     if isinstance(raw, Image.Image):
         return raw
-    return Image.open(raw if isinstance(raw, Path) else io.BytesIO(raw))
+    try:
+        return Image.open(raw if isinstance(raw, Path) else io.BytesIO(raw), formats=_formats())
+    except UnidentifiedImageError:
+        raise ValueError(_no_image(raw)) from None
 
 
-def _flat(image: Image.Image) -> Image.Image:
-    """8 bits a channel and nothing transparent."""
+def _no_image(raw: Path | bytes) -> str:
+    head = raw[:HEAD_BYTES] if isinstance(raw, bytes) else _head(raw)
+    if not head:
+        return "an empty file"
+    if head.startswith(LFS_POINTER):
+        return "a Git LFS pointer, its image was never fetched: git lfs pull"
+    return "no image, or pixels of a kind that is not read"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _check_kind(image: Image.Image) -> None:
+    """Refuse pixels that would become 8 bits by a guess. Raises ValueError that names their kind."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    layout = str(image.tile[0].args) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     if image.mode == "F":
-        raise ValueError("floating-point pixels, whose range is not known")
+        raise ValueError("floating-point pixels, whose range is not known; save them with 8 or 16 bits")
+    if image.mode in GREY_16:
+        return
+    if image.mode == "I" and image.format == "PPM":  # Pillow brings its 16 bits to 0 … 65,535
+        return
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+        raise ValueError("signed or 32-bit pixels, whose range is not known; save them with 8 or 16 bits")
+    if set(tags.get(TIFF_SAMPLE_FORMAT, (1,))) - {1}:
+        raise ValueError("signed pixels, whose range is not known; save them as unsigned ones")
+    if image.mode not in COLOURS:
+        raise ValueError(f"pixels in {image.mode}, which have no exact RGB; save them as RGB")
+    if image.mode == "RGB" and "transparency" in image.info and ";16" in layout:
+        raise ValueError("a transparent colour of 16 bits a channel; save the image with an alpha channel")
+
+
+def _flat(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """8 bits a channel and nothing transparent. opened: the image before it was turned, with its tags."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int32)
+        transparent = values == image.info.get("transparency", -1)
+        tags: Mapping[int, Any] = getattr(opened, "tag_v2", {})
+        values <<= 16 - tags.get(TIFF_BITS, (16,))[0]
+        if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
+            values = 65535 - values
+        return Image.fromarray(np.where(transparent, 255, values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -93,6 +93,8 @@ def _load(name: str, source: Source, size: int, mode: Mode, progress: Progress) 
         f"{name}: {len(train):,} images to train on, {len(val):,} to choose by, {len(test):,} to test, "
         f"{classes}, {size} × {size} pixels"
     )
+    for alike in _alike(index.classes):
+        progress.say(f"{' and '.join(alike)} are {len(alike)} classes: their names differ in capitals only")
     channels = 3 // len(index.mean)
     return Data(
         name=name,
@@ -107,6 +109,14 @@ def _load(name: str, source: Source, size: int, mode: Mode, progress: Progress) 
         imagenet=imagenet,
         digest=index.digest,
     )
+
+
+def _alike(classes: tuple[str, ...]) -> list[list[str]]:
+    """Classes whose names differ in capitals only: meant by nobody, or letters to be read."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _class_names(

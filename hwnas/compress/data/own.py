@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from hwnas.compress.data.dataset import Data, Images
 from hwnas.compress.imports import call_function
+from hwnas.compress.tensors import unusual
 from hwnas.errors import InputError
+
+IMAGENET_CLASSES = 1000
+BUILD = "let it build and return a hwnas.Data (docs/data.md)"
 
 
 def call_for_data(text: str) -> Data:
@@ -17,55 +24,188 @@ def call_for_data(text: str) -> Data:
     Raises:
         InputError: it fails, or gives something else than sound data; what is wrong is named.
     """
-    fix = "let it build and return a hwnas.Data (docs/data.md)"
-    data = call_function(text, fix)
+    data = call_function(text, BUILD)
     if not isinstance(data, Data):
-        raise InputError(f"{text} gave a {type(data).__name__}, not a hwnas.Data", fix)
+        raise InputError(
+            f"{text} gave a {type(data).__name__}, not a hwnas.Data",
+            "let it make one of uint8 images (N, 3, H, W) and their labels; those of a torch Dataset or "
+            "DataLoader are put together by torch.stack (docs/data.md)",
+        )
     try:
-        _check(data)
-    except ValueError as error:
-        raise InputError(f"{text}: {error}", fix) from None
-    return replace(data, name=text)
+        return replace(_checked(data), name=text, digest=None)
+    except InputError as error:
+        raise InputError(f"{text}: {error.cause}", f"{error.fix} (docs/data.md)") from None
 
 
-def _check(data: Data) -> None:
+def _checked(data: Data) -> Data:
+    """The data with plain values for their lists. Raises InputError, without the data's name."""
+    names = data.class_names
+    if isinstance(names, str) or not _is_list_of(names, str):
+        raise InputError(f"class_names is {names!r:.80}", "give a tuple of one text a class")
+    data = replace(data, class_names=tuple(names), mean=_three("mean", data), std=_three("std", data))
     parts = {"train": data.train, "val": data.val, "test": data.test}
     for name, part in parts.items():
-        pixels, labels = part.pixels, part.labels
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.dtype != torch.uint8 or not len(pixels):
-            raise ValueError(
-                f"{name}.pixels are {pixels.dtype} {tuple(pixels.shape)}, they must be uint8 (N, 3, H, W)"
+        if not isinstance(part, Images):
+            raise InputError(
+                f"{name} is a {type(part).__name__}", "give hwnas.Images(pixels=…, labels=…) for each part"
             )
-        if pixels.shape[1:] != data.train.pixels.shape[1:]:
-            raise ValueError(f"{name}.pixels have another size than those of train")
-        if (labels is None) != (data.train.labels is None):
-            raise ValueError(f"some parts have labels, {name} has {'none' if labels is None else 'some'}")
-        _check_labels(name, part, data.class_names)
-    for key in ("mean", "std"):
-        values = getattr(data, key)
-        if len(values) != 3 or (key == "std" and min(values) <= 0):
-            raise ValueError(f"{key} is {values}, it must be three numbers, and std above 0")
-    if data.train.labels is not None and not data.class_names and (data.flip or data.shift_px):
-        raise ValueError(
-            "flip or shift_px is set, but targets that are no classes do not move with their image"
+        _check_pixels(f"{name}.pixels", part.pixels)
+    for name, part in parts.items():
+        _check_likeness(name, part, data.train)
+        _check_labels(name, part, data.class_names, data.train)
+    _check_settings(data)
+    return data
+
+
+def _is_list_of(values: object, kind: type) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, kind) for value in values)
+
+
+def _three(key: str, data: Data) -> tuple[float, ...]:
+    given = getattr(data, key)
+    try:
+        values = tuple(float(value) for value in given)
+    except (TypeError, ValueError, RuntimeError):
+        values = ()
+    least = 0.0 if key == "mean" else math.ulp(0.0)
+    if len(values) != 3 or not all(least <= value <= 1 for value in values):  # NaN is in no range
+        raise InputError(
+            f"{key} is {given!r:.80}, it must be three numbers up to 1, "
+            f"{'0 at least' if key == 'mean' else 'and std above 0'}",
+            "give it per channel for pixels in 0 … 1: what is meant for 0 … 255 divided by 255",
+        )
+    return values
+
+
+def _check_pixels(name: str, pixels: object) -> None:
+    wanted = "they must be one uint8 tensor (N, 3, H, W)"
+    if isinstance(pixels, list | tuple):
+        shapes = sorted({tuple(getattr(image, "shape", ())) for image in pixels})
+        several = f" of {len(shapes)} sizes, {', '.join(map(str, shapes[:3]))}" if len(shapes) > 1 else ""
+        raise InputError(
+            f"{name} are a list of {len(pixels)} images{several}, {wanted}",
+            "resize the images to one size and put them together: torch.stack(images); a folder of image "
+            "files is resized by hwnas: --data folder:PATH",
+        )
+    if not isinstance(pixels, Tensor):
+        kind = f"{type(pixels).__module__}.{type(pixels).__name__}"
+        raise InputError(f"{name} are a {kind}, {wanted}", "of a numpy array: torch.from_numpy(array)")
+    _check_plain(name, pixels)
+    if pixels.dtype != torch.uint8:
+        held, fix = _range(pixels)
+        raise InputError(f"{name} are {pixels.dtype}{held}, {wanted}", fix)
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        fix = "put the channels second, and give grey images three equal ones: pixels.expand(-1, 3, -1, -1)"
+        if pixels.ndim == 4 and pixels.shape[3] == 3:
+            fix = "put the channels second: pixels.permute(0, 3, 1, 2)"
+        raise InputError(f"{name} have the shape {tuple(pixels.shape)}, {wanted}", fix)
+    if not pixels.numel():
+        raise InputError(f"{name} are empty: {tuple(pixels.shape)}", "give each part one image at least")
+
+
+def _range(pixels: Tensor) -> tuple[str, str]:
+    """What values pixels of another type hold, and how they become uint8."""
+    if not pixels.numel() or pixels.is_complex():
+        return "", "give what the image files hold"
+    if pixels.is_floating_point() and not pixels.isfinite().all():
+        return " and hold NaN or infinity", "correct the values, then (pixels * 255).round().to(torch.uint8)"
+    images = pixels if pixels.ndim else pixels[None]
+    low = min(float(image.double().min()) for image in images)
+    high = max(float(image.double().max()) for image in images)
+    held = f" from {low:g} to {high:g}"
+    if low < 0:
+        return held, "undo their normalisation: hwnas does it by mean and std"
+    if pixels.is_floating_point() and high <= 1:
+        return held, "convert them: (pixels * 255).round().to(torch.uint8)"
+    if high <= 255:
+        return held, "convert them: pixels.to(torch.uint8)"
+    return held, "bring them to 0 … 255; of 16 bits: (pixels.long() >> 8).to(torch.uint8)"
+
+
+def _check_plain(name: str, tensor: Tensor) -> None:
+    kind = unusual(tensor)
+    if kind is None and tensor.device.type != "cpu":
+        kind = f"on {tensor.device}"
+    if kind is not None:
+        raise InputError(f"{name} are {kind}", "give dense tensors in the CPU's memory: tensor.cpu()")
+
+
+def _check_likeness(name: str, part: Images, train: Images) -> None:
+    if part.pixels.shape[1:] != train.pixels.shape[1:]:
+        raise InputError(
+            f"{name}.pixels have another size than those of train: {_size(part)} and {_size(train)}",
+            "resize all parts to one size",
+        )
+    if (part.labels is None) != (train.labels is None):
+        has = "none" if part.labels is None else "some"
+        raise InputError(f"some parts have labels, {name} has {has}", "give all parts labels, or none")
+
+
+def _size(images: Images) -> str:
+    return f"{images.pixels.shape[3]} × {images.pixels.shape[2]}"
+
+
+def _check_labels(name: str, part: Images, class_names: tuple[str, ...], train: Images) -> None:
+    labels: object = part.labels
+    if labels is None:
+        if class_names:
+            raise InputError(
+                f"there are class_names, but {name}.labels are None", "give labels, or leave class_names out"
+            )
+        return
+    if not isinstance(labels, Tensor):
+        raise InputError(
+            f"{name}.labels are a {type(labels).__name__}", "make them a tensor: torch.as_tensor(labels)"
+        )
+    _check_plain(f"{name}.labels", labels)
+    if labels.ndim == 0 or len(labels) != len(part.pixels):
+        count = len(labels) if labels.ndim else "no list of"
+        raise InputError(
+            f"{name} has {len(part.pixels)} images and {count} labels", "give each image its label, in order"
+        )
+    if labels.is_floating_point() and not labels.isfinite().all():
+        raise InputError(f"{name}.labels hold NaN or infinity", "leave those images out, or correct them")
+    if class_names:
+        _check_classes(f"{name}.labels", labels, len(class_names))
+    first = train.labels
+    if isinstance(first, Tensor) and (labels.shape[1:], labels.dtype) != (first.shape[1:], first.dtype):
+        raise InputError(
+            f"{name}.labels are {labels.dtype} {tuple(labels.shape[1:])} an image, those of train "
+            f"{first.dtype} {tuple(first.shape[1:])}",
+            "give targets of one kind and size in all parts",
         )
 
 
-def _check_labels(name: str, part: Images, class_names: tuple[str, ...]) -> None:
-    labels = part.labels
-    if labels is None:
-        if class_names:
-            raise ValueError(f"there are class_names, but {name}.labels are None")
-        return
-    if len(labels) != len(part.pixels):
-        raise ValueError(f"{name} has {len(part.pixels)} images and {len(labels)} labels")
-    if labels.is_floating_point() and not labels.isfinite().all():
-        raise ValueError(f"{name}.labels hold NaN or infinity")
-    if class_names and (
-        labels.dtype != torch.int64
-        or labels.ndim != 1
-        or not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names)
+def _check_classes(name: str, labels: Tensor, classes: int) -> None:
+    wanted = f"{name} must be int64 (N,), from 0 to {classes - 1} as class_names say"
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        fix = "one-hot or probabilities: labels.argmax(1)" if labels.ndim == 2 else "labels.long()"
+        raise InputError(f"{wanted}; they are {labels.dtype} {tuple(labels.shape)}", fix)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise InputError(
+            f"{wanted}; they go from {low} to {high}", "count classes from 0, and name all of them"
+        )
+
+
+def _check_settings(data: Data) -> None:
+    shift, side = data.shift_px, min(data.image_shape[1:])
+    if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < side:
+        raise InputError(f"shift_px is {shift!r}", f"give whole pixels below the image's side, {side}")
+    if not isinstance(data.flip, bool):
+        raise InputError(f"flip is {data.flip!r}", "give True or False")
+    if data.train.labels is not None and not data.class_names and (data.flip or shift):
+        raise InputError(
+            "flip or shift_px is set, but targets that are no classes do not move with their image",
+            "leave both out",
+        )
+    rows = data.imagenet
+    if rows and not (
+        _is_list_of(rows, int)
+        and len(rows) == len(data.class_names)
+        and all(0 <= row < IMAGENET_CLASSES for row in rows)
     ):
-        raise ValueError(
-            f"{name}.labels must be int64 (N,), from 0 to {len(class_names) - 1} as class_names say"
+        raise InputError(
+            f"imagenet is {rows!r:.80}",
+            "give the index among ImageNet's classes of each class, or leave it out",
         )

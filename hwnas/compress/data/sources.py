@@ -10,6 +10,7 @@ import os
 import shlex
 import stat
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -73,7 +74,7 @@ class FolderSource:
         self.text = printable(str(path))
         if not path.is_dir():
             raise InputError(f"there is no folder {self.text}", "check the path: --data folder:PATH")
-        found = sorted(_walk(path))
+        found = sorted(_walk(path), key=lambda item: in_order(item[0]))
         self.names = [name for name, _ in found]
         self.identity: Identity = [[name, *times] for name, times in found]
         self.folders = [entry.name for entry in os.scandir(path) if entry.is_dir()]
@@ -115,7 +116,7 @@ class ArchiveSource:
                 )
             if is_image(name):
                 found.append(name)
-        return sorted(found)
+        return sorted(found, key=in_order)
 
     def raw(self, wanted: Sequence[int]) -> Iterator[tuple[int, Raw]]:
         positions = {self.names[position]: position for position in wanted}
@@ -199,6 +200,11 @@ def check_published(path: Path, sha256: str) -> None:
             f"{printable(str(path))} is not the published file: its SHA-256 is not {sha256}",
             f"get it anew, or remove it and it is downloaded: rm -- {quoted(str(path))}",
         )
+
+
+def in_order(name: str) -> tuple[str, str]:
+    """What names are sorted by: the same order whatever Unicode form a machine keeps them in."""
+    return unicodedata.normalize("NFC", name), name
 
 
 def printable(text: str) -> str:

@@ -2,12 +2,14 @@
 
 Folders named `train`, `val` (`valid`, `validation`) and `test` are the parts. Inside of a part (or of the
 whole, where there are none) the folders are classes if every image lies exactly one folder deep; otherwise
-the images have no labels.
+the images have no labels. Names are compared as they are read: whatever Unicode form they are stored in, and
+whatever blanks stand around them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,7 +59,7 @@ def arrange(source: Source) -> Arrangement:
     """
     if not source.names:
         raise InputError(f"{source.text} holds no images", f"images end in {' '.join(SUFFIXES)}")
-    paths = [name.split("/") for name in source.names]
+    paths = [_as_read(name) for name in source.names]
     while _wrapped(paths):
         paths = [path[1:] for path in paths]
     names = ["/".join(path) for path in paths]
@@ -79,6 +81,27 @@ def arrange(source: Source) -> Arrangement:
         labels=None if labels is None else tuple(labels),
         classes=classes,
     )
+
+
+def _as_read(name: str) -> list[str]:
+    """The folders of a path and its file as people read them: in one Unicode form, without blanks around."""
+    return [folder.strip() or folder for folder in unicodedata.normalize("NFC", name).split("/")]
+
+
+def _check_spelling(source: Source) -> None:
+    """Refuse two folders in one place that read the same: nobody can tell whether they are one class."""
+    spelled: dict[tuple[str, ...], str] = {}
+    for name in source.names:
+        stored = name.split("/")
+        for depth, (folder, text) in enumerate(zip(stored[:-1], _as_read(name), strict=False)):
+            known = spelled.setdefault((*stored[:depth], text), folder)
+            if known != folder:
+                place = "/".join([source.text, *map(printable, stored[:depth])])
+                raise InputError(
+                    f"{place} holds two folders that read {printable(text)}: {known!a} and "
+                    f"{folder!a} differ in their Unicode form or in blanks only",
+                    "move the images of one into the other, or give it another name",
+                )
 
 
 def _wrapped(paths: Sequence[Sequence[str]]) -> bool:
@@ -106,7 +129,8 @@ def _parts(source: Source, paths: Sequence[Sequence[str]]) -> dict[str, list[int
             f"{source.text} holds the parts {', '.join(sorted(named))}, and {some} beside them",
             "move what is no part of the data elsewhere",
         )
-    empty = [folder for folder in source.folders if folder.lower() in PARTS and folder not in first]
+    folders = (_as_read(folder)[0] for folder in source.folders)
+    empty = [folder for folder in folders if folder.lower() in PARTS and folder not in first]
     if empty:
         raise InputError(
             f"{source.text}/{empty[0]} holds no images",
@@ -121,6 +145,7 @@ def _parts(source: Source, paths: Sequence[Sequence[str]]) -> dict[str, list[int
 def _labels(source: Source, paths: Sequence[Sequence[str]]) -> tuple[list[int] | None, tuple[str, ...]]:
     if not all(len(path) == 2 for path in paths):
         return None, ()
+    _check_spelling(source)
     classes = tuple(sorted({path[0] for path in paths}))
     if len(classes) == 1:
         raise InputError(
@@ -166,9 +191,12 @@ def _check(
     if labels is not None:
         missing = set(_seen(labels, parts["val"] + parts["test"])) - set(_seen(labels, parts["train"]))
         if missing:
+            name = classes[min(missing)]
+            alike = [other for other in classes if other != name and other.casefold() == name.casefold()]
+            fix = "add images of it to train, or remove it from the other parts"
             raise InputError(
-                f"{source.text}: the class {classes[min(missing)]} is not in train",
-                "add images of it to train, or remove it from the other parts",
+                f"{source.text}: the class {name} is not in train",
+                f"if it is {alike[0]}, give its folder that name; otherwise {fix}" if alike else fix,
             )
 
 

@@ -34,7 +34,7 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT
 
-SCHEMA = "hwnas.images/1"
+SCHEMA = "hwnas.images/2"
 CHUNK = 512
 GROUP = 32
 NAMED_AT_MOST = 10
