@@ -17,15 +17,15 @@ class Account:
     cycles: float = 0.0
     dram_read_bits: float = 0.0
     dram_write_bits: float = 0.0
-    macs: int = 0
+    iterations: int = 0
 
-    def add_tile(self, cost: TileCost, count: int, macs: int) -> None:
+    def add_tile(self, cost: TileCost, count: int, iterations: int) -> None:
         """Add a layer tile that occurs a number of times."""
         self.energy_pj += cost.energy_pj * count
         self.cycles += cost.latency_cycles * count
         self.dram_read_bits += cost.dram_read_bits * count
         self.dram_write_bits += cost.dram_write_bits * count
-        self.macs += macs * count
+        self.iterations += iterations * count
 
     def add_copy(self, cost: CopyCost, count: int) -> None:
         """Add copies that occur a number of times."""

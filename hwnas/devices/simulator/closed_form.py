@@ -41,8 +41,9 @@ from numba import njit
     SCALE_Y,
     SCALE_X,
     WHOLE,
-) = range(27)
-LAYER_COLUMNS = 27
+    PRODUCTS,
+) = range(28)
+LAYER_COLUMNS = 28
 CONV, ELEMENTWISE, FREE = 0, 1, 2
 
 # Rows of the memory table (one column a memory, float64).
@@ -50,7 +51,7 @@ SIZE, READ_WIDTH, WRITE_WIDTH, READ_PJ, WRITE_PJ, INSTANCES, SINGLE_PORT = range
 MEMORY_ROWS = 7
 
 # Entries of a cost vector.
-CYCLES, ENERGY, DRAM_READ, DRAM_WRITE, MACS = range(5)
+CYCLES, ENERGY, DRAM_READ, DRAM_WRITE, ITERATIONS = range(5)
 COSTS = 5
 
 
@@ -129,11 +130,11 @@ def tile_cost(
     per_o = layer[K] / nk * (layer[G] / ng) * (oy / ny) * (ox / nx)
     per_w = layer[K] / nk * (layer[C] / nc) * (layer[G] / ng)
     per_i = layer[C] / nc * (layer[G] / ng) * (oy / ny) * (ox / nx)
-    macs = layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox
+    iterations = layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox
     for x in range(nmem):
         for way in range(4):
             busy[way, x] = 0.0
-    energy = macs * scalars[0]
+    energy = iterations * scalars[0]
     # --- registers
     o_rf, w_rf = chains[0, 7], chains[1, 7]
     hold_o = 1.0
@@ -230,7 +231,7 @@ def tile_cost(
     out[ENERGY] += energy
     out[DRAM_READ] += busy[0, dram]
     out[DRAM_WRITE] += busy[1, dram]
-    out[MACS] += macs
+    out[ITERATIONS] += iterations
 
 
 @njit(error_model="numpy")

@@ -120,7 +120,7 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
     stacks = tuple(_stack_row(network, accelerator, cost) for cost in costs)
     rows = [row for stack in stacks for row in stack.layers]
     cycles = sum(row.cycles for row in rows)
-    macs = sum(row.macs for row in rows)
+    macs = network.macs * accelerator.batch
     return Result(
         network.name,
         accelerator.name,
@@ -131,6 +131,7 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
         round(sum(row.dram_write_bytes for row in rows)),
         peak_onchip_bytes(stacks, accelerator),
         macs,
+        sum(row.iterations for row in rows),
         macs / (cycles * accelerator.multipliers) if cycles else 0.0,
         stacks,
         network.charged,
@@ -157,7 +158,7 @@ def _stack_row(network: Network, accelerator: Accelerator, cost: StackCost) -> S
                 copies.energy_pj + own.energy_pj,
                 (copies.dram_read_bits + own.dram_read_bits) / 8,
                 (copies.dram_write_bits + own.dram_write_bits) / 8,
-                own.macs,
+                own.iterations,
             )
         )
     return StackRow(

@@ -165,8 +165,8 @@ class Evaluator:
                         )
                     )
             copies[position].add_copy(copy_cost(acc, [b for b in batch if b.bits > 0]), count)
-            macs = layer.k * layer.c * layer.g * layer.fy * layer.fx * rows * cols
-            layers[position].add_tile(cost, count, 0 if layer.kind == "concat" else macs)
+            iterations = layer.k * layer.c * layer.g * layer.fy * layer.fx * rows * cols
+            layers[position].add_tile(cost, count, 0 if layer.kind == "concat" else iterations)
             stored[position] = (given, out_bits)
             # Hand over to the caches: rows for the tiles below first, then the columns that are left.
             below = min(y.keep.get(position, 0), rows if use_v is not None or not y.first else 1 << 60)

@@ -14,8 +14,7 @@ from functools import cached_property
 
 from hwnas.errors import InputError
 
-WEIGHTED = ("conv", "matmul")
-KINDS = ("conv", "matmul", "pool", "elementwise", "concat", "copy")
+MULTIPLYING = ("conv", "matmul")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Layer:
             stored weights.
         scale_y, scale_x: outputs along an axis for one input position (upsampling).
         spatial: (dimension, size) pairs that override the unrolling derived from the array.
+        products: multiply-accumulates where they are fewer than the loop nest's iterations (transposed
+            convolutions, whose windows are ragged); 0 where they are the same.
     """
 
     name: str
@@ -54,11 +55,12 @@ class Layer:
     scale_y: int = 1
     scale_x: int = 1
     spatial: tuple[tuple[str, int], ...] = ()
+    products: int = 0
 
     @property
     def has_weights(self) -> bool:
         """Whether it brings stored weights."""
-        return self.kind in WEIGHTED and self.second is None
+        return self.kind in MULTIPLYING and self.second is None
 
     @property
     def output_channels(self) -> int:
@@ -76,9 +78,14 @@ class Layer:
         return self.k * self.c * self.g * self.fy * self.fx if self.has_weights else 0
 
     @property
-    def macs(self) -> int:
+    def iterations(self) -> int:
         """Loop iterations: the product of all dimensions, of pooling and element-wise layers as well."""
         return self.k * self.c * self.g * self.fy * self.fx * self.oy * self.ox
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of convolutions and matrix products, zero padding included; 0 of others."""
+        return (self.products or self.iterations) if self.kind in MULTIPLYING else 0
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,13 @@ class Network:
         return sum(layer.weight_elements for layer in self.layers)
 
     @property
-    def macs(self) -> int:
+    def iterations(self) -> int:
         """Loop iterations of the whole network."""
+        return sum(layer.iterations for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole network."""
         return sum(layer.macs for layer in self.layers)
 
 

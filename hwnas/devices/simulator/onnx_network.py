@@ -10,13 +10,15 @@ from pathlib import Path
 
 import onnx
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 
 from .layers import Network
-from .onnx_builder import Builder, Value, maps_of
+from .onnx_attributes import label, no_form
+from .onnx_builder import Builder, Value, maps_of, rows_cols
 from .onnx_maps import GLOBAL_POOLS, alias, binary, concat, one_pass, pad, plumb, reduce, resize
-from .onnx_products import attention, conv, matmul, pool
-from .onnx_tensors import Tensors, load_model
+from .onnx_products import PRODUCTS, attention, product
+from .onnx_tensors import Shape, Tensors, load_model
+from .onnx_windows import conv, pool
 
 # Applied to single values on their way to memory.
 POINTWISE = frozenset(
@@ -96,6 +98,8 @@ PLUMBING = frozenset(
 PASSES = frozenset(
     ["Softmax", "LogSoftmax", "LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", "LRN"]
 )
+# Run over the last axis, that of a token's channels.
+TOKENS = frozenset(["LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization"])
 # Need the whole map before the first result.
 WHOLE_PASSES = frozenset(["InstanceNormalization", "GroupNormalization"])
 BINARY = frozenset(["Add", "Sub", "Mul", "Div", "Sum"])
@@ -137,15 +141,11 @@ def read_onnx(
             f"input {inputs[0].name} is a batch of {shape[0]}",
             "export the model for one image; --batch lets the simulator take several",
         )
-    windowed = any(n.input[:1] == [inputs[0].name] and n.op_type in CONVOLUTIONS | POOLS for n in graph.node)
-    # Of three dimensions the last one is channels (tokens), unless windows slide along it.
-    axis = 2 if len(shape) == 3 and not windowed else 1
+    axis = _channels_of_input(graph, inputs[0].name, shape)
     builder.values[inputs[0].name] = Value(-1, axis)
-    rows, cols = builder.rows_cols(shape, axis)
-    builder.size = (shape[axis] if len(shape) > 1 else 1, rows, cols)
+    builder.size = (shape[axis] if len(shape) > 1 else 1, *rows_cols(shape, axis))
     for node in graph.node:
-        if not tensors.absorb(node):
-            visit(builder, node)
+        _take(builder, node)
     outputs = tuple(
         sorted({builder.values[o.name].origin for o in graph.output if o.name in builder.values} - {-1})
     )
@@ -159,12 +159,40 @@ def read_onnx(
     )
 
 
+def _channels_of_input(graph: onnx.GraphProto, name: str, shape: Shape) -> int:
+    """Axis of the input's channels: the first one of images, the last one of tokens.
+
+    Which of them it is follows from what reads it: windows slide along the axes behind the channels, products
+    and normalisations of tokens run over the last one. Of three dimensions the last one unless windows do.
+    """
+    readers = {n.op_type for n in graph.node if name in n.input}
+    if len(shape) < 3 or readers & (CONVOLUTIONS | POOLS | GLOBAL_POOLS):
+        return min(1, max(0, len(shape) - 1))
+    return len(shape) - 1 if len(shape) == 3 or readers & (PRODUCTS | TOKENS) else 1
+
+
+# What goes wrong inside of an operator's reader where a graph breaks its own rules in a way that is not
+# looked for by name: an input or output too few, shapes that contradict each other.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def _take(b: Builder, node: onnx.NodeProto) -> None:
+    """Note what a node computes. Raises InputError, naming the node, where it has no form of its operator."""
+    try:
+        b.tensors.check_size(node)
+        if not b.tensors.absorb(node):
+            visit(b, node)
+    except MALFORMED as error:
+        raise no_form(node, f"has a form that the simulator cannot read ({first_line(error)})") from error
+
+
 def visit(b: Builder, node: onnx.NodeProto) -> None:
+    """Turn one node into layers, or into another name of a map."""
     op = node.op_type
     if op in CONVOLUTIONS:
         conv(b, node)
-    elif op in ("Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "FusedMatMul"):
-        matmul(b, node)
+    elif op in PRODUCTS and (op != "Einsum" or len(node.input) == 2):
+        product(b, node)
     elif op == "Attention" and node.domain in ("", "ai.onnx"):
         attention(b, node)
     elif op in POOLS:
@@ -192,7 +220,7 @@ def visit(b: Builder, node: onnx.NodeProto) -> None:
         one_pass(b, node, True)
     else:
         raise InputError(
-            f"operator {op} ({node.name or node.output[0]}) is not known to the simulator",
+            f"{label(node)} is not known to the simulator",
             "allow unknown operators (--allow-unknown) to charge them as a copy through memory, "
             "or replace the operator",
         )

@@ -1,173 +1,169 @@
-"""ONNX operators with windows or weights: convolution, pooling, matrix products."""
+"""Matrix products: every form in which ONNX writes one becomes the same loop nest.
+
+A product is written as a sum over labelled axes, as in Einsum. Axes that both operands and the result share
+are groups (heads), those of the first operand alone are positions, those of the second alone are output
+channels, and those that the result lacks are input channels.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import onnx
 
-from hwnas.errors import InputError
+from .onnx_attributes import flag, integer, no_form, text
+from .onnx_builder import Builder, folded, nest
+from .onnx_tensors import Shape
 
-from .onnx_builder import Builder, nest, source_of
-from .onnx_tensors import attribute, text_attribute
+# Where the second operand stands; the quantised forms carry scales and zero points between.
+SECOND = {"QLinearMatMul": 3}
+# Label of an axis of size one that stands beside a longer one.
+BROADCAST = ""
+PRODUCTS = frozenset(["Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "FusedMatMul", "Einsum"])
 
-
-def spatial(node: onnx.NodeProto, values: list[int], fill: int = 1) -> tuple[int, int]:
-    """(y, x) of a one- or two-dimensional attribute; a one-dimensional window runs along y.
-
-    Raises:
-        InputError: it has three dimensions or more.
-    """
-    if len(values) > 2:
-        raise InputError(
-            f"operator {node.op_type} ({node.name or node.output[0]}) has {len(values)}-dimensional windows",
-            "give a network of one- or two-dimensional maps",
-        )
-    return (values[0], fill) if len(values) == 1 else (values[0], values[1])
+Labels = tuple[str, ...]
 
 
-def padding_of(
-    node: onnx.NodeProto, sizes: list[tuple[int, int, int, int, int]]
-) -> tuple[int, int, int, int]:
-    """(top, left, bottom, right) from pads or auto_pad. sizes an axis: in, out, kernel, stride, dilation."""
-    mode = text_attribute(node, "auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        begin, end = [], []
-        for size, out, kernel, stride, dilation in sizes:
-            extra = max(0, (out - 1) * stride + dilation * (kernel - 1) + 1 - size)
-            begin.append(extra // 2 if mode == "SAME_UPPER" else extra - extra // 2)
-            end.append(extra - begin[-1])
-        return begin[0], begin[1], end[0], end[1]
-    pads = attribute(node, "pads", [0, 0, 0, 0])
-    if len(pads) == 2:
-        return pads[0], 0, pads[1], 0
-    return pads[0], pads[1], pads[2], pads[3]
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a product: its name, and label and size of every axis."""
+
+    name: str
+    labels: Labels
+    sizes: Shape
+
+    def size(self, labels: set[str]) -> int:
+        """Product of the sizes of some of its axes."""
+        return prod(s for axis, s in zip(self.labels, self.sizes, strict=True) if axis in labels)
 
 
-def windows(b: Builder, node: onnx.NodeProto, kernel: list[int]) -> dict[str, Any]:
-    """How a convolution or pooling slides over its map: fields of its Layer."""
-    ones = [1] * len(kernel)
-    fy, fx = spatial(node, kernel)
-    sy, sx = spatial(node, attribute(node, "strides", ones))
-    dy, dx = spatial(node, attribute(node, "dilations", ones))
-    iy, ix = b.rows_cols(b.tensors.shape(node.input[0], node), 1)
-    oy, ox = b.rows_cols(b.tensors.shape(node.output[0], node), 1)
-    # What an operator before has padded joins this one's padding.
-    before = b.values[node.input[0]].pads
-    own = padding_of(node, [(iy, oy, fy, sy, dy), (ix, ox, fx, sx, dx)])
-    _, rearranged = source_of(
-        b, node, node.input[0], (iy - before[0] - before[2], ix - before[1] - before[3])
-    )
-    return {
-        "fy": fy,
-        "fx": fx,
-        "stride_y": sy,
-        "stride_x": sx,
-        "dilation_y": dy,
-        "dilation_x": dx,
-        "pads": tuple(inner + outer for inner, outer in zip(own, before, strict=True)),
-        "whole_input": rearranged,
-    }
-
-
-def conv(b: Builder, node: onnx.NodeProto) -> None:
-    name, weight = node.input[0], node.input[3 if node.op_type == "QLinearConv" else 1]
-    if name not in b.values or weight not in b.tensors.static:
-        raise InputError(
-            f"operator {node.op_type} ({node.name or node.output[0]}) computes its weights",
-            "give a network whose convolution weights are constants",
-        )
-    w = b.tensors.shape(weight, node)
-    size = b.rows_cols(b.tensors.shape(node.output[0], node), 1)
-    group = attribute(node, "group", [1])[0]
-    slides = windows(b, node, list(w[2:]))
-    if node.op_type == "ConvTranspose":
-        # Every output position meets ceil(kernel / stride) inputs per axis.
-        channels = (w[1], w[0] // group, group)
-        slides = {
-            "fy": -(-slides["fy"] // slides["stride_y"]),
-            "fx": -(-slides["fx"] // slides["stride_x"]),
-            "scale_y": slides["stride_y"],
-            "scale_x": slides["stride_x"],
-            "whole_input": slides["whole_input"],
-        }
-    else:
-        channels = (w[0] // group, w[1], group)
-    b.add(node, nest(node, "conv", (b.values[name].origin,), channels, size, **slides), 1)
-
-
-def matmul(b: Builder, node: onnx.NodeProto) -> None:
-    second_at = 3 if node.op_type == "QLinearMatMul" else 1
-    first, second = node.input[0], node.input[second_at]
-    out = b.tensors.shape(node.output[0], node)
-    if first not in b.values:
-        first, second = second, first
-    shape = b.tensors.shape(first, node)
-    axis = len(out) - 1
-    if second in b.values:
+def product(b: Builder, node: onnx.NodeProto) -> None:
+    """A matrix product of two maps, or of a map and stored weights."""
+    left, right, out = _operands(b, node)
+    if left.name not in b.values:
+        left, right = right, left
+    value = b.value(left.name, node)
+    first, second, result = ({*labels} for labels in (left.labels, right.labels, out))
+    if (first ^ second) - result:
+        raise no_form(node, "adds up an axis of one operand alone, which is no matrix product")
+    groups = first & second & result
+    own = tuple(s for axis, s in zip(left.labels, left.sizes, strict=True) if axis in first - second)
+    size, rearranged = b.positions(value.origin, folded(own))
+    channels = (right.size(second - first), left.size((first & second) - result), left.size(groups))
+    # Channels lie where the last axis of the second operand does.
+    axis = max((i for i, label in enumerate(out) if label in second - first), default=len(out) - 1)
+    sources: tuple[int, ...] = (value.origin,)
+    more = {}
+    if right.name in b.values:
         # Both are maps: one matrix per head. The second one must be complete (keys, values).
-        heads, rows = prod(out[1:-2]), out[-2]
-        source, rearranged = source_of(b, node, first, (rows, 1))
-        sources, channels = (source, b.values[second].origin), (out[-1], shape[-1], heads)
-        b.add(
-            node,
-            nest(node, "matmul", sources, channels, (rows, 1), second=1, whole_input=rearranged),
-            axis,
-        )
-        return
-    w = b.tensors.shape(second, node)
-    if first != node.input[0]:
-        # Weights times map: the map's rows are channels.
-        source, rearranged = source_of(b, node, first, (out[-1], 1))
-        layer = nest(node, "matmul", (source,), (w[-2], w[-1], 1), (out[-1], 1), whole_input=rearranged)
-        b.add(node, layer, axis - 1)
-        return
-    transposed = node.op_type == "Gemm" and attribute(node, "transB", [0])[0] == 1
-    k, c = (w[-2], w[-1]) if transposed and len(w) > 1 else (w[-1], w[-2] if len(w) > 1 else w[-1])
-    size = (1, 1) if node.op_type == "Gemm" or not axis else b.rows_cols(out, axis)
-    source, rearranged = source_of(b, node, first, size)
-    b.add(node, nest(node, "matmul", (source,), (k, c, 1), size, whole_input=rearranged), axis)
+        sources, more = (value.origin, b.values[right.name].origin), {"second": 1}
+    b.add(node, nest(node, "matmul", sources, channels, size, whole_input=rearranged, **more), axis)
 
 
-def pool(b: Builder, node: onnx.NodeProto) -> None:
-    out = b.tensors.shape(node.output[0], node)
-    size = b.rows_cols(out, 1)
-    slides = windows(b, node, attribute(node, "kernel_shape", [1] * (len(out) - 2)))
-    if size == (1, 1) and (slides["fy"], slides["fx"]) == b.rows_cols(
-        b.tensors.shape(node.input[0], node), 1
+def _operands(b: Builder, node: onnx.NodeProto) -> tuple[Operand, Operand, Labels]:
+    """Both operands and the labels of the result."""
+    at = SECOND.get(node.op_type, 1)
+    if len(node.input) <= at or (node.op_type == "Einsum" and len(node.input) != 2):
+        raise no_form(node, f"has {len(node.input)} inputs, which make no product of two matrices")
+    names = node.input[0], node.input[at]
+    left, right = (b.shape(name, node) for name in names)
+    find = _einsum if node.op_type == "Einsum" else _matmul
+    first, second, out = find(node, left, right)
+    return Operand(names[0], *_kept(first, left)), Operand(names[1], *_kept(second, right)), out
+
+
+def _kept(labels: Labels, shape: Shape) -> tuple[Labels, Shape]:
+    """Labels and sizes of an operand without the axes that it broadcasts."""
+    kept = [(axis, size) for axis, size in zip(labels, shape, strict=True) if axis != BROADCAST]
+    return tuple(axis for axis, _ in kept), tuple(size for _, size in kept)
+
+
+def _matmul(node: onnx.NodeProto, left: Shape, right: Shape) -> tuple[Labels, Labels, Labels]:
+    """Labels of MatMul, whose leading axes broadcast, and of Gemm, which may transpose its operands."""
+    turned = [node.op_type in ("Gemm", "FusedMatMul") and flag(node, key) for key in ("transA", "transB")]
+    if not left or not right or (node.op_type == "Gemm" and (len(left), len(right)) != (2, 2)):
+        raise no_form(node, f"multiplies shapes {list(left)} and {list(right)}, which are no matrices")
+    rows = ["c"] if len(left) == 1 else ["c", "m"] if turned[0] else ["m", "c"]
+    cols = ["c"] if len(right) == 1 else ["k", "c"] if turned[1] else ["c", "k"]
+    first, second = [*_leading(left, right), *rows], [*_leading(right, left), *cols]
+    sizes = dict(zip(first, left, strict=True))
+    if any(
+        sizes.get(axis, size) != size for axis, size in zip(second, right, strict=True) if axis != BROADCAST
     ):
-        slides["whole_input"] = True
-    b.add(node, nest(node, "pool", (b.values[node.input[0]].origin,), (1, 1, out[1]), size, **slides), 1)
+        raise no_form(node, f"multiplies shapes {list(left)} and {list(right)}, which do not fit")
+    depth = max(len(left), len(right), 2) - 2
+    ends = [axis for axis in ("m", "k") if axis in first + second]
+    return tuple(first), tuple(second), (*(f"b{back}" for back in range(depth, 0, -1)), *ends)
+
+
+def _leading(shape: Shape, other: Shape) -> list[str]:
+    """Labels of the axes before the matrix, counted from the right."""
+    labels = []
+    for back in range(len(shape) - 2, 0, -1):
+        beside = other[-2 - back] if len(other) >= 2 + back else 1
+        labels.append(BROADCAST if shape[-2 - back] == 1 and beside != 1 else f"b{back}")
+    return labels
+
+
+def _einsum(node: onnx.NodeProto, left: Shape, right: Shape) -> tuple[Labels, Labels, Labels]:
+    """Labels of an Einsum equation of two operands."""
+    equation = text(node, "equation", "").replace(" ", "")
+    no_product = no_form(
+        node, f"has the equation {equation!r} of shapes {list(left)} and {list(right)}, which is no product"
+    )
+    terms, arrow, result = equation.partition("->")
+    named = terms.split(",")
+    if len(named) != 2 or not arrow:
+        raise no_product
+    spread = max(len(s) - len(t.replace("...", "")) for s, t in zip((left, right), named, strict=True))
+    dots = [f"b{back}" for back in range(spread, 0, -1)]
+    first, second, out = (_term(term, dots) for term in (*named, result))
+    sizes: dict[str, int] = {}
+    for axes, shape in ((first, left), (second, right)):
+        if len(axes) != len(shape) or len({*axes}) != len(axes):
+            raise no_product
+        if any(sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)):
+            raise no_product
+    if not {*out} <= {*sizes}:
+        raise no_product
+    return first, second, out
+
+
+def _term(term: str, dots: list[str]) -> Labels:
+    """Labels of one operand of an equation; dots: labels of the axes that `...` stands for."""
+    before, found, after = term.partition("...")
+    return (*before, *(dots if found else []), *after)
 
 
 def attention(b: Builder, node: onnx.NodeProto) -> None:
     """The operator Attention: scores for each head, softmax, and the values that they weigh."""
     maps = [name for name in node.input if name in b.values]
     if len(maps) < 3 or list(node.input[:3]) != maps[:3]:
-        raise InputError(
-            f"operator Attention ({node.name or node.output[0]}) takes other than three maps",
-            "give queries, keys and values that the network computes",
-        )
-    query, key, value = (b.tensors.shape(name, node) for name in maps[:3])
-    heads = query[1] if len(query) == 4 else attribute(node, "q_num_heads", [1])[0]
-    tokens, seen = query[-2], key[-2]
-    wide, out = (shape[-1] // (heads if len(shape) == 3 else 1) for shape in (query, value))
-    source, rearranged = source_of(b, node, maps[0], (tokens, 1))
-    position = len(b.layers)
-    b.layers += [
-        nest(
-            node,
-            "matmul",
-            (source, b.values[maps[1]].origin),
-            (seen, wide, heads),
-            (tokens, 1),
-            second=1,
-            whole_input=rearranged,
-        ),
-        nest(node, "copy", (position,), (1, 1, seen * heads), (tokens, 1)),
-    ]
-    values = b.values[maps[2]].origin
-    shape = b.tensors.shape(node.output[0], node)
-    last = nest(node, "matmul", (position + 1, values), (out, seen, heads), (tokens, 1), second=1)
-    b.add(node, last, len(shape) - 1)
+        raise no_form(node, "takes other than the three maps that are queries, keys and values")
+    query, key, value = (b.shape(name, node) for name in maps[:3])
+    if not len(query) == len(key) == len(value) or len(query) not in (3, 4):
+        raise no_form(node, f"takes queries of shape {list(query)}; it knows three or four dimensions")
+    if len(query) == 4:
+        heads, (wide, out) = query[1], (query[-1], value[-1])
+    else:
+        heads = integer(node, "q_num_heads", 0, low=1)
+        wide, out = query[-1] // heads, value[-1] // integer(node, "kv_num_heads", heads, low=1)
+    seen = key[-2]
+    origins = [b.value(name, node).origin for name in maps[:3]]
+    size, rearranged = b.positions(origins[0], (query[-2], 1))
+    scores = nest(
+        node,
+        "matmul",
+        (origins[0], origins[1]),
+        (seen, wide, heads),
+        size,
+        second=1,
+        whole_input=rearranged,
+    )
+    axis = len(b.shape(node.output[0], node)) - 1
+    b.add(node, scores, axis)
+    at = len(b.layers) - 1
+    b.add(node, nest(node, "copy", (at,), (1, 1, seen * heads), size), axis)
+    weighed = nest(node, "matmul", (at + 1, origins[2]), (out, seen, heads), size, second=1)
+    b.add(node, weighed, axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,16 @@ from onnx import helper, numpy_helper, shape_inference
 
 from hwnas.errors import InputError
 
+from .onnx_attributes import label, no_form
+
 Shape = tuple[int, ...]
 
 # Constants larger than this are weights; their values are never needed, only their shapes.
 SMALL = 4096
+# Their results are no larger than their inputs, though shapes are known only from values.
+SELECTING = frozenset(["NonZero", "Compress", "Unique"])
+# Numbers of one tensor beyond this are no network's.
+LARGEST_TENSOR = 1 << 34
 
 
 def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
@@ -33,16 +40,34 @@ def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
             f"{model!s:.200} cannot be read as an ONNX model: {error}", "give the path of an .onnx file"
         ) from error
     try:
-        inferred = shape_inference.infer_shapes(model, strict_mode=False, data_prop=True)
+        inferred = _inferred(model)
         # Known shapes make further ones known; each round leaves fewer nodes or unknown shapes, so it ends.
         while (changed := _folded(inferred) or _assumed(inferred)) is not None:
-            inferred = shape_inference.infer_shapes(changed, strict_mode=False, data_prop=True)
+            inferred = _inferred(changed)
         return inferred
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"the shapes of the ONNX graph cannot be inferred: {error}",
             "check the model with onnx.checker.check_model",
         ) from error
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes that follow from those it states.
+
+    Values of constants are propagated by _folded, which bounds them; ONNX's own propagation writes out a
+    Range of 10^12.
+
+    Raises:
+        InputError: a tensor is larger than any network's.
+    """
+    inferred = shape_inference.infer_shapes(model, strict_mode=False)
+    tensors = Tensors(inferred.graph)
+    for node in inferred.graph.node:
+        tensors.check_size(node)
+    return inferred
 
 
 def _folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -107,21 +132,20 @@ class Tensors:
         for tensor in graph.initializer:
             self.static.add(tensor.name)
             self.shapes[tensor.name] = tuple(tensor.dims)
-            if int(np.prod(tensor.dims)) <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            if prod(tensor.dims) <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
                 self.values[tensor.name] = numpy_helper.to_array(tensor)
         for info in [*graph.input, *graph.value_info, *graph.output]:
             kind = info.type.tensor_type
             if kind.HasField("shape") and info.name not in self.shapes:
                 dims = [d.dim_value if d.HasField("dim_value") else 0 for d in kind.shape.dim]
-                if all(dims):
+                if all(d > 0 for d in dims):
                     self.shapes[info.name] = tuple(dims)
 
     def shape(self, name: str, node: onnx.NodeProto) -> Shape:
         """Shape of a tensor; an error names the node that needs it."""
         if name not in self.shapes:
             raise InputError(
-                f"operator {node.op_type} ({node.name or node.output[0]}): "
-                f"the shape of tensor {name} is not static",
+                f"{label(node)}: the shape of tensor {name} is not static",
                 "export the model with fixed input shapes (no dynamic axes)",
             )
         return self.shapes[name]
@@ -130,6 +154,17 @@ class Tensors:
         """Integers of a small constant, or None."""
         value = self.values.get(name)
         return None if value is None else [int(v) for v in value.reshape(-1)]
+
+    def check_size(self, node: onnx.NodeProto) -> None:
+        """Refuse a node that makes a tensor larger than any network's. Raises InputError."""
+        for name in (*node.input, *node.output):
+            elements = prod(self.shapes.get(name, ()))
+            if elements > LARGEST_TENSOR:
+                raise no_form(
+                    node,
+                    f"has the tensor {name} of {elements:,} numbers; "
+                    f"the simulator takes {LARGEST_TENSOR:,} at most",
+                )
 
     def absorb(self, node: onnx.NodeProto) -> bool:
         """Whether a node only computes constants or shapes; remembers its outputs if so."""
@@ -153,54 +188,54 @@ class Tensors:
     def _fold(self, node: onnx.NodeProto) -> None:
         """Compute a node on small constants with ONNX's own reference implementation."""
         names = [i for i in node.input if i]
-        if all(n in self.values for n in names) and not any(a.HasField("g") for a in node.attribute):
-            from onnx.reference import ReferenceEvaluator
-
-            try:
-                graph = helper.make_graph(
-                    [node],
-                    "fold",
-                    [
-                        helper.make_tensor_value_info(
-                            n, helper.np_dtype_to_tensor_dtype(self.values[n].dtype), None
-                        )
-                        for n in dict.fromkeys(names)
-                    ],
-                    [helper.make_tensor_value_info(o, onnx.TensorProto.UNDEFINED, None) for o in node.output],
-                )
-                found = ReferenceEvaluator(helper.make_model(graph)).run(
-                    None, {n: self.values[n] for n in names}
-                )
-            except (
-                Exception
-            ):  # a constant that cannot be folded is still a constant; only its value stays unknown
-                return
-            for name, value in zip(node.output, found, strict=False):
-                self.values[name] = np.asarray(value)
-                self.shapes[name] = np.asarray(value).shape
+        if all(n in self.values for n in names) and not any(a.g.node or a.graphs for a in node.attribute):
+            found = _computed(node, {n: self.values[n] for n in names})
+            for name, value in found.items():
+                self.values[name], self.shapes[name] = value, value.shape
         elif node.input and node.input[0] in self.shapes and node.output[0] not in self.shapes:
             self.shapes[node.output[0]] = self.shapes[node.input[0]]
+
+
+def _computed(node: onnx.NodeProto, given: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+    """Outputs of a node on constants; none where they are large, or cannot be computed.
+
+    A constant that cannot be folded is still a constant; only its value stays unknown.
+
+    Raises:
+        InputError: an output is larger than any network's.
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        graph = helper.make_graph(
+            [node],
+            "fold",
+            [],
+            [helper.make_tensor_value_info(o, onnx.TensorProto.UNDEFINED, None) for o in node.output],
+            [numpy_helper.from_array(value, name) for name, value in given.items()],
+        )
+        model = helper.make_model(graph)
+        inferred = Tensors(shape_inference.infer_shapes(model).graph)
+    except Exception:
+        return {}
+    inferred.check_size(node)
+    # What is computed is as large as its shape says; only few operators have one that depends on values.
+    sizes = [prod(inferred.shapes[o]) if o in inferred.shapes else None for o in node.output]
+    if any(s > SMALL if s is not None else node.op_type not in SELECTING for s in sizes):
+        return {}
+    try:
+        found = ReferenceEvaluator(model).run(None, {})
+    except Exception:
+        return {}
+    return {name: np.asarray(value) for name, value in zip(node.output, found, strict=False)}
 
 
 def _attribute_value(node: onnx.NodeProto) -> NDArray[np.generic] | None:
     for a in node.attribute:
         if a.name == "value":
-            return numpy_helper.to_array(a.t) if int(np.prod(a.t.dims)) <= SMALL else None
+            return numpy_helper.to_array(a.t) if prod(a.t.dims) <= SMALL else None
         if a.name in ("value_int", "value_ints"):
             return np.array(a.i if a.name == "value_int" else list(a.ints), dtype=np.int64)
         if a.name in ("value_float", "value_floats"):
             return np.array(a.f if a.name == "value_float" else list(a.floats), dtype=np.float32)
     return None
-
-
-def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
-    """Integers of an attribute."""
-    for a in node.attribute:
-        if a.name == name:
-            return list(a.ints) if a.type == onnx.AttributeProto.INTS else [a.i]
-    return default
-
-
-def text_attribute(node: onnx.NodeProto, name: str, default: str) -> str:
-    """Text of an attribute."""
-    return next((a.s.decode() for a in node.attribute if a.name == name), default)

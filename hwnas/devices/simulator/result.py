@@ -15,6 +15,7 @@ class LayerRow:
     Attributes:
         cycles, energy_pj: all tiles together.
         dram_read_bytes, dram_write_bytes: off-chip traffic of the layer and its copies.
+        iterations: of the loop nest, what is computed twice counted twice.
     """
 
     name: str
@@ -23,7 +24,7 @@ class LayerRow:
     energy_pj: float
     dram_read_bytes: float
     dram_write_bytes: float
-    macs: int
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Result:
     """Cost of one network with one schedule on one accelerator.
 
     Attributes:
+        macs: multiply-accumulates of the network, whatever the schedule.
+        iterations: of all loop nests: pooling, element-wise layers and what is computed twice included.
         utilisation: useful multiply-accumulates over those the array could have done in the time.
         peak_onchip_bytes: most bytes of maps, overlap caches and resident weights at once.
         charged: unknown operators that were charged as copies.
@@ -93,6 +96,7 @@ class Result:
     dram_write_bytes: int
     peak_onchip_bytes: int
     macs: int
+    iterations: int
     utilisation: float
     stacks: tuple[StackRow, ...] = ()
     charged: tuple[str, ...] = ()

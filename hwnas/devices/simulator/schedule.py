@@ -40,6 +40,7 @@ class Figures:
     dram_read_bytes: int
     dram_write_bytes: int
     macs: int
+    iterations: int
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Scheduler:
         rows, last_use = concatenate(parts)
         rows, forced = force(rows, mode, tile, cuts)
         cost, _ = self._plan(rows, last_use, forced)
-        return self._figures(cost[-1, 0])
+        return self._figures(rows, cost[-1, 0])
 
     def schedule(
         self,
@@ -117,7 +118,7 @@ class Scheduler:
         rows, forced = force(rows, mode, tile, cuts)
         best, choice = self._plan(rows, last_use, forced)
         stacks = self._stacks(rows, last_use, choice, network if isinstance(network, Network) else None)
-        figures = self._figures(best[-1, 0])
+        figures = self._figures(rows, best[-1, 0])
         label = network.name if isinstance(network, Network) else name
         return Result(
             label,
@@ -129,6 +130,7 @@ class Scheduler:
             figures.dram_write_bytes,
             peak_onchip_bytes(stacks, self.accelerator),
             figures.macs,
+            figures.iterations,
             figures.macs / (figures.latency_cycles * self.accelerator.multipliers)
             if figures.latency_cycles
             else 0.0,
@@ -161,7 +163,7 @@ class Scheduler:
             )
         return best, choice
 
-    def _figures(self, cost: NDArray[np.float64]) -> Figures:
+    def _figures(self, rows: NDArray[np.int64], cost: NDArray[np.float64]) -> Figures:
         cycles = float(cost[cf.CYCLES])
         return Figures(
             cycles,
@@ -169,7 +171,8 @@ class Scheduler:
             float(cost[cf.ENERGY]) / 1e9,
             round(float(cost[cf.DRAM_READ]) / 8),
             round(float(cost[cf.DRAM_WRITE]) / 8),
-            round(float(cost[cf.MACS])),
+            int(rows[:, cf.PRODUCTS].sum()) * self.accelerator.batch,
+            round(float(cost[cf.ITERATIONS])),
         )
 
     def _stacks(
@@ -269,5 +272,5 @@ def _row(name: str, op: str, cost: NDArray[np.float64]) -> LayerRow:
         float(cost[cf.ENERGY]),
         float(cost[cf.DRAM_READ]) / 8,
         float(cost[cf.DRAM_WRITE]) / 8,
-        round(float(cost[cf.MACS])),
+        round(float(cost[cf.ITERATIONS])),
     )

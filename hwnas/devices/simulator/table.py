@@ -178,6 +178,7 @@ def _row(network: Network, p: int, riders: Sequence[bool], weight_bits: int) -> 
     row[cf.KIND] = kind
     row[cf.WEIGHT_BITS] = layer.weight_elements * weight_bits
     row[cf.RIDER] = int(riders[p])
+    row[cf.PRODUCTS] = layer.macs
     row[cf.BARRIER] = int(not riders[p] and any(s >= 0 and riders[s] for s in layer.inputs))
     row[cf.WHOLE] = int(not riders[p] and (layer.whole_input or layer.second is not None))
     return row

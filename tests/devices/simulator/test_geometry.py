@@ -123,5 +123,5 @@ def test_union_of_periodic_windows(seed: int) -> None:
 
 def test_a_layer_counts_its_multiplications() -> None:
     layer = Layer("x", "conv", (-1,), 2, 3, 4, 5, 6, 7, 8)
-    assert layer.macs == 2 * 3 * 4 * 5 * 6 * 7 * 8
+    assert layer.iterations == 2 * 3 * 4 * 5 * 6 * 7 * 8
     assert (layer.input_channels, layer.output_channels, layer.weight_elements) == (12, 8, 2 * 3 * 4 * 7 * 8)

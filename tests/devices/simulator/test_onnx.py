@@ -58,7 +58,7 @@ def test_grouped_dilated_strided_convolution() -> None:
     layer = only(read_onnx(model([n], (1, 16, 20, 10), {"w": (32, 4, 3, 3)})))
     assert (layer.k, layer.c, layer.g, layer.oy, layer.ox, layer.fy, layer.fx) == (8, 4, 4, 10, 8, 3, 3)
     assert (layer.stride_y, layer.stride_x, layer.dilation_y, layer.pads) == (2, 1, 2, (2, 1, 2, 1))
-    assert layer.macs == 32 * 4 * 9 * 10 * 8
+    assert layer.iterations == 32 * 4 * 9 * 10 * 8
 
 
 def test_depthwise_and_same_padding() -> None:
@@ -118,7 +118,7 @@ def test_squeeze_and_excite() -> None:
     assert gate.inputs == (0, 3)
     assert not gate.whole_input
     result = Scheduler(load_accelerator("meta-prototype-df")).schedule(network)
-    assert result.macs == network.macs
+    assert result.iterations == network.iterations
 
 
 def test_concat_resize_and_pool() -> None:
@@ -199,10 +199,10 @@ def test_attention() -> None:
     assert (scores.k, scores.c, scores.g, scores.oy, scores.second) == (t, d // h, h, t, 1)
     assert (mixed.k, mixed.c, mixed.g, mixed.oy) == (d // h, t, h, t)
     assert not any(layer.whole_input for layer in network.layers)
-    products = sum(layer.macs for layer in network.layers if layer.kind == "matmul")
+    products = sum(layer.iterations for layer in network.layers if layer.kind == "matmul")
     assert products == 4 * t * d * d + 2 * t * t * d
     assert network.weight_bytes == 4 * d * d
-    assert Scheduler(load_accelerator()).schedule(network).macs == network.macs
+    assert Scheduler(load_accelerator()).schedule(network).iterations == network.iterations
 
 
 def test_decomposed_layer_normalisation_is_one_pass() -> None:
@@ -274,7 +274,7 @@ def test_every_map_of_a_sum_is_read(op: str) -> None:
     nodes = [node("Conv", ["x", "w"], [name]) for name in "abc"] + [node(op, ["a", "b", "c"], ["y"])]
     network = read_onnx(model(nodes, (1, 4, 8, 8), {"w": (4, 4, 1, 1)}))
     assert [layer.inputs for layer in network.layers[3:]] == [(0, 1), (3, 2)]
-    assert Scheduler(load_accelerator()).schedule(network).macs == network.macs
+    assert Scheduler(load_accelerator()).schedule(network).iterations == network.iterations
 
 
 def test_a_map_is_added_to_its_own_softmax() -> None:
@@ -316,7 +316,7 @@ def test_a_batch_in_the_graph_is_refused() -> None:
 
 def test_weights_may_stand_before_the_map() -> None:
     layer = only(read_onnx(model([node("MatMul", ["w", "x"], ["y"])], (1, 8, 16), {"w": (32, 8)})))
-    assert layer.macs == 32 * 8 * 16
+    assert layer.iterations == 32 * 8 * 16
 
 
 @pytest.mark.parametrize("form", ["heads in the shape", "heads in an attribute"])
@@ -329,8 +329,8 @@ def test_the_attention_operator_is_two_products_and_a_softmax(form: str) -> None
     n = node("Attention", ["x", "x", "x"], ["y"], **settings)
     network = read_onnx(model([n], shape, opset=23))
     scores, softmax, weighed = network.layers
-    assert scores.macs == weighed.macs == heads * tokens * tokens * wide
-    assert (softmax.kind, softmax.macs) == ("copy", heads * tokens * tokens)
+    assert scores.iterations == weighed.iterations == heads * tokens * tokens * wide
+    assert (softmax.kind, softmax.iterations) == ("copy", heads * tokens * tokens)
     assert scores.second == weighed.second == 1
 
 

@@ -74,8 +74,8 @@ def test_multiplications_do_not_depend_on_the_schedule(seed: int) -> None:
     network = random_network(seed, blocks=4)
     scheduler = Scheduler(small_accelerator(activation_kib=64, weight_kib=64))
     for tile in ((1000, 4), (4, 4), (5, 3)):
-        assert scheduler.schedule(network, mode="fully-cached", tile=tile).macs == network.macs
-    assert scheduler.schedule(network).macs >= network.macs
+        assert scheduler.schedule(network, mode="fully-cached", tile=tile).iterations == network.iterations
+    assert scheduler.schedule(network).iterations >= network.iterations
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -87,7 +87,7 @@ def test_recomputed_work_agrees_with_the_detailed_model(seed: int) -> None:
     costs, allowed, _, _ = Scheduler(accelerator).stack_costs(rows, last_use, 0, len(rows) - 1, (5, 7), 0)
     assert allowed[0, 0]
     # Tiles at the right and lower edge count as full ones in the closed form, hence a little more.
-    assert exact.macs <= costs[0, 0, cf.MACS] <= 1.25 * exact.macs
+    assert exact.iterations <= costs[0, 0, cf.ITERATIONS] <= 1.25 * exact.iterations
 
 
 def test_parts_cost_what_the_whole_network_costs() -> None:
@@ -174,7 +174,7 @@ def test_batch_loads_weights_once() -> None:
     a, b = (evaluate(network, acc, mode="fully-cached", tile=(8, 8), cuts=()) for acc in (one, eight))
     assert b.dram_write_bytes == 8 * a.dram_write_bytes
     assert b.dram_read_bytes < 8 * a.dram_read_bytes
-    assert b.macs == 8 * a.macs
+    assert b.iterations == 8 * a.iterations
 
 
 def test_peak_memory_stays_within_the_accelerator() -> None:
@@ -208,7 +208,7 @@ def test_any_number_of_maps_may_wait_for_their_readers() -> None:
     for count in (60, 70, 300):
         network = many_branches(count)
         result = Scheduler(load_accelerator()).schedule(network)
-        assert result.macs == sum(layer.macs for layer in network.layers if layer.kind == "conv")
+        assert result.iterations == sum(layer.iterations for layer in network.layers if layer.kind == "conv")
 
 
 @pytest.mark.parametrize("tile", [None, (8, 4)])
@@ -226,7 +226,7 @@ def test_every_output_is_computed_and_written(tile: tuple[int, int] | None) -> N
         network = Network("several", layers, 3, 16, 16, outputs=outputs)
         fast = scheduler.schedule(network, tile=tile, mode="fully-cached")
         exact = evaluate(network, scheduler.accelerator, mode="fully-cached", tile=tile, cuts=())
-        assert fast.macs == exact.macs == network.macs
+        assert fast.iterations == exact.iterations == network.iterations
         assert fast.dram_write_bytes == pytest.approx(written, rel=0.05)
         # The detailed model takes one stack for each output, so a map that both read goes off chip.
         shared = large if b in layers and not outputs else 0
@@ -264,7 +264,7 @@ def test_weights_that_fit_nowhere_are_refused() -> None:
     last = replace(roomy.memories[-1], size_bits=1 << 17)
     small = replace(roomy, memories=(*roomy.memories[:-1], last))
     heavy = replace(network, layers=(replace(network.layers[0], k=1 << 14), *network.layers[1:]))
-    assert Scheduler(small).schedule(network).macs >= network.macs
+    assert Scheduler(small).schedule(network).iterations >= network.iterations
     with pytest.raises(InputError, match="weights take"):
         Scheduler(small).schedule(heavy)
     with pytest.raises(InputError, match="weights take"):
