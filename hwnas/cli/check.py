@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
 from hwnas.cli.parsing import parse_fraction
 from hwnas.errors import InputError
 
@@ -185,7 +184,7 @@ def run(
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(check_formats.markdown(report))
-    sys.exit(report.exit_code)
+    raise Verdict(report.exit_code)
 
 
 def _tell(checked: Checked) -> None:
