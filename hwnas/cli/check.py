@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
-from hwnas.cli.parsing import parse_fraction
+from hwnas.cli.parsing import a_number, parse_fraction
 from hwnas.errors import InputError
+from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
     from hwnas.profiles.baseline import Recorded
@@ -50,7 +51,13 @@ app = typer.Typer(
 )
 
 MaxSeconds = Annotated[
-    float, typer.Option(min=1, help="Longest time for each network; less where less is enough.")
+    float,
+    typer.Option(
+        min=1,
+        max=LARGEST_SECONDS,
+        callback=a_number,
+        help="Longest time for each network; less where less is enough.",
+    ),
 ]
 
 

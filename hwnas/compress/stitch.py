@@ -16,8 +16,9 @@ from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
 from hwnas.compress.partition import Partition
 from hwnas.network import Network, Part, export_onnx
+from hwnas.ranges import Position
 
-Choices = tuple[int, ...]
+Choices = tuple[Position, ...]
 
 
 class Stitcher:

@@ -23,6 +23,7 @@ from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_toml
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
+from hwnas.ranges import Count, Figure, Milliseconds
 
 T = TypeVar("T")
 
@@ -32,10 +33,10 @@ class ReferenceRecord:
     """`reference.json`, as far as the report needs it. macs, params: of each part."""
 
     accuracy: Interval | None
-    trained_epochs: int
+    trained_epochs: Count
     parts: tuple[str, ...]
-    macs: tuple[int, ...]
-    params: tuple[int, ...]
+    macs: tuple[Count, ...]
+    params: tuple[Count, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ class FrontRow:
     """A network of the front; None where a figure is not known."""
 
     choices: Choices
-    loss: float
-    cost_ratios: dict[str, float]
-    latency_ms: float | None
-    macs: int
-    params: int
-    predicted_accuracy: float | None = None
+    loss: Figure
+    cost_ratios: dict[str, Figure]
+    latency_ms: Milliseconds | None
+    macs: Count
+    params: Count
+    predicted_accuracy: Figure | None = None
     extrapolates: bool | None = None
 
 
@@ -61,7 +62,7 @@ class FrontRecord:
     protocol: Protocol
     fingerprint: Fingerprint | None
     anchor: Choices
-    anchor_latency_ms: float | None
+    anchor_latency_ms: Milliseconds | None
     front: tuple[FrontRow, ...]
     quality: Quality = "loss"
     strategy: Strategy = "nsga2"
