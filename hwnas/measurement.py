@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, sha256_of_plain
+from hwnas.ranges import Count, Figure, Latency, Milliseconds, Ratio, Seconds, Setting, Size
 
 Kind = Literal["measured", "modelled", "functional"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Option = str | int | float | bool
+Option = str | Setting | Figure | bool
 
 MEASUREMENT_SCHEMA = "hwnas.measurement/2"
 MEASUREMENT_SCHEMAS = ("hwnas.measurement/1", MEASUREMENT_SCHEMA)
@@ -86,13 +87,13 @@ class Conditions:
     """
 
     __pydantic_config__ = STRICT
-    clocks_mhz: Mapping[str, float] = field(default_factory=dict)
-    temperatures_c: Mapping[str, float] = field(default_factory=dict)
+    clocks_mhz: Mapping[str, Figure] = field(default_factory=dict)
+    temperatures_c: Mapping[str, Figure] = field(default_factory=dict)
     throttled: bool | None = None
-    load: float | None = None
-    power_w: Mapping[str, float] = field(default_factory=dict)
+    load: Ratio | None = None
+    power_w: Mapping[str, Figure] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
-    other_processes: int | None = None
+    other_processes: Count | None = None
     governor: str | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +112,7 @@ class Layer:
     name: str
     operator: str
     unit: str
-    time_ms: float | None
+    time_ms: Milliseconds | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,17 +138,17 @@ class Protocol:
 
     __pydantic_config__ = STRICT
     name: str
-    warmup_s: float
-    min_runs: int
-    min_s: float
-    repeats: int
-    max_repeats: int
-    max_spread: float
-    cooldown_s: float = 0.0
+    warmup_s: Seconds
+    min_runs: Size
+    min_s: Seconds
+    repeats: Size
+    max_repeats: Size
+    max_spread: Ratio
+    cooldown_s: Seconds = 0.0
     statistic: Literal["median"] = "median"
     fresh: bool = False
-    precision: float = 0.0
-    max_seconds: float = 0.0
+    precision: Ratio = 0.0
+    max_seconds: Seconds = 0.0
 
     def __post_init__(self) -> None:
         least = {"warmup_s": 0, "min_runs": 1, "min_s": 0, "repeats": 1, "max_repeats": self.repeats}
@@ -195,9 +196,9 @@ class Interval:
     """A figure with its 95 % interval."""
 
     __pydantic_config__ = STRICT
-    value: float
-    low: float
-    high: float
+    value: Figure
+    low: Figure
+    high: Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,11 +224,11 @@ class Measurement:
     __pydantic_config__ = STRICT
     network_hash: str
     kind: Kind
-    repeats_ms: tuple[tuple[float, ...], ...]
-    warmup_ms: tuple[float, ...]
-    anchor_ms: tuple[float, ...]
-    metrics: Mapping[str, float]
-    placement: Mapping[str, Mapping[str, int]]
+    repeats_ms: tuple[tuple[Latency, ...], ...]
+    warmup_ms: tuple[Milliseconds, ...]
+    anchor_ms: tuple[Latency, ...]
+    metrics: Mapping[str, Figure]
+    placement: Mapping[str, Mapping[str, Count]]
     protocol: Protocol
     fingerprint: Fingerprint
     conditions: tuple[Conditions, Conditions]

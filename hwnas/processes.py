@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-TERMINATED = 143
+from hwnas.ending import TERMINATED, Terminated
 
 
 @contextlib.contextmanager
@@ -82,7 +82,7 @@ def ending_with_parent() -> Iterator[None]:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with ended_by(dict.fromkeys((signal.SIGTERM, signal.SIGINT), SystemExit(TERMINATED))):
+    with ended_by(dict.fromkeys((signal.SIGTERM, signal.SIGINT), Terminated(TERMINATED))):
         threading.Thread(target=watch, daemon=True).start()
         try:
             yield

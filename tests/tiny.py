@@ -25,6 +25,7 @@ from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 
+ROOT = Path(__file__).parents[1]
 MODEL = "tinynet:make"
 DEVICE = "steady.toml"
 
@@ -92,7 +93,7 @@ def compress_arguments(out: str, *more: str, **changed: object) -> list[str]:
 def places(folder: Path) -> dict[str, str]:
     """The environment of a process in a furnished folder: places of its own, and no network."""
     return os.environ | {
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
         "HWNAS_HOME": str(folder / "home"),
         "HWNAS_CONFIG": str(folder / "config"),
         "HWNAS_CACHE": str(folder / "cache"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from hwnas.cli.output import Json, messages, print_json, print_table
-from hwnas.cli.parsing import parse_fraction
+from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
+from hwnas.cli.parsing import a_number, parse_fraction
 from hwnas.errors import InputError
+from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
     from hwnas.profiles.baseline import Recorded
@@ -51,7 +51,13 @@ app = typer.Typer(
 )
 
 MaxSeconds = Annotated[
-    float, typer.Option(min=1, help="Longest time for each network; less where less is enough.")
+    float,
+    typer.Option(
+        min=1,
+        max=LARGEST_SECONDS,
+        callback=a_number,
+        help="Longest time for each network; less where less is enough.",
+    ),
 ]
 
 
@@ -185,7 +191,7 @@ def run(
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(check_formats.markdown(report))
-    sys.exit(report.exit_code)
+    raise Verdict(report.exit_code)
 
 
 def _tell(checked: Checked) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.output import Json, print_json, print_table
-from hwnas.cli.parsing import parse_fraction
+from hwnas.cli.parsing import a_number, parse_fraction
+from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
     from hwnas.profiles.comparison import Comparison
@@ -27,7 +28,9 @@ def compare(
     precision: Annotated[
         str, typer.Option(help="Go on until half of the ratio's 95 % interval is at most this.")
     ] = "1%",
-    max_seconds: Annotated[float, typer.Option(min=1, help="Longest time.")] = 45.0,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, max=LARGEST_SECONDS, callback=a_number, help="Longest time.")
+    ] = 45.0,
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""

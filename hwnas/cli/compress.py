@@ -25,8 +25,10 @@ from hwnas.cli.output import (
     print_json,
     print_table,
 )
+from hwnas.cli.parsing import a_number
 from hwnas.compress.filter import DEFAULT_THRESHOLD
 from hwnas.errors import HwnasError, InputError
+from hwnas.ranges import LARGEST_FIGURE, LARGEST_MS, LARGEST_SIZE, LARGEST_THREADS
 
 EXAMPLE = """Examples:
 
@@ -137,7 +139,9 @@ def compress(
     image_size: Annotated[
         int,
         typer.Option(
-            min=0, help="Side of the images in pixels; 0: the data's own, for a folder the model's."
+            min=0,
+            max=LARGEST_SIZE,
+            help="Side of the images in pixels; 0: the data's own, for a folder the model's.",
         ),
     ] = 0,
     task: Annotated[
@@ -148,23 +152,37 @@ def compress(
     loss: Annotated[LossName, typer.Option(help="Block loss: nsr (DONNA) or mse (DONNAv2).")] = LossName.nsr,
     candidates: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Candidates a block at most.", show_default="the space's own; quick: 6"),
+        typer.Option(
+            min=1,
+            max=LARGEST_SIZE,
+            help="Candidates a block at most.",
+            show_default="the space's own; quick: 6",
+        ),
     ] = None,
     train_epochs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Epochs of a reference that has no weights for the data."),
+        typer.Option(min=1, max=LARGEST_SIZE, help="Epochs of a reference that has no weights for the data."),
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs of distillation.")] = None,  # noqa: UP045
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST_SIZE, help="Epochs of distillation.")
+    ] = None,
     steps: Annotated[
-        int, typer.Option(min=0, help="Stop distilling after this many batches; 0: no limit.")
+        int,
+        typer.Option(min=0, max=LARGEST_SIZE, help="Stop distilling after this many batches; 0: no limit."),
     ] = 0,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=2, max=LARGEST_SIZE, help="Images a batch.")] = 64,
     slice_size: Annotated[
-        int, typer.Option(min=1, help="Candidates distilled side by side; a kill loses one slice at most.")
+        int,
+        typer.Option(
+            min=1, max=LARGEST_SIZE, help="Candidates distilled side by side; a kill loses one slice at most."
+        ),
     ] = 10,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")] = 0,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads of training; 0: those of the run, or all cores.")
+        int,
+        typer.Option(
+            min=0, max=LARGEST_THREADS, help="CPU threads of training; 0: those of the run, or all cores."
+        ),
     ] = 0,
     train_on: Annotated[
         Optional[PlaceName],  # noqa: UP045
@@ -189,7 +207,9 @@ def compress(
     allow_fallback: AllowFallback = False,
     max_measurements: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Networks that the run may measure before it emits checkpoints."),
+        typer.Option(
+            min=1, max=LARGEST_SIZE, help="Networks that the run may measure before it emits checkpoints."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
@@ -204,7 +224,13 @@ def compress(
         ),
     ] = None,
     filter_threshold: Annotated[
-        float, typer.Option(help="How much cheaper another candidate is, in units of the reference's block.")
+        float,
+        typer.Option(
+            min=-LARGEST_FIGURE,
+            max=LARGEST_FIGURE,
+            callback=a_number,
+            help="How much cheaper another candidate is, in units of the reference's block.",
+        ),
     ] = DEFAULT_THRESHOLD,
     quality: Annotated[
         QualityName,
@@ -215,11 +241,11 @@ def compress(
     ] = QualityName.loss,
     predictor_networks: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=4, help="Networks that the predictor is fitted to at least."),
+        typer.Option(min=4, max=LARGEST_SIZE, help="Networks that the predictor is fitted to at least."),
     ] = None,
     predictor_epochs: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Epochs for which each of them is finetuned."),
+        typer.Option(min=1, max=LARGEST_SIZE, help="Epochs for which each of them is finetuned."),
     ] = None,
     strategy: Annotated[
         StrategyName,
@@ -228,10 +254,12 @@ def compress(
             "baselines: scale (uniform depth and width), random."
         ),
     ] = StrategyName.nsga2,
-    population: Annotated[Optional[int], typer.Option(min=2, help="Networks a generation.")] = None,  # noqa: UP045
+    population: Annotated[
+        int | None, typer.Option(min=2, max=LARGEST_SIZE, help="Networks a generation.")
+    ] = None,
     generations: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="At most; a search ends when its front no longer moves."),
+        typer.Option(min=1, max=LARGEST_SIZE, help="At most; a search ends when its front no longer moves."),
     ] = None,
     pick: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -239,13 +267,18 @@ def compress(
     ] = None,
     speedup: Annotated[
         Optional[list[float]],  # noqa: UP045
-        typer.Option(help="Pick the best network that is X times as fast as the reference."),
+        typer.Option(
+            min=1e-9,
+            max=LARGEST_FIGURE,
+            help="Pick the best network that is X times as fast as the reference.",
+        ),
     ] = None,
     latency_ms: Annotated[
-        Optional[list[float]], typer.Option(help="Pick the best network that takes X ms at most.")  # noqa: UP045
+        list[float] | None,
+        typer.Option(min=1e-9, max=LARGEST_MS, help="Pick the best network that takes X ms at most."),
     ] = None,
     finetune_epochs: Annotated[
-        Optional[int], typer.Option(min=1, help="Epochs of each picked network.")  # noqa: UP045
+        Optional[int], typer.Option(min=1, max=LARGEST_SIZE, help="Epochs of each picked network.")  # noqa: UP045
     ] = None,
     executor: Annotated[
         ExecutorName,

@@ -7,9 +7,16 @@ from typing import Annotated, Optional
 
 import typer
 
+from hwnas.ranges import LARGEST_SIZE
+
 Batch = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(min=1, help="Images a run, where the device has batches.", show_default="the profile's"),
+    typer.Option(
+        min=1,
+        max=LARGEST_SIZE,
+        help="Images a run, where the device has batches.",
+        show_default="the profile's",
+    ),
 ]
 AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU than the profile is for.")]
 AllowFallback = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json
+from hwnas.ranges import LARGEST_SIZE
 
 SCHEMA = "hwnas.extended/1"
 EXAMPLE = "Example: `hwnas extend runs/demo --space more.toml`"
@@ -24,7 +25,9 @@ def extend(
     ],
     candidates: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="New candidates a block at most.", show_default="the space's own"),
+        typer.Option(
+            min=1, max=LARGEST_SIZE, help="New candidates a block at most.", show_default="the space's own"
+        ),
     ] = None,
     allow_code: AllowCode = False,
     as_json: Json = False,

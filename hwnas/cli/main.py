@@ -24,27 +24,50 @@ from hwnas.cli import (
     report,
     space,
 )
-from hwnas.cli.output import messages
+from hwnas.cli.output import Verdict, messages
+from hwnas.cli.streams import lasting_messages, whole_output
+from hwnas.ending import TERMINATED, Interrupted, Terminated, contained, explained, users_line
 from hwnas.errors import HwnasError
-from hwnas.processes import TERMINATED, ended_by
+from hwnas.processes import ended_by
 from hwnas.version import __version__
 
 INTERRUPTED = 130
+NOT_DONE = 2
+
+_UsageError = typer.BadParameter.__mro__[1]
 
 
 class _Commands(typer.core.TyperGroup):
     """Ends in order on a signal: worktrees and temporary files go, a phone gets its settings back.
 
-    What an interrupt means is told before typer turns it into an exit code of its own.
+    What happened is told before typer makes an exit code of its own of it, which may be that of a verdict.
     """
 
     def invoke(self, ctx: Any) -> Any:
+        signals: dict[int, BaseException] = {
+            signal.SIGINT: Interrupted(),
+            signal.SIGTERM: Terminated(TERMINATED),
+        }
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+            signals[signal.SIGHUP] = Terminated(128 + signal.SIGHUP)
         try:
-            with ended_by({signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}):
+            with ended_by(signals), contained():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except Verdict as verdict:
+            sys.exit(verdict.exit_code)
+        except (Interrupted, typer.Abort):
             messages().print("interrupted; the same command goes on from here")
             sys.exit(INTERRUPTED)
+        except typer.Exit as error:
+            if users_line(error):
+                _fail(explained(error))
+            raise  # of --help
+        except Terminated:
+            raise
+        except Exception as error:
+            if isinstance(error, _UsageError):
+                raise
+            _fail(explained(error))
 
 
 app = typer.Typer(
@@ -86,28 +109,31 @@ def root(
 
 
 def main() -> None:
-    """Run the command line. Failures that a user meets end with their fix and exit code 2."""
+    """Run the command line. All that is no verdict ends with a message, its fix, and exit code 2."""
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
     # slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        app()
-    except HwnasError as error:
-        _fail(error.cause, error.fix)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
-    except OSError as error:
-        _fail(
-            f"the operating system refuses: {error}",
-            "check free space and permissions, then give the same command again: what was stored is kept",
-        )
+    with lasting_messages():
+        try:
+            with whole_output():
+                app()
+        except OSError as error:
+            _fail(_undelivered(error))
 
 
-def _fail(cause: str, fix: str) -> NoReturn:
+def _undelivered(error: OSError) -> HwnasError:
+    closed = isinstance(error, BrokenPipeError)
+    reason = "whoever read it has closed the pipe" if closed else error.strerror or str(error)
+    return HwnasError(
+        f"the output could not be written: {reason}",
+        "let it be read to its end, or write it into a file: > FILE; what was stored is kept",
+    )
+
+
+def _fail(error: HwnasError) -> NoReturn:
     console = messages()
     console.print("[bold red]error:[/]", end=" ")
-    console.print(cause, markup=False, highlight=False, soft_wrap=True)
+    console.print(error.cause, markup=False, highlight=False, soft_wrap=True)
     console.print("  [bold]fix:[/]", end=" ")
-    console.print(fix, markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
+    console.print(error.fix, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(NOT_DONE)

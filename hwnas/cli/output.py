@@ -34,6 +34,14 @@ Space = Annotated[
 QUIET_INTERVAL_S = 10.0
 
 
+class Verdict(Exception):
+    """Ends a command with an exit code that says what was found out. No other one ends it with 0 or 1."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
 def parse_cuts(text: str) -> tuple[str, ...]:
     """The names in `NAME,NAME`; none for an empty text."""
     return tuple(name.strip() for name in text.split(",")) if text else ()

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 
+import typer
+
 from hwnas.errors import InputError
+
+
+def a_number(value: float | None) -> float | None:
+    """What an option may be: not NaN, which no range holds back. Raises BadParameter."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number")
+    return value
 
 
 def parse_fraction(text: str, option: str) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.output import AllowCode, Cut, Json, parse_cuts, print_json, print_table
+from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:
     from hwnas.compress.partition import Partition
@@ -19,7 +20,9 @@ EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 def partition(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     cut: Cut = "",
-    image_size: Annotated[int, typer.Option(min=0, help="Rows and columns; 0: the model's own.")] = 0,
+    image_size: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
+    ] = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:

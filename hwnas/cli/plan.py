@@ -15,10 +15,11 @@ from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
 from hwnas.measurement import STRICT
 from hwnas.profiles.catalogue import load_profile
+from hwnas.ranges import Figure, Setting
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """No argument of a process can hold the character NUL."""
-Value = Text | int | float | bool
+Value = Text | Setting | Figure | bool
 OWN = ("device", "pick", "speedup", "latency_ms", "out", "as_json", "dry_run")
 """Options of `hwnas compress` that a plan sets by keys of its own."""
 

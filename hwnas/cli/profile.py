@@ -20,10 +20,11 @@ from hwnas.cli.device_options import (
     Tile,
 )
 from hwnas.cli.output import Cut, Json, messages, parse_cuts
-from hwnas.cli.parsing import parse_fraction, parse_shape
+from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
 from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
 from hwnas.errors import HwnasError, InputError
+from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
     from hwnas.devices.base import BaseDevice
@@ -69,7 +70,13 @@ def profile(
     ] = None,
     max_seconds: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0.1, help="Begin no repeat later than this.", show_default="the protocol's"),
+        typer.Option(
+            min=0.1,
+            max=LARGEST_SECONDS,
+            callback=a_number,
+            help="Begin no repeat later than this.",
+            show_default="the protocol's",
+        ),
     ] = None,
     batch: Batch = None,
     input_shape: Annotated[

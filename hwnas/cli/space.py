@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from hwnas.cli.output import AllowCode, Cut, Json, Space, parse_cuts, print_json, print_table
+from hwnas.ranges import LARGEST_SIZE
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"
 
@@ -16,10 +17,14 @@ def space(
     space: Space = "compression",
     candidates: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Candidates a block at most.", show_default="the space's own"),
+        typer.Option(
+            min=1, max=LARGEST_SIZE, help="Candidates a block at most.", show_default="the space's own"
+        ),
     ] = None,
     cut: Cut = "",
-    image_size: Annotated[int, typer.Option(min=0, help="Rows and columns; 0: the model's own.")] = 0,
+    image_size: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
+    ] = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:

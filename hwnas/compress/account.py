@@ -14,6 +14,7 @@ from typing import Literal, get_args
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Operations, Ratio, Seconds
 
 SCHEMA = "hwnas.account/1"
 
@@ -44,10 +45,10 @@ class Spent:
     __pydantic_config__ = STRICT
     step: Step
     device: str | None
-    seconds: float
-    images: int
-    epochs: float
-    training_flops: int
+    seconds: Seconds
+    images: Count
+    epochs: Ratio
+    training_flops: Operations
 
 
 class Account:

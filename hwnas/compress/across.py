@@ -21,6 +21,7 @@ from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
+from hwnas.ranges import Count, Figure, Milliseconds, Ratio
 
 SCHEMA = "hwnas.across/1"
 FILE = "comparison.json"
@@ -32,8 +33,8 @@ class FrontPoint:
 
     __pydantic_config__ = STRICT
     choices: Choices
-    loss: float
-    cost_ratio: float
+    loss: Figure
+    cost_ratio: Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,9 @@ class OnDevice:
     """
 
     __pydantic_config__ = STRICT
-    cost_ratio: float | None = None
-    latency_ms: float | None = None
-    excess: float | None = None
+    cost_ratio: Ratio | None = None
+    latency_ms: Milliseconds | None = None
+    excess: Figure | None = None
     reason: str | None = None
 
 
@@ -83,9 +84,9 @@ class Picked:
     __pydantic_config__ = STRICT
     choices: Choices
     parts: tuple[str, ...]
-    loss: float
-    macs: int
-    params: int
+    loss: Figure
+    macs: Count
+    params: Count
     accuracy: Interval | None
     best_for: dict[str, tuple[str, ...]]
     on: dict[str, OnDevice]

@@ -17,6 +17,7 @@ from hwnas.compress.variants import VariantSpec, build_variant
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
+from hwnas.ranges import Figure, Size
 
 SCHEMA = "hwnas.architecture/2"
 
@@ -40,8 +41,8 @@ class ReferenceSpec:
     __pydantic_config__ = STRICT
     source: Literal["timm", "function", "checkpoint"]
     name: str
-    classes: int | None = None
-    image_size: int | None = None
+    classes: Size | None = None
+    image_size: Size | None = None
     architecture: ArchitectureSpec | None = None
 
 
@@ -60,10 +61,10 @@ class ArchitectureSpec:
     __pydantic_config__ = STRICT
     reference: ReferenceSpec
     cuts: tuple[str, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[Size, Size, Size]
     parts: tuple[CandidateSpec | None, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Figure, ...]
+    std: tuple[Figure, ...]
     class_names: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:

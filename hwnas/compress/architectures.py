@@ -26,6 +26,7 @@ from hwnas.files import (
     write_json,
 )
 from hwnas.measurement import STRICT, Interval
+from hwnas.ranges import SizeOrNone
 
 SCHEMA = "hwnas.finetuned/1"
 PREDICTOR_FILE = "predictor.json"
@@ -48,7 +49,7 @@ class Finetuned:
 
     __pydantic_config__ = STRICT
     choices: Choices
-    epochs: int
+    epochs: SizeOrNone
     accuracy: Interval | None
     agreement: Interval
     weights_sha256: str

@@ -15,6 +15,7 @@ from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.profiles.session import Session
+from hwnas.ranges import Figure, Milliseconds, Position
 
 BLOCKS_SCHEMA = "hwnas.blocks/1"
 Key = tuple[int, int]
@@ -27,7 +28,7 @@ UNITS: dict[CostName, str] = {"latency": "ms", "energy": "mJ", "macs": "MACs"}
 class PartCosts:
     """The choices of one part; part 0 is the stem, the last one the head."""
 
-    part: int
+    part: Position
     name: str
     choices: tuple[ChoiceCost, ...]
 
@@ -45,9 +46,9 @@ class BlockCosts:
 
     cost: CostName
     protocol: Protocol | None
-    reference_latency_ms: float | None
-    anchor_latency_ms: float | None = None
-    threshold: float
+    reference_latency_ms: Milliseconds | None
+    anchor_latency_ms: Milliseconds | None = None
+    threshold: Figure
     parts: tuple[PartCosts, ...]
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.network import plain_attention
+from hwnas.ranges import Factor, Size
 
 GROUP_CHANNELS = 8
 SE_RATIO = 0.25
@@ -36,13 +37,13 @@ class InvertedBottleneckSpec:
 
     __pydantic_config__ = STRICT
     family: Literal["inverted-bottleneck"] = "inverted-bottleneck"
-    kernel: int
-    expand: int
-    depth: int
+    kernel: Size
+    expand: Size
+    depth: Size
     activation: Literal["relu", "swish", "hswish"]
     se: bool
     layer: Literal["depthwise", "grouped"]
-    width: float
+    width: Factor
 
     def __post_init__(self) -> None:
         """Refuse what no network has; a file may say anything."""

@@ -32,6 +32,7 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
+from hwnas.ranges import Count, Position
 from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
@@ -71,8 +72,8 @@ class Summary:
     pick: str
     device: str
     data: str
-    choices: tuple[int, ...]
-    anchor: tuple[int, ...]
+    choices: tuple[Position, ...]
+    anchor: tuple[Position, ...]
     latency_ms: Interval
     latency_anchor_ms: Interval
     latency_reference_ms: Interval | None
@@ -82,11 +83,11 @@ class Summary:
     accuracy_reference: Interval | None
     accuracy_difference: Interval | None
     agreement: Interval
-    macs: int
-    macs_reference: int
-    params: int
-    params_reference: int
-    finetune_epochs: int
+    macs: Count
+    macs_reference: Count
+    params: Count
+    params_reference: Count
+    finetune_epochs: Count
     protocol: str
     fingerprint: str
     command: str

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, Protocol, TypeVar
 
 from hwnas.devices.remote import connect
+from hwnas.ending import contained
 from hwnas.errors import HwnasError, InputError, first_line
 
 Task = TypeVar("Task")
@@ -192,9 +193,10 @@ def _listed(amounts: Mapping[str, float]) -> str:
 
 def _work(shared: list[Any], task: Any) -> tuple[Any, list[tuple[int, float]]]:
     """What a worker does: each one opens the bench once. Gives the result and what was told."""
-    function, bench = _opened(shared[0])
     told: list[tuple[int, float]] = []
-    return function(bench, task, lambda *what: told.append(what)), told
+    with contained():
+        function, bench = _opened(shared[0])
+        return function(bench, task, lambda *what: told.append(what)), told
 
 
 @lru_cache(maxsize=1)

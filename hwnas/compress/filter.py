@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Figure, Position
 
 DEFAULT_THRESHOLD = 0.1
 
@@ -29,16 +30,16 @@ class ChoiceCost:
     """
 
     __pydantic_config__ = STRICT
-    choice: int
+    choice: Position
     name: str
-    loss: float
-    cost: float | None = None
-    cost_ratio: float | None = None
-    single_layers_ms: float | None = None
-    other_costs: tuple[int, ...] = ()
+    loss: Figure
+    cost: Figure | None = None
+    cost_ratio: Figure | None = None
+    single_layers_ms: Figure | None = None
+    other_costs: tuple[Count, ...] = ()
     reason: str | None = None
     kept: bool = True
-    beaten_by: int | None = None
+    beaten_by: Position | None = None
 
 
 def check_threshold(threshold: float) -> None:

@@ -6,26 +6,10 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
+from hwnas.ending import contained
 from hwnas.errors import InputError, first_line
-from hwnas.processes import TERMINATED
-
-
-@contextmanager
-def _without_exit(name: str) -> Iterator[None]:
-    """Code of the user's that must not end the process. Raises InputError where it calls sys.exit()."""
-    try:
-        yield
-    except SystemExit as error:
-        if error.code == TERMINATED:  # of hwnas itself, on SIGTERM
-            raise
-        raise InputError(
-            f"{name} ends the process instead of returning: SystemExit: {error.code}",
-            "let it neither call sys.exit() nor read the command line; what its module does as a script "
-            "goes under if __name__ == '__main__':",
-        ) from None
 
 
 def import_object(name: str) -> object:
@@ -42,7 +26,7 @@ def import_object(name: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        with _without_exit(module_name):
+        with contained(module_name):
             found: object = getattr(importlib.import_module(module_name), attribute)
     except InputError:
         raise
@@ -76,7 +60,7 @@ def call_function(name: str, fix: str) -> object:
     """
     function = import_function(name)
     try:
-        with _without_exit(name):
+        with contained(name):
             return function()
     except InputError:
         raise

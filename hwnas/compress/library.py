@@ -30,6 +30,7 @@ from hwnas.files import (
     write_json,
 )
 from hwnas.network import has_external_data
+from hwnas.ranges import Figure, Seconds
 
 State = Literal["pending", "done", "failed"]
 
@@ -119,10 +120,10 @@ class Entry:
     reason: str | None
     operators: tuple[str, ...] | None
     metrics: BlockMetrics | None
-    end_slope: float | None
+    end_slope: Figure | None
     weights_sha256: str | None
     onnx_sha256: str | None
-    seconds: float | None
+    seconds: Seconds | None
 
 
 class Library(Database):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hwnas.ranges import Figure
+
 DEAD_CHANNEL = 1e-3
 TINY = 1e-12
 
@@ -22,9 +24,9 @@ class BlockMetrics:
         relative_l1: E|Y − Ŷ| / σ(Y), σ over all elements (DNA eq. 8).
     """
 
-    nsr: float
-    mse: float
-    relative_l1: float
+    nsr: Figure
+    mse: Figure
+    relative_l1: Figure
 
 
 def channel_dimension(y: Tensor) -> int:

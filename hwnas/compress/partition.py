@@ -26,6 +26,7 @@ from hwnas.compress.stages import (
 )
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
+from hwnas.ranges import Count, Position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,8 @@ class Partition:
 class Shared:
     """Weights that several parts of a reference hold together. parts: their numbers."""
 
-    params: int
-    parts: tuple[int, ...]
+    params: Count
+    parts: tuple[Position, ...]
 
 
 def counted_again(shared: Sequence[Shared], choices: Sequence[int]) -> int:

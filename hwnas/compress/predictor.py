@@ -11,6 +11,7 @@ import numpy as np
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
 from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Figure, Position
 
 SCHEMA = "hwnas.predictor/1"
 PENALTIES = np.logspace(-4, 4, 33)
@@ -28,9 +29,9 @@ class Scores:
     """
 
     __pydantic_config__ = STRICT
-    mse_points2: float
-    kendall_tau: float | None
-    networks: int
+    mse_points2: Figure
+    kendall_tau: Figure | None
+    networks: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +56,22 @@ class Predictor:
     """
 
     __pydantic_config__ = STRICT
-    parts: int
-    varying: tuple[int, ...]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    coefficients: tuple[float, ...]
-    intercept: float
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-    center: tuple[float, ...]
-    spread: tuple[tuple[float, ...], ...]
-    max_leverage: float
-    penalty: float
-    networks: int
+    parts: Count
+    varying: tuple[Position, ...]
+    mean: tuple[Figure, ...]
+    scale: tuple[Figure, ...]
+    coefficients: tuple[Figure, ...]
+    intercept: Figure
+    lowest: tuple[Figure, ...]
+    highest: tuple[Figure, ...]
+    center: tuple[Figure, ...]
+    spread: tuple[tuple[Figure, ...], ...]
+    max_leverage: Figure
+    penalty: Figure
+    networks: Count
     left_out: Scores
-    mean_mse_points2: float
-    epochs: int | None = None
+    mean_mse_points2: Figure
+    epochs: Count | None = None
     blocks_sha256: str | None = None
 
     def __post_init__(self) -> None:

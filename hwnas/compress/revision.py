@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hwnas.compress.models import find_network, with_noise
-from hwnas.errors import HwnasError, InputError, first_line
+from hwnas.ending import contained, explained
+from hwnas.errors import InputError, first_line
 from hwnas.network import Network, Part
 
 GIT_TIMEOUT_S = 300.0
@@ -91,11 +92,10 @@ def _function_at(folder: Path, model: str, revision: str) -> Network:
             cwd=folder,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
-            text=True,
             check=False,
         )
         if done.returncode or not output.is_file():
-            lines = done.stderr.strip().splitlines() or ["no message"]
+            lines = os.fsdecode(done.stderr).strip().splitlines() or ["no message"]
             raise InputError(
                 f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
             )
@@ -108,25 +108,25 @@ def _git(arguments: Sequence[str], revision: str) -> str:
         done = subprocess.run(  # noqa: S603 - no shell
             ["git", *arguments],  # noqa: S607 - the user's git
             capture_output=True,
-            text=True,
             check=False,
             timeout=GIT_TIMEOUT_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(f"git cannot be used: {first_line(error)}", "install git") from None
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
+        lines = os.fsdecode(done.stderr).strip().splitlines()
         reason = f": {lines[-1]}" if lines else ""
         raise InputError(
             f"git knows no revision {revision!r} here{reason}",
             "name a branch, tag or commit; in CI fetch the history (actions/checkout: fetch-depth: 0)",
         )
-    return done.stdout.strip()
+    return os.fsdecode(done.stdout).strip()
 
 
 if __name__ == "__main__":
     named, target = sys.argv[1:]
     try:
-        Path(target).write_bytes(find_network(named).onnx())
-    except HwnasError as failure:
-        sys.exit(failure.cause)
+        with contained():
+            Path(target).write_bytes(find_network(named).onnx())
+    except Exception as failure:
+        sys.exit(explained(failure).cause)

@@ -13,6 +13,7 @@ from hwnas.compress.settings import TIMED, Objective
 from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError, InputError
 from hwnas.measurement import STRICT
+from hwnas.ranges import Figure
 
 Costs = Callable[[Sequence[Choices]], list[tuple[float, ...] | str]]
 """The costs of each architecture, one per objective, or the reason why it has none."""
@@ -31,8 +32,8 @@ class Point:
 
     __pydantic_config__ = STRICT
     choices: Choices
-    loss: float
-    costs: tuple[float, ...] | None
+    loss: Figure
+    costs: tuple[Figure, ...] | None
     reason: str | None = None
 
 

@@ -21,7 +21,8 @@ from hwnas.compress.front import Target, search_device, target_of
 from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
 from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.errors import HwnasError, first_line
+from hwnas.ending import contained, explained
+from hwnas.errors import HwnasError
 from hwnas.files import decode, encode
 
 
@@ -102,19 +103,23 @@ def main() -> None:
 
 def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
     try:
-        library = decode(LibrarySettings, question["library"], "the question")
-        search = decode(SearchSettings, question["search"], "the question")
-        target = replace(target_of(search), cluster=question["cluster"])
-        job = open_job(library, Progress(), allow_code=question["allow_code"])
-        with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
-            _, quality = quality_for(workshop, search, target, reporter)
-            search_device(workshop.run, quality.stitcher, quality, library, search, target, reporter)
-    except HwnasError as error:
-        reporter.tell(failed=[error.cause, error.fix])
-    except OSError as error:
-        reporter.tell(failed=[first_line(error), "mend that, and give the same command again"])
+        with contained():
+            _search(question, reporter)
+    except Exception as error:
+        failure = explained(error)
+        reporter.tell(failed=[failure.cause, failure.fix])
     else:
         reporter.tell(done=True)
+
+
+def _search(question: dict[str, Any], reporter: _Reporter) -> None:
+    library = decode(LibrarySettings, question["library"], "the question")
+    search = decode(SearchSettings, question["search"], "the question")
+    target = replace(target_of(search), cluster=question["cluster"])
+    job = open_job(library, Progress(), allow_code=question["allow_code"])
+    with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
+        _, quality = quality_for(workshop, search, target, reporter)
+        search_device(workshop.run, quality.stitcher, quality, library, search, target, reporter)
 
 
 if __name__ == "__main__":

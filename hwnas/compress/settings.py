@@ -12,6 +12,7 @@ from hwnas.compress.filter import check_threshold
 from hwnas.compress.place import Place
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.ranges import Figure, Seed, Size, SizeOrNone, Threads
 
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
 Filter = Literal["device", "macs", "none"]
@@ -47,16 +48,16 @@ class LibrarySettings:
     data: str
     cuts: tuple[str, ...]
     space: str
-    per_block: int
+    per_block: Size
     loss: Loss
-    train_epochs: int
-    epochs: int
-    steps: int
-    batch_size: int
-    slice_size: int
-    seed: int
-    threads: int
-    image_size: int = 0
+    train_epochs: Size
+    epochs: Size
+    steps: SizeOrNone
+    batch_size: Size
+    slice_size: Size
+    seed: Seed
+    threads: Threads
+    image_size: SizeOrNone = 0
     task: str = "classification"
     train_on: Place = "cpu"
 
@@ -92,19 +93,19 @@ class SearchSettings:
     device: str
     objectives: tuple[Objective, ...]
     protocol: str
-    population: int
-    generations: int
-    finetune_epochs: int
+    population: Size
+    generations: Size
+    finetune_epochs: SizeOrNone
     picks: tuple[str, ...]
     filter: Filter
-    filter_threshold: float
-    batch: int | None = None
+    filter_threshold: Figure
+    batch: Size | None = None
     any_gpu: bool = False
     allow_fallback: bool = False
-    max_measurements: int | None = None
+    max_measurements: SizeOrNone | None = None
     quality: Quality = "loss"
-    predictor_networks: int = 24
-    predictor_epochs: int = 10
+    predictor_networks: Size = 24
+    predictor_epochs: SizeOrNone = 10
     strategy: Strategy = "nsga2"
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from hwnas.compress.partition import Partition
 from hwnas.compress.spaces import REFERENCE, Space, resolve
 from hwnas.compress.variants import VariantSpec, find_gates, find_variants
 from hwnas.errors import InputError
+from hwnas.ranges import Count, Position
 
 T = TypeVar("T")
 _Sized = tuple[int, int, FamilySpec]
@@ -40,12 +41,12 @@ class Candidate:
         macs, params: of the replacement.
     """
 
-    part: int
+    part: Position
     part_name: str
-    choice: int
+    choice: Position
     spec: CandidateSpec
-    macs: int
-    params: int
+    macs: Count
+    params: Count
 
     @property
     def name(self) -> str:

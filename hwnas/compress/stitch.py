@@ -16,8 +16,9 @@ from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
 from hwnas.compress.partition import Partition, counted_again
 from hwnas.network import Network, Part, export_onnx, in_eval_mode
+from hwnas.ranges import Position
 
-Choices = tuple[int, ...]
+Choices = tuple[Position, ...]
 
 
 class Stitcher:

@@ -15,6 +15,7 @@ from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Figure
 
 PATIENCE = 5
 """Generations without a move of the front after which a seeded search ends."""
@@ -52,9 +53,9 @@ class ExactShare:
     """
 
     __pydantic_config__ = STRICT
-    hypervolume: float
-    points: int
-    mean_error: float
+    hypervolume: Figure
+    points: Count
+    mean_error: Figure
 
 
 def explore(

@@ -10,6 +10,7 @@ from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
+from hwnas.ranges import LARGEST_THREADS
 
 PROFILED_RUNS = 30
 
@@ -31,9 +32,10 @@ class HostDevice(Device):
         super().__init__(profile)
         options = check_options(profile, "the host CPU", threads=0, batch=0)
         threads, self.batch = int(options["threads"]), int(options["batch"])
-        if threads < 0 or self.batch < 0:
+        if not 0 <= threads <= LARGEST_THREADS or self.batch < 0:
             raise DeviceError(
-                f"profile {profile.name}: threads is {threads}, batch is {self.batch}; none may be below 0",
+                f"profile {profile.name}: threads is {threads}, batch is {self.batch}; none may be below 0, "
+                f"and threads not above {LARGEST_THREADS}",
                 "correct them in the profile's options",
             )
         self.threads = threads or machine.usable_cores()

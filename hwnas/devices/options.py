@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hwnas.errors import DeviceError
 from hwnas.measurement import DeviceProfile, Option
+from hwnas.ranges import LARGEST_SIZE
 
 
 def check_options(
@@ -18,7 +19,8 @@ def check_options(
         known: each option's default; or a tuple of the texts it may be, the first one the default.
 
     Raises:
-        DeviceError: an option that is unknown, of another type than its default, or none of its choices.
+        DeviceError: an option that is unknown, of another type than its default, none of its choices, or
+            a number beyond all sense.
     """
     unknown = sorted(set(profile.options) - set(known))
     if unknown:
@@ -39,6 +41,11 @@ def check_options(
         if type(value) is not type(first):
             raise DeviceError(
                 f"profile {profile.name}: {key} is {value!r}, it must be a {type(first).__name__}",
+                f"correct {key} in the profile's options",
+            )
+        if isinstance(value, int | float) and not abs(value) <= LARGEST_SIZE:
+            raise DeviceError(
+                f"profile {profile.name}: {key} is {value}, at most {LARGEST_SIZE} is meant by anybody",
                 f"correct {key} in the profile's options",
             )
         values[key] = value

@@ -11,6 +11,7 @@ from hwnas.devices.base import BaseDevice, check_metrics
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import STRICT, Layer
 from hwnas.network import Network
+from hwnas.ranges import Count, Figure, Milliseconds
 
 
 class QueueBusyError(DeviceError):
@@ -44,9 +45,9 @@ class QueueResult:
     """What one job found out; see `Measurement` for the fields."""
 
     __pydantic_config__ = STRICT
-    samples_ms: tuple[float, ...]
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    samples_ms: tuple[Milliseconds, ...]
+    metrics: Mapping[str, Figure] = field(default_factory=dict)
+    placement: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
 
 

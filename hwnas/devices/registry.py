@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 
 from hwnas.devices.base import BaseDevice
-from hwnas.errors import DeviceError
+from hwnas.ending import contained
+from hwnas.errors import DeviceError, InputError
 
 GROUP = "hwnas.devices"
 
@@ -28,7 +29,10 @@ def device_class(name: str) -> type[BaseDevice]:
             "correct `device` in the profile, or install the package that brings it",
         )
     try:
-        found = entry.load()
+        with contained(entry.value):
+            found = entry.load()
+    except InputError as error:
+        raise _broken(entry, error.cause) from error
     except Exception as error:  # a plugin may fail in any way while it is imported
         raise _broken(entry, f"{type(error).__name__}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, BaseDevice)):

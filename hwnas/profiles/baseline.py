@@ -9,6 +9,7 @@ from pathlib import Path
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
 from hwnas.measurement import STRICT, Fingerprint
+from hwnas.ranges import Latency
 
 SCHEMA = "hwnas.baseline/2"
 UNSIGNED_SCHEMA = "hwnas.baseline/1"  # of earlier versions, without a checksum
@@ -31,8 +32,8 @@ class Recorded:
     model: str
     network_hash: str
     commit: str
-    repeats_ms: tuple[float, ...]
-    medians_ms: tuple[float, ...]
+    repeats_ms: tuple[Latency, ...]
+    medians_ms: tuple[Latency, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

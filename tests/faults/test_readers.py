@@ -42,7 +42,10 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-SURPRISES: tuple[Any, ...] = ({"?": {}}, [[]], True, "x", -(2**70), 1.5e308, float("nan"), "\ud800", "")
+SURPRISES: tuple[Any, ...] = (
+    *({"?": {}}, [[]], True, "x", "\ud800", ""),
+    *(-(2**70), 10**19, -(10**18), 1.5e308, 5e-324, float("nan")),
+)
 
 
 @dataclass(frozen=True)
@@ -285,6 +288,30 @@ def test_a_spoilt_value_is_told_with_its_key(
     error = read(reader, content)
     if error is not None:
         assert names_it(error, (*place, "surprise") if kind == "new" else place), error
+
+
+EXTREMES = (10**19, -(10**18), 1e308, -1e308, 5e-324, 10**400)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_nobody_means_is_told_with_its_key(name: str, all_readers: dict[str, Reader]) -> None:
+    """Every number of the document in turn."""
+    reader = all_readers[name]
+    plain = reader.plain()
+    for place in steps(plain):
+        found = plain
+        for step in place:
+            found = found[step]
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            continue
+        for extreme in EXTREMES:
+
+            def change(target: Any, key: Any, value: float = extreme) -> None:
+                target[key] = value
+
+            error = read(reader, reader.text(spoilt(plain, place, change)))
+            assert error is None or names_it(error, place), (place, extreme, error)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,13 +33,14 @@ from hwnas.files import (
     write_json,
 )
 from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Figure, Nanoseconds, Position
 
 SCHEMA = "hwnas.images/2"
 CHUNK = 512
 GROUP = 32
 NAMED_AT_MOST = 10
 
-Shape = tuple[int, int, int, int]
+Shape = tuple[Count, Count, Count, Count]
 Write = Callable[[int, np.ndarray], None]
 
 
@@ -59,13 +60,13 @@ class Index:
 
     __pydantic_config__ = STRICT
     shape: Shape
-    parts: tuple[int, int, int]
-    labels: tuple[int, ...] | None
+    parts: tuple[Count, Count, Count]
+    labels: tuple[Position, ...] | None
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[Figure, ...]
+    std: tuple[Figure, ...]
     digest: str
-    modified_ns: int = 0
+    modified_ns: Nanoseconds = 0
 
 
 def decoded(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[Index, np.ndarray]:

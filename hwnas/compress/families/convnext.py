@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hwnas.compress.blocks import ACTIVATIONS, check_properties, divisible, strides
 from hwnas.measurement import STRICT
+from hwnas.ranges import Factor, Size
 
 LAYER_SCALE = 1e-6
 ACTIVATIONS_WITH_GELU = ACTIVATIONS | {"gelu": nn.GELU}
@@ -31,10 +32,10 @@ class ConvNextSpec:
 
     __pydantic_config__ = STRICT
     family: Literal["convnext"] = "convnext"
-    kernel: int
-    expand: int
-    depth: int
-    width: float
+    kernel: Size
+    expand: Size
+    depth: Size
+    width: Factor
     activation: Literal["gelu", "relu", "swish", "hswish"]
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.blocks import ACTIVATIONS, SqueezeExcite, check_properties, divisible, strides
 from hwnas.measurement import STRICT
+from hwnas.ranges import Factor, Size
 
 BOTTLENECK = 4  # ResNet's output channels / those of the 3×3 convolution
 SE_RATIO = 4
@@ -33,9 +34,9 @@ class ResidualSpec:
     __pydantic_config__ = STRICT
     family: Literal["residual"] = "residual"
     layer: Literal["basic", "bottleneck"]
-    kernel: int
-    depth: int
-    width: float
+    kernel: Size
+    depth: Size
+    width: Factor
     activation: Literal["relu", "swish", "hswish"]
     se: bool
     output: Literal["relu", "linear"]

@@ -13,6 +13,7 @@ from hwnas.compress.blocks import check_properties
 from hwnas.compress.families.convnext import ACTIVATIONS_WITH_GELU, Resample, plan_map
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.ranges import Factor, Size
 
 POSITION_KERNEL = 3
 
@@ -31,10 +32,10 @@ class TransformerSpec:
 
     __pydantic_config__ = STRICT
     family: Literal["transformer"] = "transformer"
-    depth: int
-    heads: int
-    head_channels: int
-    mlp: float
+    depth: Size
+    heads: Size
+    head_channels: Size
+    mlp: Factor
     activation: Literal["gelu", "relu", "swish", "hswish"]
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_toml
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
+from hwnas.ranges import Count, Figure, Milliseconds
 
 T = TypeVar("T")
 
@@ -40,10 +41,10 @@ class ReferenceRecord:
     """
 
     accuracy: Interval | None
-    trained_epochs: int
+    trained_epochs: Count
     parts: tuple[str, ...]
-    macs: tuple[int, ...]
-    params: tuple[int, ...]
+    macs: tuple[Count, ...]
+    params: tuple[Count, ...]
     shared: tuple[Shared, ...] = ()
 
     def counts(self, candidates: Sequence[Candidate | None]) -> tuple[int, int]:
@@ -63,12 +64,12 @@ class FrontRow:
     """A network of the front; None where a figure is not known."""
 
     choices: Choices
-    loss: float
-    cost_ratios: dict[str, float]
-    latency_ms: float | None
-    macs: int
-    params: int
-    predicted_accuracy: float | None = None
+    loss: Figure
+    cost_ratios: dict[str, Figure]
+    latency_ms: Milliseconds | None
+    macs: Count
+    params: Count
+    predicted_accuracy: Figure | None = None
     extrapolates: bool | None = None
 
 
@@ -81,7 +82,7 @@ class FrontRecord:
     protocol: Protocol
     fingerprint: Fingerprint | None
     anchor: Choices
-    anchor_latency_ms: float | None
+    anchor_latency_ms: Milliseconds | None
     front: tuple[FrontRow, ...]
     quality: Quality = "loss"
     strategy: Strategy = "nsga2"

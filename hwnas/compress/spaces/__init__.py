@@ -18,6 +18,7 @@ from hwnas.compress.families.transformer import TransformerSpec
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_toml
 from hwnas.measurement import STRICT
+from hwnas.ranges import Factor, Size, SizeOrNone
 
 REFERENCE = "reference"
 """As the block itself has it."""
@@ -32,13 +33,13 @@ class Properties:
     """The values that each property may have; they are those of `blocks.InvertedBottleneckSpec`."""
 
     __pydantic_config__ = STRICT
-    kernel: tuple[int, ...] | None = None
-    expand: tuple[int, ...] | None = None
-    depth: tuple[int, ...] | None = None
+    kernel: tuple[Size, ...] | None = None
+    expand: tuple[Size, ...] | None = None
+    depth: tuple[Size, ...] | None = None
     activation: tuple[_Activation, ...] | None = None
     se: tuple[_Se, ...] | None = None
     layer: tuple[_Layer, ...] | None = None
-    width: tuple[float, ...] | None = None
+    width: tuple[Factor, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,13 @@ class Together:
     """Values of some properties that only go together."""
 
     __pydantic_config__ = STRICT
-    kernel: int | None = None
-    expand: int | None = None
-    depth: int | None = None
+    kernel: Size | None = None
+    expand: Size | None = None
+    depth: Size | None = None
     activation: _Activation | None = None
     se: _Se | None = None
     layer: _Layer | None = None
-    width: float | None = None
+    width: Factor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +62,9 @@ class ResidualProperties:
 
     __pydantic_config__ = STRICT
     layer: tuple[Literal["basic", "bottleneck"], ...]
-    kernel: tuple[int, ...]
-    depth: tuple[int, ...]
-    width: tuple[float, ...]
+    kernel: tuple[Size, ...]
+    depth: tuple[Size, ...]
+    width: tuple[Factor, ...]
     activation: tuple[Literal["relu", "swish", "hswish"], ...]
     se: tuple[bool, ...]
 
@@ -73,10 +74,10 @@ class ConvNextProperties:
     """The values of each property of `families.ConvNextSpec`."""
 
     __pydantic_config__ = STRICT
-    kernel: tuple[int, ...]
-    expand: tuple[int, ...]
-    depth: tuple[int, ...]
-    width: tuple[float, ...]
+    kernel: tuple[Size, ...]
+    expand: tuple[Size, ...]
+    depth: tuple[Size, ...]
+    width: tuple[Factor, ...]
     activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
 
 
@@ -85,10 +86,10 @@ class TransformerProperties:
     """The values of each property of `families.TransformerSpec`."""
 
     __pydantic_config__ = STRICT
-    depth: tuple[int, ...]
-    heads: tuple[int, ...]
-    head_channels: tuple[int, ...]
-    mlp: tuple[float, ...]
+    depth: tuple[Size, ...]
+    heads: tuple[Size, ...]
+    head_channels: tuple[Size, ...]
+    mlp: tuple[Factor, ...]
     activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
 
 
@@ -113,7 +114,7 @@ class Space:
     smaller: bool
     properties: Properties = Properties()
     together: tuple[Together, ...] = ()
-    per_block: int = 0
+    per_block: SizeOrNone = 0
     residual: ResidualProperties | None = None
     convnext: ConvNextProperties | None = None
     transformer: TransformerProperties | None = None

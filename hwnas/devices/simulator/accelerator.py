@@ -24,6 +24,23 @@ DIMENSIONS = ("K", "C", "G", "OY", "OX", "FY", "FX")
 # that move whole words).
 BANK_BITS = 64
 
+# What a description may say at most: beyond it products of counts leave 64 bits.
+LEAST = 1e-6
+MOST_PJ = 1e9
+MOST = {
+    "unroll": 10**6,
+    "clock_mhz": 1e7,
+    "batch": 10**6,
+    "activation_bits": 1024,
+    "weight_bits": 1024,
+    "partial_sum_bits": 1024,
+    "size_bits": 8 * 10**15,
+    "read_bits_per_cycle": 10**9,
+    "write_bits_per_cycle": 10**9,
+    "instances": 10**9,
+    "ports": 1000,
+}
+
 # Memories that one operand may pass through.
 MOST_LEVELS = 7
 
@@ -168,9 +185,9 @@ def check(accelerator: Accelerator) -> None:
                 f"{where}: unroll has the unknown dimension {dim}",
                 f"use dimensions out of {', '.join(DIMENSIONS)}",
             )
-        _positive(where, f"unroll.{dim}", size)
+        _positive(where, f"unroll.{dim}", size, MOST["unroll"])
     for key in ("clock_mhz", "batch", "activation_bits", "weight_bits", "partial_sum_bits"):
-        _positive(where, key, getattr(accelerator, key))
+        _positive(where, key, getattr(accelerator, key), MOST[key])
     _no_negative(where, "mac_pj", accelerator.mac_pj, "pJ of one multiply-accumulate")
     if not accelerator.memories:
         raise InputError(
@@ -214,21 +231,29 @@ def check(accelerator: Accelerator) -> None:
             )
 
 
-def _positive(where: str, key: str, value: float) -> None:
+def _positive(where: str, key: str, value: float, most: float) -> None:
     if not 0 < value < inf:
         raise InputError(
             f"{where}: {key} = {value} must be positive and finite", f"give {key} a value above zero"
         )
+    if not LEAST <= value <= most:
+        raise InputError(
+            f"{where}: {key} = {value:g} is beyond what this model counts with",
+            f"give {key} a value from {LEAST:g} to {most:g}",
+        )
 
 
 def _no_negative(where: str, key: str, value: float, what: str) -> None:
-    if not 0 <= value < inf:
-        raise InputError(f"{where}: {key} = {value} is no energy", f"give {key} as {what}, 0 or more")
+    if not 0 <= value <= MOST_PJ:
+        raise InputError(
+            f"{where}: {key} = {value:g} is no energy", f"give {key} as {what}, from 0 to {MOST_PJ:g}"
+        )
 
 
 def _check_memory(where: str, memory: Memory) -> None:
     for key in ("size_bits", "read_bits_per_cycle", "write_bits_per_cycle", "instances"):
-        _positive(where, key, getattr(memory, key))
+        name = "bytes" if key == "size_bits" else key
+        _positive(where, name, getattr(memory, key), MOST[key])
     for key in ("read_pj", "write_pj"):
         _no_negative(where, key, getattr(memory, key), "pJ of one full-width access")
     if not memory.operands or not set(memory.operands) <= set(OPERANDS):
@@ -236,7 +261,11 @@ def _check_memory(where: str, memory: Memory) -> None:
             f"{where}: operands = {list(memory.operands)}", "name the operands it holds out of I, W and O"
         )
     read, write, both = memory.ports
-    if min(memory.ports) < 0 or (both == 0 and (read == 0 or write == 0)):
+    if (
+        min(memory.ports) < 0
+        or max(memory.ports) > MOST["ports"]
+        or (both == 0 and (read == 0 or write == 0))
+    ):
         raise InputError(
             f"{where}: ports = {list(memory.ports)} cannot read and write",
             "give [read, write, read-write] ports, e.g. [1, 1, 0]",

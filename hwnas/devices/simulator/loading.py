@@ -5,12 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.files import read_toml
+from hwnas.ranges import LARGEST_COUNT, LARGEST_FIGURE
 
 from .accelerator import OPERANDS, Accelerator, Memory, Operand
 
@@ -154,12 +154,16 @@ def _number(where: str, table: Mapping[str, Any], key: str, default: float | Non
     value = table.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"{where}: {key} = {value!r} is no number", f"give {key} as a number")
-    if not isfinite(value):
-        raise InputError(f"{where}: {key} = {value} is not finite", f"give {key} as a number")
+    if not abs(value) <= LARGEST_FIGURE:
+        raise InputError(
+            f"{where}: {key} = {value} is not finite or too large", f"give {key} as a number up to 1e15"
+        )
     return float(value)
 
 
 def _integer(where: str, key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{where}: {key} = {value!r} is no integer", f"give {key} as an integer")
+    if abs(value) > LARGEST_COUNT:
+        raise InputError(f"{where}: {key} = {value} is too large", f"give {key} as an integer up to 1e15")
     return value
