@@ -50,3 +50,7 @@ class NetworkFormError(HwnasError):
 
 class PreparationError(HwnasError):
     """A device refuses one network. It becomes a measurement failure; the session goes on."""
+
+
+class DeadlineError(PreparationError):
+    """A network took longer than its device's deadline, and was ended. Later it may not."""

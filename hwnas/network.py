@@ -1,31 +1,30 @@
-"""Network: an ordered tuple of parts, each a content hash, a torch module and an ONNX graph, all lazy.
-
-A stitched graph is never exported: the parts' protobufs are joined. A protobuf message is the merge of its
-concatenated serialisations, so joining graphs whose names are already disjoint is joining bytes.
-"""
+"""Network: an ordered tuple of parts, each a content hash, a torch module and an ONNX graph, all lazy."""
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.agreement import disagreement
-from hwnas.errors import InputError, NetworkFormError, first_line
-from hwnas.files import read_bytes, sha256
+from hwnas.errors import NetworkFormError, first_line
+from hwnas.files import sha256
+from hwnas.onnx_file import check_model, read_model
+from hwnas.onnx_join import INPUT_NAME, OUTPUT_NAME, Fragment, join, make_fragment
+from hwnas.onnx_sizes import inputs_of, require_bytes, set_batch, set_sizes, shape_of
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
     import numpy as np
-    import onnx
     from torch import Tensor, nn
 
     ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from hwnas.measurement import Precision
 
 OPSET = 17
-INPUT_NAME, OUTPUT_NAME = "input", "output"
 
 
 class Part:
@@ -43,15 +41,26 @@ class Part:
         name: its place in the network (`stem`, `block1`, `head`).
         onnx: gives the part's ONNX model (one float input, one output, static shapes) serialised.
         module: gives a new torch module in eval mode; None where there is only a graph.
+        rebatch: of a graph that somebody else made, gives its ONNX model for another batch.
+
+    Attributes:
+        is_foreign: whether somebody else made the graph: it may run for ever, or ask for any memory.
     """
 
     def __init__(
-        self, name: str, *, onnx: Callable[[], bytes], module: Callable[[], nn.Module] | None = None
+        self,
+        name: str,
+        *,
+        onnx: Callable[[], bytes],
+        module: Callable[[], nn.Module] | None = None,
+        rebatch: Callable[[int], bytes] | None = None,
     ) -> None:
         self.name = name
+        self.is_foreign = rebatch is not None
         self._onnx = onnx
         self._module = module
-        self._fragments: dict[int, _Fragment] = {}
+        self._rebatch = rebatch
+        self._fragments: dict[int, Fragment] = {}
 
     @cached_property
     def onnx(self) -> bytes:
@@ -76,10 +85,21 @@ class Part:
             )
         return self._module()
 
-    def fragment(self, position: int) -> _Fragment:
+    def rebatched(self, batch: int) -> Part | None:
+        """A foreign part for another batch; None for any other.
+
+        Raises:
+            NetworkFormError: its file fixes the batch.
+        """
+        if self._rebatch is None:
+            return None
+        content = self._rebatch(batch)
+        return Part(self.name, onnx=lambda: content, rebatch=self._rebatch)
+
+    def fragment(self, position: int) -> Fragment:
         """The part's graph, its names made unique to `position`, ready to be joined; kept for reuse."""
         if position not in self._fragments:
-            self._fragments[position] = _make_fragment(self.onnx, position)
+            self._fragments[position] = make_fragment(self.onnx, position)
         return self._fragments[position]
 
 
@@ -97,6 +117,13 @@ class Network:
         self.parts = tuple(parts)
         self.calibration = calibration
         self._onnx: dict[Precision, bytes] = {}
+        self._batch: int | None = None
+        self._of_batch: dict[int, Network] = {}
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody else made a part's graph: it may run for ever, or ask for any memory."""
+        return any(part.is_foreign for part in self.parts)
 
     @cached_property
     def hash(self) -> str:
@@ -105,25 +132,42 @@ class Network:
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
-        """(B, C, H, W) that the graph takes."""
+        """(B, C, H, W) that the graph takes; of several inputs the first one's sizes, () for a number."""
         import onnx
 
-        graph = onnx.load_model_from_string(self.parts[0].onnx).graph
-        weights = {tensor.name for tensor in graph.initializer}
-        value = next(value for value in graph.input if value.name not in weights)
-        return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        return shape_of(inputs_of(onnx.load_model_from_string(self.parts[0].onnx))[0])
+
+    @property
+    def batch_size(self) -> int:
+        """Images a run; 1 for a file's graph whose first axis is not known to be a batch."""
+        if self._batch is not None:
+            return self._batch
+        return self.input_shape[0] if len(self.input_shape) == 4 or not self.is_foreign else 1
 
     def batched(self, batch: int) -> Network:
         """This network with inputs (batch, C, H, W), exported again from its module; itself where it fits.
 
         Raises:
-            NetworkFormError: it has no torch module, so its graph's batch cannot be changed.
+            NetworkFormError: it has no torch module, and its graph's batch is fixed; or so many images do not
+                fit into memory.
         """
-        if batch == self.input_shape[0]:
+        if self.input_shape[:1] == (batch,):
+            self._batch = batch
             return self
-        network = Network.from_module(self.name, self.module(), (batch, *self.input_shape[1:]))
-        network.calibration = self.calibration
-        return network
+        if batch not in self._of_batch:
+            self._of_batch[batch] = self._rebatched(batch)
+            self._of_batch[batch].calibration = self.calibration
+        return self._of_batch[batch]
+
+    def _rebatched(self, batch: int) -> Network:
+        part = self.parts[0].rebatched(batch) if len(self.parts) == 1 else None
+        if part is not None:
+            network = Network(self.name, [part])
+            network._batch = batch
+            return network
+        shape = (batch, *self.input_shape[1:])
+        require_bytes(f"{batch} images of {self.name}", 4 * math.prod(shape))
+        return Network.from_module(self.name, self.module(), shape)
 
     def module(self) -> nn.Sequential:
         """The network as a new torch module in eval mode, its parts by name.
@@ -152,7 +196,9 @@ class Network:
         from hwnas import precision as conversion
 
         if precision == "fp32":
-            return self.parts[0].onnx if len(self.parts) == 1 else stitch(self.parts)
+            if len(self.parts) == 1:
+                return self.parts[0].onnx
+            return join([part.fragment(position) for position, part in enumerate(self.parts)])
         if precision == "fp16":
             return conversion.to_fp16(self.onnx())
         if precision == "bf16":
@@ -167,14 +213,20 @@ class Network:
         Raises:
             NetworkFormError: there are no calibration images, or a conversion that failed.
         """
-        from hwnas.precision import to_int8
+        from hwnas import precision as conversion
 
+        if self.calibration is None and self.is_foreign:
+            raise NetworkFormError(
+                f"{self.name}: int8 is calibrated with images, and its input is none: {self.input_shape}",
+                "measure it in fp32 or fp16",
+            )
         if self.calibration is None:
             raise NetworkFormError(
                 f"{self.name}: int8 needs calibration images",
                 "give the data, for example --data digits",
             )
-        return to_int8(self.onnx(), self.calibration, symmetric=symmetric)
+        convert = conversion.to_int8_apart if self.is_foreign else conversion.to_int8
+        return convert(self.onnx(), self.calibration, symmetric=symmetric)
 
     @staticmethod
     def from_module(name: str, module: nn.Module, input_shape: Sequence[int]) -> Network:
@@ -194,46 +246,33 @@ class Network:
         return Network(name, [part])
 
     @staticmethod
-    def from_onnx(path: Path) -> Network:
+    def from_onnx(path: Path, shape: Sequence[int] | None = None, *, has_batch: bool = False) -> Network:
         """A network of one part without a torch module, read from an ONNX file.
 
-        A batch dimension that is left open becomes 1.
+        An open first axis becomes 1 where it is that of a batch of images; no other one is guessed.
+
+        Args:
+            shape: sizes of the input, with or without the first one, where the file leaves them open.
+            has_batch: the first axis of the inputs is a batch.
 
         Raises:
-            InputError: unreadable, not a valid ONNX model, an open dimension that is not the batch,
+            InputError: unreadable, not a valid ONNX model, no input, sizes that are open or fixed to others,
                 or external data outside of the file's own folder.
+            NetworkFormError: inputs that are too large for this machine.
         """
-        content = _read_onnx(path)
-        return Network(path.stem, [Part(path.stem, onnx=lambda: content)])
+        import onnx
 
+        model = read_model(path)
+        batches = set_sizes(path, model, shape, has_batch=has_batch)
+        check_model(path, model)
+        content = bytes(model.SerializeToString())
 
-class _Fragment:
-    """Serialised pieces of a part's graph: everything but its input and output, and these two."""
+        def rebatch(batch: int) -> bytes:
+            again = onnx.load_model_from_string(content)
+            set_batch(str(path), again, batch, batches)
+            return bytes(again.SerializeToString())
 
-    def __init__(self, body: bytes, input_info: bytes, output_info: bytes, opsets: Mapping[str, int]) -> None:
-        self.body = body
-        self.input_info = input_info
-        self.output_info = output_info
-        self.opsets = opsets
-
-
-def stitch(parts: Sequence[Part]) -> bytes:
-    """Join the parts' graphs into one ONNX model, without exporting or parsing anything again."""
-    import onnx
-
-    fragments = [part.fragment(position) for position, part in enumerate(parts)]
-    opsets = {domain: version for fragment in fragments for domain, version in fragment.opsets.items()}
-    model = onnx.ModelProto(ir_version=8, producer_name="hwnas")
-    for domain, version in sorted(opsets.items()):
-        model.opset_import.add(domain=domain, version=version)
-    ends = onnx.GraphProto(name="hwnas")
-    last = f"{OUTPUT_NAME}.{len(parts) - 1}"
-    ends.node.add(op_type="Identity", input=[last], output=[OUTPUT_NAME])
-    ends.input.add().ParseFromString(fragments[0].input_info)
-    ends.output.add().ParseFromString(fragments[-1].output_info)
-    ends.input[0].name, ends.output[0].name = INPUT_NAME, OUTPUT_NAME
-    graph = b"".join([*(fragment.body for fragment in fragments), ends.SerializeToString()])
-    return bytes(model.SerializeToString()) + _field(_GRAPH_FIELD, graph)
+        return Network(path.stem, [Part(path.stem, onnx=lambda: content, rebatch=rebatch)])
 
 
 def in_eval_mode(module: ModuleT) -> ModuleT:
@@ -360,120 +399,3 @@ def _require_same(name: str, content: bytes, inputs: Sequence[Tensor], expected:
             "write it without changing in place what a view of it is read from later (y = y * 2 for "
             "y.mul_(2)), and without values that change from call to call",
         )
-
-
-def operators_of(content: bytes) -> tuple[str, ...]:
-    """The kinds of operators in an ONNX model, subgraphs included, sorted."""
-    import onnx
-
-    def kinds(graph: onnx.GraphProto) -> set[str]:
-        found = {node.op_type for node in graph.node}
-        for node in graph.node:
-            for attribute in node.attribute:
-                found.update(*(kinds(inner) for inner in (attribute.g, *attribute.graphs)))
-        return found
-
-    return tuple(sorted(kinds(onnx.load_model_from_string(content).graph)))
-
-
-def has_external_data(content: bytes) -> bool:
-    """Whether a serialised ONNX model keeps weights in other files; what is no model does not."""
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx.external_data_helper import uses_external_data
-
-    def uses(graph: onnx.GraphProto) -> bool:
-        tensors = [*graph.initializer]
-        inner = []
-        for attribute in (attribute for node in graph.node for attribute in node.attribute):
-            tensors += [attribute.t, *attribute.tensors]
-            inner += [attribute.g, *attribute.graphs]
-        return any(map(uses_external_data, tensors)) or any(map(uses, inner))
-
-    try:
-        return uses(onnx.load_model_from_string(content).graph)
-    except DecodeError:
-        return False
-
-
-_GRAPH_FIELD = 7  # ModelProto.graph
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field: tag, varint length, payload."""
-    length, varint = len(payload), bytearray()
-    while length > 0x7F:
-        varint.append(length & 0x7F | 0x80)
-        length >>= 7
-    return bytes([number << 3 | 2, *varint, length]) + payload
-
-
-def _make_fragment(content: bytes, position: int) -> _Fragment:
-    import onnx
-
-    model = onnx.load_model_from_string(content)
-    graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in weights]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise NetworkFormError(
-            f"a part to be stitched has {len(inputs)} inputs and {len(graph.output)} outputs, not one each",
-            "cut the network where one tensor passes",
-        )
-    names = {inputs[0].name: f"{OUTPUT_NAME}.{position - 1}" if position else INPUT_NAME}
-    names[graph.output[0].name] = f"{OUTPUT_NAME}.{position}"
-    body = onnx.GraphProto()
-    body.node.extend(graph.node)
-    body.initializer.extend(graph.initializer)
-    body.value_info.extend(graph.value_info)
-    _rename(body, names, f"{position}/")
-    return _Fragment(
-        body.SerializeToString(),
-        inputs[0].SerializeToString(),
-        graph.output[0].SerializeToString(),
-        {opset.domain: opset.version for opset in model.opset_import},
-    )
-
-
-def _rename(graph: onnx.GraphProto, names: Mapping[str, str], prefix: str) -> None:
-    """Rename every value and node of a graph, subgraphs included; an empty name is an absent input."""
-
-    def new(name: str) -> str:
-        return names.get(name, prefix + name) if name else name
-
-    for value in (*graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        value.name = new(value.name)
-    for node in graph.node:
-        node.name = prefix + node.name
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-        for attribute in node.attribute:
-            for subgraph in (attribute.g, *attribute.graphs):
-                _rename(subgraph, names, prefix)
-
-
-def _read_onnx(path: Path) -> bytes:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    content = read_bytes(path)
-    fix = "export the model again, or give another file"
-    try:
-        model = onnx.load_model_from_string(content)
-        onnx.load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
-        reason = first_line(error)
-        raise InputError(f"{path} is not a usable ONNX model: {reason}", fix) from None
-    weights = {tensor.name for tensor in model.graph.initializer}
-    for value in model.graph.input:
-        for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
-            if value.name in weights or dimension.dim_value > 0:
-                continue
-            if axis:
-                raise InputError(
-                    f"{path}: axis {axis} of input {value.name!r} has no fixed size",
-                    "export the model with a fixed input size",
-                )
-            dimension.dim_value = 1
-    return bytes(model.SerializeToString())

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hwnas.ending import TERMINATED, Terminated
+
+PR_SET_PDEATHSIG = 1
+RESERVED_BYTES = 2**32
+"""Addresses that threads and allocators reserve without ever using the memory."""
 
 
 @contextlib.contextmanager
@@ -88,3 +95,92 @@ def ending_with_parent() -> Iterator[None]:
             yield
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending by itself
+
+
+def ask(module: str, question: bytes, deadline_s: float) -> bytes:
+    """What `python -m MODULE` answers on its output to a question on its input; nothing where it dies.
+
+    Raises:
+        TimeoutError: it took longer, and was killed.
+    """
+    command = [sys.executable, "-P", "-m", module]
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and the program is this Python
+            command,
+            input=question,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=deadline_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return done.stdout if done.returncode == 0 else b""
+
+
+def usable_memory_bytes() -> int:
+    """Memory that this process may still take: what is free, within its control group and its own limit."""
+    bounds = [_free_bytes(), *_control_group_bytes()]
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        bounds.append(soft - _address_bytes())
+    return max(0, min(bounds))
+
+
+def confine(memory_bytes: int) -> None:
+    """Bind this process: it ends with its parent, and is refused more than so many further bytes of memory.
+
+    For a process that runs native code on somebody's file: it might never end, or ask for anything.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = _address_bytes() + memory_bytes + RESERVED_BYTES
+    limits = [limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+
+
+def _free_bytes() -> int:
+    """What the kernel could give without swapping; all of the machine's memory where it does not tell."""
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _control_group_bytes() -> Iterator[int]:
+    """What the control groups of this process leave, as a container's limit does."""
+    root = Path("/sys/fs/cgroup")
+    for line in _lines("/proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        unified = not controllers
+        if not unified and "memory" not in controllers.split(","):
+            continue
+        own = root / path.lstrip("/") if unified else root / "memory" / path.lstrip("/")
+        names = ("max", "current") if unified else ("limit_in_bytes", "usage_in_bytes")
+        for folder in (own, *own.parents):
+            limit, used = (_lines(folder / f"memory.{name}") for name in names)
+            if limit and used and limit[0].isdecimal():
+                yield int(limit[0]) - int(used[0]) + _cached_bytes(folder)
+            if folder == root:
+                break
+
+
+def _cached_bytes(folder: Path) -> int:
+    """Files that a control group keeps in memory, and that it gives up when it needs to."""
+    counts = (line.split() for line in _lines(folder / "memory.stat"))
+    return sum(int(count) for name, count in counts if name in ("inactive_file", "total_inactive_file"))
+
+
+def _address_bytes() -> int:
+    """Addresses in use, which is what RLIMIT_AS bounds."""
+    first = _lines("/proc/self/statm")
+    return int(first[0].split()[0]) * os.sysconf("SC_PAGE_SIZE") if first else 0
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from hwnas.cli.device_options import Batch, InputShape
 from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
-from hwnas.cli.parsing import a_number, parse_fraction
+from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SECONDS
 
@@ -69,6 +70,8 @@ def record(
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
     out: Annotated[Path, typer.Option(help="The baseline file to write.")] = DEFAULT_FILE,
     max_seconds: MaxSeconds = SECONDS,
+    batch: Batch = None,
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Measure networks and write the baseline file that later checks compare with; commit it."""
@@ -79,7 +82,7 @@ def record(
     from hwnas.files import encode
     from hwnas.profiles import check as checks
     from hwnas.profiles.baseline import SCHEMA, Baseline, Recorded, write_baseline
-    from hwnas.profiles.catalogue import load_profile, open_device
+    from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.session import require_kind
     from hwnas.profiles.sitting import Pace, latency_ms, median_ms
     from hwnas.version import __version__
@@ -88,9 +91,10 @@ def record(
         raise InputError("a network is named twice", "name each network once")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    opened = open_device(load_profile(device))
+    shape = parse_shape(input_shape) if input_shape else None
+    opened = open_device(with_options(load_profile(device), batch=batch))
     require_kind(opened, {"measured", "modelled"}, "a check")
-    networks = [find_network(model) for model in models]
+    networks = [find_network(model, shape, has_batch=batch is not None) for model in models]
     recorded = []
     with opened:
         fingerprint = opened.fingerprint()
@@ -103,6 +107,7 @@ def record(
                 commit=committed_in(Path(model)),
                 repeats_ms=tuple(map(latency_ms, taken)),
                 medians_ms=tuple(map(median_ms, taken)),
+                input_shape=shape or (),
             )
             recorded.append(entry)
             messages().print(_recorded_line(entry), markup=False, highlight=False, soft_wrap=True)
@@ -112,6 +117,7 @@ def record(
         recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
         hwnas_version=__version__,
         networks=tuple(recorded),
+        batch=batch or 0,
     )
     write_baseline(out, baseline)
     if as_json:
@@ -137,6 +143,8 @@ def run(
     ] = None,
     threshold: Annotated[str, typer.Option(help="How much slower a network may be.")] = "5%",
     max_seconds: MaxSeconds = SECONDS,
+    batch: Batch = None,
+    input_shape: InputShape = None,
     recorded: Annotated[
         bool,
         typer.Option(
@@ -155,10 +163,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Measure networks beside their baseline and decide whether they became slower."""
-    from hwnas.cli.check_baseline import find_entries
+    from hwnas.cli.check_baseline import Sizes, find_entries
     from hwnas.files import write_bytes, write_json
     from hwnas.profiles import check_formats
-    from hwnas.profiles.catalogue import load_profile, open_device
+    from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.check import Terms, check
     from hwnas.profiles.sitting import Pace
 
@@ -167,7 +175,8 @@ def run(
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     with ExitStack() as held:
-        found = find_entries(models or [], baseline, device, recorded=recorded, held=held)
+        sizes = Sizes(shape=parse_shape(input_shape) if input_shape else None, batch=batch)
+        found = find_entries(models or [], baseline, device, sizes, recorded=recorded, held=held)
         terms = Terms(
             threshold=fraction,
             baseline=baseline,
@@ -175,7 +184,8 @@ def run(
             recorded_on=found.recorded_on,
             pace=Pace(max_seconds=max_seconds),
         )
-        report = check(open_device(load_profile(found.device)), found.entries, terms, told=_tell)
+        profile = with_options(load_profile(found.device), batch=found.batch)
+        report = check(open_device(profile), found.entries, terms, told=_tell)
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())

@@ -19,21 +19,61 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What the user says of the networks' inputs; None leaves it to the baseline file, or the network."""
+
+    shape: tuple[int, ...] | None = None
+    batch: int | None = None
+
+    def of(self, known: Recorded, batch: int) -> Sizes:
+        """These, and where nothing is said those of a recorded network."""
+        return Sizes(shape=self.shape or known.input_shape or None, batch=self.batch or batch or None)
+
+    def find(self, model: str) -> Network:
+        """The network of that name with these sizes."""
+        from hwnas.compress.models import find_network
+
+        network = find_network(model, self.shape, has_batch=self.batch is not None)
+        network.name = model
+        return network
+
+    def at(self, folder: Path, model: str, revision: str) -> Network:
+        """The same in a checked-out folder."""
+        from hwnas.compress.revision import network_at
+
+        return network_at(folder, model, revision, self.shape, has_batch=self.batch is not None)
+
+    @property
+    def options(self) -> str:
+        """As options of a command."""
+        shape = f" --input-shape {'x'.join(map(str, self.shape))}" if self.shape else ""
+        return shape + (f" --batch {self.batch}" if self.batch else "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found:
     """What is to be checked.
 
     Attributes:
+        batch: images a run; None leaves it to the device's profile.
         accept: how what is measured now becomes the baseline, as a command.
     """
 
     device: str
     entries: list[Entry]
     accept: str
+    batch: int | None = None
     recorded_on: Fingerprint | None = None
 
 
 def find_entries(
-    models: Sequence[str], baseline: str, device: str | None, *, recorded: bool, held: ExitStack
+    models: Sequence[str],
+    baseline: str,
+    device: str | None,
+    sizes: Sizes,
+    *,
+    recorded: bool,
+    held: ExitStack,
 ) -> Found:
     """Find the networks and what each is compared with.
 
@@ -45,7 +85,7 @@ def find_entries(
         InputError: no such baseline or network, or the options do not go together.
     """
     if baseline.endswith(".json"):
-        return _from_file(models, Path(baseline), device, recorded=recorded, held=held)
+        return _from_file(models, Path(baseline), device, sizes, recorded=recorded, held=held)
     if recorded:
         raise InputError(f"--recorded needs a baseline file, {baseline} is none", "--baseline FILE.json")
     if not models or device is None:
@@ -55,14 +95,20 @@ def find_entries(
         )
     path = Path(baseline)
     if path.suffix == ".onnx" or path.is_dir() or ":" in baseline:
-        old = _network(baseline)
+        entries = [_only(models, baseline, sizes)]
         accept = f"put it in the place of {baseline}"
-        return Found(device=device, entries=[_only(models, baseline, old)], accept=accept)
-    return _from_revision(models, baseline, device, held)
+        return Found(device=device, entries=entries, accept=accept, batch=sizes.batch)
+    return _from_revision(models, baseline, device, sizes, held)
 
 
 def _from_file(
-    models: Sequence[str], path: Path, device: str | None, *, recorded: bool, held: ExitStack
+    models: Sequence[str],
+    path: Path,
+    device: str | None,
+    sizes: Sizes,
+    *,
+    recorded: bool,
+    held: ExitStack,
 ) -> Found:
     from hwnas.profiles.baseline import read_baseline
 
@@ -72,71 +118,72 @@ def _from_file(
             f"hwnas check record MODEL … --device {device or 'NAME'} --out {shlex.quote(str(path))}",
         )
     baseline = read_baseline(path)
+    chosen = [baseline.find(model) for model in models] or list(baseline.networks)
     entries = [
-        _recorded_entry(baseline.find(model), recorded=recorded, held=held)
-        for model in models or [known.model for known in baseline.networks]
+        _recorded_entry(known, sizes.of(known, baseline.batch), recorded=recorded, held=held)
+        for known in chosen
     ]
+    sizes = sizes.of(chosen[0], baseline.batch)
     device = device or baseline.device
     names = shlex.join([known.model for known in baseline.networks])
     accept = f"hwnas check record {names} --device {shlex.quote(device)} --out {shlex.quote(str(path))}"
-    return Found(device=device, entries=entries, accept=accept, recorded_on=baseline.fingerprint)
+    return Found(
+        device=device,
+        entries=entries,
+        accept=accept + sizes.options,
+        batch=sizes.batch,
+        recorded_on=baseline.fingerprint,
+    )
 
 
-def _recorded_entry(known: Recorded, *, recorded: bool, held: ExitStack) -> Entry:
+def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: ExitStack) -> Entry:
     from hwnas.profiles.check import Entry
 
-    network = _network(known.model)
+    network = sizes.find(known.model)
     old = None
     if not recorded:
-        old = network if known.network_hash == network.hash else _committed(known, held)
+        old = network if known.network_hash == network.hash else _committed(known, sizes, held)
     return Entry(model=known.model, network=network, baseline=old, recorded=known)
 
 
-def _committed(known: Recorded, held: ExitStack) -> Network | None:
+def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None:
     """The recorded network out of the repository's history; None where that does not have it."""
-    from hwnas.compress.revision import checked_out, network_at
+    from hwnas.compress.revision import checked_out
 
     if not known.commit:
         return None
     try:
-        network = network_at(held.enter_context(checked_out(known.commit)), known.model, known.commit)
+        network = sizes.at(held.enter_context(checked_out(known.commit)), known.model, known.commit)
     except HwnasError:
         return None
     return network if network.hash == known.network_hash else None
 
 
-def _from_revision(models: Sequence[str], revision: str, device: str, held: ExitStack) -> Found:
-    from hwnas.compress.revision import checked_out, network_at
+def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
+    from hwnas.compress.revision import checked_out
     from hwnas.profiles.check import Entry
 
-    networks = [_network(model) for model in models]
+    networks = [sizes.find(model) for model in models]
     try:
         folder = held.enter_context(checked_out(revision))
     except InputError as error:
         raise InputError(f"--baseline {revision}: no file, and {error.cause}", error.fix) from None
     entries = [
-        Entry(model=model, network=network, baseline=network_at(folder, model, revision))
+        Entry(model=model, network=network, baseline=sizes.at(folder, model, revision))
         for model, network in zip(models, networks, strict=True)
     ]
-    return Found(device=device, entries=entries, accept="commit it, and check against that commit")
+    accept = "commit it, and check against that commit"
+    return Found(device=device, entries=entries, accept=accept, batch=sizes.batch)
 
 
-def _only(models: Sequence[str], baseline: str, old: Network) -> Entry:
+def _only(models: Sequence[str], baseline: str, sizes: Sizes) -> Entry:
     from hwnas.profiles.check import Entry
 
     if len(models) != 1:
         raise InputError(
             f"--baseline {baseline} is one network, {len(models)} are to be checked", "check one at a time"
         )
-    return Entry(model=models[0], network=_network(models[0]), baseline=old)
-
-
-def _network(model: str) -> Network:
-    from hwnas.compress.models import find_network
-
-    network = find_network(model)
-    network.name = model
-    return network
+    return Entry(model=models[0], network=sizes.find(models[0]), baseline=sizes.find(baseline))
 
 
 def _usage(models: Sequence[str], baseline: str, device: str | None) -> str:

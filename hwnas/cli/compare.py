@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwnas.cli.device_options import Batch, InputShape
 from hwnas.cli.output import Json, print_json, print_table
-from hwnas.cli.parsing import a_number, parse_fraction
+from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
@@ -31,25 +32,28 @@ def compare(
     max_seconds: Annotated[
         float, typer.Option(min=1, max=LARGEST_SECONDS, callback=a_number, help="Longest time.")
     ] = 45.0,
+    batch: Batch = None,
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
     from hwnas.compress.models import find_network
     from hwnas.files import hwnas_home
     from hwnas.profiles import comparison
-    from hwnas.profiles.catalogue import load_profile, open_device
+    from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.sitting import Pace
     from hwnas.profiles.store import MeasurementStore
 
     wanted = parse_fraction(precision, "--precision")
+    shape = parse_shape(input_shape) if input_shape else None
     networks = []
     for model in (first, second):
-        network = find_network(model)
+        network = find_network(model, shape, has_batch=batch is not None)
         network.name = model
         networks.append(network)
     with MeasurementStore(hwnas_home() / "history.db") as store:
         result = comparison.compare(
-            open_device(load_profile(device)),
+            open_device(with_options(load_profile(device), batch=batch)),
             *networks,
             precision=wanted,
             pace=Pace(max_repeats=1000, max_seconds=max_seconds),

@@ -18,6 +18,14 @@ Batch = Annotated[
         show_default="the profile's",
     ),
 ]
+InputShape = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="CxHxW",
+        help="Images of this shape; sizes that an ONNX file leaves open.",
+        show_default="the model's own",
+    ),
+]
 AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU than the profile is for.")]
 AllowFallback = Annotated[
     bool,

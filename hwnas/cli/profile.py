@@ -14,6 +14,7 @@ from hwnas.cli.device_options import (
     AllowUnknown,
     AnyGpu,
     Batch,
+    InputShape,
     Mode,
     RuntimeDir,
     Stacks,
@@ -79,10 +80,7 @@ def profile(
         ),
     ] = None,
     batch: Batch = None,
-    input_shape: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="CxHxW", help="Images of this shape.", show_default="the model's own"),
-    ] = None,
+    input_shape: InputShape = None,
     operators: Annotated[
         bool, typer.Option("--operators", help="Show the time of each operator, where the device tells.")
     ] = False,
@@ -132,7 +130,7 @@ def profile(
     ]
     opened = [open_device(profile) for profile in profiles]
     _check_explain(opened, explain)
-    networks = [_network(model, shape) for model in models]
+    networks = [_network(model, shape, has_batch=batch is not None) for model in models]
     for profile in profiles:
         require_accepted(profile, networks)
     parts = [block_networks(network, parse_cuts(cut) or None) if blocks else [] for network in networks]
@@ -164,10 +162,10 @@ def profile(
         )
 
 
-def _network(model: str, shape: tuple[int, ...] | None) -> Network:
+def _network(model: str, shape: tuple[int, ...] | None, *, has_batch: bool) -> Network:
     from hwnas.compress.models import find_network
 
-    network = find_network(model, shape)
+    network = find_network(model, shape, has_batch=has_batch)
     network.name = model
     return network
 

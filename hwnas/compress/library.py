@@ -29,7 +29,7 @@ from hwnas.files import (
     write_bytes,
     write_json,
 )
-from hwnas.network import has_external_data
+from hwnas.onnx_file import has_external_data
 from hwnas.ranges import Figure, Seconds
 
 State = Literal["pending", "done", "failed"]

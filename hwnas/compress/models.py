@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hwnas.errors import InputError, first_line
 from hwnas.network import Network, Part, in_eval_mode, random_input
 
 CALIBRATION_BATCHES = 8
+MOST_NOISE = 2**26  # numbers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,38 +21,41 @@ if TYPE_CHECKING:
     from hwnas.compress.architecture import ReferenceSpec
 
 
-def find_network(text: str, shape: tuple[int, ...] | None = None) -> Network:
+def find_network(text: str, shape: tuple[int, ...] | None = None, *, has_batch: bool = False) -> Network:
     """A network from an ONNX file, a checkpoint directory, `module:function`, or a timm name.
 
     Weights and ranges do not change latencies: a timm model has random weights, so nothing is downloaded,
     and int8 is calibrated with noise.
 
     Args:
-        shape: (C, H, W) that it shall take instead of what it says.
+        shape: (C, H, W) that it shall take instead of what it says; an ONNX file takes it where it leaves
+            sizes open.
+        has_batch: an ONNX file's open first axis is a batch.
 
     Raises:
-        InputError: nothing of that name, or it cannot be read; with the nearest names.
-        NetworkFormError: an ONNX file, which cannot take another shape.
+        InputError: nothing of that name, or it cannot be read; with the nearest names. An ONNX file that
+            leaves other sizes open than were given, or fixes them to others.
     """
     if not text.isprintable():
         raise InputError(f"the name {text!a} is not text, and no document could hold it", "rename the file")
-    return with_noise(_find(text, shape))
+    return with_noise(_find(text, shape, has_batch))
 
 
 def with_noise(network: Network) -> Network:
     """The network itself, with noise to be calibrated with where it takes images."""
     shape = network.input_shape
     if len(shape) == 4:
+        batches = min(CALIBRATION_BATCHES, max(1, MOST_NOISE // math.prod(shape)))
         generator = np.random.default_rng(0)
-        noise = generator.standard_normal((CALIBRATION_BATCHES * shape[0], *shape[1:]))
+        noise = generator.standard_normal((batches * shape[0], *shape[1:]))
         network.calibration = noise.astype(np.float32)
     return network
 
 
-def _find(text: str, shape: tuple[int, ...] | None) -> Network:
+def _find(text: str, shape: tuple[int, ...] | None, has_batch: bool) -> Network:
     path = Path(text)
     if path.suffix == ".onnx":
-        return _reshaped(Network.from_onnx(path), shape)
+        return Network.from_onnx(path, shape, has_batch=has_batch)
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():
         from hwnas.compress.checkpoint import load_module
 

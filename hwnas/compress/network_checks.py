@@ -133,7 +133,7 @@ def require_one_function(model: nn.Module, x: Tensor) -> None:
             "let it draw no random numbers and keep no memory in eval mode: "
             "F.dropout(x, p, training=self.training)",
         )
-    alone = [model(image.clone()) for image in x.split(1)]
+    alone = [model(image.clone()) for image in torch.split(x, 1)]
     if disagreement(together, alone):
         raise InputError(
             f"{type(model).__name__} answers to an image otherwise when others are beside it, "

@@ -11,7 +11,8 @@ from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.measurement import DeviceProfile
-from hwnas.network import Network, export_onnx, operators_of
+from hwnas.network import Network, export_onnx
+from hwnas.onnx_file import operators_of
 
 NAMED = 4  # candidates of a part that a message names before it only counts them
 FLUSH = 64  # exports whose operators are stored at once

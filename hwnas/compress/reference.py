@@ -26,12 +26,17 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
         image_size: of the data in pixels, for timm models that are built for one size; 0 leaves their own.
 
     Raises:
-        InputError: none of them, with the nearest timm names.
+        InputError: none of them, with the nearest timm names; an ONNX file.
     """
     path = Path(text)
     if (path / "architecture.json").is_file():
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
+    if path.suffix == ".onnx":
+        raise InputError(
+            f"{text} is an ONNX file, which can be measured and not cut or trained",
+            "give its torch network: a timm name, module:function or a checkpoint directory",
+        )
     if ":" in text:
         import_function(text)
         return ReferenceSpec(source="function", name=text)

@@ -89,7 +89,7 @@ def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tenso
     Raises:
         HwnasError: it cannot be loaded or run.
     """
-    sizes = [len(batch) for batch in pixels.split(BATCH)]
+    sizes = [len(batch) for batch in torch.split(pixels, BATCH)]
     question = {
         "folder": str(folder.absolute()),
         "place": str(Path.cwd()),
@@ -103,7 +103,7 @@ def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tenso
     assert process.stdin is not None and process.stdout is not None
     try:
         message = json.dumps(question).encode() + b"\n"
-        for batch in pixels.split(BATCH):
+        for batch in torch.split(pixels, BATCH):
             with contextlib.suppress(BrokenPipeError):  # it has failed, and may have said why
                 process.stdin.write(message + batch.contiguous().numpy().tobytes())
                 process.stdin.flush()

@@ -58,11 +58,21 @@ def checked_out(revision: str) -> Iterator[Path]:
             _git(["worktree", "remove", "--force", str(tree)], revision)
 
 
-def network_at(folder: Path, model: str, revision: str) -> Network:
+def network_at(
+    folder: Path,
+    model: str,
+    revision: str,
+    shape: tuple[int, ...] | None = None,
+    *,
+    has_batch: bool = False,
+) -> Network:
     """A model in a checked-out folder: an ONNX file, a checkpoint directory, or `module:function`.
 
     A function is called in a process of its own, since another version of its module may be loaded here. A
     timm model is what the installed timm makes of it, at any revision.
+
+    Args:
+        shape, has_batch: see `find_network`.
 
     Raises:
         InputError: the revision has no such model, or it cannot be read.
@@ -74,21 +84,31 @@ def network_at(folder: Path, model: str, revision: str) -> Network:
                 f"there is no {model} in {revision}",
                 "name a revision that has it, or record it: hwnas check record",
             )
-        network = find_network(str(path))
+        network = find_network(str(path), shape, has_batch=has_batch)
     elif ":" in model:
-        network = _function_at(folder, model, revision)
+        network = _function_at(folder, model, revision, shape)
     else:
-        network = find_network(model)
+        network = find_network(model, shape)
     network.name = model
     return network
 
 
-def _function_at(folder: Path, model: str, revision: str) -> Network:
+def _function_at(folder: Path, model: str, revision: str, shape: tuple[int, ...] | None) -> Network:
+    def exported(batch: int) -> bytes:
+        # Without sizes of one's own a revision of hwnas itself that did not know them can be asked as well.
+        sizes = [batch, *(shape or ())] if shape or batch > 1 else []
+        return _exported_at(folder, model, revision, sizes)
+
+    content = exported(1)
+    return with_noise(Network(model, [Part(model, onnx=lambda: content, rebatch=exported)]))
+
+
+def _exported_at(folder: Path, model: str, revision: str, sizes: Sequence[int]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="hwnas-") as place:
         output = Path(place) / "model.onnx"
         paths = [str(folder), os.environ.get("PYTHONPATH")]
         done = subprocess.run(  # noqa: S603 - no shell, and the program is this Python
-            [sys.executable, "-P", "-m", __name__, model, str(output)],
+            [sys.executable, "-P", "-m", __name__, model, str(output), *map(str, sizes)],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             capture_output=True,
@@ -99,8 +119,7 @@ def _function_at(folder: Path, model: str, revision: str) -> Network:
             raise InputError(
                 f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
             )
-        content = output.read_bytes()
-    return with_noise(Network(model, [Part(model, onnx=lambda: content)]))
+        return output.read_bytes()
 
 
 def _git(arguments: Sequence[str], revision: str) -> str:
@@ -124,9 +143,11 @@ def _git(arguments: Sequence[str], revision: str) -> str:
 
 
 if __name__ == "__main__":
-    named, target = sys.argv[1:]
+    named, target, *numbers = sys.argv[1:]
+    batch, *rest = map(int, numbers or "1")
     try:
         with contained():
-            Path(target).write_bytes(find_network(named).onnx())
+            network = find_network(named, tuple(rest) or None).batched(batch)
+            Path(target).write_bytes(network.onnx())
     except Exception as failure:
         sys.exit(explained(failure).cause)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 from hwnas.devices.lock import DeviceLock
-from hwnas.errors import DeviceError, PreparationError
+from hwnas.errors import DeadlineError, DeviceError, PreparationError
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
 
@@ -24,12 +26,14 @@ class Handle:
         state: whatever the device class needs to run it.
         placement: execution unit → operator type → number of nodes.
         metrics: figures that are known without timing, the unit in the name (`energy_mj`).
+        prepared_s: how long the preparation took, which holds at least one run.
     """
 
     network_hash: str
     state: Any
     placement: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    prepared_s: float = 0.0
 
 
 class BaseDevice(ABC):
@@ -118,12 +122,27 @@ def check_metrics(device: str, metrics: Mapping[str, float]) -> None:
             )
 
 
+SLOWER = 10
+"""Times that a run may take as long as the preparation, which holds one, before it is past its deadline."""
+
+
 class Device(BaseDevice):
-    """A device that loads a network and runs it: anything but a queue."""
+    """A device that loads a network and runs it: anything but a queue.
+
+    Attributes:
+        deadline_s: a preparation and the timing of operators may take this long, and a sampling this long
+            beside its runs; None where nothing could end them. A device that sets it overrides
+            `interrupt_impl`.
+    """
+
+    deadline_s: float | None = None
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
         self._handles: dict[int, Handle] = {}
+
+    def convert_impl(self, network: Network) -> None:
+        """Make and keep the form of a network that `prepare_impl` loads: what no deadline is for."""
 
     @abstractmethod
     def prepare_impl(self, network: Network) -> Handle:
@@ -143,6 +162,9 @@ class Device(BaseDevice):
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         """The time of each operator; none where the device does not tell."""
         return ()
+
+    def interrupt_impl(self) -> None:
+        """End whatever `*_impl` does at the moment, which then raises; called by another thread."""
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -165,9 +187,14 @@ class Device(BaseDevice):
         Raises:
             PreparationError, NetworkFormError: this device cannot run this network.
             PreparationError: it answered nonsense as a metric (NaN, infinite, negative, an energy of zero).
+            DeadlineError: it took longer than the device's deadline.
         """
         self._require_open()
-        handle = self.prepare_fresh_impl(network) if fresh else self.prepare_impl(network)
+        self.convert_impl(network)
+        start_s = time.monotonic()
+        with self._within(f"loading {network.name} and running it once", self.deadline_s):
+            handle = self.prepare_fresh_impl(network) if fresh else self.prepare_impl(network)
+        handle.prepared_s = time.monotonic() - start_s
         self._handles[id(handle)] = handle
         try:
             check_metrics(self.profile.name, handle.metrics)
@@ -182,11 +209,16 @@ class Device(BaseDevice):
         Raises:
             PreparationError: the network failed while running, or the device answered nonsense
                 (no sample, NaN, infinite, zero or negative).
+            DeadlineError: it took longer than the device's deadline.
         """
         self._require_open()
         if id(handle) not in self._handles:
             raise DeviceError("the handle was released or is another device's", "prepare the network first")
-        samples_ms = self.sample_impl(handle, runs, seconds)
+        limit_s = None
+        if self.deadline_s is not None:
+            limit_s = self.deadline_s + seconds + SLOWER * max(runs, 1) * handle.prepared_s
+        with self._within(f"{runs} runs that took {handle.prepared_s:.3g} s each at first", limit_s):
+            samples_ms = self.sample_impl(handle, runs, seconds)
         if len(samples_ms) == 0 or not all(math.isfinite(sample) and sample > 0 for sample in samples_ms):
             raise PreparationError(
                 f"device {self.profile.name} answered {samples_ms[:5]} as latencies in ms",
@@ -200,11 +232,41 @@ class Device(BaseDevice):
 
         Raises:
             PreparationError, NetworkFormError: this device cannot run this network.
+            DeadlineError: it took longer than the device's deadline.
         """
         self._require_open()
-        return self.layers_impl(network)
+        self.convert_impl(network)
+        with self._within(f"timing the operators of {network.name}", self.deadline_s):
+            return self.layers_impl(network)
 
     def release(self, handle: Handle) -> None:
         """Free a prepared network; a second release does nothing."""
         if self._handles.pop(id(handle), None) is not None:
             self.release_impl(handle)
+
+    @contextmanager
+    def _within(self, what: str, limit_s: float | None) -> Iterator[None]:
+        """Interrupt the device, and say so, where this takes longer than its limit."""
+        if limit_s is None:
+            yield
+            return
+        is_late = threading.Event()
+
+        def interrupt() -> None:
+            is_late.set()
+            self.interrupt_impl()
+
+        timer = threading.Timer(limit_s, interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except PreparationError as error:
+            if not is_late.is_set():
+                raise
+            raise DeadlineError(
+                f"{what} took longer than {limit_s:.0f} s on {self.profile.name} and was ended",
+                "if it ends at all, give it more time: deadline_s in the options of a profile of your own",
+            ) from error
+        finally:
+            timer.cancel()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Callable
+
 from hwnas.devices import host_session, machine
 from hwnas.devices.base import Device, Handle
 from hwnas.devices.host_process import HostProcess, ProcessDiedError
-from hwnas.devices.host_session import PROVIDER, Loaded
+from hwnas.devices.host_session import PROVIDER, Loaded, Stop
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
+from hwnas.processes import usable_memory_bytes
 from hwnas.ranges import LARGEST_THREADS
 
-PROFILED_RUNS = 30
+NO_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "could not create a primitive")
+OPERATOR, ASKED = re.compile(r"running (\w+) node"), re.compile(r"buffer of size (\d+)")
+DEADLINE_S = 60.0
+PROFILED = 0.25
+"""Of the deadline, that the timed runs of operators take at most."""
 
 
 class HostDevice(Device):
@@ -21,6 +30,11 @@ class HostDevice(Device):
     Options of the profile:
         threads: threads within an operator; 0 takes every core that this process may use.
         batch: images a run; 0 takes those of the network's graph, `--batch` sets it.
+        deadline_s: loading a network and running it once may take this long.
+
+    A graph that somebody else made is run in a process of its own, which is ended at its deadline and is
+    refused more memory than there is. A network that was made from a torch module is run here: its first run
+    is ended between two operators.
 
     Raises:
         DeviceError: an unknown option, or a power mode that the host is not in.
@@ -30,7 +44,7 @@ class HostDevice(Device):
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
-        options = check_options(profile, "the host CPU", threads=0, batch=0)
+        options = check_options(profile, "the host CPU", threads=0, batch=0, deadline_s=DEADLINE_S)
         threads, self.batch = int(options["threads"]), int(options["batch"])
         if not 0 <= threads <= LARGEST_THREADS or self.batch < 0:
             raise DeviceError(
@@ -38,7 +52,13 @@ class HostDevice(Device):
                 f"and threads not above {LARGEST_THREADS}",
                 "correct them in the profile's options",
             )
+        self.deadline_s = float(options["deadline_s"])
+        if not 0 < self.deadline_s <= threading.TIMEOUT_MAX / 2:
+            raise DeviceError(
+                f"profile {profile.name}: deadline_s is {self.deadline_s:g}", "give seconds, such as 600"
+            )
         self.threads = threads or machine.usable_cores()
+        self._interrupt: Callable[[], None] = lambda: None
         self._throttle_count: int | None = None
 
     @property
@@ -80,39 +100,26 @@ class HostDevice(Device):
             governor=machine.governor(),
         )
 
+    def interrupt_impl(self) -> None:
+        self._interrupt()
+
+    def convert_impl(self, network: Network) -> None:
+        self._interrupt = lambda: None
+        self._batched(network).onnx(self.profile.precision)
+
     def prepare_impl(self, network: Network) -> Handle:
-        batched = self._batched(network)
-        content = batched.onnx(self.profile.precision)
-        try:
-            loaded = self._load(content)
-        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
-            raise _refused(network.name, error) from error
-        return Handle(
-            network_hash=network.hash,
-            state=loaded,
-            placement=host_session.placement(loaded.session),
-            metrics={"batch_size": float(batched.input_shape[0])},
-        )
+        return self._prepare_apart(network) if network.is_foreign else self._prepare_here(network)
 
     def prepare_fresh_impl(self, network: Network) -> Handle:
-        batched = self._batched(network)
-        content = batched.onnx(self.profile.precision)
-        try:
-            process = HostProcess(content, self.threads)
-        except RuntimeError as error:
-            raise _refused(network.name, error) from error
-        return Handle(
-            network_hash=network.hash,
-            state=process,
-            placement=process.placement,
-            metrics={"batch_size": float(batched.input_shape[0])},
-        )
+        return self._prepare_apart(network)
 
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         state: Loaded | HostProcess = handle.state
         try:
             if isinstance(state, Loaded):
+                self._interrupt = lambda: None  # it has ended once, and its input is the same
                 return host_session.sample(state, runs, seconds)
+            self._interrupt = state.kill
             samples_ms = state.sample(runs, seconds)
         except Exception as error:
             raise _refused(handle.network_hash[:12], error) from error
@@ -127,20 +134,71 @@ class HostDevice(Device):
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         content = self._batched(network).onnx(self.profile.precision)
+        assert self.deadline_s is not None
+        process = HostProcess()
+        self._interrupt = process.kill
         try:
-            return host_session.layers(content, self.threads, PROFILED_RUNS)
-        except Exception as error:
+            return process.layers(content, self.threads, PROFILED * self.deadline_s)
+        except RuntimeError as error:
             raise _refused(network.name, error) from error
+        finally:
+            process.end()
 
-    def _load(self, content: bytes) -> Loaded:
-        return host_session.load(content, host_session.session_options(self.threads))
+    def _prepare_here(self, network: Network) -> Handle:
+        batched = self._batched(network)
+        content = batched.onnx(self.profile.precision)
+        stop = Stop()
+        self._interrupt = stop
+        try:
+            loaded = self._load(content, stop)
+        except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
+            raise _refused(network.name, error) from error
+        return Handle(
+            network_hash=network.hash,
+            state=loaded,
+            placement=host_session.placement(loaded.session),
+            metrics={"batch_size": float(batched.batch_size)},
+        )
+
+    def _prepare_apart(self, network: Network) -> Handle:
+        batched = self._batched(network)
+        content = batched.onnx(self.profile.precision)
+        process = HostProcess()
+        self._interrupt = process.kill
+        try:
+            process.load(content, self.threads)
+        except BaseException as error:
+            process.end()
+            if isinstance(error, RuntimeError):
+                raise _refused(network.name, error) from error
+            raise
+        return Handle(
+            network_hash=network.hash,
+            state=process,
+            placement=process.placement,
+            metrics={"batch_size": float(batched.batch_size)},
+        )
+
+    def _load(self, content: bytes, stop: Stop) -> Loaded:
+        return host_session.load(content, host_session.session_options(self.threads), stop)
 
     def _batched(self, network: Network) -> Network:
         return network.batched(self.batch) if self.batch else network
 
 
 def _refused(network: str, error: Exception) -> PreparationError:
+    reason = first_line(error)
     fix = "replace the operator that it names, or export the network for an older opset"
     if isinstance(error, ProcessDiedError):
         fix = "free memory if it was killed for want of it (exit code -9), and give the same command again"
-    return PreparationError(f"ONNX Runtime cannot run {network} on this CPU: {first_line(error)}", fix)
+    elif any(text in reason for text in NO_MEMORY):
+        where, asked = OPERATOR.search(reason), ASKED.search(reason)
+        reason = (
+            f"{where[1] if where else 'it'} asks for "
+            f"{f'{int(asked[1]) / 2**30:,.1f} GiB of' if asked else 'more'} memory, "
+            f"and {usable_memory_bytes() / 2**30:,.1f} GiB are free"
+        )
+        fix = "free memory, or give smaller sizes: --input-shape, --batch"
+    elif "invalid model" in reason.lower():
+        fix = "the graph itself is wrong: mend what it names, or export the network again"
+    return PreparationError(f"ONNX Runtime cannot run {network} on this CPU: {reason}", fix)

@@ -2,7 +2,7 @@
 
 The process is `python -m hwnas.devices.host_process`. It is sent one line of JSON with the size of the model
 and the model itself, and then one line of JSON for each sampling; it answers each with a line of JSON. It
-ends when its input does, so it never outlives whoever started it.
+ends when its input does or its parent is no more, so it never outlives whoever started it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hwnas import processes
 from hwnas.devices import host_session
 from hwnas.errors import first_line
+from hwnas.measurement import Layer
 
 END_S = 5.0
 
@@ -28,16 +31,12 @@ class ProcessDiedError(RuntimeError):
 class HostProcess:
     """A process that holds one network. Raises RuntimeError where it fails, ProcessDiedError where it dies.
 
-    Args:
-        content: the ONNX model, serialised.
-        threads: within an operator.
-
     Attributes:
         placement: execution provider → operator type → number of nodes.
         peak_memory_bytes: of the process so far, Python and ONNX Runtime included.
     """
 
-    def __init__(self, content: bytes, threads: int) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
             [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
@@ -45,17 +44,30 @@ class HostProcess:
             stderr=subprocess.DEVNULL,
         )
         self.peak_memory_bytes = 0
-        try:
-            answer = self._ask({"bytes": len(content), "threads": threads}, content)
-        except BaseException:
-            self.end()
-            raise
-        self.placement: dict[str, dict[str, int]] = answer["placement"]
+        self.placement: dict[str, dict[str, int]] = {}
+
+    def load(self, content: bytes, threads: int) -> None:
+        """Load a serialised ONNX model and run it once.
+
+        Args:
+            threads: within an operator.
+        """
+        self.placement = self._ask({"do": "load", "threads": threads}, content)["placement"]
+
+    def layers(self, content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
+        """See `host_layers.layers`."""
+        answer = self._ask({"do": "layers", "threads": threads, "seconds": seconds}, content)
+        return tuple(Layer(**plain) for plain in answer["layers"])
 
     def sample(self, runs: int, seconds: float) -> list[float]:
         """Milliseconds of each run."""
-        samples_ms: list[float] = self._ask({"runs": runs, "seconds": seconds})["samples_ms"]
+        question = {"do": "sample", "runs": runs, "seconds": seconds}
+        samples_ms: list[float] = self._ask(question)["samples_ms"]
         return samples_ms
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does; whoever waits for its answer is told that it died."""
+        self._process.kill()
 
     def end(self) -> None:
         """End the process; a second call does nothing."""
@@ -76,7 +88,7 @@ class HostProcess:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(question).encode() + b"\n" + payload)
+            process.stdin.write(json.dumps({**question, "bytes": len(payload)}).encode() + b"\n" + payload)
             process.stdin.flush()
             line = process.stdout.readline()
         except BrokenPipeError:
@@ -90,20 +102,37 @@ class HostProcess:
         return answer
 
 
+class _Server:
+    """What the process does: one answer to each question."""
+
+    def __init__(self) -> None:
+        self._loaded: host_session.Loaded | None = None
+
+    def answer(self, question: dict[str, Any], content: bytes) -> dict[str, Any]:
+        if question["do"] == "layers":
+            from hwnas.devices.host_layers import layers
+
+            found = layers(content, question["threads"], question["seconds"])
+            return {"layers": [asdict(layer) for layer in found]}
+        if question["do"] == "load":
+            options = host_session.session_options(question["threads"])
+            self._loaded = host_session.load(content, options)
+            return {"placement": host_session.placement(self._loaded.session)}
+        assert self._loaded is not None
+        return {"samples_ms": host_session.sample(self._loaded, question["runs"], question["seconds"])}
+
+
 def main() -> None:
     """Serve one network until the input ends."""
+    processes.confine(processes.usable_memory_bytes())
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    loaded = None
+    server = _Server()
     for line in iter(sys.stdin.buffer.readline, b""):
         question = json.loads(line)
+        content = sys.stdin.buffer.read(question["bytes"])
         try:
-            if loaded is None:
-                content = sys.stdin.buffer.read(question["bytes"])
-                loaded = host_session.load(content, host_session.session_options(question["threads"]))
-                answer: dict[str, Any] = {"placement": host_session.placement(loaded.session)}
-            else:
-                answer = {"samples_ms": host_session.sample(loaded, question["runs"], question["seconds"])}
+            answer = server.answer(question, content)
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             answer = {"error": first_line(error)}
         answer["peak_memory_bytes"] = _peak_memory_bytes()

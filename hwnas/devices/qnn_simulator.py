@@ -17,6 +17,7 @@ from hwnas.measurement import DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
 
 PROVIDER = "QNNExecutionProvider"
+DEADLINE_S = 3600.0  # it takes minutes for what a phone does in milliseconds
 
 
 class QnnSimulatorDevice(HostDevice):
@@ -38,6 +39,7 @@ class QnnSimulatorDevice(HostDevice):
             raise DeviceError(f"profile {profile.name}: HTP has no {profile.precision}", "take fp16 or int8")
         super().__init__(replace(profile, options={}))
         self.profile = profile
+        self.deadline_s = DEADLINE_S
         self._options_of_provider = {
             "htp_arch": str(options["htp_arch"]),
             "soc_model": str(options["soc_model"]),
@@ -55,24 +57,28 @@ class QnnSimulatorDevice(HostDevice):
         qnn = f"onnxruntime-qnn {onnxruntime_qnn.__version__}"
         return replace(super().fingerprint(), driver=qnn, runtime=f"HTP simulator, {options}")
 
+    def prepare_impl(self, network: Network) -> Handle:
+        return self._prepare_here(network)
+
     def prepare_fresh_impl(self, network: Network) -> Handle:
-        return self.prepare_impl(network)
+        return self._prepare_here(network)
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         return ()
 
-    def _load(self, content: bytes) -> host_session.Loaded:
+    def _load(self, content: bytes, stop: host_session.Stop) -> host_session.Loaded:
         import onnxruntime as ort
         import onnxruntime_qnn
 
         options = host_session.session_options(self.threads)
+        stop.loading(options)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         found = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
         backend = {"backend_path": onnxruntime_qnn.get_qnn_htp_path()}
         with _quiet():
             options.add_provider_for_devices(found[:1], backend | self._options_of_provider)
             session = ort.InferenceSession(content, options)
-        return host_session.bind(session)
+        return host_session.bind(session, stop)
 
     def _register(self) -> None:
         import onnxruntime as ort

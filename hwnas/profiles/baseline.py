@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
 from hwnas.measurement import STRICT, Fingerprint
-from hwnas.ranges import Latency
+from hwnas.ranges import Latency, Size
 
 SCHEMA = "hwnas.baseline/2"
 UNSIGNED_SCHEMA = "hwnas.baseline/1"  # of earlier versions, without a checksum
@@ -26,6 +26,7 @@ class Recorded:
         commit: the git commit whose tree holds this very file; empty where there is none.
         repeats_ms: the lower decile of each repeat, by which the check decides.
         medians_ms: the median of each repeat.
+        input_shape: sizes that were asked for; empty for the model's own.
     """
 
     __pydantic_config__ = STRICT
@@ -34,6 +35,7 @@ class Recorded:
     commit: str
     repeats_ms: tuple[Latency, ...]
     medians_ms: tuple[Latency, ...]
+    input_shape: tuple[Size, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,7 @@ class Baseline:
         device: the profile's name.
         recorded_at: UTC, ISO 8601.
         hwnas_version: that recorded it.
+        batch: images a run that were asked for; 0 for the profile's.
     """
 
     __pydantic_config__ = STRICT
@@ -52,6 +55,7 @@ class Baseline:
     recorded_at: str
     hwnas_version: str
     networks: tuple[Recorded, ...]
+    batch: int = 0
 
     def find(self, model: str) -> Recorded:
         """The recorded network of this name. Raises InputError where there is none, with those there are."""
@@ -91,7 +95,11 @@ def read_baseline(path: Path) -> Baseline:
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write a baseline, whole or not at all; latencies are rounded to five digits."""
     plain = encode(baseline)
+    if not baseline.batch:
+        del plain["batch"]
     for network in plain["networks"]:
+        if not network["input_shape"]:
+            del network["input_shape"]
         for key in ("repeats_ms", "medians_ms"):
             network[key] = [float(f"{latency_ms:.{DIGITS}g}") for latency_ms in network[key]]
     write_json(path, {"schema": SCHEMA, **signed(plain)})

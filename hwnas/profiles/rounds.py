@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hwnas.devices.base import Device, Handle
-from hwnas.errors import HwnasError, NetworkFormError, PreparationError
+from hwnas.errors import DeadlineError, HwnasError, NetworkFormError, PreparationError
 from hwnas.measurement import (
     Conditions,
     Fingerprint,
@@ -143,7 +143,10 @@ class Chunk:
             try:
                 handle = self._device.prepare(network)
             except (PreparationError, NetworkFormError) as error:
-                self._keep(MeasurementFailure(network_hash=network.hash, reason=_reason(error)))
+                late = isinstance(error, DeadlineError)
+                self._keep(
+                    MeasurementFailure(network_hash=network.hash, reason=_reason(error), transient=late)
+                )
                 return
             held.callback(self._device.release, handle)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -212,7 +215,7 @@ class Chunk:
         try:
             series.handle = self._device.prepare(series.network, fresh=True)
         except (PreparationError, NetworkFormError) as error:
-            self._fail(series, _reason(error))
+            self._fail(series, _reason(error), transient=isinstance(error, DeadlineError))
             return ()
         try:
             if self._protocol.warmup_s:

@@ -158,7 +158,7 @@ def test_a_comparison_and_its_place_in_the_history(hwnas: Hwnas, workplace: Path
             "3x224x224",
         ),
         (("profile", "tinynet:make", *MODELLED, "--input-shape", "5x32x32"), "cannot be exported", ""),
-        (("profile", "net.onnx", *MODELLED, "--input-shape", "3x64x64"), "no torch module", "timm name"),
+        (("profile", "net.onnx", *MODELLED, "--input-shape", "3x64x64"), "is fixed to 32", "1x3x32x32"),
         (("profile", "net.onnx", *MODELLED, "--blocks"), "no torch module", "timm name"),
         (("compare", "tinynet:make", "absent.onnx", *MODELLED), "cannot read absent.onnx", ""),
         (("compare", "tinynet:make", "net.onnx", "--device", "functional.toml"), "a comparison needs", ""),

@@ -29,7 +29,8 @@ from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
-from hwnas.network import export_onnx, operators_of
+from hwnas.network import export_onnx
+from hwnas.onnx_file import operators_of
 
 INVERTED = InvertedBottleneckSpec(
     kernel=3, expand=2, depth=2, activation="relu", se=False, layer="depthwise", width=0.5

@@ -293,8 +293,8 @@ def test_modules_in_a_python_list_are_refused() -> None:
 
 def test_modules_that_are_listed_beside_are_no_fault() -> None:
     model = oddnets.plain()
-    model.order = [model.layer1, model.layer2]
-    model.activations = (nn.ReLU(), nn.SiLU())  # nothing to train or store
+    vars(model)["order"] = [model.get_submodule("layer1"), model.get_submodule("layer2")]
+    vars(model)["activations"] = (nn.ReLU(), nn.SiLU())  # nothing to train or store
     plain_module(model, "net")
 
 

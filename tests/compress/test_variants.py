@@ -29,7 +29,8 @@ from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.variants import VariantSpec, build_variant, find_gates, find_variants
 from hwnas.errors import InputError
-from hwnas.network import export_onnx, operators_of
+from hwnas.network import export_onnx
+from hwnas.onnx_file import operators_of
 from hwnas.page import Plot, Table
 
 SWISHNET = '''

@@ -71,8 +71,11 @@ def test_what_a_folder_holds_does_not_get_into_the_process(
 ) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(7)\n")
     monkeypatch.chdir(tmp_path)
-    process = HostProcess(network().onnx(), 1)
-    process.end()
+    process = HostProcess()
+    try:
+        process.load(network().onnx(), 1)
+    finally:
+        process.end()
 
 
 def test_a_batch_is_exported_and_counted() -> None:
