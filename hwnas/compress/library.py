@@ -137,6 +137,7 @@ class Library(Database):
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
         self.features = folder / "features"
+        self._read: dict[tuple[object, ...], Entry] = {}
         super().__init__(
             folder / "library.db",
             tables=_TABLES,
@@ -161,8 +162,11 @@ class Library(Database):
         )
 
     def entries(self) -> list[Entry]:
-        """Every candidate, by part and choice."""
-        return [self._entry(row) for row in self.read(f"{_SELECT} ORDER BY part, choice")]
+        """Every candidate, by part and choice. A row that is as it was last time is not checked again."""
+        rows = self.read(f"{_SELECT} ORDER BY part, choice")
+        entries = [self._read.get(row) or self._entry(row) for row in rows]
+        self._read = dict(zip(rows, entries, strict=True))
+        return entries
 
     def pending(self) -> list[Candidate]:
         """The candidates that are still to be distilled; a done one whose files are damaged is one."""

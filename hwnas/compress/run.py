@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -123,14 +125,22 @@ def refuse_links(path: Path) -> None:
         RunDirectoryError: names the link.
     """
     inside = path.resolve()
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            item = Path(folder) / name
-            if item.is_symlink() and not item.resolve().is_relative_to(inside):
-                raise RunDirectoryError(
-                    f"{item} is a link that leads out of the run directory",
-                    "put the files themselves there, or choose another place with --out PATH",
-                )
+    for item in _links(path):
+        if not item.resolve().is_relative_to(inside):
+            raise RunDirectoryError(
+                f"{item} is a link that leads out of the run directory",
+                "put the files themselves there, or choose another place with --out PATH",
+            )
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """Every link below a folder; a folder that goes meanwhile has none."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry)
+            elif entry.is_dir():
+                yield from _links(Path(entry))
 
 
 def _is_foreign(item: Path) -> bool:

@@ -6,14 +6,15 @@ looked at to report accuracy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from hwnas.compress.place import Place
-from hwnas.files import sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +66,17 @@ class Data:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the content: pixels and labels, part by part."""
         if self.digest is not None:
             return self.digest
-        tensors = [t for part in (self.train, self.val, self.test) for t in (part.pixels, part.labels)]
-        return sha256(b"".join(t.numpy().tobytes() for t in tensors if t is not None))
+        found = hashlib.sha256()
+        for part in (self.train, self.val, self.test):
+            for tensor in (part.pixels, part.labels):
+                if tensor is not None:
+                    found.update(tensor.contiguous().numpy().data)
+        return found.hexdigest()
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) → float32, normalised, channels last."""
