@@ -163,6 +163,25 @@ def signed(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "sha256": sha256_of_plain(json.loads(json.dumps(data)))}
 
 
+def write_signed(path: Path, data: dict[str, Any]) -> None:
+    """Write a versioned document with its own SHA-256 as JSON, whole or not at all."""
+    plain = {key: value for key, value in data.items() if key != "schema"}
+    write_json(path, {"schema": data["schema"], **signed(plain)})
+
+
+def read_signed(path: Path, schema: str, *, always: bool = True) -> dict[str, Any]:
+    """What `write_signed` wrote, without schema and hash.
+
+    Args:
+        always: documents of this schema were always signed; otherwise one without a hash passes.
+
+    Raises:
+        InputError: it cannot be read, is of another schema, or is not what was written.
+    """
+    plain = check_schema(read_json(path), schema, path)
+    return plain if not always and "sha256" not in plain else check_signature(plain, path)
+
+
 def check_signature(data: dict[str, Any], source: str | os.PathLike[str]) -> dict[str, Any]:
     """Strip and check what `signed` added.
 

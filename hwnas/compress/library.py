@@ -17,17 +17,14 @@ from hwnas.compress.space import Candidate
 from hwnas.database import Database
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (
-    check_schema,
-    check_signature,
     decode,
     encode,
     is_one_name,
     read_bytes,
-    read_json,
+    read_signed,
     sha256,
-    signed,
     write_bytes,
-    write_json,
+    write_signed,
 )
 from hwnas.network import has_external_data
 
@@ -91,9 +88,7 @@ def added_candidates(run: Path) -> tuple[Candidate, ...]:
     if not file.is_file():
         return ()
     try:
-        return decode(
-            _Extension, check_signature(check_schema(read_json(file), EXTENSION_SCHEMA, file), file), file
-        ).candidates
+        return decode(_Extension, read_signed(file, EXTENSION_SCHEMA), file).candidates
     except InputError as error:
         raise RunDirectoryError(
             error.cause, f"remove {file} and give the `hwnas extend` command again: nothing is distilled anew"
@@ -103,7 +98,7 @@ def added_candidates(run: Path) -> tuple[Candidate, ...]:
 def store_added(run: Path, candidates: Sequence[Candidate]) -> None:
     """Keep the list of candidates that a run's library is extended by."""
     record = encode(_Extension(candidates=tuple(candidates)))
-    write_json(run / EXTENSION_FILE, {"schema": EXTENSION_SCHEMA, **signed(record)})
+    write_signed(run / EXTENSION_FILE, {"schema": EXTENSION_SCHEMA, **record})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwnas.compress.intact import require_intact
 from hwnas.errors import InputError
 from hwnas.network import Network, Part
 
@@ -49,6 +50,7 @@ def with_noise(network: Network) -> Network:
 
 def _find(text: str, shape: tuple[int, ...] | None) -> Network:
     path = Path(text)
+    require_intact(path)
     if path.suffix == ".onnx":
         return _reshaped(Network.from_onnx(path), shape)
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():

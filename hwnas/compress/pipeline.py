@@ -32,6 +32,7 @@ from hwnas.compress.prepare import (
     open_data,
     prepare_reference,
     read_record,
+    store_graph,
 )
 from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality, prepare_quality, refit
@@ -45,7 +46,7 @@ from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import quantity
 from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.errors import DeviceError, HwnasError, InputError
-from hwnas.files import decode, encode, sha256_of_plain, write_bytes
+from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
 from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
@@ -236,7 +237,7 @@ def compress_for(
     run, settings = workshop.run, workshop.job.settings
     finetuner, quality = quality_for(workshop, search, target, progress)
     stitcher = finetuner.stitcher
-    write_bytes(run.reference / "model.onnx", stitcher.reference.onnx())
+    store_graph(run.reference, stitcher.reference.onnx())
     outcome = search_device(run, stitcher, quality, settings, search, target, progress)
     emission = Emission(finetuner=finetuner, search=search, target=target, command=command)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, Referen
 from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
+from hwnas.compress.intact import REFERENCE_RECORD, REFERENCE_SCHEMA, require_intact
 from hwnas.compress.models import image_size
 from hwnas.compress.partition import Partition
 from hwnas.compress.place import channels_last
@@ -33,18 +34,8 @@ from hwnas.compress.stages import input_fix
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
-from hwnas.files import (
-    check_schema,
-    check_signature,
-    encode,
-    read_bytes,
-    read_json,
-    sha256,
-    signed,
-    write_json,
-)
+from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
 
-REFERENCE_SCHEMA = "hwnas.reference/1"
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 
 
@@ -183,7 +174,7 @@ def prepare_reference(
             )
         load_weights(module, weights)
         channels_last(module)
-        _restore_architecture(reference, run.reference / "architecture.json")
+        _restore_architecture(reference, run.reference / "architecture.json", known)
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
     if initial.to_train:
@@ -211,23 +202,20 @@ def prepare_reference(
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     scores = training.scores(module, data, reference.task)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
-    write_json(
+    write_signed(
         record,
         {
             "schema": REFERENCE_SCHEMA,
-            **signed(
-                {
-                    "weights_sha256": sha256(read_bytes(weights)),
-                    "trained_epochs": settings.train_epochs if initial.to_train else 0,
-                    "metric": encode(reference.task.metric),
-                    "accuracy": None if scores is None else encode(mean_score(scores)),
-                    "parts": parts.names,
-                    "macs": [macs for macs, _ in costs],
-                    "params": [params for _, params in costs],
-                    "cuts": list(parts.cuts),
-                    "partition_max_abs_difference": parts.max_abs_difference,
-                }
-            ),
+            "weights_sha256": sha256(read_bytes(weights)),
+            "architecture_sha256": sha256(read_bytes(run.reference / "architecture.json")),
+            "trained_epochs": settings.train_epochs if initial.to_train else 0,
+            "metric": encode(reference.task.metric),
+            "accuracy": None if scores is None else encode(mean_score(scores)),
+            "parts": parts.names,
+            "macs": [macs for macs, _ in costs],
+            "params": [params for _, params in costs],
+            "cuts": list(parts.cuts),
+            "partition_max_abs_difference": parts.max_abs_difference,
         },
     )
     state_file.unlink(missing_ok=True)
@@ -237,20 +225,24 @@ def prepare_reference(
 def read_record(path: Path) -> dict[str, Any]:
     """What `reference.json` says. Raises RunDirectoryError where it is not what was written."""
     try:
-        return check_signature(check_schema(read_json(path), REFERENCE_SCHEMA, path), path)
+        return read_signed(path, REFERENCE_SCHEMA)
     except InputError as error:
         raise RunDirectoryError(error.cause, f"restore {path}, or start anew with --out PATH") from None
 
 
-def _restore_architecture(reference: Reference, path: Path) -> None:
+def store_graph(folder: Path, graph: bytes) -> None:
+    """Write the reference's `model.onnx`, and its hash into `reference.json`."""
+    write_bytes(folder / "model.onnx", graph)
+    record, digest = folder / REFERENCE_RECORD, sha256(graph)
+    known = read_record(record)
+    if known.get("onnx_sha256") != digest:
+        write_signed(record, {"schema": REFERENCE_SCHEMA, **known, "onnx_sha256": digest})
+
+
+def _restore_architecture(reference: Reference, path: Path, known: Mapping[str, Any]) -> None:
     """Write the reference's `architecture.json` again where it is missing or damaged."""
-    expected = reference.architecture([None] * len(reference.parts.modules))
-    try:
-        if ArchitectureSpec.read(path) == expected:
-            return
-    except InputError:
-        pass
-    expected.save(path)
+    if not path.is_file() or known.get("architecture_sha256") != sha256(read_bytes(path)):
+        reference.architecture([None] * len(reference.parts.modules)).save(path)
 
 
 def _normalization(
@@ -265,6 +257,7 @@ def _normalization(
         return data.mean, data.std
     beside = Path(weights).with_name("architecture.json")
     if weights not in ("pretrained", "given") and beside.is_file():
+        require_intact(beside)
         architecture = ArchitectureSpec.read(beside)
         return architecture.mean, architecture.std
     if spec.architecture is not None:

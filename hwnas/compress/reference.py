@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.imports import call_function, import_function
+from hwnas.compress.intact import require_intact
 from hwnas.errors import InputError, first_line
 
 IMAGENET_CLASSES = 1000
@@ -32,6 +33,7 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
     """
     path = Path(text)
     if (path / "architecture.json").is_file():
+        require_intact(path)
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
     if ":" in text:
@@ -206,6 +208,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """A state dict from a file; nothing is unpickled but tensors. Raises InputError."""
     if not path.is_file():
         raise InputError(f"there is no weights file {path}", "check the path")
+    require_intact(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
