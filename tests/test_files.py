@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,46 @@ outers = st.builds(
 @given(outers)
 def test_what_is_encoded_is_decoded(outer: Outer) -> None:
     assert files.decode(Outer, json.loads(json.dumps(files.encode(outer))), "test") == outer
+    assert files.encode(outer) == dataclasses.asdict(outer)
+
+
+def test_a_class_gets_one_validator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a hundred times as long to build one as to use it."""
+
+    @dataclass(frozen=True)
+    class Row:
+        size: int
+
+    built, real = [], pydantic.TypeAdapter
+
+    def counted(cls: Any) -> Any:
+        built.append(cls)
+        return real(cls)
+
+    monkeypatch.setattr("pydantic.TypeAdapter", counted)
+    assert [files.decode(Row, {"size": size}, "test").size for size in range(50)] == list(range(50))
+    assert built == [Row]
+
+
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, hashed = tmp_path / "weights", []
+    path.write_bytes(b"old")
+    real = files.sha256_of_file
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(files, "sha256_of_file", counted)
+    assert {files.sha256_of_unchanged(path) for _ in range(3)} == {files.sha256(b"old")}
+    assert hashed == [path]
+    before = path.stat()
+    path.write_bytes(b"new")  # as long, at the same place, and with the time of the old one
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files.sha256_of_unchanged(path) == files.sha256(b"new")
+    path.unlink()
+    with pytest.raises(InputError, match="cannot read"):
+        files.sha256_of_unchanged(path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 import typer.core
 
-from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.cli.output import Json, messages, print_columns, print_json
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,17 @@ EXAMPLE = """Examples:
 EXAMPLE_SHOW = "Example: `hwnas history show mobilenetv2_100 --device cpu --json`"
 EXAMPLE_EXPORT = "Example: `hwnas history export ours.jsonl --model mobilenetv2_100 --json`"
 EXAMPLE_IMPORT = "Example: `hwnas history import ours.jsonl --json`"
+
+COLUMNS = (
+    "measured at (UTC)",
+    "device",
+    "fingerprint",
+    "network",
+    "protocol",
+    "median ms",
+    "95 % interval",
+    "",
+)
 
 
 class _ShowFirst(typer.core.TyperGroup):
@@ -152,35 +163,31 @@ def _tell(as_json: bool, text: str, plain: dict[str, Any]) -> None:
 
 
 def _show_table(found: list[Measurement]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from itertools import groupby
 
     from hwnas.profiles.history import bar
     from hwnas.profiles.statistics import median_interval
 
     largest_ms = max(measurement.latency_ms for measurement in found)
-    table = Table()
-    for column in ("measured at (UTC)", "device", "fingerprint", "network", "protocol"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("median ms", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("")
-    last = None
-    for measurement in found:
-        if last is not None and measurement.fingerprint != last:
-            table.add_section()
-        last = measurement.fingerprint
-        interval = median_interval(measurement.medians_ms)
-        table.add_row(
-            measurement.started_at.removesuffix("+00:00"),
-            escape(measurement.device_name or "–"),
-            measurement.fingerprint.id[:8],
-            measurement.network_hash[:8],
-            escape(measurement.protocol.name),
-            f"{interval.value:.3f}",
-            f"{interval.low:.3f} … {interval.high:.3f}",
-            bar(measurement.latency_ms, largest_ms),
-        )
-    print_table(table)
+    names = {fingerprint: fingerprint.id[:8] for fingerprint in {known.fingerprint for known in found}}
+    sections = []
+    for fingerprint, of_fingerprint in groupby(found, key=lambda known: known.fingerprint):
+        section = []
+        for measurement in of_fingerprint:
+            interval = median_interval(measurement.medians_ms)
+            row = (
+                measurement.started_at.removesuffix("+00:00"),
+                measurement.device_name or "–",
+                names[fingerprint],
+                measurement.network_hash[:8],
+                measurement.protocol.name,
+                f"{interval.value:.3f}",
+                f"{interval.low:.3f} … {interval.high:.3f}",
+                bar(interval.value, largest_ms),
+            )
+            section.append(row)
+        sections.append(section)
+    print_columns(COLUMNS, sections, figures=("median ms", "95 % interval"))
     for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):
-        typer.echo(f"{fingerprint.id[:8]}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")
+        name = names[fingerprint]
+        typer.echo(f"{name}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")

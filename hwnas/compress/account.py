@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Operations, Ratio, Seconds
 
@@ -89,7 +89,7 @@ class Account:
                 training_flops=before.training_flops + 3 * 2 * macs * images,
             )
             entries = sorted(spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
-            write_json(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
+            write_signed(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
         self._since_s = now_s
 
     @contextmanager
@@ -108,7 +108,7 @@ def read_account(path: Path) -> list[Spent]:
     if not path.exists():
         return []
     try:
-        plain = check_schema(read_json(path), SCHEMA, path)
+        plain = read_signed(path, SCHEMA, always=False)
         return decode(list[Spent], plain.get("spent"), f"{path}: spent")
     except InputError as error:
         raise RunDirectoryError(

@@ -16,7 +16,7 @@ from hwnas.compress.settings import MEASURED, Quality, SearchSettings
 from hwnas.compress.stitch import Choices
 from hwnas.compress.task import Metric
 from hwnas.errors import HwnasError, InputError
-from hwnas.files import check_schema, decode, encode, read_json, write_json
+from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session
@@ -112,13 +112,13 @@ class Comparison:
 
     def save(self, run: Path) -> None:
         """Write `comparison.json` into a run directory."""
-        write_json(run / FILE, {"schema": SCHEMA, **encode(self)})
+        write_signed(run / FILE, {"schema": SCHEMA, **encode(self)})
 
     @staticmethod
     def read(run: Path) -> Comparison:
         """Read `comparison.json` of a run directory. Raises InputError naming what is wrong in it."""
         path = run / FILE
-        found = decode(Comparison, check_schema(read_json(path), SCHEMA, path), path)
+        found = decode(Comparison, read_signed(path, SCHEMA, always=False), path)
         names = {front.device for front in found.fronts}
         for number, pick in enumerate(found.picked):
             if not names <= set(pick.on):

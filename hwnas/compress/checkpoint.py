@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
+from hwnas.compress.intact import OWN, SUMMARY_SCHEMA, require_intact
 from hwnas.compress.network_checks import is_answer
 from hwnas.compress.partition import part_names
 from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
@@ -36,9 +37,6 @@ from hwnas.ranges import Count, Position
 from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
-OWN = "summary and measurement"
-"""Under which `measurement.json` has the hash of what else it says, in canonical JSON."""
-SUMMARY_SCHEMA = "hwnas.checkpoint/2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,29 +143,11 @@ def read_summary(path: Path) -> Summary:
 def is_intact(path: Path) -> bool:
     """Whether a checkpoint's files are the ones that were written."""
     try:
-        record = read_json(path / "measurement.json")
-        hashes = record["sha256"]
+        require_intact(path)
         read_summary(path)
-        same = all(sha256(read_bytes(path / name)) == hashes[name] for name in HASHED)
-        same &= hashes[OWN] == sha256_of_plain({key: record[key] for key in ("summary", "measurement")})
-        return same and (path / "README.md").is_file()
-    except (InputError, KeyError, TypeError):
+    except InputError:
         return False
-
-
-def _check_hashes(path: Path) -> None:
-    """Refuse a checkpoint whose files, or a reference whose weights, are not those that were written."""
-    reference = path / "reference.json"
-    damaged = (path / "measurement.json").is_file() and not is_intact(path)
-    if reference.is_file():
-        plain = read_json(reference)
-        digest = plain.get("weights_sha256") if isinstance(plain, dict) else None
-        damaged |= digest != sha256(read_bytes(path / "model.safetensors"))
-    if damaged:
-        raise InputError(
-            f"{path} is damaged: its files are not those that were written",
-            "restore it, or give the command that made it again",
-        )
+    return (path / "README.md").is_file()
 
 
 def save_module(module: nn.Module, path: Path) -> None:
@@ -196,7 +176,7 @@ def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn
             f"{folder} is not a checkpoint: it has no architecture.json",
             "give a directory such as runs/demo/checkpoints/cpu-knee",
         )
-    _check_hashes(folder)
+    require_intact(folder)
     module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
     load_weights(module, folder / "model.safetensors")
     _require_told_answer(folder, module)

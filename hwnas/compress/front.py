@@ -23,7 +23,7 @@ from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.strategies import ExactShare, Problem, exact_share, explore
 from hwnas.devices.base import Device
 from hwnas.errors import InputError, NetworkFormError, PreparationError
-from hwnas.files import encode, write_json
+from hwnas.files import encode, write_signed
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -217,7 +217,7 @@ def search_device(
         points = _confirm(points, run, stitcher, settings, target, measured, progress)
     anchors = [value for measurement in measured.values() for value in measurement.anchor_ms]
     anchor_latency_ms = statistics.median(anchors) if anchors else None
-    write_json(
+    write_signed(
         folder / f"search{settings.suffix}.json",
         {
             "schema": SEARCH_SCHEMA,
@@ -251,7 +251,7 @@ def search_device(
             for point in front
         ),
     )
-    write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
+    write_signed(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(outcome.describe())
     overhead = overhead_of(measured.values())
     if overhead:
@@ -336,7 +336,7 @@ def _filtered_choices(
     else:
         assert session is not None
         found = measured_block_costs(session, stitcher, stitcher.choices, *how, progress)
-    write_json(path, found.to_json())
+    write_signed(path, found.to_json())
     progress.say(found.describe())
     return found.choices, found
 

@@ -17,17 +17,14 @@ from hwnas.compress.space import Candidate
 from hwnas.database import Database
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (
-    check_schema,
-    check_signature,
     decode,
     encode,
     is_one_name,
     read_bytes,
-    read_json,
+    read_signed,
     sha256,
-    signed,
     write_bytes,
-    write_json,
+    write_signed,
 )
 from hwnas.onnx_file import has_external_data
 from hwnas.ranges import Figure, Seconds
@@ -92,9 +89,7 @@ def added_candidates(run: Path) -> tuple[Candidate, ...]:
     if not file.is_file():
         return ()
     try:
-        return decode(
-            _Extension, check_signature(check_schema(read_json(file), EXTENSION_SCHEMA, file), file), file
-        ).candidates
+        return decode(_Extension, read_signed(file, EXTENSION_SCHEMA), file).candidates
     except InputError as error:
         raise RunDirectoryError(
             error.cause, f"remove {file} and give the `hwnas extend` command again: nothing is distilled anew"
@@ -104,7 +99,7 @@ def added_candidates(run: Path) -> tuple[Candidate, ...]:
 def store_added(run: Path, candidates: Sequence[Candidate]) -> None:
     """Keep the list of candidates that a run's library is extended by."""
     record = encode(_Extension(candidates=tuple(candidates)))
-    write_json(run / EXTENSION_FILE, {"schema": EXTENSION_SCHEMA, **signed(record)})
+    write_signed(run / EXTENSION_FILE, {"schema": EXTENSION_SCHEMA, **record})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +133,7 @@ class Library(Database):
     def __init__(self, folder: Path) -> None:
         self.blocks = folder / "blocks"
         self.features = folder / "features"
+        self._read: dict[tuple[object, ...], Entry] = {}
         super().__init__(
             folder / "library.db",
             tables=_TABLES,
@@ -162,8 +158,11 @@ class Library(Database):
         )
 
     def entries(self) -> list[Entry]:
-        """Every candidate, by part and choice."""
-        return [self._entry(row) for row in self.read(f"{_SELECT} ORDER BY part, choice")]
+        """Every candidate, by part and choice. A row that is as it was last time is not checked again."""
+        rows = self.read(f"{_SELECT} ORDER BY part, choice")
+        entries = [self._read.get(row) or self._entry(row) for row in rows]
+        self._read = dict(zip(rows, entries, strict=True))
+        return entries
 
     def pending(self) -> list[Candidate]:
         """The candidates that are still to be distilled; a done one whose files are damaged is one."""

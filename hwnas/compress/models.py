@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwnas.compress.intact import require_intact
 from hwnas.errors import InputError, first_line
 from hwnas.network import Network, Part, in_eval_mode, random_input
 
@@ -54,6 +55,7 @@ def with_noise(network: Network) -> Network:
 
 def _find(text: str, shape: tuple[int, ...] | None, has_batch: bool) -> Network:
     path = Path(text)
+    require_intact(path)
     if path.suffix == ".onnx":
         return Network.from_onnx(path, shape, has_batch=has_batch)
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():

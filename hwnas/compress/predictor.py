@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
+from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Figure, Position
 
@@ -114,12 +114,12 @@ class Predictor:
 
     def save(self, path: Path) -> None:
         """Write `predictor.json`."""
-        write_json(path, {"schema": SCHEMA, **signed(encode(self))})
+        write_signed(path, {"schema": SCHEMA, **encode(self)})
 
     @staticmethod
     def read(path: Path) -> Predictor:
         """Read `predictor.json`. Raises InputError naming what is wrong in it."""
-        return decode(Predictor, check_signature(check_schema(read_json(path), SCHEMA, path), path), path)
+        return decode(Predictor, read_signed(path, SCHEMA), path)
 
     def _terms(self, metrics: np.ndarray) -> np.ndarray:
         varying = np.asarray(metrics, dtype=float)[:, list(self.varying)]

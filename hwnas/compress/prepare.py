@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, Referen
 from hwnas.compress.blocks import count
 from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
+from hwnas.compress.intact import REFERENCE_SCHEMA, require_intact
 from hwnas.compress.models import image_size
 from hwnas.compress.network_checks import answer_of, is_answer, require_rebuildable
 from hwnas.compress.partition import Partition
@@ -36,20 +37,9 @@ from hwnas.compress.stitch import own_parts
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError, RunDirectoryError, first_line
-from hwnas.files import (
-    check_schema,
-    check_signature,
-    encode,
-    read_bytes,
-    read_json,
-    sha256,
-    signed,
-    write_bytes,
-    write_json,
-)
+from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
 from hwnas.network import Network, random_input
 
-REFERENCE_SCHEMA = "hwnas.reference/1"
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 
 
@@ -208,15 +198,16 @@ def prepare_reference(
             )
         load_weights(module, weights)
         channels_last(module)
-        if not is_answer(module, data.image_shape, known["answer"]):
+        told = known.get("answer")
+        if told is not None and not is_answer(module, data.image_shape, told):
             raise RunDirectoryError(
                 f"{settings.model} is not the network of {run.path}: with the same weights it "
                 "answers otherwise",
                 "restore its code as it was, or start anew with --out PATH",
             )
-        if not graph.is_file() or sha256(read_bytes(graph)) != known["onnx_sha256"]:
+        if not graph.is_file() or sha256(read_bytes(graph)) != known.get("onnx_sha256"):
             write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
-        _restore_architecture(reference, run.reference / "architecture.json")
+        _restore_architecture(reference, run.reference / "architecture.json", known)
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
     if initial.to_train:
@@ -246,26 +237,23 @@ def prepare_reference(
     scores = training.scores(module, data, reference.task)
     confirm_stored(run.reference, module, data, reference.task, scores)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
-    write_json(
+    write_signed(
         record,
         {
             "schema": REFERENCE_SCHEMA,
-            **signed(
-                {
-                    "weights_sha256": sha256(read_bytes(weights)),
-                    "onnx_sha256": sha256(read_bytes(graph)),
-                    "answer": answer_of(module, data.image_shape),
-                    "trained_epochs": settings.train_epochs if initial.to_train else 0,
-                    "metric": encode(reference.task.metric),
-                    "accuracy": None if scores is None else encode(mean_score(scores)),
-                    "parts": parts.names,
-                    "macs": [macs for macs, _ in costs],
-                    "params": [params for _, params in costs],
-                    "shared": [encode(each) for each in parts.shared],
-                    "cuts": list(parts.cuts),
-                    "partition_max_abs_difference": parts.max_abs_difference,
-                }
-            ),
+            "weights_sha256": sha256(read_bytes(weights)),
+            "architecture_sha256": sha256(read_bytes(run.reference / "architecture.json")),
+            "onnx_sha256": sha256(read_bytes(graph)),
+            "answer": answer_of(module, data.image_shape),
+            "trained_epochs": settings.train_epochs if initial.to_train else 0,
+            "metric": encode(reference.task.metric),
+            "accuracy": None if scores is None else encode(mean_score(scores)),
+            "parts": parts.names,
+            "macs": [macs for macs, _ in costs],
+            "params": [params for _, params in costs],
+            "shared": [encode(each) for each in parts.shared],
+            "cuts": list(parts.cuts),
+            "partition_max_abs_difference": parts.max_abs_difference,
         },
     )
     state_file.unlink(missing_ok=True)
@@ -275,20 +263,15 @@ def prepare_reference(
 def read_record(path: Path) -> dict[str, Any]:
     """What `reference.json` says. Raises RunDirectoryError where it is not what was written."""
     try:
-        return check_signature(check_schema(read_json(path), REFERENCE_SCHEMA, path), path)
+        return read_signed(path, REFERENCE_SCHEMA)
     except InputError as error:
         raise RunDirectoryError(error.cause, f"restore {path}, or start anew with --out PATH") from None
 
 
-def _restore_architecture(reference: Reference, path: Path) -> None:
+def _restore_architecture(reference: Reference, path: Path, known: Mapping[str, Any]) -> None:
     """Write the reference's `architecture.json` again where it is missing or damaged."""
-    expected = reference.architecture([None] * len(reference.parts.modules))
-    try:
-        if ArchitectureSpec.read(path) == expected:
-            return
-    except InputError:
-        pass
-    expected.save(path)
+    if not path.is_file() or known.get("architecture_sha256") != sha256(read_bytes(path)):
+        reference.architecture([None] * len(reference.parts.modules)).save(path)
 
 
 def _normalization(
@@ -303,6 +286,7 @@ def _normalization(
         return data.mean, data.std
     beside = Path(weights).with_name("architecture.json")
     if weights not in ("pretrained", "given") and beside.is_file():
+        require_intact(beside)
         architecture = ArchitectureSpec.read(beside)
         return architecture.mean, architecture.std
     if spec.architecture is not None:

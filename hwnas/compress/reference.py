@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
 from hwnas.compress.imports import call_function, import_function
+from hwnas.compress.intact import require_intact
 from hwnas.compress.network_checks import plain_module
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
@@ -30,6 +31,7 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
     """
     path = Path(text)
     if (path / "architecture.json").is_file():
+        require_intact(path)
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
     if path.suffix == ".onnx":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +15,17 @@ from typing import Any, Self
 from hwnas.compress.account import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
-from hwnas.files import LEFTOVER, check_schema, decode, encode, read_toml, safe_name, write_toml
+from hwnas.files import (
+    LEFTOVER,
+    check_schema,
+    check_signature,
+    decode,
+    encode,
+    read_toml,
+    safe_name,
+    signed,
+    write_toml,
+)
 from hwnas.measurement import STRICT
 from hwnas.version import __version__
 
@@ -40,7 +52,6 @@ class RunDirectory:
                 another process works in it.
         """
         record = {
-            "schema": SCHEMA,
             "settings": encode(settings) | {"cuts": list(settings.cuts)},
             "versions": versions(),
             "hashes": hashes,
@@ -59,8 +70,8 @@ class RunDirectory:
             ) from None
         try:
             if not file.exists():
-                write_toml(file, record)
-            _compare(file, decode(_Record, check_schema(read_toml(file), SCHEMA, file), file), record)
+                write_toml(file, {"schema": SCHEMA, **signed(record)})
+            _compare(file, read_run_record(file), record)
             run = RunDirectory(path, lock, Account(path / "account.json"))
             refuse_links(path)
             run.reference.mkdir(exist_ok=True)
@@ -123,14 +134,22 @@ def refuse_links(path: Path) -> None:
         RunDirectoryError: names the link.
     """
     inside = path.resolve()
-    for folder, folders, files in os.walk(path):
-        for name in (*folders, *files):
-            item = Path(folder) / name
-            if item.is_symlink() and not item.resolve().is_relative_to(inside):
-                raise RunDirectoryError(
-                    f"{item} is a link that leads out of the run directory",
-                    "put the files themselves there, or choose another place with --out PATH",
-                )
+    for item in _links(path):
+        if not item.resolve().is_relative_to(inside):
+            raise RunDirectoryError(
+                f"{item} is a link that leads out of the run directory",
+                "put the files themselves there, or choose another place with --out PATH",
+            )
+
+
+def _links(folder: Path) -> Iterator[Path]:
+    """Every link below a folder; a folder that goes meanwhile has none."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry)
+            elif entry.is_dir():
+                yield from _links(Path(entry))
 
 
 def _is_foreign(item: Path) -> bool:
@@ -165,7 +184,7 @@ def _lock(path: Path) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Record:
+class RunRecord:
     """What `run.toml` holds; each section is compared key by key."""
 
     __pydantic_config__ = STRICT
@@ -174,7 +193,7 @@ class _Record:
     hashes: dict[str, str]
 
 
-def _compare(file: Path, found: _Record, wanted: dict[str, Any]) -> None:
+def _compare(file: Path, found: RunRecord, wanted: dict[str, Any]) -> None:
     for section in ("settings", "versions", "hashes"):
         for key, value in wanted[section].items():
             was = getattr(found, section).get(key)
@@ -190,5 +209,12 @@ def recorded_settings(path: Path) -> LibrarySettings | None:
     file = path / "run.toml"
     if not file.is_file():
         return None
-    settings = check_schema(read_toml(file), SCHEMA, file).get("settings")
-    return decode(LibrarySettings, settings, f"{file}: settings")
+    return decode(LibrarySettings, read_run_record(file).settings, f"{file}: settings")
+
+
+def read_run_record(file: Path) -> RunRecord:
+    """What `run.toml` says. Raises InputError where it is not what was written."""
+    plain = check_schema(read_toml(file), SCHEMA, file)
+    if "sha256" in plain:  # earlier versions did not sign it
+        plain = check_signature(plain, file)
+    return decode(RunRecord, plain, file)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hwnas import page
-from hwnas.measurement import Measurement
+from hwnas.measurement import Fingerprint, Measurement
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
@@ -46,27 +47,32 @@ def write_history(path: Path, model: str, measurements: Sequence[Measurement]) -
     Raises:
         InputError: the package plotly is not installed.
     """
-    fingerprints = list(dict.fromkeys(known.fingerprint for known in measurements))
+    by_fingerprint: dict[Fingerprint, list[Measurement]] = {}
+    for known in measurements:
+        by_fingerprint.setdefault(known.fingerprint, []).append(known)
+    names = {fingerprint: fingerprint.id[:8] for fingerprint in by_fingerprint}
     rows = [
         [
             known.started_at,
             f"{known.latency_ms:.3f}",
             known.device_name or "–",
-            known.fingerprint.id[:8],
+            names[known.fingerprint],
             known.network_hash[:8],
             known.protocol.name,
         ]
         for known in measurements
     ]
     descriptions = [
-        f"{fingerprint.id[:8]}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}; "
+        f"{name}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}; "
         f"{fingerprint.precision}; power mode {fingerprint.power_mode}."
-        for fingerprint in fingerprints
+        for fingerprint, name in names.items()
     ]
     plot = page.Plot(
         data=[
-            _trace([known for known in measurements if known.fingerprint == fingerprint], colour)
-            for fingerprint, colour in zip(fingerprints, _colours(len(fingerprints)), strict=True)
+            _trace(of_fingerprint, names[fingerprint], colour)
+            for (fingerprint, of_fingerprint), colour in zip(
+                by_fingerprint.items(), itertools.cycle(COLOURS), strict=False
+            )
         ],
         layout={
             "xaxis": {"title": {"text": "measured at (UTC)"}, "type": "date"},
@@ -83,12 +89,12 @@ def write_history(path: Path, model: str, measurements: Sequence[Measurement]) -
     page.write_page(path, f"History of {model}", sections)
 
 
-def _trace(measurements: Sequence[Measurement], colour: str) -> dict[str, Any]:
+def _trace(measurements: Sequence[Measurement], name: str, colour: str) -> dict[str, Any]:
     intervals = [median_interval(known.medians_ms) for known in measurements]
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": measurements[0].fingerprint.id[:8],
+        "name": name,
         "x": [known.started_at for known in measurements],
         "y": [interval.value for interval in intervals],
         "error_y": {
@@ -100,7 +106,3 @@ def _trace(measurements: Sequence[Measurement], colour: str) -> dict[str, Any]:
         "text": [page.plot_text(f"network {known.network_hash[:8]}") for known in measurements],
         "line": {"color": colour},
     }
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[place % len(COLOURS)] for place in range(count)]

@@ -73,6 +73,32 @@ def test_what_was_stored_comes_back_in_another_process_object(
     again.close()
 
 
+def test_a_row_is_checked_again_only_when_it_was_changed(
+    tmp_path: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Library(tmp_path) as library, Library(tmp_path) as other:
+        library.add(candidates)
+        before, checked = library.entries(), []
+        real = library._entry
+
+        def counted(row: tuple[object, ...]) -> Entry:
+            checked.append(row[2])
+            return real(row)
+
+        monkeypatch.setattr(library, "_entry", counted)
+        assert library.entries() == before
+        assert checked == []
+        other.fail(candidates[1], "loss became nan at step 3")
+        after = library.entries()
+        assert checked == [candidates[1].choice]
+        assert [entry.state for entry in after] == ["pending", "failed", "pending", "pending"]
+        with sqlite3.connect(tmp_path / "library.db") as connection:
+            connection.execute("UPDATE candidates SET macs = 1 WHERE part = 1")
+        connection.close()
+        with pytest.raises(RunDirectoryError, match="is damaged"):
+            library.entries()
+
+
 def test_a_trained_candidate_computes_the_same_after_loading(library: Library, parts: Partition) -> None:
     import onnxruntime as ort
 

@@ -29,6 +29,7 @@ from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_reports
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
+from hwnas.files import read_signed
 
 
 class Killed(BaseException):
@@ -101,8 +102,11 @@ def test_a_whole_run_leaves_everything_that_was_promised(finished: dict[str, Any
     ]
     for name in ("run.toml", "reference/model.onnx", "reference/model.safetensors", "library/library.db"):
         assert (whole / name).is_file()
-    front = json.loads((whole / "devices/steady/front.json").read_text())
-    assert front == finished["front"]
+    front = finished["front"]
+    assert (
+        read_signed(whole / "devices/steady/front.json", front["schema"]) | {"schema": front["schema"]}
+        == front
+    )
     assert checkpoint["choices"] in [row["choices"] for row in front["front"]]
     assert front["front"][-1]["choices"] == [0, 0, 0, 0]
     assert front["front"][-1]["cost_ratios"] == {"latency": 1}
@@ -315,6 +319,7 @@ def test_another_version_is_refused(copy: Path, name: str) -> None:
 
     record = read_toml(copy / "run.toml")
     record["versions"][name] = "0.0.1"
+    del record["sha256"]  # as earlier versions wrote it
     write_toml(copy / "run.toml", record)
     refused(copy, f"was made with {name} = '0.0.1'")
 
@@ -472,7 +477,8 @@ def test_three_objectives_at_once(copy: Path) -> None:
     for row in front["front"]:
         for name, key in zip(objectives, ("energy_mj", "latency_ms", "params"), strict=True):
             assert row["cost_ratios"][name] == pytest.approx(row[key] / whole[key])
-    assert json.loads((copy / "devices/sim-npu/front-energy-latency-params.json").read_text()) == front
+    file = copy / "devices/sim-npu/front-energy-latency-params.json"
+    assert read_signed(file, front["schema"]) | {"schema": front["schema"]} == front
     assert (copy / "checkpoints/sim-npu-energy-latency-params-speedup-1.05/model.onnx").is_file()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,9 @@ from tiny import snapshot
 import hwnas
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.library import Library
+from hwnas.compress.models import find_network
+from hwnas.compress.reference import find_reference, read_state
+from hwnas.compress.report import write_reports
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.profiles.baseline import read_baseline
 
@@ -100,6 +106,74 @@ def test_a_changed_figure_of_a_checkpoint_is_found_and_the_checkpoint_made_again
         hwnas.load(file.parent, allow_code=True)
     result = go_on(copy)
     assert result["checkpoints"][0]["latency_ratio"] == place.result["checkpoints"][0]["latency_ratio"]
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "hwnas.load": lambda folder: hwnas.load(folder, allow_code=True),
+    "a network for devices": lambda folder: find_network(str(folder)),
+    "a model to compress": lambda folder: find_reference(str(folder)),
+}
+OF_ONE_FILE: dict[str, Callable[[Path], object]] = {
+    "model.onnx": lambda folder: find_network(str(folder / "model.onnx")),
+    "model.safetensors": lambda folder: read_state(folder / "model.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "architecture.json"])
+@pytest.mark.parametrize("folder", ["reference", "checkpoints/steady-knee"])
+def test_every_reader_of_a_network_asks_for_its_hashes(folder: str, name: str, copy: Path) -> None:
+    place, generator = copy / folder, random.Random(f"{folder} {name}")
+    whole = (place / name).read_bytes()
+    readers = [*READERS.values(), *(reader for file, reader in OF_ONE_FILE.items() if file == name)]
+    for reader in readers:
+        (place / name).write_bytes(whole)
+        reader(place)
+        spoil(place / name, generator)
+        with pytest.raises(HwnasError, match=rf"{name} is damaged"):
+            reader(place)
+    if folder != "reference":
+        with pytest.raises(RunDirectoryError, match=rf"{name} is damaged"):
+            write_reports(copy, None)
+
+
+@pytest.mark.parametrize("name", ["reference/reference.json", "checkpoints/steady-knee/measurement.json"])
+def test_a_damaged_record_of_hashes_is_no_reason_not_to_ask(name: str, copy: Path) -> None:
+    file, generator = copy / name, random.Random(name)
+    whole = file.read_bytes()
+    for reader in (*READERS.values(), *OF_ONE_FILE.values()):
+        file.write_bytes(whole)
+        spoil(file, generator)
+        with pytest.raises(HwnasError, match=re.escape(file.parent.name)):
+            reader(file.parent)
+
+
+def test_files_of_ones_own_need_no_record(tmp_path: Path, copy: Path) -> None:
+    for name in ("model.onnx", "model.safetensors"):
+        shutil.copy(copy / "reference" / name, tmp_path)
+    (tmp_path / "measurement.json").write_text("of something else")
+    for reader in OF_ONE_FILE.values():
+        reader(tmp_path)
+
+
+RECORDS = (
+    "run.toml",
+    "account.json",
+    "devices/steady/front.json",
+    "devices/steady/search.json",
+    "devices/steady/blocks.json",
+)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_changed_figure_of_a_record_is_not_shown_by_the_report(name: str, copy: Path) -> None:
+    """One digit: the file is still valid."""
+    file = copy / name
+    before = file.read_text()
+    changed = re.sub(r"(?<=[=:] )([0-9])", lambda match: str((int(match[1]) + 1) % 10), before, count=1)
+    file.write_text(changed)
+    assert changed != before
+    with pytest.raises(RunDirectoryError, match=rf"{file.name} is damaged"):
+        write_reports(copy, None)
 
 
 def test_changed_weights_of_a_reference_are_not_loaded(copy: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class Data:
         channels, height, width = self.train.pixels.shape[1:]
         return channels, height, width
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the content: pixels and labels, part by part, with their types and shapes."""
         if self.digest is not None:

@@ -11,20 +11,21 @@ from hwnas.compress.account import Spent, read_account
 from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.architectures import Architectures, Finetuned, block_metrics, is_known
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
-from hwnas.compress.checkpoint import SUMMARY_SCHEMA, Summary, read_summary
+from hwnas.compress.checkpoint import Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
+from hwnas.compress.intact import SUMMARY_SCHEMA, require_intact
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.partition import Shared, counted_again
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
-from hwnas.compress.run import SCHEMA as RUN_SCHEMA
+from hwnas.compress.run import read_run_record
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
 from hwnas.compress.space import Candidate
 from hwnas.compress.stitch import Choices
 from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, read_json, read_toml
+from hwnas.files import check_schema, decode, read_json, read_signed
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
 from hwnas.ranges import Count, Figure, Milliseconds
 
@@ -220,13 +221,12 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         RunDirectoryError: a file is missing or damaged; it is named, with what to do.
     """
     try:
-        record = check_schema(read_toml(run / "run.toml"), RUN_SCHEMA, run / "run.toml")
+        record = read_run_record(run / "run.toml")
         record_file = run / "reference" / "reference.json"
         reference = decode(ReferenceRecord, read_record(record_file), record_file)
         searches = [_search(folder, path) for path in sorted(folder.glob("front*.json"), key=_by_length)]
         checkpoints = _checkpoints(run, searches[0].front.device)
-        settings = decode(LibrarySettings, record.get("settings"), f"{run / 'run.toml'}: settings")
-        versions = decode(dict[str, str], record.get("versions"), f"{run / 'run.toml'}: versions")
+        settings = decode(LibrarySettings, record.settings, f"{run / 'run.toml'}: settings")
     except InputError as error:
         raise RunDirectoryError(
             error.cause,
@@ -242,7 +242,7 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         path=run,
         folder=folder,
         settings=settings,
-        versions=versions,
+        versions=record.versions,
         reference=reference,
         entries=entries,
         spent=tuple(
@@ -264,7 +264,7 @@ def _by_length(path: Path) -> tuple[int, str]:
 
 
 def _read(path: Path, schema: str, kind: type[T]) -> T:
-    return decode(kind, check_schema(read_json(path), schema, path), path)
+    return decode(kind, read_signed(path, schema, always=False), path)
 
 
 def _search(folder: Path, front: Path) -> Search:
@@ -281,6 +281,7 @@ def _search(folder: Path, front: Path) -> Search:
 def _checkpoints(run: Path, device: str) -> list[Checkpoint]:
     found = []
     for file in sorted(run.glob("checkpoints/[!.]*/measurement.json")):
+        require_intact(file.parent)
         summary = read_summary(file.parent)
         if summary.device != device:
             continue

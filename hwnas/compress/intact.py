@@ -1,0 +1,77 @@
+"""Folders of networks carry the hashes of their files; whoever reads one of these files asks them first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import InputError
+from hwnas.files import check_schema, check_signature, read_json, sha256_of_plain, sha256_of_unchanged
+
+SUMMARY_SCHEMA = "hwnas.checkpoint/2"
+REFERENCE_SCHEMA = "hwnas.reference/1"
+CHECKPOINT_RECORD, REFERENCE_RECORD = "measurement.json", "reference.json"
+OWN = "summary and measurement"
+"""Under which `measurement.json` has the hash of what else it says, in canonical JSON."""
+OF_REFERENCE = {
+    "model.safetensors": "weights_sha256",
+    "architecture.json": "architecture_sha256",
+    "model.onnx": "onnx_sha256",
+}
+"""Under which `reference.json` has the hashes of its files; earlier versions had the first one alone."""
+
+
+def require_intact(path: Path) -> None:
+    """Refuse a checkpoint or a run's reference of which a file is not the one that was written.
+
+    Args:
+        path: its folder, or one file of it, which is then asked for alone. Any other folder and file pass.
+
+    Raises:
+        InputError: names the file that is damaged.
+    """
+    folder = path if path.is_dir() else path.parent
+    for name, digest in recorded_hashes(folder).items():
+        if path.name in (folder.name, name) and sha256_of_unchanged(folder / name) != digest:
+            raise _damaged(folder, name)
+
+
+def recorded_hashes(folder: Path) -> Mapping[str, str]:
+    """The SHA-256 of each file of a checkpoint or a run's reference, by name; none of any other folder.
+
+    Raises:
+        InputError: the record that holds them is damaged.
+    """
+    if not (folder / "architecture.json").is_file():  # a record beside other files is not of hwnas
+        return {}
+    if (folder / CHECKPOINT_RECORD).is_file():
+        return _of_checkpoint(folder)
+    file = folder / REFERENCE_RECORD
+    if not file.is_file():
+        return {}
+    plain = check_signature(check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
+    return {name: plain[key] for name, key in OF_REFERENCE.items() if key in plain}
+
+
+def _of_checkpoint(folder: Path) -> Mapping[str, str]:
+    file = folder / CHECKPOINT_RECORD
+    plain = check_schema(read_json(file), SUMMARY_SCHEMA, file)
+    hashes = plain.get("sha256")
+    if not isinstance(hashes, dict) or hashes.get(OWN) != hash_of_record(plain):
+        raise _damaged(folder, CHECKPOINT_RECORD)
+    return {name: digest for name, digest in hashes.items() if name != OWN}
+
+
+def hash_of_record(plain: Mapping[str, Any]) -> str:
+    """The hash of what `measurement.json` says of a checkpoint."""
+    record = {key: plain.get(key) for key in ("summary", "measurement")}
+    return sha256_of_plain(json.loads(json.dumps(record)))
+
+
+def _damaged(folder: Path, name: str) -> InputError:
+    return InputError(
+        f"{folder / name} is damaged: it is not the file that was written",
+        f"restore it, or give the command that made {folder} again",
+    )
