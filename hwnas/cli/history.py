@@ -156,6 +156,7 @@ def _show_table(found: list[Measurement]) -> None:
     from rich.table import Table
 
     from hwnas.profiles.history import bar
+    from hwnas.profiles.judgement import disturbed_by
     from hwnas.profiles.statistics import median_interval
 
     largest_ms = max(measurement.latency_ms for measurement in found)
@@ -165,6 +166,7 @@ def _show_table(found: list[Measurement]) -> None:
     table.add_column("median ms", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("")
+    table.add_column("disturbed by")
     last = None
     for measurement in found:
         if last is not None and measurement.fingerprint != last:
@@ -180,6 +182,7 @@ def _show_table(found: list[Measurement]) -> None:
             f"{interval.value:.3f}",
             f"{interval.low:.3f} … {interval.high:.3f}",
             bar(measurement.latency_ms, largest_ms),
+            escape(disturbed_by(measurement)),
         )
     print_table(table)
     for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):

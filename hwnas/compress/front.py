@@ -27,6 +27,7 @@ from hwnas.files import encode, write_json
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
+from hwnas.profiles.judgement import judge, sentences
 from hwnas.profiles.protocols import confirming, describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.statistics import overhead_of
@@ -60,6 +61,7 @@ class SearchOutcome:
         anchor: what measured costs are ratios to: the reference, where the device accepts it.
         anchor_latency_ms: its latency; None where nothing was measured.
         refused: the choices that hold operators which the device forbids.
+        judgement: what stands against what was measured, in sentences.
         exact: how far the front is from the exact one under additive costs; None where that is too large.
         suffix: what tells names of this search's files apart; nothing for the usual one.
     """
@@ -79,6 +81,7 @@ class SearchOutcome:
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     rows: tuple[dict[str, Any], ...]
+    judgement: tuple[str, ...]
 
     def describe(self) -> str:
         """How much was searched, and how far the front is from the exact one, for people."""
@@ -107,6 +110,7 @@ class SearchOutcome:
             "evaluated": len(self.points),
             "failed": [encode(point) for point in self.points if point.reason is not None],
             "front": list(self.rows),
+            "judgement": list(self.judgement),
         }
 
 
@@ -250,6 +254,7 @@ def search_device(
             )
             for point in front
         ),
+        judgement=tuple(sentences([judge(measurement) for measurement in measured.values()])),
     )
     write_json(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(outcome.describe())
@@ -309,6 +314,8 @@ def _open_session(
         ) as session,
     ):
         yield session
+        for text in session.judgement:
+            progress.say(text)
 
 
 def measurements_file(folder: Path, stitcher: Stitcher) -> Path:
