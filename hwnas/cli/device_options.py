@@ -7,6 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from hwnas.errors import InputError
+
 Batch = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Images a run, where the device has batches.", show_default="the profile's"),
@@ -15,6 +17,12 @@ AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU 
 AllowFallback = Annotated[
     bool,
     typer.Option("--allow-fallback", help="Let a phone's CPU run what its accelerator cannot; recorded."),
+]
+NoDeviceCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-device-check", help="Train without asking first whether the devices are there and can be used."
+    ),
 ]
 RuntimeDir = Annotated[
     Optional[Path],  # noqa: UP045
@@ -40,3 +48,12 @@ AllowUnknown = Annotated[
     bool,
     typer.Option("--allow-unknown", help="Charge operators that a simulated device does not know as copies."),
 ]
+
+
+def cluster_of(executor: str, ray_address: str | None) -> str:
+    """The address of the Ray cluster that the options name; empty without one."""
+    if executor == "ray":
+        return ray_address or "auto"
+    if ray_address:
+        raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
+    return ""

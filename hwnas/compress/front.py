@@ -122,18 +122,24 @@ def target_of(settings: SearchSettings) -> Target:
     """
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
-    profile = load_profile(settings.device)
-    profile = with_options(
-        profile,
+    profile = profile_of(
+        settings.device,
         batch=settings.batch,
-        any_gpu=settings.any_gpu or None,
-        allow_fallback=settings.allow_fallback or None,
+        any_gpu=settings.any_gpu,
+        allow_fallback=settings.allow_fallback,
     )
-    if settings.batch is not None:
-        profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     check_forbidden(profile)
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
+
+
+def profile_of(device: str, *, batch: int | None, any_gpu: bool, allow_fallback: bool) -> DeviceProfile:
+    """A device's profile with what the command says; see `SearchSettings`. Raises InputError: unknown."""
+    options = {"batch": batch, "any_gpu": any_gpu or None, "allow_fallback": allow_fallback or None}
+    profile = with_options(load_profile(device), **options)
+    if batch is None:
+        return profile
+    return replace(profile, name=f"{profile.name}-batch-{batch}")  # a folder of its own
 
 
 def require_energy(profile: DeviceProfile, network: Network, cluster: str = "") -> None:
