@@ -33,6 +33,7 @@ from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.progress import Progress
 from hwnas.compress.run import recorded_settings
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
+from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
 from hwnas.profiles.protocols import SEARCH, load_protocol
@@ -139,7 +140,7 @@ def settings_of(options: argparse.Namespace) -> tuple[LibrarySettings, SearchSet
         batch_size=64,
         slice_size=10,
         seed=0,
-        threads=known.threads if known else os.cpu_count() or 1,
+        threads=known.threads if known else usable_cores(),
     )
     search = SearchSettings(
         device=options.device,

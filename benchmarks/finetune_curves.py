@@ -45,6 +45,7 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices
 from hwnas.compress.weights import read_state
+from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.measurement import Interval
@@ -201,7 +202,7 @@ def settings_of(options: argparse.Namespace) -> LibrarySettings:
         batch_size=options.batch_size,
         slice_size=10,
         seed=0,
-        threads=known.threads if known else os.cpu_count() or 1,
+        threads=known.threads if known else usable_cores(),
         train_on=options.train_on,
     )
 

@@ -40,6 +40,10 @@ class DeviceError(HwnasError):
     """A device cannot be used at all: not found, refused, busy."""
 
 
+class DeviceBusyError(DeviceError):
+    """A device is there, and somebody else uses it."""
+
+
 class DeviceLostError(DeviceError):
     """A device went away during a session. Everything measured before is kept."""
 

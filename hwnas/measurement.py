@@ -17,9 +17,12 @@ Kind = Literal["measured", "modelled", "functional"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | Setting | Figure | bool
 
-MEASUREMENT_SCHEMA = "hwnas.measurement/2"
-MEASUREMENT_SCHEMAS = ("hwnas.measurement/1", MEASUREMENT_SCHEMA)
-"""Version 1 knew no names of networks and devices, and no fresh repeats."""
+MEASUREMENT_SCHEMA = "hwnas.measurement/3"
+MEASUREMENT_SCHEMAS = ("hwnas.measurement/1", "hwnas.measurement/2", MEASUREMENT_SCHEMA)
+"""Version 1 knew no names of networks and devices, and no fresh repeats; version 2 no times of CPUs."""
+
+LARGEST_COUNTER = 1e12
+"""Of seconds and periods: more than any machine has run."""
 
 STRICT = {"extra": "forbid"}
 
@@ -70,6 +73,43 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CpuTimes:
+    """Counters of the CPUs that a process may use; only differences between two moments mean something.
+
+    Attributes:
+        cpus: that the process may run on.
+        clock_s: when they were read, by a clock that nobody sets.
+        busy_s: CPU time of whatever ran there, and what a hypervisor took.
+        own_s: CPU time of the process.
+        quota_cpus: how many CPUs' time the process may use, by its CPU quota; None without one.
+        quota_periods, throttled_periods: of the quota, in which the process ran, and in which it was stopped.
+        throttled_s: how long the quota stopped it, summed over CPUs.
+
+    Raises:
+        InputError: a counter that cannot be.
+    """
+
+    __pydantic_config__ = STRICT
+    cpus: int
+    clock_s: float
+    busy_s: float
+    own_s: float
+    quota_cpus: float | None = None
+    quota_periods: int = 0
+    throttled_periods: int = 0
+    throttled_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            smallest = 1 if key == "cpus" else 0
+            if value is not None and not smallest <= value <= LARGEST_COUNTER:
+                raise InputError(
+                    f"{key} of the CPUs is {value}, it must be from {smallest} to {LARGEST_COUNTER:g}",
+                    "measure the network again",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conditions:
     """What changes from run to run and is recorded beside a measurement; None is unknown.
 
@@ -84,6 +124,7 @@ class Conditions:
         limits: what holds the clocks down at this moment, harmless reasons included.
         other_processes: processes of others that use the device as well.
         governor: what chooses the clocks of the first CPU core.
+        cpu: counters of the device's CPUs, where it is one.
     """
 
     __pydantic_config__ = STRICT
@@ -95,6 +136,7 @@ class Conditions:
     limits: tuple[str, ...] = ()
     other_processes: Count | None = None
     governor: str | None = None
+    cpu: CpuTimes | None = None
 
     def __post_init__(self) -> None:
         for key in ("clocks_mhz", "temperatures_c", "power_w"):

@@ -173,10 +173,10 @@ def test_a_measurement_of_version_1_is_read() -> None:
     assert old.latency_ms == 0.014877000000000001
     assert old.protocol.id == "7d45578b2000be2a"  # so what was measured then is still known by it
     newest = old.to_json()
-    assert newest["schema"] == "hwnas.measurement/2"
+    assert newest["schema"] == "hwnas.measurement/3"
     assert Measurement.from_json(newest, "test") == old
 
 
 def test_a_newer_measurement_is_refused() -> None:
-    with pytest.raises(InputError, match=r"hwnas\.measurement/3"):
-        Measurement.from_json(make().to_json() | {"schema": "hwnas.measurement/3"}, "test")
+    with pytest.raises(InputError, match=r"hwnas\.measurement/4"):
+        Measurement.from_json(make().to_json() | {"schema": "hwnas.measurement/4"}, "test")

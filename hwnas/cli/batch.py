@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas import processes
 from hwnas.cli.batch_output import COLUMNS, checkpoint_rows, show_batch
-from hwnas.cli.output import Json, messages, print_json
+from hwnas.cli.device_options import NoDeviceCheck
+from hwnas.cli.output import Json, TerminalProgress, messages, print_json
 from hwnas.errors import HwnasError
+
+if TYPE_CHECKING:
+    from hwnas.measurement import DeviceProfile
 
 EXAMPLE = """Example: `hwnas batch plan.toml` with
 
@@ -37,17 +41,20 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the commands that the plan stands for.")
     ] = False,
+    no_device_check: NoDeviceCheck = False,
     as_json: Json = False,
 ) -> None:
     """Compress several references for several devices: one library for each reference, one report for all.
 
-    Each reference is a `hwnas compress` of its own, one after the other. One that fails, or a device that
-    does, leaves the others running; the same command then does what is missing.
+    First every device of the plan is opened once: where one is missing, nothing is trained. Each reference is
+    then a `hwnas compress` of its own, one after the other. One that fails, or a device that does, leaves the
+    others running; the same command then does what is missing.
     """
     import shlex
 
     from hwnas.cli.main import app
     from hwnas.cli.plan import command_of, read_plan
+    from hwnas.compress.device_check import check_devices
     from hwnas.compress.report.across import write_batch
     from hwnas.page import is_available
 
@@ -56,10 +63,16 @@ def batch(
         commands = [["hwnas", "compress", *job.arguments] for job in jobs]
         print_json(commands) if as_json else typer.echo("\n".join(map(shlex.join, commands)))
         return
+    if not no_device_check:
+        wanted: list[tuple[DeviceProfile, str]] = []
+        for job in jobs:
+            wanted += [device for device in job.checked if device not in wanted]
+        with TerminalProgress() as progress:
+            check_devices(wanted, progress)
     references, failed = [], []
     for number, job in enumerate(jobs, 1):
         messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
-        result, code = _run(job.arguments)
+        result, code = _run((*job.arguments, *["--no-device-check"] * no_device_check))
         references.append({"model": job.model, "run": str(job.out), "exit_code": code, "result": result})
         if code:
             failed.append(f"{job.model} ({job.out})")

@@ -242,6 +242,7 @@ def _show(report: Report) -> None:
         f"{outcome} (exit code {report.exit_code}): {report.device} against {report.baseline}, "
         f"threshold {report.threshold:.1%}; latencies are lower deciles: without what else ran"
     )
+    typer.echo("".join(f"{text}\n" for text in report.judgement), nl=False)
 
 
 def _recorded_line(entry: Recorded) -> str:

@@ -95,3 +95,4 @@ def _show(result: Comparison, wanted: float) -> None:
     elif result.repeats < FEWEST_REPEATS:
         outcome = "too few for an interval: smallest and largest ratio are shown; give more --max-seconds"
     typer.echo(f"{result.repeats} interleaved repeats; {outcome}")
+    typer.echo("".join(f"{text}\n" for text in result.judgement), nl=False)

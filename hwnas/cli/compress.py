@@ -14,7 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hwnas.cli.batch_output import show_comparison
-from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch
+from hwnas.cli.device_options import AllowFallback, AnyGpu, Batch, NoDeviceCheck, cluster_of
 from hwnas.cli.output import (
     AllowCode,
     Cut,
@@ -27,7 +27,7 @@ from hwnas.cli.output import (
 )
 from hwnas.cli.parsing import a_number
 from hwnas.compress.filter import DEFAULT_THRESHOLD
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import HwnasError
 from hwnas.ranges import LARGEST_FIGURE, LARGEST_MS, LARGEST_SIZE, LARGEST_THREADS
 
 EXAMPLE = """Examples:
@@ -293,6 +293,7 @@ def compress(
             show_default="the cluster that runs on this machine",
         ),
     ] = None,
+    no_device_check: NoDeviceCheck = False,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -302,6 +303,7 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.compress.batch import compress_all, failure_of
+    from hwnas.compress.device_check import check_devices
     from hwnas.compress.executor import executor_at
     from hwnas.compress.front import target_of
     from hwnas.compress.library import added_candidates
@@ -366,12 +368,12 @@ def compress(
         replace(search, device=name, protocol=of_device)
         for name, of_device in zip(device, protocols, strict=True)
     ]
-    if ray_address and executor is not ExecutorName.ray:
-        raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
-    cluster = (ray_address or "auto") if executor is ExecutorName.ray else ""
+    cluster = cluster_of(executor, ray_address)
     targets = [replace(target_of(each), cluster=cluster) for each in searches]
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
+        if not (dry_run or no_device_check):
+            check_devices([(target.profile, cluster) for target in targets], progress)
         job = open_job(library, progress, allow_code=allow_code)
     choice_count = job.choice_count + len(added_candidates(path))
     others = len(device) - 1

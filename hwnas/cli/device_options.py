@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SIZE
 
 Batch = Annotated[
@@ -30,6 +31,12 @@ AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU 
 AllowFallback = Annotated[
     bool,
     typer.Option("--allow-fallback", help="Let a phone's CPU run what its accelerator cannot; recorded."),
+]
+NoDeviceCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-device-check", help="Train without asking first whether the devices are there and can be used."
+    ),
 ]
 RuntimeDir = Annotated[
     Optional[Path],  # noqa: UP045
@@ -55,3 +62,12 @@ AllowUnknown = Annotated[
     bool,
     typer.Option("--allow-unknown", help="Charge operators that a simulated device does not know as copies."),
 ]
+
+
+def cluster_of(executor: str, ray_address: str | None) -> str:
+    """The address of the Ray cluster that the options name; empty without one."""
+    if executor == "ray":
+        return ray_address or "auto"
+    if ray_address:
+        raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
+    return ""

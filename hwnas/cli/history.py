@@ -35,6 +35,7 @@ COLUMNS = (
     "median ms",
     "95 % interval",
     "",
+    "disturbed by",
 )
 
 
@@ -166,6 +167,7 @@ def _show_table(found: list[Measurement]) -> None:
     from itertools import groupby
 
     from hwnas.profiles.history import bar
+    from hwnas.profiles.judgement import disturbed_by
     from hwnas.profiles.statistics import median_interval
 
     largest_ms = max(measurement.latency_ms for measurement in found)
@@ -184,6 +186,7 @@ def _show_table(found: list[Measurement]) -> None:
                 f"{interval.value:.3f}",
                 f"{interval.low:.3f} … {interval.high:.3f}",
                 bar(interval.value, largest_ms),
+                disturbed_by(measurement),
             )
             section.append(row)
         sections.append(section)

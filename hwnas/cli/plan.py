@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
+from hwnas.cli.device_options import cluster_of
+from hwnas.compress.front import profile_of
 from hwnas.compress.search import check_rule
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
-from hwnas.measurement import STRICT
+from hwnas.measurement import STRICT, DeviceProfile
 from hwnas.profiles.catalogue import load_profile
 from hwnas.ranges import Figure, Setting
 
@@ -63,11 +65,16 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One reference: its run directory and the arguments of `hwnas compress`."""
+    """One reference: its run directory and the arguments of `hwnas compress`.
+
+    Attributes:
+        checked: the devices that are opened before anything is trained, each with its cluster's address.
+    """
 
     model: str
     out: Path
     arguments: tuple[str, ...]
+    checked: tuple[tuple[DeviceProfile, str], ...]
 
 
 def read_plan(path: Path, compress: Any) -> tuple[Path, list[Job]]:
@@ -110,7 +117,13 @@ def _job(path: Path, plan: Plan, order: Order, folder: Path, compress: Any) -> J
     objectives: Any = [str(name) for name in given["objective"] or ["latency"]]
     _check(f"{path}: devices", devices, load_profile)
     _check(f"{path}: targets", rules, lambda rule: check_rule(rule, objectives))
-    return Job(model=order.model, out=out, arguments=tuple(arguments))
+    try:
+        cluster = cluster_of(str(given["executor"]), given["ray_address"])
+    except InputError as error:
+        raise InputError(f"{path}: options.ray-address: {error.cause}", error.fix) from None
+    options = {key: given[key] for key in ("batch", "any_gpu", "allow_fallback")}
+    checked = [] if given["no_device_check"] else [(profile_of(name, **options), cluster) for name in devices]
+    return Job(model=order.model, out=out, arguments=tuple(arguments), checked=tuple(checked))
 
 
 def _check(key: str, values: Sequence[str], check: Callable[[str], object]) -> None:

@@ -152,7 +152,7 @@ def profile(
         if form == "table":
             _show_device(rows, found, models, networks)
     if html is not None:
-        _write_page(html, measured, layers)
+        _write_page(html, measured, layers, [row["blocks"] for row in shown if "blocks" in row])
     if form != "table":
         show(shown, form)
     if failures:
@@ -205,13 +205,16 @@ def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
 
 
 def _write_page(
-    html: Path, measured: Sequence[tuple[str, MeasurementResult]], layers: dict[str, tuple[Layer, ...]]
+    html: Path,
+    measured: Sequence[tuple[str, MeasurementResult]],
+    layers: dict[str, tuple[Layer, ...]],
+    parts: Sequence[dict[str, Any]],
 ) -> None:
     from hwnas.measurement import Measurement
     from hwnas.profiles.profile_page import write_report
 
     known = [(model, result) for model, result in measured if isinstance(result, Measurement)]
-    write_report(html, known, dict(layers))
+    write_report(html, known, dict(layers), parts)
     messages().print(str(html), markup=False, highlight=False)
 
 
@@ -219,10 +222,14 @@ def _show_device(
     rows: list[dict[str, Any]], found: Found, models: list[str], networks: list[Network]
 ) -> None:
     from hwnas.measurement import Measurement
+    from hwnas.profiles.judgement import judge, sentences
     from hwnas.profiles.statistics import overhead_of
 
     show(rows, "table")
-    overhead = overhead_of([found.results[network.hash] for network in networks])
+    results = [found.results[network.hash] for network in networks]
+    judged = [judge(result) for result in results if isinstance(result, Measurement)]
+    typer.echo("".join(f"{text}\n" for text in sentences(judged)), nl=False)
+    overhead = overhead_of(results)
     if overhead:
         messages().print(overhead, highlight=False)
     for model, network, plain in zip(models, networks, rows, strict=True):

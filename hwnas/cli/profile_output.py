@@ -10,7 +10,7 @@ import typer
 from hwnas.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from hwnas.measurement import Layer, MeasurementResult
+    from hwnas.measurement import Layer
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -52,31 +52,12 @@ def show_layers(model: str, layers: Sequence[Layer]) -> None:
     print_table(table)
 
 
-def blocks_row(
-    model: str, whole: MeasurementResult, names: Sequence[str], blocks: Sequence[MeasurementResult]
-) -> dict[str, Any]:
-    """The latency of each block alone, their sum, and by how much that is wrong."""
-    from hwnas.measurement import Measurement
-
-    latencies = {
-        name: block.latency_ms if isinstance(block, Measurement) else None
-        for name, block in zip(names, blocks, strict=True)
-    }
-    known = [latency_ms for latency_ms in latencies.values() if latency_ms is not None]
-    plain: dict[str, Any] = {"model": model, "blocks_ms": latencies}
-    if isinstance(whole, Measurement) and len(known) == len(latencies):
-        plain |= {
-            "whole_ms": whole.latency_ms,
-            "sum_ms": sum(known),
-            "error": sum(known) / whole.latency_ms - 1,
-        }
-    return plain
-
-
 def show_blocks(plain: dict[str, Any]) -> None:
     """Print the blocks and how wrong their sum is."""
     from rich.markup import escape
     from rich.table import Table
+
+    from hwnas.profiles.parts import describe_sum
 
     table = Table(title=f"{escape(plain['model'])}: each part alone", title_justify="left")
     table.add_column("part")
@@ -84,11 +65,9 @@ def show_blocks(plain: dict[str, Any]) -> None:
     for name, latency_ms in plain["blocks_ms"].items():
         table.add_row(escape(name), "failed" if latency_ms is None else f"{latency_ms:.3f}")
     print_table(table)
-    if "error" in plain:
-        typer.echo(
-            f"the sum of the parts is {plain['sum_ms']:.3f} ms, the whole network takes "
-            f"{plain['whole_ms']:.3f} ms: on this device the sum is wrong by {plain['error']:+.1%}"
-        )
+    told = describe_sum(plain)
+    if told:
+        typer.echo(told)
 
 
 def _show_table(rows: Sequence[dict[str, Any]]) -> None:

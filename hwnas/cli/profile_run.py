@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hwnas.cli.output import TerminalProgress
-from hwnas.cli.profile_output import blocks_row
 
 if TYPE_CHECKING:
     from hwnas.devices.base import BaseDevice
@@ -90,6 +89,7 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """A row for each network, as plain data."""
     from hwnas.files import encode
+    from hwnas.profiles.parts import parts_row
     from hwnas.profiles.rows import row
 
     rows = []
@@ -102,6 +102,6 @@ def rows_of(
         if pieces:
             names = [piece.name.removeprefix(f"{model}: ") for piece in pieces]
             of_pieces = [found.results[piece.hash] for piece in pieces]
-            plain["blocks"] = blocks_row(model, result, names, of_pieces)
+            plain["blocks"] = parts_row(model, result, names, of_pieces)
         rows.append(plain)
     return rows

@@ -242,6 +242,8 @@ def _measured(
         ) as session,
     ):
         costs = measured_costs(session, stitcher, search.objectives, measured)(accepted)
+        for text in session.judgement:
+            progress.say(text)
     for choices, cost in zip(accepted, costs, strict=True):
         if isinstance(cost, str):
             found[choices] = OnDevice(reason=cost)

@@ -33,6 +33,7 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
+from hwnas.profiles.judgement import judge
 from hwnas.ranges import Count, Position
 from hwnas.version import __version__
 
@@ -221,6 +222,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
         if any(summary.anchor)
         else ""
     )
+    judged = "".join(f"- {capital(finding.text)}.\n" for finding in judge(measurement))
     parts = "\n".join(
         f"| {name} | {spec.name if spec else 'the reference’s own'} |"
         for name, spec in zip(part_names(len(architecture.parts) - 2), architecture.parts, strict=True)
@@ -250,7 +252,7 @@ In brackets: 95 % intervals.
 - Latency: {ratio(summary.latency_ratio)} of {compared_with(summary)}; the two interleaved in one session.
   Spread of the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, \
 each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
-{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
+{judged}{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
   the same images: {difference(summary.accuracy_difference, summary.metric)}.
 - {agreement_of(summary)}.
 - Before finetuning: {told(summary.accuracy_stitched)}.

@@ -170,6 +170,8 @@ def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]
                     "give the same command again once that is mended; the finetuned network is kept",
                 )
             measurements[network_hash] = result
+        for text in session.judgement:
+            progress.say(text)
     return [measurements[finished.network.hash] for finished in todo]
 
 

@@ -27,6 +27,7 @@ from hwnas.files import encode, write_signed
 from hwnas.measurement import DeviceProfile, Fingerprint, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
+from hwnas.profiles.judgement import judge, sentences
 from hwnas.profiles.protocols import confirming, describe, load_protocol
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.statistics import overhead_of
@@ -60,6 +61,7 @@ class SearchOutcome:
         anchor: what measured costs are ratios to: the reference, where the device accepts it.
         anchor_latency_ms: its latency; None where nothing was measured.
         refused: the choices that hold operators which the device forbids.
+        judgement: what stands against what was measured, in sentences.
         exact: how far the front is from the exact one under additive costs; None where that is too large.
         suffix: what tells names of this search's files apart; nothing for the usual one.
     """
@@ -79,6 +81,7 @@ class SearchOutcome:
     points: tuple[Point, ...]
     front: tuple[Point, ...]
     rows: tuple[dict[str, Any], ...]
+    judgement: tuple[str, ...]
 
     def describe(self) -> str:
         """How much was searched, and how far the front is from the exact one, for people."""
@@ -107,6 +110,7 @@ class SearchOutcome:
             "evaluated": len(self.points),
             "failed": [encode(point) for point in self.points if point.reason is not None],
             "front": list(self.rows),
+            "judgement": list(self.judgement),
         }
 
 
@@ -118,18 +122,24 @@ def target_of(settings: SearchSettings) -> Target:
     """
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
-    profile = load_profile(settings.device)
-    profile = with_options(
-        profile,
+    profile = profile_of(
+        settings.device,
         batch=settings.batch,
-        any_gpu=settings.any_gpu or None,
-        allow_fallback=settings.allow_fallback or None,
+        any_gpu=settings.any_gpu,
+        allow_fallback=settings.allow_fallback,
     )
-    if settings.batch is not None:
-        profile = replace(profile, name=f"{profile.name}-batch-{settings.batch}")  # a folder of its own
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     check_forbidden(profile)
     return Target(profile=profile, protocol=load_protocol(settings.protocol))
+
+
+def profile_of(device: str, *, batch: int | None, any_gpu: bool, allow_fallback: bool) -> DeviceProfile:
+    """A device's profile with what the command says; see `SearchSettings`. Raises InputError: unknown."""
+    options = {"batch": batch, "any_gpu": any_gpu or None, "allow_fallback": allow_fallback or None}
+    profile = with_options(load_profile(device), **options)
+    if batch is None:
+        return profile
+    return replace(profile, name=f"{profile.name}-batch-{batch}")  # a folder of its own
 
 
 def require_energy(profile: DeviceProfile, network: Network, cluster: str = "") -> None:
@@ -250,6 +260,7 @@ def search_device(
             )
             for point in front
         ),
+        judgement=tuple(sentences([judge(measurement) for measurement in measured.values()])),
     )
     write_signed(folder / f"front{outcome.suffix}.json", outcome.to_json())
     progress.say(outcome.describe())
@@ -309,6 +320,8 @@ def _open_session(
         ) as session,
     ):
         yield session
+        for text in session.judgement:
+            progress.say(text)
 
 
 def measurements_file(folder: Path, stitcher: Stitcher) -> Path:

@@ -46,6 +46,7 @@ class BaseDevice(ABC):
         unconfirmed: so many networks may be measured without asking the user; None is any number.
         needs_quiet_host: its latencies change with whatever else this machine does, so a batch measures on it
             while nothing else goes on.
+        lock_wait_s: how long entering waits for another process that holds it.
 
     Raises:
         DeviceError: on entering, when the device cannot be used or another process holds it.
@@ -55,6 +56,7 @@ class BaseDevice(ABC):
     kind: Kind = "measured"
     unconfirmed: int | None = None
     needs_quiet_host: bool = False
+    lock_wait_s: float = 60.0
 
     def __init__(self, profile: DeviceProfile) -> None:
         self.profile = profile
@@ -84,7 +86,7 @@ class BaseDevice(ABC):
         name = self.lock_name
         if name is not None:
             lock = DeviceLock(name)
-            lock.acquire()
+            lock.acquire(self.lock_wait_s)
             self._lock = lock
         self._is_open = True
         try:

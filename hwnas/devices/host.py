@@ -6,13 +6,13 @@ import re
 import threading
 from collections.abc import Callable
 
-from hwnas.devices import host_session, machine
+from hwnas.devices import chip, host_session, machine
 from hwnas.devices.base import Device, Handle
 from hwnas.devices.host_process import HostProcess, ProcessDiedError
 from hwnas.devices.host_session import PROVIDER, Loaded, Stop
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
-from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
+from hwnas.measurement import Conditions, CpuTimes, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
 from hwnas.processes import usable_memory_bytes
 from hwnas.ranges import LARGEST_THREADS
@@ -22,13 +22,16 @@ OPERATOR, ASKED = re.compile(r"running (\w+) node"), re.compile(r"buffer of size
 DEADLINE_S = 60.0
 PROFILED = 0.25
 """Of the deadline, that the timed runs of operators take at most."""
+STOPPED = 0.01
+"""Share of the time for which a CPU quota may stop a repeat that it has threads enough for."""
 
 
 class HostDevice(Device):
     """The CPU of the machine that hwnas runs on.
 
     Options of the profile:
-        threads: threads within an operator; 0 takes every core that this process may use.
+        threads: threads within an operator; 0 takes as many as affinity and CPU quota let run at once, or
+            `OMP_NUM_THREADS` where that is less.
         batch: images a run; 0 takes those of the network's graph, `--batch` sets it.
         deadline_s: loading a network and running it once may take this long.
 
@@ -60,6 +63,7 @@ class HostDevice(Device):
         self.threads = threads or machine.usable_cores()
         self._interrupt: Callable[[], None] = lambda: None
         self._throttle_count: int | None = None
+        self._cpu: CpuTimes | None = None
 
     @property
     def lock_name(self) -> str:
@@ -72,15 +76,16 @@ class HostDevice(Device):
                 f"profile {self.profile.name} asks for power mode {wanted}, the CPU is in {found}",
                 f"sudo cpupower frequency-set --governor {wanted}",
             )
-        self._throttle_count = machine.throttle_count()
+        self._throttle_count, self._cpu = machine.throttle_count(), machine.cpu_times()
 
     def fingerprint(self) -> Fingerprint:
         import onnxruntime as ort
 
         details = [f"onnxruntime {ort.__version__} {PROVIDER}", f"{self.threads} threads"]
+        details += machine.limits()
         details += [f"batch {self.batch}"] * (self.batch > 0)
         return Fingerprint(
-            chip=machine.chip(),
+            chip=chip.chip(),
             os_build=machine.os_build(),
             driver="none",
             runtime=", ".join(details),
@@ -89,15 +94,19 @@ class HostDevice(Device):
         )
 
     def conditions(self) -> Conditions:
-        """`throttled` tells whether a core was throttled since the last look."""
+        """`throttled` tells whether a core was, or this process by its CPU quota, since the last look."""
         last, self._throttle_count = self._throttle_count, machine.throttle_count()
-        known = last is not None and self._throttle_count is not None
+        last_cpu, self._cpu = self._cpu, machine.cpu_times()
+        hot = self._throttle_count != last if last is not None and self._throttle_count is not None else None
+        stopped = last_cpu is not None and self._cpu is not None and self._was_stopped(last_cpu, self._cpu)
         return Conditions(
             clocks_mhz=machine.clocks_mhz(),
             temperatures_c=machine.temperatures_c(),
-            throttled=self._throttle_count != last if known else None,
+            throttled=stopped or hot,
             load=machine.load(),
+            limits=(f"CPU quota {self._cpu.quota_cpus:.3g}",) if stopped and self._cpu else (),
             governor=machine.governor(),
+            cpu=self._cpu,
         )
 
     def interrupt_impl(self) -> None:
@@ -106,6 +115,15 @@ class HostDevice(Device):
     def convert_impl(self, network: Network) -> None:
         self._interrupt = lambda: None
         self._batched(network).onnx(self.profile.precision)
+
+    def _was_stopped(self, before: CpuTimes, after: CpuTimes) -> bool:
+        """Whether the CPU quota stopped this process though it has threads enough for what it may use.
+
+        With a quota below its threads that is how it runs, and nothing comes of measuring again.
+        """
+        enough = after.quota_cpus is not None and self.threads <= after.quota_cpus
+        stopped_s = after.throttled_s - before.throttled_s
+        return enough and stopped_s > STOPPED * (after.clock_s - before.clock_s)
 
     def prepare_impl(self, network: Network) -> Handle:
         return self._prepare_apart(network) if network.is_foreign else self._prepare_here(network)

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from hwnas.errors import DeviceError
+from hwnas.errors import DeviceBusyError, DeviceError
 from hwnas.files import hwnas_home, safe_name, sha256
 
 POLL_S = 0.1
@@ -32,8 +32,8 @@ class DeviceLock:
         """Take the lock, waiting up to `timeout_s` seconds for its holder.
 
         Raises:
-            DeviceError: another process (or another device object of this one) still holds it, or the
-                lock file cannot be made.
+            DeviceBusyError: another process (or another device object of this one) still holds it.
+            DeviceError: the lock file cannot be made.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class DeviceLock:
             except BlockingIOError:
                 if time.monotonic() >= deadline_s:
                     holder = os.pread(descriptor, 1024, 0).decode(errors="replace") or "another process"
-                    raise DeviceError(
+                    raise DeviceBusyError(
                         f"device {self.name} is in use by {holder}",
                         "wait until it has ended, or stop it with `kill PID`",
                     ) from None

@@ -4,23 +4,71 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from hwnas.devices import cgroup
+from hwnas.measurement import CpuTimes
+
 CPUS = Path("/sys/devices/system/cpu")
 THERMAL = Path("/sys/class/thermal")
+ROOT = Path("/")
+BUSY = (0, 1, 2, 5, 6, 7)
+"""Columns of a CPU in /proc/stat: user, nice, system, irq, softirq, and steal, which a hypervisor took."""
+
+
+def allowed_cpus() -> set[int]:
+    """The CPUs that this process may run on: all of them, or those of its affinity (taskset, cpuset)."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def quota_cpus() -> float | None:
+    """How many CPUs' time this process may use; None where its CPU quota is none, or binds nothing."""
+    quota = cgroup.quota_cpus(ROOT)
+    return None if quota is None or quota >= len(allowed_cpus()) else quota
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many threads run at once: as many as allowed CPUs, CPU quota and `OMP_NUM_THREADS` all let.
+
+    A quota of 2.5 CPUs is two threads: three would use it up within each of its periods and then stand still
+    until the next one. Below one CPU one thread remains, and stands still.
+    """
+    quota, wanted = quota_cpus(), os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    threads = len(allowed_cpus()) if quota is None else max(1, int(quota))
+    return min(threads, int(wanted)) if wanted.isdecimal() and int(wanted) else threads
 
 
-def chip() -> str:
-    """The processor's name and its number of logical cores."""
-    lines = (_text(CPUINFO) or "").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(names, platform.processor() or platform.machine())}, {os.cpu_count()} cores"
+def limits() -> list[str]:
+    """What keeps this process from some of the machine's CPUs, for the fingerprint; mostly nothing."""
+    allowed, every, quota = len(allowed_cpus()), os.cpu_count() or 1, quota_cpus()
+    found = [f"{allowed} of {every} CPUs"] if allowed < every else []
+    return found if quota is None else [*found, f"CPU quota {quota:.3g}"]
+
+
+def cpu_times() -> CpuTimes | None:
+    """The counters of the allowed CPUs and of the CPU quota; None where the system does not count.
+
+    Ended children count as this process' own.
+    """
+    cpus, busy_ticks = allowed_cpus(), 0
+    for line in (_text(ROOT / "proc/stat") or "").splitlines():
+        name, *columns = line.split()
+        if name[:3] == "cpu" and name[3:].isdecimal() and int(name[3:]) in cpus and len(columns) > BUSY[-1]:
+            busy_ticks += sum(int(columns[column]) for column in BUSY)
+    if not busy_ticks:
+        return None
+    own, throttled = os.times(), cgroup.throttling(ROOT)
+    return CpuTimes(
+        cpus=len(cpus),
+        clock_s=time.monotonic(),
+        busy_s=busy_ticks / os.sysconf("SC_CLK_TCK"),
+        own_s=own.user + own.system + own.children_user + own.children_system,
+        quota_cpus=quota_cpus(),
+        quota_periods=throttled.periods,
+        throttled_periods=throttled.throttled_periods,
+        throttled_s=throttled.throttled_s,
+    )
 
 
 def os_build() -> str:

@@ -19,6 +19,7 @@ from hwnas.devices.base import BaseDevice, Device, Handle
 from hwnas.devices.queue import QueueDevice
 from hwnas.devices.registry import device_class
 from hwnas.errors import (
+    DeviceBusyError,
     DeviceError,
     DeviceLostError,
     HwnasError,
@@ -246,7 +247,7 @@ class RemoteDevice(Device):
         try:
             return self._ray.get(reference, timeout=timeout_s)
         except errors.GetTimeoutError:
-            raise DeviceError(
+            raise DeviceBusyError(
                 f"device {self.profile.name} was not free for {timeout_s:g} s: it or its node is in use",
                 "wait until whoever uses it has ended; `ray status` shows what is taken",
             ) from None

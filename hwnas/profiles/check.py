@@ -18,6 +18,7 @@ from hwnas.profiles import gate
 from hwnas.profiles.baseline import Recorded
 from hwnas.profiles.check_report import Checked, How, Report
 from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.judgement import judge_conditions
 from hwnas.profiles.queue import QueueRun
 from hwnas.profiles.session import require_kind
 from hwnas.profiles.sitting import Pace, Repeat, Slices, latency_ms, log_ratio, median_ms, repeats
@@ -90,7 +91,7 @@ def check(
     require_kind(device, {"measured", "modelled"}, "a check")
     done: list[Checked] = []
     with device:
-        fingerprint = device.fingerprint()
+        fingerprint, before = device.fingerprint(), device.conditions()
         lost: DeviceLostError | None = None
         changed = sum(not entry.is_unchanged for entry in entries)
         for entry in entries:
@@ -104,12 +105,14 @@ def check(
                 checked = Checked(model=entry.model, verdict="failed", how="not measured", reason=reason)
             done.append(checked)
             told(checked)
+        judged = () if lost is not None else judge_conditions((before, device.conditions()))
     return Report(
         device=device.profile.name,
         fingerprint=fingerprint,
         baseline=terms.baseline,
         threshold=terms.threshold,
         networks=tuple(done),
+        judgement=tuple(finding.text for finding in judged),
     )
 
 
@@ -144,7 +147,7 @@ def measure_repeats(
     if not taken:
         raise PreparationError(
             f"device {device.profile.name} throttled in every repeat",
-            "let it cool down, then give the same command again",
+            "let it cool down, or end what else uses its CPU quota, then give the same command again",
         )
     return [list(of_network) for of_network in zip(*taken, strict=True)]
 

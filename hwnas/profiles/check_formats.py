@@ -69,7 +69,13 @@ def markdown(report: Report) -> str:
         cells = [checked.model, TITLES[checked.verdict], *figures(checked), checked.reason]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
     return "\n".join(
-        [*lines, "", f"{_cell(report.fingerprint.chip)}; {_cell(report.fingerprint.runtime)}", ""]
+        [
+            *lines,
+            *(f"\n{_cell(text)}." for text in report.judgement),
+            "",
+            f"{_cell(report.fingerprint.chip)}; {_cell(report.fingerprint.runtime)}",
+            "",
+        ]
     )
 
 

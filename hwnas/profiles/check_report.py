@@ -43,7 +43,11 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole check."""
+    """A whole check.
+
+    Attributes:
+        judgement: what stands against what was measured now, in sentences.
+    """
 
     __pydantic_config__ = STRICT
     device: str
@@ -51,6 +55,7 @@ class Report:
     baseline: str
     threshold: float
     networks: tuple[Checked, ...]
+    judgement: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

@@ -18,6 +18,7 @@ from hwnas.files import encode
 from hwnas.measurement import STRICT, Fingerprint, Interval, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.check import measure_repeats
+from hwnas.profiles.judgement import judge_conditions
 from hwnas.profiles.ranks import Shift, fewest_pairs, paired_shift, unpaired_shift
 from hwnas.profiles.session import require_kind
 from hwnas.profiles.sitting import Pace, Slices, latency_ms, median_ms
@@ -39,6 +40,7 @@ class Comparison:
             too few repeats for one, its ends are the smallest and the largest ratio.
         median_ratio: the same of the medians.
         is_precise: whether the interval became as narrow as it was asked for.
+        judgement: what stands against the measurement, in sentences.
     """
 
     __pydantic_config__ = STRICT
@@ -51,6 +53,7 @@ class Comparison:
     ratio: Interval
     median_ratio: Interval
     is_precise: bool
+    judgement: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the schema's name and version; see docs/json.md."""
@@ -113,6 +116,7 @@ def compare(
         ratio=_interval(shift, taken, latency_ms),
         median_ratio=_interval(_shift(taken, median_ms, paired), taken, median_ms),
         is_precise=device.kind == "modelled" or (shift.high - shift.low) / 2 <= precision,
+        judgement=tuple(finding.text for finding in judge_conditions(conditions)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hwnas import page
 from hwnas.measurement import Fingerprint, Measurement
+from hwnas.profiles.judgement import disturbed_by
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
 
@@ -59,6 +60,7 @@ def write_history(path: Path, model: str, measurements: Sequence[Measurement]) -
             names[known.fingerprint],
             known.network_hash[:8],
             known.protocol.name,
+            disturbed_by(known),
         ]
         for known in measurements
     ]
@@ -81,9 +83,12 @@ def write_history(path: Path, model: str, measurements: Sequence[Measurement]) -
         },
         label=f"latency of {model} over time, a colour for each fingerprint",
     )
-    columns = ["measured at", "median ms", "device", "fingerprint", "network", "protocol"]
+    columns = ["measured at", "median ms", "device", "fingerprint", "network", "protocol", "disturbed by"]
     sections = [
-        page.Section(heading="Over time", content=[plot, *descriptions]),
+        page.Section(
+            heading="Over time",
+            content=[plot, "Hollow points were disturbed while they were measured.", *descriptions],
+        ),
         page.Section(heading="Measurements", content=[page.Table(columns=columns, rows=rows)]),
     ]
     page.write_page(path, f"History of {model}", sections)
@@ -103,6 +108,22 @@ def _trace(measurements: Sequence[Measurement], name: str, colour: str) -> dict[
             "array": [interval.high - interval.value for interval in intervals],
             "arrayminus": [interval.value - interval.low for interval in intervals],
         },
-        "text": [page.plot_text(f"network {known.network_hash[:8]}") for known in measurements],
+        "text": [page.plot_text(_hover(known)) for known in measurements],
         "line": {"color": colour},
+        "marker": {
+            "size": 8,
+            "symbol": ["circle-open" if disturbed_by(known) else "circle" for known in measurements],
+        },
     }
+
+
+def _hover(measurement: Measurement) -> str:
+    """What a point says: its network, the load average, and what disturbed it."""
+    load, disturbed = measurement.conditions[1].load, disturbed_by(measurement)
+    told = [f"network {measurement.network_hash[:8]}"]
+    told += [] if load is None else [f"load average {load:.1f}"]
+    return ", ".join([*told, *([f"disturbed by {disturbed}"] if disturbed else [])])
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[place % len(COLOURS)] for place in range(count)]

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hwnas import page
 from hwnas.measurement import Layer, Measurement
+from hwnas.profiles.judgement import clean_bill, judge
+from hwnas.profiles.parts import describe_sum
 from hwnas.profiles.protocols import describe
-from hwnas.profiles.rows import operator_table, summarise, two_modes
+from hwnas.profiles.rows import operator_table, summarise
 
 BINS = 80
-DRIFT = 0.05
 DRAWN = 4000
 
 
 def write_report(
-    path: Path, measured: Sequence[tuple[str, Measurement]], layers: dict[str, Sequence[Layer]]
+    path: Path,
+    measured: Sequence[tuple[str, Measurement]],
+    layers: dict[str, Sequence[Layer]],
+    parts: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Write the report.
 
     Args:
         measured: model and measurement.
         layers: by network hash, the operators with their times.
+        parts: rows of `parts.parts_row`, of the networks whose parts were measured alone.
 
     Raises:
         InputError: the package plotly is not installed.
@@ -35,23 +39,8 @@ def write_report(
     for model, measurement in measured:
         known = layers.get(measurement.network_hash) or measurement.layers
         sections.append(page.Section(heading=model, content=_network(model, measurement, known)))
+    sections += [page.Section(heading=f"{of['model']}: each part alone", content=_parts(of)) for of in parts]
     page.write_page(path, "hwnas profile", sections)
-
-
-def findings(measurement: Measurement) -> list[str]:
-    """What the samples show beside their median: drift, throttling, two modes, a slow start."""
-    medians_ms = measurement.medians_ms
-    found = []
-    if len(medians_ms) >= 6:
-        third = len(medians_ms) // 3
-        change = statistics.median(medians_ms[-third:]) / statistics.median(medians_ms[:third]) - 1
-        if abs(change) > DRIFT:
-            found.append(f"drift: the last third of the repeats is {change:+.1%} against the first third")
-    if two_modes([*itertools.chain.from_iterable(measurement.repeats_ms)]):
-        found.append("two modes: the runs lie in two heaps; look at clocks, placement of threads, other work")
-    if any(conditions.throttled for conditions in measurement.conditions):
-        found.append("throttling: the device held its clocks back at the beginning or the end")
-    return found
 
 
 def _overview(measured: Sequence[tuple[str, Measurement]]) -> page.Table:
@@ -99,9 +88,8 @@ def _session(measured: Sequence[tuple[str, Measurement]]) -> list[page.Content]:
 
 
 def _network(model: str, measurement: Measurement, layers: Sequence[Layer]) -> list[page.Content]:
-    content: list[page.Content] = list(findings(measurement)) or [
-        "No drift, throttling or second mode is seen."
-    ]
+    judged = [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in judge(measurement)]
+    content: list[page.Content] = [*(judged or [clean_bill(measurement)]), *_conditions(measurement)]
     content.append(page.Grid(plots=[histogram(measurement), timeline(measurement)]))
     if layers:
         rows = [
@@ -110,6 +98,45 @@ def _network(model: str, measurement: Measurement, layers: Sequence[Layer]) -> l
         ]
         content.append(page.Table(columns=["operator", "unit", "nodes", "ms together"], rows=rows))
     return content
+
+
+def _conditions(measurement: Measurement) -> list[page.Content]:
+    """What the device told of itself before the first and after the last repeat."""
+    before, after = measurement.conditions
+    told = [
+        (name, _figures(getattr(before, key)), _figures(getattr(after, key)))
+        for key, name in (
+            ("load", "load average"),
+            ("clocks_mhz", "clocks, MHz"),
+            ("temperatures_c", "temperatures, °C"),
+            ("power_w", "power, W"),
+            ("governor", "governor"),
+            ("other_processes", "other processes"),
+        )
+    ]
+    rows = [row for row in told if any(row[1:])]
+    return [page.Table(columns=["conditions", "before", "after"], rows=rows)] if rows else []
+
+
+def _figures(value: Any) -> str:
+    """A sensor's value, or the range of several ones."""
+    if isinstance(value, Mapping):
+        values = sorted(value.values())
+        if not values:
+            return ""
+        low, high = f"{values[0]:.4g}", f"{values[-1]:.4g}"
+        return low if low == high else f"{low} … {high}"
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parts(plain: dict[str, Any]) -> list[page.Content]:
+    rows = [
+        [name, "failed" if latency_ms is None else f"{latency_ms:.3f}"]
+        for name, latency_ms in plain["blocks_ms"].items()
+    ]
+    table = page.Table(columns=["part", "median ms"], rows=rows)
+    told = describe_sum(plain)
+    return [table, f"{told[0].upper()}{told[1:]}."] if told else [table]
 
 
 def histogram(measurement: Measurement) -> page.Plot:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import collections
 import csv
 import io
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.files import encode
 from hwnas.measurement import Layer, Measurement, MeasurementResult
+from hwnas.profiles.judgement import judge
 from hwnas.profiles.protocols import ending
 from hwnas.profiles.statistics import median_interval
 
 SCHEMA = "hwnas.profile/2"
 """Of a row. Version 1 had no key `schema`, and its `summary` fewer figures."""
-
-BIN, MODE_SHARE, VALLEY = 0.1, 0.1, 0.3
-"""Of the search for two modes: width of a bin in logarithms, share of a peak, depth of a valley."""
 
 COLUMNS = (
     "network",
@@ -38,6 +33,7 @@ COLUMNS = (
     "peak_memory_bytes",
     "kind",
     "failure",
+    "judgement",
 )
 
 
@@ -56,6 +52,7 @@ def summarise(measurement: Measurement) -> dict[str, Any]:
         "warmup_runs": len(measurement.warmup_ms),
         "peak_memory_bytes": measurement.metrics.get("peak_memory_bytes"),
         "ending": ending(measurement.protocol, measurement.medians_ms),
+        "judgement": [finding.text for finding in judge(measurement)],
     }
 
 
@@ -110,7 +107,7 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for plain in rows:
-        names = [plain[key].replace("\\", "\\\\").replace("|", "\\|") for key in ("model", "device")]
+        names = [_cell(plain[key]) for key in ("model", "device")]
         if "failure" in plain:
             lines.append(f"| {' | '.join(names)} | failed | | | | | | |")
             continue
@@ -126,7 +123,16 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
             plain["measurement"]["kind"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    judged = [
+        f"- {_cell(plain['model'])}: {text}"
+        for plain in rows
+        for text in plain.get("summary", {"judgement": []})["judgement"]
+    ]
+    return "\n".join([*lines, *([""] if judged else []), *judged]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def operator_table(layers: Sequence[Layer]) -> list[tuple[str, str, int, float | None]]:
@@ -141,17 +147,6 @@ def operator_table(layers: Sequence[Layer]) -> list[tuple[str, str, int, float |
     return sorted(table, key=lambda line: -(line[3] or 0.0))
 
 
-def two_modes(samples_ms: Sequence[float]) -> bool:
-    """Whether samples lie in two heaps: two peaks with a tenth of all each, a deep valley between."""
-    counts = collections.Counter(round(math.log(sample_ms) / BIN) for sample_ms in samples_ms)
-    bins = [counts[place] for place in range(min(counts), max(counts) + 1)]
-    peaks = [place for place, count in enumerate(bins) if count >= max(MODE_SHARE * len(samples_ms), 5)]
-    return any(
-        min(bins[first:second]) < VALLEY * min(bins[first], bins[second])
-        for first, second in itertools.combinations(peaks, 2)
-    )
-
-
 def _sum(times_ms: Sequence[float | None]) -> float | None:
     known = [time_ms for time_ms in times_ms if time_ms is not None]
     return sum(known) if known else None
@@ -159,7 +154,7 @@ def _sum(times_ms: Sequence[float | None]) -> float | None:
 
 def _cells(plain: dict[str, Any]) -> list[Any]:
     if "failure" in plain:
-        return [plain["model"], plain["device"], *[""] * (len(COLUMNS) - 3), plain["failure"]["reason"]]
+        return [plain["model"], plain["device"], *[""] * (len(COLUMNS) - 4), plain["failure"]["reason"], ""]
     known, measurement = plain["summary"], plain["measurement"]
     latency = known["latency_ms"]
     memory = known["peak_memory_bytes"]
@@ -174,6 +169,7 @@ def _cells(plain: dict[str, Any]) -> list[Any]:
         "" if memory is None else memory,
         measurement["kind"],
         "",
+        "; ".join(known["judgement"]),
     ]
 
 

@@ -21,6 +21,7 @@ from hwnas.measurement import (
 )
 from hwnas.network import Network
 from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.judgement import Finding, judge, sentences
 from hwnas.profiles.protocols import ONCE, queued
 from hwnas.profiles.queue import QueueRun, QueueStatus
 from hwnas.profiles.rounds import Anchor, Chunk
@@ -74,6 +75,7 @@ class Session:
         self._clock = clock
         self._watch = watch
         self._closing = ExitStack()
+        self._judged: list[list[Finding]] = []
 
     @property
     def protocol(self) -> Protocol:
@@ -88,6 +90,11 @@ class Session:
         if self._fingerprint is None:
             raise DeviceError("the session is not open", "use it in a with statement")
         return self._fingerprint
+
+    @property
+    def judgement(self) -> list[str]:
+        """What stands against the measurements that this session took itself, in sentences."""
+        return sentences(self._judged)
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -142,6 +149,8 @@ class Session:
         def keep(result: MeasurementResult) -> None:
             self._store.put(result, self.fingerprint, self.protocol)
             results[result.network_hash] = result
+            if isinstance(result, Measurement):
+                self._judged.append(judge(result))
 
         if pending and isinstance(self.device, Device):
             chunk = Chunk(

@@ -21,7 +21,9 @@ from workplace import tinynet
 
 from hwnas.compress import executor as executors
 from hwnas.compress.bench import PackedBench
+from hwnas.compress.device_check import check_devices
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
+from hwnas.compress.progress import Progress
 from hwnas.compress.run import versions
 from hwnas.devices import remote
 from hwnas.devices.base import Device
@@ -291,6 +293,20 @@ def test_a_device_that_no_node_has(small: Any) -> None:
         open_device(load_profile("cpu-int8"), small.address)
     assert "hwnas:cpu-int8" in error.value.fix
     assert not isinstance(open_device(load_profile("sim-tpu-like"), small.address), remote.RemoteDevice)
+
+
+def test_devices_of_nodes_are_checked_and_free_again(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is trained: the one that a node has, and the one that none has."""
+    there, absent = load_profile("cpu-1"), load_profile("cpu-int8")
+    said: list[str] = []
+    clusters.add_node(small, ("cpu-1",))
+    monkeypatch.setattr(Progress, "say", lambda self, text: said.append(text))
+    with pytest.raises(DeviceError, match=r"device cpu-int8 cannot be used: no node .*Nothing was trained"):
+        check_devices([(there, small.address), (absent, small.address)], Progress())
+    assert [text.partition(":")[0] for text in said] == ["device cpu-1"]
+    monkeypatch.setattr(remote, "PLACING_S", 20)
+    with device_of(there, small.address) as device:
+        assert isinstance(device, remote.RemoteDevice)
 
 
 def test_a_node_that_dies_takes_its_device_away(small: Any) -> None:

@@ -125,6 +125,16 @@ def test_an_unknown_phone_is_refused_with_the_nearest(hub: LoopbackHub) -> None:
     assert "Traceback" not in failed.stderr
 
 
+def test_an_unknown_phone_is_told_before_anything_is_trained(hub: LoopbackHub, tmp_path: Path) -> None:
+    unknown = ["--device=aihub:Samsung Galaxy S20" if "--device" in part else part for part in COMPRESS]
+    failed = run(*unknown)
+    assert failed.returncode == 2
+    assert "the nearest by chipset are Samsung Galaxy Tab S7 (865+)" in failed.stderr
+    assert "Nothing was trained" in failed.stderr
+    assert not (tmp_path / "run").exists()
+    assert hub.jobs("compile_job") == []
+
+
 def test_a_failed_job_ends_with_the_hubs_message(hub: LoopbackHub) -> None:
     hub.profile_failure = "Out of memory on the device"
     failed = run("profile", "net.onnx", "--device", "phone", "--protocol", "once")

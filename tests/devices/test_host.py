@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from hwnas.devices import machine
+from hwnas.devices import chip, machine
 from hwnas.devices.base import Device
 from hwnas.devices.host import HostDevice
 from hwnas.devices.host_session import PROVIDER
@@ -116,6 +119,36 @@ def test_wrong_options_are_named(options: dict[str, Any]) -> None:
         make_host(options=options)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed there by Linux alone")
+def test_the_threads_that_are_told_are_those_that_run() -> None:
+    """On one CPU and under `OMP_NUM_THREADS` alike; ONNX Runtime's threads are counted by the system."""
+    script = """
+import os, sys
+os.sched_setaffinity(0, {cpus})
+sys.path.insert(0, {folder!r})
+from test_host import TestHostContract, make_host
+before = len(os.listdir("/proc/self/task"))
+with make_host() as device:
+    told = device.fingerprint().runtime
+    handle = device.prepare(TestHostContract().make_network())
+    print(told, "|", device.threads, len(os.listdir("/proc/self/task")) - before)
+"""
+    cpus = os.sched_getaffinity(0)
+    for allowed, given in (({min(cpus)}, {}), (cpus, {"OMP_NUM_THREADS": "1"})):
+        text = script.format(cpus=allowed, folder=str(Path(__file__).parent))
+        done = subprocess.run(
+            [sys.executable, "-c", text],
+            env={**os.environ, **given},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told, _, counts = done.stdout.partition("|")
+        threads, more = map(int, counts.split())
+        assert (threads, more) == (1, 0)
+        assert "1 threads" in told
+
+
 def test_threads_are_part_of_the_fingerprint() -> None:
     all_cores, two = make_host(), make_host(options={"threads": 2})
     assert all_cores.threads == machine.usable_cores()
@@ -134,14 +167,14 @@ def fake_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         zone / "type": "x86_pkg_temp\n",
         zone / "temp": "51500\n",
         tmp_path / "thermal/thermal_zone1/temp": "not readable as a number\n",
-        tmp_path / "cpuinfo": "processor\t: 0\nmodel name\t: Test CPU @ 2.4 GHz\n",
+        tmp_path / "proc/cpuinfo": "processor\t: 0\nmodel name\t: Test CPU @ 2.4 GHz\n",
     }
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(machine, "CPUS", tmp_path / "cpu")
     monkeypatch.setattr(machine, "THERMAL", tmp_path / "thermal")
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(chip, "ROOT", tmp_path)
     return core
 
 
@@ -165,13 +198,15 @@ def test_throttling_is_what_happened_since_the_last_look(fake_cpu: Path) -> None
 
 
 def test_conditions_of_a_machine_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("CPUS", "THERMAL", "CPUINFO"):
+    for place in ("CPUS", "THERMAL", "ROOT"):
         monkeypatch.setattr(machine, place, tmp_path / "nothing")
+    monkeypatch.setattr(chip, "ROOT", tmp_path / "nothing")
     with make_host(power_mode="performance") as device:
         conditions = device.conditions()
         assert device.fingerprint().power_mode == "performance"
         assert device.fingerprint().chip
     assert (conditions.clocks_mhz, conditions.temperatures_c, conditions.throttled) == ({}, {}, None)
+    assert conditions.cpu is None
 
 
 @pytest.mark.usefixtures("fake_cpu")

@@ -17,8 +17,9 @@ import hwnas
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.library import Library
 from hwnas.compress.models import find_network
-from hwnas.compress.reference import find_reference, read_state
+from hwnas.compress.reference import find_reference
 from hwnas.compress.report import write_reports
+from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.profiles.baseline import read_baseline
 

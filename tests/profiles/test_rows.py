@@ -16,9 +16,9 @@ from browser import opened
 from hwnas.errors import InputError
 from hwnas.measurement import Conditions, Fingerprint, Layer, Measurement, MeasurementFailure
 from hwnas.profiles.history import bar, find_history, write_history
-from hwnas.profiles.profile_page import findings, histogram, write_report
+from hwnas.profiles.profile_page import histogram, write_report
 from hwnas.profiles.protocols import ADAPTIVE
-from hwnas.profiles.rows import as_csv, as_markdown, operator_table, read_measurements, row, two_modes
+from hwnas.profiles.rows import as_csv, as_markdown, operator_table, read_measurements, row
 from hwnas.profiles.sharing import export_lines, import_file
 from hwnas.profiles.store import MeasurementStore
 
@@ -104,22 +104,6 @@ def test_what_was_printed_is_read_back_in_every_version() -> None:
         read_measurements([{"schema": "hwnas.profile/3", "model": "m"}], "newer")
     with pytest.raises(InputError, match="not what hwnas profile --json prints"):
         read_measurements({"a": 1}, "other")
-
-
-def test_two_modes_drift_and_throttling_are_found() -> None:
-    generator = np.random.default_rng(0)
-    one = generator.normal(10, 0.5, 600)
-    two = np.concatenate([generator.normal(10, 0.3, 300), generator.normal(16, 0.3, 300)])
-    assert not two_modes(one.tolist())
-    assert not two_modes(generator.uniform(8, 16, 600).tolist())
-    assert two_modes(two.tolist())
-    assert findings(measurement()) == []
-    drifting = replace(
-        measurement(),
-        repeats_ms=tuple((10.0 + n,) * 5 for n in range(9)),
-        conditions=(Conditions(), Conditions(throttled=True)),
-    )
-    assert [found.split(":")[0] for found in findings(drifting)] == ["drift", "throttling"]
 
 
 def test_the_report_shows_a_histogram_and_a_time_line_of_each(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from steady_device import Modelled  # type: ignore[import-not-found]  # found in a furnished folder
 
 from hwnas.devices.base import Handle
-from hwnas.errors import DeviceLostError
+from hwnas.errors import DeviceError, DeviceLostError
 from hwnas.network import Network
 
 
 class Fickle(Modelled):  # type: ignore[misc]
     """Options: `chip`; `breaks`, lost at its fifth network while `broken` exists, and its process killed
-    while `deadly` does; `waits`, meets another.
+    while `deadly` does; `waits`, meets another; `needs`, a file without which it is not there.
 
     Who opens and closes it is written into `notes`, a line each.
     """
@@ -28,6 +28,9 @@ class Fickle(Modelled):  # type: ignore[misc]
         return str(self.profile.options.get("chip", self.profile.name))
 
     def open_impl(self) -> None:
+        needs = str(self.profile.options.get("needs", ""))
+        if needs and not Path(needs).exists():
+            raise DeviceError(f"there is no {needs}", f"plug the {needs} in")
         self._note("open")
 
     def close_impl(self) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.checkpoint import milliseconds, ratio
+from hwnas.compress.checkpoint import capital, milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
@@ -16,7 +15,9 @@ from hwnas.compress.search import Point
 from hwnas.compress.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
+from hwnas.profiles.judgement import judge, sentences
 from hwnas.profiles.protocols import describe
+from hwnas.profiles.statistics import median_interval
 
 UNKNOWN = "–"
 
@@ -72,6 +73,8 @@ def summary(stored: StoredRun) -> Section:
     metric = stored.checkpoints[0].summary.metric.name
     columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
+    judged = sentences([judge(checkpoint.measurement) for checkpoint in stored.checkpoints])
+    content += [f"{capital(text)}." for text in judged]
     protocols = sorted({checkpoint.summary.protocol for checkpoint in stored.checkpoints})
     content.append(
         "In brackets: 95 % intervals. Quality on the test part; difference on the same images. Latency by "
@@ -129,6 +132,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     ]
     content: list[Content] = [
         text,
+        *(f"{capital(judged)}." for judged in search.front.judgement),
         first,
         *([Grid(plots=others)] if others else []),
         Table(columns=columns, rows=rows),
@@ -172,10 +176,9 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
         "ranked by", "Kendall τ with latency", "hypervolume", "slower, median", "slower, at most", "networks"
     )  # fmt: skip
     content: list[Content] = [
-        f"Each block was timed on its own as well. Over {len(known)} networks the sum of the blocks’ "
-        f"latencies is off the measured one by {statistics.median(errors):+.1%} in the median, from "
-        f"{min(errors):+.1%} to {max(errors):+.1%}. Both are ratios to the anchor measured beside them, so a "
-        "drift of the machine’s speed between blocks and networks is no part of this.",
+        f"Each block was timed on its own as well. {_sum_error(errors)} Both are ratios to the anchor "
+        "measured beside them, so a drift of the machine’s speed between blocks and networks is no part of "
+        "this.",
         plots.sums_plot(measured_ms, sums_ms, [plots.joined(point.choices) for point, _, _ in known]),
         "What would have been chosen without measuring whole networks: from the networks of this search, "
         "the front of loss against each ranker, its networks taken at their measured latency. Hypervolume "
@@ -184,6 +187,17 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
         Table(columns=columns, rows=rows),
     ]
     return [Section(heading=heading, content=content)]
+
+
+def _sum_error(errors: Sequence[float]) -> str:
+    """How far sums are from what was measured; no error in common is named that the networks do not show."""
+    interval = median_interval(errors)
+    reach = f"for single networks it is from {min(errors):+.1%} to {max(errors):+.1%}."
+    text = f"Over {len(errors)} networks the sum of the blocks’ latencies"
+    within = f"[{interval.low:+.1%}, {interval.high:+.1%}]"
+    if interval.low <= 0 <= interval.high:
+        return f"{text} has no error in common {within}; {reach}"
+    return f"{text} is off the measured one by {interval.value:+.1%} {within} in the median; {reach}"
 
 
 def _sums_of_layers(blocks: BlockCosts, points: Sequence[Point]) -> list[tuple[str, Sequence[float]]]:

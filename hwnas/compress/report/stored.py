@@ -88,6 +88,7 @@ class FrontRecord:
     quality: Quality = "loss"
     strategy: Strategy = "nsga2"
     exact: ExactShare | None = None
+    judgement: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
