@@ -19,6 +19,7 @@ from hwnas.compress.stages import (
     alive_nodes,
     batch_sizes,
     defaults_of,
+    follow_changes,
     label,
     needed_by,
     run_once,
@@ -190,7 +191,7 @@ class _Tracer(fx.Tracer):
 
 def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
     try:
-        graph = _Tracer(cuts).trace(model, concrete_args=defaults_of(model))
+        graph = follow_changes(model, _Tracer(cuts).trace(model, concrete_args=defaults_of(model)))
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot be traced: {first_line(error)}",

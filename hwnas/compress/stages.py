@@ -226,7 +226,7 @@ def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
     if not children:
         return
     try:
-        graph = _Shallow().trace(module, concrete_args=defaults_of(module))
+        graph = follow_changes(module, _Shallow().trace(module, concrete_args=defaults_of(module)))
     except Exception as error:
         yield Obstacle(name=name, reason=f"its forward() cannot be traced: {first_line(error)}")
         return
@@ -246,6 +246,38 @@ def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
             if end.all_input_nodes == [start]:
                 yield from _explore(module.get_submodule(str(end.target)), target)
             yield target
+
+
+def follow_changes(module: nn.Module, graph: fx.Graph) -> fx.Graph:
+    """Let whatever reads a tensor after a change in place read the change's result: it is the same tensor.
+
+    A change in place is often a statement whose result nobody takes, and then no arrow of the graph leads to
+    it. Changes that are seen through a view alone stay such.
+
+    Args:
+        module: whose forward() was traced; it knows the modules that the graph calls.
+    """
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        changed = node.args[0] if node.args else None
+        if isinstance(changed, fx.Node) and _changes_in_place(module, node):
+            for user in list(changed.users):
+                if order[user] > order[node]:
+                    user.replace_input_with(changed, node)
+    return graph
+
+
+def _changes_in_place(module: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).startswith("__")
+    if node.op != "call_function" or not callable(node.target):
+        return False
+    name = getattr(node.target, "__name__", "")
+    if getattr(node.target, "__module__", "") == operator.add.__module__:
+        return name.startswith("i") and name[1:] in vars(operator)  # iadd, imul …
+    return node.kwargs.get("inplace") is True or (name.endswith("_") and not name.startswith("_"))
 
 
 def batch_sizes(graph: fx.Graph) -> frozenset[fx.Node]:
