@@ -30,7 +30,7 @@ RUN_S, RUN = 1.0, "run"
 STAGES = ("count", "simulate", RUN)
 PROGRAM = [sys.executable, __file__]
 SIMULATED = 10
-"""Every so manieth case is simulated as well, where the others are only read by the simulator."""
+"""Every so manieth case is simulated as well, and another one converted."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,28 @@ def _take(seed: int, folder: Path, stages: Sequence[str]) -> None:
         tell(stage, fault=f"{case.changes}: {traceback.format_exc()}")
 
 
-def _count(network: Any, _: int) -> None:
+def _count(network: Any, seed: int) -> None:
     from hwnas.onnx_file import has_external_data, operators_of
+
+    if seed % SIMULATED == 1:
+        _convert(network)
 
     content = network.onnx()
     assert not has_external_data(content)
     assert all(size > 0 for size in network.input_shape)
     assert network.batch_size >= 1
     operators_of(content)
+
+
+def _convert(network: Any) -> None:
+    """To fp16 and another batch, which are told where they cannot be."""
+    from hwnas.errors import NetworkFormError
+
+    for change in (lambda: network.onnx("fp16"), lambda: network.batched(3)):
+        try:
+            change()
+        except NetworkFormError as error:
+            assert not _unclear(error), _unclear(error)
 
 
 def _simulate(network: Any, seed: int) -> None:
