@@ -156,7 +156,7 @@ class Network:
             return self
         if batch not in self._of_batch:
             self._of_batch[batch] = self._rebatched(batch)
-            self._of_batch[batch].calibration = self.calibration
+        self._of_batch[batch].calibration = self.calibration
         return self._of_batch[batch]
 
     def _rebatched(self, batch: int) -> Network:

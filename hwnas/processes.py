@@ -17,8 +17,8 @@ from typing import NoReturn
 from hwnas.ending import TERMINATED, Terminated
 
 PR_SET_PDEATHSIG = 1
-RESERVED_BYTES = 2**32
-"""Addresses that threads and allocators reserve without ever using the memory."""
+RESERVED_BYTES, RESERVED_BYTES_A_CORE = 2**32, 2**27
+"""Addresses that allocators and threads reserve without ever using the memory."""
 
 
 @contextlib.contextmanager
@@ -136,7 +136,8 @@ def confine(memory_bytes: int) -> None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = _address_bytes() + memory_bytes + RESERVED_BYTES
+    reserved = RESERVED_BYTES + (os.cpu_count() or 1) * RESERVED_BYTES_A_CORE
+    wanted = _address_bytes() + memory_bytes + reserved
     limits = [limit for limit in (wanted, soft, hard) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
 

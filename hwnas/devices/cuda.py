@@ -13,12 +13,14 @@ from hwnas.devices.base import Device, Handle
 from hwnas.devices.cuda_kernels import check_kernels
 from hwnas.devices.cuda_layer import PROVIDERS, CudaLayer, Gpu
 from hwnas.devices.cuda_runtimes import ONNX_RUNTIMES, PRECISIONS, Runtime, build_run
+from hwnas.devices.host_session import Stop
 from hwnas.devices.nvml import Nvml
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, DeviceLostError, HwnasError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
 from hwnas.network import Network
 
+DEADLINE_S = 600.0  # TensorRT builds an engine for minutes
 BLOCK = 1000  # runs between two synchronisations: about what CUDA's queue holds
 
 _log = logging.getLogger(__name__)
@@ -77,6 +79,8 @@ class CudaDevice(Device):
             )
         self.layer = self.layer_class(int(str(options["target"])))
         self._nvml: Nvml | None = None
+        self.deadline_s = DEADLINE_S if self.runtime.name in ONNX_RUNTIMES else None
+        self._stop = Stop()
         self._stream: Any = None
         self._flush: Callable[[], object] = lambda: None
         self._restore: Callable[[], None] = lambda: None
@@ -146,8 +150,9 @@ class CudaDevice(Device):
         return self._opened_nvml.conditions()
 
     def prepare_impl(self, network: Network) -> Handle:
+        self._stop = Stop()
         with self._running(network.name):
-            run, where, metrics = build_run(network, self.runtime, self.layer, self._stream)
+            run, where, metrics = build_run(network, self.runtime, self.layer, self._stream, self._stop)
             run()  # fails now where it would fail later
             self.layer.synchronize()
         return Handle(
@@ -157,8 +162,12 @@ class CudaDevice(Device):
             metrics={**metrics, "batch_size": float(self.runtime.batch)},
         )
 
+    def interrupt_impl(self) -> None:
+        self._stop()
+
     def sample_impl(self, handle: Handle, runs: int, seconds: float) -> list[float]:
         samples_ms: list[float] = []
+        self._stop = Stop()  # the network has ended once, and its input is the same
         with self._running(handle.network_hash[:12]):
             while len(samples_ms) < runs or sum(samples_ms) < seconds * 1000:
                 samples_ms += self._block(handle.state, self._next_count(samples_ms, runs, seconds))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.devices.cuda_layer import CudaLayer
-from hwnas.devices.host_session import placement
+from hwnas.devices.host_session import Stop, placement
+from hwnas.errors import PreparationError
 from hwnas.measurement import Precision
 from hwnas.network import Network
 
@@ -37,11 +38,18 @@ class Runtime:
     channels_last: bool
 
 
-def build_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
-    """The network on the GPU, its input too; built and called under `inference_mode`, in the stream."""
+def build_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any, stop: Stop) -> Built:
+    """The network on the GPU, its input too; built and called under `inference_mode`, in the stream.
+
+    Args:
+        stop: gets to know ONNX Runtime's runs, which it can end.
+
+    Raises:
+        PreparationError: a graph that takes anything but one float32 input.
+    """
     if runtime.name in TORCH_RUNTIMES:
         return _torch_run(network, runtime, layer, stream)
-    return _onnx_run(network, runtime, layer, stream)
+    return _onnx_run(network, runtime, layer, stream, stop)
 
 
 def _torch_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
@@ -82,21 +90,26 @@ def _torch_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
     return replay_graph, where, metrics
 
 
-def _onnx_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any) -> Built:
+def _onnx_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any, stop: Stop) -> Built:
     import numpy as np
-    import onnxruntime as ort
     import torch
 
     batched = network.batched(runtime.batch)
     content = batched.int8(symmetric=True) if runtime.precision == "int8" else batched.onnx(runtime.precision)
     session = layer.onnx_session(content, runtime.name, runtime.precision, runtime.channels_last, stream)
     binding = session.io_binding()
-    (value,) = session.get_inputs()
+    value, *more = session.get_inputs()
+    if more or value.type != "tensor(float)":
+        found = ", ".join(f"{known.name} {known.type} {known.shape}" for known in (value, *more))
+        raise PreparationError(
+            f"{network.name} takes {found}; on a GPU hwnas feeds one float32 tensor",
+            "measure it with --device cpu, or export it with one such input",
+        )
     x = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(layer.place)
     binding.bind_input(value.name, layer.kind, layer.index, np.float32, value.shape, x.data_ptr())
     for output in session.get_outputs():
         binding.bind_output(output.name, layer.kind, layer.index)
-    options = ort.RunOptions()
+    options = stop.running()
     # Otherwise each run would wait for its own end, and the events would time the waiting as well.
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 

@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import odd_graphs
+import onnx
 import pytest
 import torch
 from fake_cuda import V100, FakeCudaDevice, FakeLayer, make_cuda
@@ -18,7 +20,7 @@ from hwnas.devices.base import Device
 from hwnas.devices.cuda import BLOCK, CudaDevice
 from hwnas.devices.cuda_kernels import check_kernels
 from hwnas.devices.cuda_layer import CudaLayer, Gpu
-from hwnas.errors import DeviceError, DeviceLostError, NetworkFormError, PreparationError
+from hwnas.errors import DeadlineError, DeviceError, DeviceLostError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -129,6 +131,41 @@ def test_a_graph_is_exported_again_for_a_batch() -> None:
         file = Network("file", [Part("file", onnx=network.onnx)])
         with pytest.raises(NetworkFormError, match="no torch module"):
             device.prepare(file)
+
+
+def odd_file(folder: Path, *inputs: onnx.ValueInfoProto, loops: bool = False) -> Network:
+    """The sum of the inputs, or a loop that never ends."""
+    node = onnx.helper.make_node("Sum", [info.name for info in inputs], ["y"])
+    nodes = [odd_graphs.endless(), node] if loops else [node]
+    weights = [odd_graphs.constant("hostile.1", 1), odd_graphs.constant("hostile.yes", True, np.bool_)]
+    model = odd_graphs.model(nodes, inputs, odd_graphs.value("y", [1, 3]), *weights)
+    (folder / "odd.onnx").write_bytes(model.SerializeToString())
+    return Network.from_onnx(folder / "odd.onnx")
+
+
+def test_graphs_that_take_anything_but_one_float_are_told(tmp_path: Path) -> None:
+    one, two = odd_graphs.value("a", [1, 3]), odd_graphs.value("b", [1, 3])
+    with make_cuda(runtime="onnxruntime-cuda") as device:
+        device.prepare(odd_file(tmp_path, one))
+        with pytest.raises(PreparationError, match=r"takes a tensor\(float\) \[1, 3\], b tensor\(float\)"):
+            device.prepare(odd_file(tmp_path, one, two))
+        double = odd_graphs.value("a", [1, 3], onnx.TensorProto.DOUBLE)
+        graph = odd_file(tmp_path, one)
+        model = onnx.load_model_from_string(graph.onnx())
+        model.graph.input[0].CopyFrom(double)
+        model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+        (tmp_path / "double.onnx").write_bytes(model.SerializeToString())
+        with pytest.raises(PreparationError, match=r"takes a tensor\(double\)"):
+            device.prepare(Network.from_onnx(tmp_path / "double.onnx"))
+
+
+def test_a_graph_that_never_ends_is_ended(tmp_path: Path) -> None:
+    with make_cuda(runtime="onnxruntime-cuda") as device:
+        device.deadline_s = 2.0
+        with pytest.raises(DeadlineError, match="took longer than 2 s on"):
+            device.prepare(odd_file(tmp_path, odd_graphs.value("a", [1, 3]), loops=True))
+        assert device.prepare(small_network())
+    assert make_cuda(runtime="eager").deadline_s is None
 
 
 def test_precision_and_memory_format_reach_the_module() -> None:
