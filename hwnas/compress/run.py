@@ -13,8 +13,9 @@ from typing import Any, Self
 from hwnas.compress.account import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
-from hwnas.files import LEFTOVER, check_schema, decode, encode, read_toml, safe_name, write_toml
+from hwnas.files import check_schema, decode, encode, read_toml, safe_name, write_toml
 from hwnas.measurement import STRICT
+from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/2"

@@ -7,7 +7,7 @@ from hwnas.devices.base import Device, Handle
 from hwnas.devices.host_process import HostProcess, ProcessDiedError
 from hwnas.devices.host_session import PROVIDER, Loaded
 from hwnas.devices.options import check_options
-from hwnas.errors import DeviceError, PreparationError, first_line
+from hwnas.errors import DeviceError, NoSpaceError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
 from hwnas.ranges import LARGEST_THREADS
@@ -129,6 +129,8 @@ class HostDevice(Device):
         content = self._batched(network).onnx(self.profile.precision)
         try:
             return host_session.layers(content, self.threads, PROFILED_RUNS)
+        except NoSpaceError:
+            raise
         except Exception as error:
             raise _refused(network.name, error) from error
 

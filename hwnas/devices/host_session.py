@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.measurement import Layer
+from hwnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def sample(loaded: Loaded, runs: int, seconds: float) -> list[float]:
 def layers(content: bytes, threads: int, runs: int) -> tuple[Layer, ...]:
     """The median time of each operator over some runs, by ONNX Runtime's profiler, in order."""
     options = session_options(threads)
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+    with temporary_folder() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         loaded = load(content, options)
