@@ -12,8 +12,10 @@ from pathlib import Path
 from hwnas.compress.models import find_network, with_noise
 from hwnas.ending import contained, explained
 from hwnas.errors import InputError, first_line
+from hwnas.files import write_bytes
 from hwnas.network import Network, Part
-from hwnas.temporary import explained_space, held_folder
+from hwnas.processes import ending_with_parent
+from hwnas.temporary import explained_space, held_folder, temporary_folder
 
 GIT_TIMEOUT_S = 300.0
 
@@ -90,24 +92,35 @@ def network_at(folder: Path, model: str, revision: str) -> Network:
 
 
 def _function_at(folder: Path, model: str, revision: str) -> Network:
-    with held_folder() as (place, descriptor), explained_space(place):
+    with temporary_folder() as place:
         output = place / "model.onnx"
-        paths = [str(folder), os.environ.get("PYTHONPATH")]
-        done = subprocess.run(  # noqa: S603 - no shell, and the program is this Python
-            [sys.executable, "-P", "-m", __name__, model, str(output)],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            pass_fds=[descriptor],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode or not output.is_file():
-            lines = os.fsdecode(done.stderr).strip().splitlines() or ["no message"]
+        said = _build_apart(folder, model, output)
+        if not output.is_file():
+            lines = os.fsdecode(said).strip().splitlines() or ["no message"]
             raise InputError(
                 f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
             )
         content = output.read_bytes()
     return with_noise(Network(model, [Part(model, onnx=lambda: content)]))
+
+
+def _build_apart(folder: Path, model: str, output: Path) -> bytes:
+    """Build a network in a process that ends when this one does; what it said on stderr."""
+    paths = [str(folder), os.environ.get("PYTHONPATH")]
+    with subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
+        [sys.executable, "-P", "-m", __name__, model, str(output)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            return process.stderr.read()
+        except BaseException:
+            process.terminate()
+            raise
 
 
 def _git(arguments: Sequence[str], revision: str, more: Mapping[str, str] | None = None, *held: int) -> str:
@@ -141,7 +154,7 @@ def _git(arguments: Sequence[str], revision: str, more: Mapping[str, str] | None
 if __name__ == "__main__":
     named, target = sys.argv[1:]
     try:
-        with contained():
-            Path(target).write_bytes(find_network(named).onnx())
+        with ending_with_parent(), contained():
+            write_bytes(Path(target), find_network(named).onnx())
     except Exception as failure:
         sys.exit(explained(failure).cause)
