@@ -36,6 +36,10 @@ class RunDirectoryError(HwnasError):
     """The run directory was made with other settings or another version, is damaged, or is in use."""
 
 
+class NoSpaceError(HwnasError):
+    """Temporary files have no space left. It says nothing about the network that they were for."""
+
+
 class DeviceError(HwnasError):
     """A device cannot be used at all: not found, refused, busy."""
 

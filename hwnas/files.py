@@ -9,7 +9,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.errors import InputError, RunDirectoryError
+from hwnas.temporary import file_beside
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-LEFTOVER = ".part"
-"""How the names of unfinished files and folders end; only a killed process leaves one behind."""
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS keeps elsewhere, where it was never fetched."""
@@ -207,24 +204,18 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunDirectoryError: the disk is full, or the place cannot be written to.
     """
-    temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
+        with file_beside(path) as temporary:
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     except OSError as error:
         raise RunDirectoryError(
             f"cannot write {path}: {error.strerror}",
             "check free space and permissions, then give the same command again: what was stored is kept",
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

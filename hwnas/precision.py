@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from hwnas import processes
 from hwnas.errors import NetworkFormError, first_line
 from hwnas.onnx_sizes import inputs_of, shape_of
+from hwnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def to_int8(content: bytes, images: np.ndarray, *, symmetric: bool = False) -> b
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.batches, None)
 
-    with _explained("int8"), tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+    with temporary_folder() as folder, _libraries_in(folder), _explained("int8"):
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quantization.shape_inference.quant_pre_process(model, prepared, skip_symbolic_shape=True)
         quantization.quantize_static(
@@ -131,12 +132,23 @@ def _image_input(model: onnx.ModelProto, image_shape: Sequence[int]) -> tuple[st
 
 
 @contextlib.contextmanager
+def _libraries_in(folder: Path) -> Iterator[None]:
+    """The quantizer's own temporary files go into a folder that is removed whatever happens."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+@contextlib.contextmanager
 def _explained(precision: str) -> Iterator[None]:
-    logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
+    logging.getLogger("onnxruntime.quantization").setLevel(logging.CRITICAL)
     # The quantizer warns on the root logger of every layer normalisation, which has no channels of its own.
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)
+    root.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -38,7 +38,7 @@ _UsageError = typer.BadParameter.__mro__[1]
 
 
 class _Commands(typer.core.TyperGroup):
-    """Ends in order on a signal: worktrees and temporary files go, a phone gets its settings back.
+    """Ends in order on a signal: temporary files go, a phone gets its settings back.
 
     What happened is told before typer makes an exit code of its own of it, which may be that of a verdict.
     """

@@ -20,7 +20,6 @@ from hwnas.compress.partition import part_names
 from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
 from hwnas.errors import InputError
 from hwnas.files import (
-    LEFTOVER,
     check_schema,
     decode,
     encode,
@@ -35,6 +34,7 @@ from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
 from hwnas.profiles.judgement import judge
 from hwnas.ranges import Count, Position
+from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hwnas.compress.models import find_network, with_noise
 from hwnas.ending import contained, explained
 from hwnas.errors import InputError, first_line
+from hwnas.files import write_bytes
 from hwnas.network import Network, Part
+from hwnas.processes import ending_with_parent
+from hwnas.temporary import explained_space, held_folder, temporary_folder
 
 GIT_TIMEOUT_S = 300.0
 
@@ -40,22 +42,28 @@ def committed_in(path: Path) -> str:
 
 @contextmanager
 def checked_out(revision: str) -> Iterator[Path]:
-    """The folder that corresponds to the working directory, in a temporary worktree of a revision.
+    """The folder that corresponds to the working directory, with the files of a revision.
+
+    The repository does not learn of it: its index is a temporary one as well, so a kill leaves nothing there.
 
     Raises:
         InputError: no such revision.
+        HwnasError: there is no space for its files.
     """
     commit = commit_of(revision)
     prefix = _git(["rev-parse", "--show-prefix"], revision)
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
-        tree = Path(folder) / "tree"
+    top = _git(["rev-parse", "--show-cdup"], revision)
+    with held_folder() as (folder, descriptor):
+        tree = folder / "tree"
+        (tree / prefix).mkdir(parents=True)
+        own_index = {"GIT_INDEX_FILE": str(folder / "index")}
         # A hook is the repository's own affair; it has no say in what is measured.
-        hookless = ["-c", "core.hooksPath=/dev/null"]
-        _git([*hookless, "worktree", "add", "--detach", "--force", str(tree), commit], revision)
-        try:
-            yield tree / prefix
-        finally:
-            _git(["worktree", "remove", "--force", str(tree)], revision)
+        settings = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=false")
+        options = ["-C", top or ".", *(word for setting in settings for word in ("-c", setting))]
+        with explained_space(folder):
+            for command in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={tree}/"]):
+                _git([*options, *command], revision, own_index, descriptor)
+        yield tree / prefix
 
 
 def network_at(
@@ -104,28 +112,48 @@ def _function_at(folder: Path, model: str, revision: str, shape: tuple[int, ...]
 
 
 def _exported_at(folder: Path, model: str, revision: str, sizes: Sequence[int]) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as place:
-        output = Path(place) / "model.onnx"
-        paths = [str(folder), os.environ.get("PYTHONPATH")]
-        done = subprocess.run(  # noqa: S603 - no shell, and the program is this Python
-            [sys.executable, "-P", "-m", __name__, model, str(output), *map(str, sizes)],
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode or not output.is_file():
-            lines = os.fsdecode(done.stderr).strip().splitlines() or ["no message"]
+    with temporary_folder() as place:
+        output = place / "model.onnx"
+        said = _build_apart(folder, model, output, sizes)
+        if not output.is_file():
+            lines = os.fsdecode(said).strip().splitlines() or ["no message"]
             raise InputError(
                 f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
             )
         return output.read_bytes()
 
 
-def _git(arguments: Sequence[str], revision: str) -> str:
+def _build_apart(folder: Path, model: str, output: Path, sizes: Sequence[int]) -> bytes:
+    """Build a network in a process that ends when this one does; what it said on stderr."""
+    paths = [str(folder), os.environ.get("PYTHONPATH")]
+    with subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
+        [sys.executable, "-P", "-m", __name__, model, str(output), *map(str, sizes)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            return process.stderr.read()
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _git(arguments: Sequence[str], revision: str, more: Mapping[str, str] | None = None, *held: int) -> str:
+    """What git says.
+
+    Args:
+        more: to its environment.
+        held: descriptors of temporary folders that it holds as well, should it live longer than this process.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - no shell
             ["git", *arguments],  # noqa: S607 - the user's git
+            env=os.environ | (more or {}),
+            pass_fds=held,
             capture_output=True,
             check=False,
             timeout=GIT_TIMEOUT_S,
@@ -146,8 +174,8 @@ if __name__ == "__main__":
     named, target, *numbers = sys.argv[1:]
     batch, *rest = map(int, numbers or "1")
     try:
-        with contained():
+        with ending_with_parent(), contained():
             network = find_network(named, tuple(rest) or None).batched(batch)
-            Path(target).write_bytes(network.onnx())
+            write_bytes(Path(target), network.onnx())
     except Exception as failure:
         sys.exit(explained(failure).cause)

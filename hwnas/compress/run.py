@@ -16,7 +16,6 @@ from hwnas.compress.account import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
 from hwnas.files import (
-    LEFTOVER,
     check_schema,
     check_signature,
     decode,
@@ -27,6 +26,7 @@ from hwnas.files import (
     write_toml,
 )
 from hwnas.measurement import STRICT
+from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/2"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from hwnas.devices.queue import QueueBusyError, QueueDevice, QueueJob, QueueResu
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
+from hwnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import qai_hub as hub
@@ -111,7 +111,7 @@ class AiHubDevice(QueueDevice):
                 return self._profile(job, self._opened_client.get_model(job.prepared))
         # Graphs in fp16 are made by the hub's compiler, or by an NPU that computes in nothing wider.
         content = network.onnx("fp32" if self.profile.precision == "fp16" else self.profile.precision)
-        with tempfile.TemporaryDirectory(prefix="hwnas-") as folder, talking(f"compile {network.name}"):
+        with temporary_folder() as folder, talking(f"compile {network.name}"):
             path = Path(folder, "model.onnx")
             path.write_bytes(content)
             model = self._opened_client.upload_model(str(path), name=job.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from hwnas.devices import host_session
 from hwnas.devices.host_session import PROVIDER
 from hwnas.measurement import Layer
+from hwnas.temporary import temporary_folder
 
 KERNEL, RUN = "_kernel_time", "model_run"
 CONTROL_FLOW = ("Loop", "If", "Scan")
@@ -67,7 +67,7 @@ def layers(content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
 def _profile(content: bytes, threads: int, runs: int) -> list[Event]:
     """The profiler's events of the run that allocates and of some more."""
     options = host_session.session_options(threads)
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as folder:
+    with temporary_folder() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
         loaded = host_session.load(content, options)

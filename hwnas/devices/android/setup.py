@@ -7,7 +7,6 @@ import http.client
 import os
 import shutil
 import subprocess
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder, sources
 from hwnas.errors import DeviceError, InputError
-from hwnas.files import LEFTOVER
+from hwnas.temporary import folder_beside, temporary_folder
 
 REPOSITORY = "https://repo1.maven.org/maven2"
 TIMEOUT_S = 60
@@ -80,11 +79,11 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
         say(f"libraries: {folder} is there")
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=LEFTOVER, dir=folder.parent) as name:
-        part = Path(name) / "libraries"
+    with folder_beside(folder) as name:
+        part = name / "libraries"
         part.mkdir()
         for archive in archives_for(provider):
-            file = Path(name) / "archive"
+            file = name / "archive"
             _download(archive, repository, file, say)
             count = _unpack(file, part, archive)
             say(f"{archive.name} {archive.version}: {count} libraries")
@@ -105,8 +104,8 @@ def adopt_libraries(provider: str, source: Path, say: Say) -> Path:
         )
     folder = runtime_folder(provider)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=LEFTOVER, dir=folder.parent) as name:
-        part = Path(name) / "libraries"
+    with folder_beside(folder) as name:
+        part = name / "libraries"
         part.mkdir()
         for path in libraries:
             shutil.copy2(path, part / path.name)
@@ -137,12 +136,13 @@ def build_runner(ndk: str, say: Say) -> Path:
             f"the runner for phones is not built, and {lacks} is not found",
             "unpack the NDK, then hwnas devices setup NAME --ndk FOLDER, or set ANDROID_NDK_HOME",
         )
-    with tempfile.TemporaryDirectory(prefix="hwnas-") as build:
+    with temporary_folder() as build:
         _cmake(
-            "-S", str(sources()), "-B", build, f"-DCMAKE_TOOLCHAIN_FILE={toolchain}", f"-DANDROID_ABI={ABI}",
-            f"-DANDROID_PLATFORM=android-{ANDROID_PLATFORM}", "-DCMAKE_BUILD_TYPE=Release",
+            "-S", str(sources()), "-B", str(build), f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
+            f"-DANDROID_ABI={ABI}", f"-DANDROID_PLATFORM=android-{ANDROID_PLATFORM}",
+            "-DCMAKE_BUILD_TYPE=Release",
         )  # fmt: skip
-        _cmake("--build", build)
+        _cmake("--build", str(build))
         runner.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(Path(build, RUNNER_NAME), runner)
     say(f"runner: {runner}")

@@ -96,7 +96,7 @@ def written(tmp_path: Path, old: str, new: str) -> Path:
     ("old", "new", "named"),
     [
         ("read_bits_per_cycle = 64\n", "read_bits_per_cycle = 0\n", "read_bits_per_cycle = 0"),
-        ("bytes = 32768\n", "bytes = 0\n", "size_bits"),
+        ("bytes = 32768\n", "bytes = 0\n", "bytes"),
         ("bytes = 1048576\n", "bytes = 1024\n", "shrink"),
         ("bytes = 1048576\n", 'bytes = "large"\n', "bytes"),
         ("mac_pj = 0.04\n", "", "mac_pj"),
