@@ -95,7 +95,12 @@ def test_a_plan_may_leave_devices_for_later(
     hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[str, ...]] = []
-    monkeypatch.setattr("hwnas.cli.batch._run", lambda arguments: (given.append(arguments), (None, 0))[1])
+
+    def run(arguments: tuple[str, ...]) -> tuple[None, int]:
+        given.append(arguments)
+        return None, 0
+
+    monkeypatch.setattr("hwnas.cli.batch._run", run)
     (place / "plan.toml").write_text(PLAN)
     assert hwnas("batch", "plan.toml", "--no-device-check").code == 0
     assert all(each[-1] == "--no-device-check" for each in given)

@@ -14,10 +14,11 @@ from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
 from hwnas.compress.report import write_reports
-from hwnas.compress.report.sections import duration, sections
+from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.page import Grid, Plot, Section, Table
+from hwnas.profiles.statistics import median_interval
 
 STEADY = Path("devices/steady")
 SEVERAL = ("--objective=latency", "--objective=macs", "--objective=params")
@@ -151,7 +152,9 @@ def test_figures_against_the_files(finished: Path) -> None:
     text = found.content[0]
     assert isinstance(text, str)
     figures = re.findall(r"([+-]\d+\.\d)%", text)
-    expected = (statistics.median(errors), min(errors), max(errors))
+    interval = median_interval(errors)
+    assert not interval.low <= 0 <= interval.high  # else no error in common is named
+    expected = (statistics.median(errors), interval.low, interval.high, min(errors), max(errors))
     assert figures == [f"{100 * error:+.1f}" for error in expected]
     # MACs and parameters of networks are put together from the parts.
     stored = read_run(finished, finished / STEADY)
@@ -160,6 +163,14 @@ def test_figures_against_the_files(finished: Path) -> None:
     kept = [c["kept"] for part in blocks["parts"] for c in part["choices"] if c["choice"]]
     (text,) = [s.content[0] for s in content(finished) if s.heading == "Candidates of each block (latency)"]
     assert isinstance(text, str) and f"{kept.count(False)} of {len(kept)} candidates" in text
+
+
+def test_an_error_in_common_is_named_only_where_the_networks_show_it() -> None:
+    assert "is off the measured one by +5.0% [+4.0%, +6.0%] in the median" in _sum_error([0.04, 0.05, 0.06])
+    both = _sum_error([-0.2, -0.01, 0.0, 0.02, 0.3])
+    assert "off" not in both
+    assert "no error in common" in both
+    assert "from -20.0% to +30.0%" in both
 
 
 def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) -> None:
