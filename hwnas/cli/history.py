@@ -166,7 +166,9 @@ def _show_table(found: list[Measurement]) -> None:
     table.add_column("median ms", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("")
-    table.add_column("disturbed by")
+    is_disturbed = any(map(disturbed_by, found))
+    if is_disturbed:
+        table.add_column("disturbed by")
     last = None
     for measurement in found:
         if last is not None and measurement.fingerprint != last:
@@ -182,7 +184,7 @@ def _show_table(found: list[Measurement]) -> None:
             f"{interval.value:.3f}",
             f"{interval.low:.3f} … {interval.high:.3f}",
             bar(measurement.latency_ms, largest_ms),
-            escape(disturbed_by(measurement)),
+            *([escape(disturbed_by(measurement))] if is_disturbed else []),
         )
     print_table(table)
     for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):

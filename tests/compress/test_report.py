@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
+from hwnas.compress.checkpoint import model_card
 from hwnas.compress.report import write_reports
 from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
+from hwnas.measurement import Conditions, CpuTimes
 from hwnas.page import Grid, Plot, Section, Table
 from hwnas.profiles.statistics import median_interval
 
@@ -171,6 +174,31 @@ def test_an_error_in_common_is_named_only_where_the_networks_show_it() -> None:
     assert "off" not in both
     assert "no error in common" in both
     assert "from -20.0% to +30.0%" in both
+
+
+def test_what_disturbed_a_network_stands_in_its_card_and_in_the_report(finished: Path) -> None:
+    stored = read_run(finished, finished / STEADY)
+    checkpoint = stored.checkpoints[0]
+    before = CpuTimes(cpus=2, clock_s=0, busy_s=0, own_s=0)
+    after = replace(before, clock_s=10, busy_s=12, own_s=2)
+    busy = replace(
+        checkpoint.measurement, kind="measured", conditions=(Conditions(cpu=before), Conditions(cpu=after))
+    )
+    told = "Other work took 50% of the time of 2 CPUs"
+    cards = [
+        model_card(checkpoint.name, checkpoint.architecture, measurement, checkpoint.summary)
+        for measurement in (checkpoint.measurement, busy)
+    ]
+    assert [f"- {told}" in card for card in cards] == [False, True]
+    front = replace(stored.searches[0].front, judgement=("other work took the night",))
+    disturbed = replace(
+        stored,
+        checkpoints=(replace(checkpoint, measurement=busy),),
+        searches=(replace(stored.searches[0], front=front),),
+    )
+    texts = [text for section in sections(disturbed) for text in section.content if isinstance(text, str)]
+    assert [text for text in texts if text.startswith(told)]
+    assert "Other work took the night." in texts
 
 
 def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) -> None:
