@@ -35,7 +35,6 @@ COLUMNS = (
     "median ms",
     "95 % interval",
     "",
-    "disturbed by",
 )
 
 
@@ -172,6 +171,7 @@ def _show_table(found: list[Measurement]) -> None:
 
     largest_ms = max(measurement.latency_ms for measurement in found)
     names = {fingerprint: fingerprint.id[:8] for fingerprint in {known.fingerprint for known in found}}
+    is_disturbed = any(map(disturbed_by, found))
     sections = []
     for fingerprint, of_fingerprint in groupby(found, key=lambda known: known.fingerprint):
         section = []
@@ -186,11 +186,11 @@ def _show_table(found: list[Measurement]) -> None:
                 f"{interval.value:.3f}",
                 f"{interval.low:.3f} … {interval.high:.3f}",
                 bar(interval.value, largest_ms),
-                disturbed_by(measurement),
             )
-            section.append(row)
+            section.append((*row, disturbed_by(measurement)) if is_disturbed else row)
         sections.append(section)
-    print_columns(COLUMNS, sections, figures=("median ms", "95 % interval"))
+    columns = (*COLUMNS, "disturbed by") if is_disturbed else COLUMNS
+    print_columns(columns, sections, figures=("median ms", "95 % interval"))
     for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):
         name = names[fingerprint]
         typer.echo(f"{name}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")

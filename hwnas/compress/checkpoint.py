@@ -32,7 +32,7 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
-from hwnas.profiles.judgement import judge
+from hwnas.profiles.judgement import as_sentence, judge
 from hwnas.ranges import Count, Position
 from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
@@ -222,7 +222,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
         if any(summary.anchor)
         else ""
     )
-    judged = "".join(f"- {capital(finding.text)}.\n" for finding in judge(measurement))
+    judged = "".join(f"- {as_sentence(finding.text)}\n" for finding in judge(measurement))
     parts = "\n".join(
         f"| {name} | {spec.name if spec else 'the reference’s own'} |"
         for name, spec in zip(part_names(len(architecture.parts) - 2), architecture.parts, strict=True)

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hwnas.profiles.check_report import Checked, Report
+from hwnas.profiles.judgement import as_sentence
 
 TITLES = {
     "pass": "pass",
@@ -71,7 +72,7 @@ def markdown(report: Report) -> str:
     return "\n".join(
         [
             *lines,
-            *(f"\n{_cell(text)}." for text in report.judgement),
+            *(f"\n{as_sentence(_cell(text))}" for text in report.judgement),
             "",
             f"{_cell(report.fingerprint.chip)}; {_cell(report.fingerprint.runtime)}",
             "",

@@ -95,6 +95,11 @@ def disturbed_by(measurement: Measurement) -> str:
     return ", ".join(finding.label for finding in found if finding.kind in DISTURBANCES)
 
 
+def as_sentence(text: str) -> str:
+    """With a capital and a point, for a page."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def clean_bill(measurement: Measurement) -> str:
     """What is said where nothing stands against a measurement: no more than is known."""
     if measurement.kind != "measured":

@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas import page
 from hwnas.measurement import Layer, Measurement
-from hwnas.profiles.judgement import clean_bill, judge
+from hwnas.profiles.judgement import as_sentence, clean_bill, judge
 from hwnas.profiles.parts import describe_sum
 from hwnas.profiles.protocols import describe
 from hwnas.profiles.rows import operator_table, summarise
@@ -88,7 +88,7 @@ def _session(measured: Sequence[tuple[str, Measurement]]) -> list[page.Content]:
 
 
 def _network(model: str, measurement: Measurement, layers: Sequence[Layer]) -> list[page.Content]:
-    judged = [f"{finding.text[0].upper()}{finding.text[1:]}." for finding in judge(measurement)]
+    judged = [as_sentence(finding.text) for finding in judge(measurement)]
     content: list[page.Content] = [*(judged or [clean_bill(measurement)]), *_conditions(measurement)]
     content.append(page.Grid(plots=[histogram(measurement), timeline(measurement)]))
     if layers:
@@ -136,7 +136,7 @@ def _parts(plain: dict[str, Any]) -> list[page.Content]:
     ]
     table = page.Table(columns=["part", "median ms"], rows=rows)
     told = describe_sum(plain)
-    return [table, f"{told[0].upper()}{told[1:]}."] if told else [table]
+    return [table, as_sentence(told)] if told else [table]
 
 
 def histogram(measurement: Measurement) -> page.Plot:

@@ -58,9 +58,13 @@ def test_a_report_operators_and_blocks_of_a_real_network(hwnas: Hwnas, workplace
     blocks = row["blocks"]
     assert list(blocks["blocks_ms"]) == ["stem", "block1", "block2", "head"]
     assert blocks["error"] == pytest.approx(sum(blocks["blocks_ms"].values()) / blocks["whole_ms"] - 1)
-    assert "<html" in (workplace / "r.html").read_text()[:100]
+    page = (workplace / "r.html").read_text()
+    assert "<html" in page[:100]
+    assert "tinynet:make: each part alone" in page
     shown = hwnas("profile", "tinynet:make", *options)
-    assert "on this device the sum is wrong by" in shown.out
+    assert "the sum of the parts is" in shown.out
+    busy = "other work took" in shown.out  # whether this machine is, is its own affair
+    assert busy <= ("cannot be told: disturbed by other work" in shown.out)
     assert "operators, timed one by one" in shown.out
     assert "the time was up" in shown.out or "precise enough" in shown.out
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
+from hwnas.compress.checkpoint import model_card
 from hwnas.compress.report import write_reports
-from hwnas.compress.report.sections import duration, sections
+from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
+from hwnas.measurement import Conditions, CpuTimes
 from hwnas.page import Grid, Plot, Section, Table
+from hwnas.profiles.statistics import median_interval
 
 STEADY = Path("devices/steady")
 SEVERAL = ("--objective=latency", "--objective=macs", "--objective=params")
@@ -152,7 +156,9 @@ def test_figures_against_the_files(finished: Path) -> None:
     text = found.content[0]
     assert isinstance(text, str)
     figures = re.findall(r"([+-]\d+\.\d)%", text)
-    expected = (statistics.median(errors), min(errors), max(errors))
+    interval = median_interval(errors)
+    assert not interval.low <= 0 <= interval.high  # else no error in common is named
+    expected = (statistics.median(errors), interval.low, interval.high, min(errors), max(errors))
     assert figures == [f"{100 * error:+.1f}" for error in expected]
     # MACs and parameters of networks are put together from the parts.
     stored = read_run(finished, finished / STEADY)
@@ -161,6 +167,39 @@ def test_figures_against_the_files(finished: Path) -> None:
     kept = [c["kept"] for part in blocks["parts"] for c in part["choices"] if c["choice"]]
     (text,) = [s.content[0] for s in content(finished) if s.heading == "Candidates of each block (latency)"]
     assert isinstance(text, str) and f"{kept.count(False)} of {len(kept)} candidates" in text
+
+
+def test_an_error_in_common_is_named_only_where_the_networks_show_it() -> None:
+    assert "is off the measured one by +5.0% [+4.0%, +6.0%] in the median" in _sum_error([0.04, 0.05, 0.06])
+    both = _sum_error([-0.2, -0.01, 0.0, 0.02, 0.3])
+    assert "off" not in both
+    assert "no error in common" in both
+    assert "from -20.0% to +30.0%" in both
+
+
+def test_what_disturbed_a_network_stands_in_its_card_and_in_the_report(finished: Path) -> None:
+    stored = read_run(finished, finished / STEADY)
+    checkpoint = stored.checkpoints[0]
+    before = CpuTimes(cpus=2, clock_s=0, busy_s=0, own_s=0)
+    after = replace(before, clock_s=10, busy_s=12, own_s=2)
+    busy = replace(
+        checkpoint.measurement, kind="measured", conditions=(Conditions(cpu=before), Conditions(cpu=after))
+    )
+    told = "Other work took 50% of the time of 2 CPUs"
+    cards = [
+        model_card(checkpoint.name, checkpoint.architecture, measurement, checkpoint.summary)
+        for measurement in (checkpoint.measurement, busy)
+    ]
+    assert [f"- {told}" in card for card in cards] == [False, True]
+    front = replace(stored.searches[0].front, judgement=("other work took the night",))
+    disturbed = replace(
+        stored,
+        checkpoints=(replace(checkpoint, measurement=busy),),
+        searches=(replace(stored.searches[0], front=front),),
+    )
+    texts = [text for section in sections(disturbed) for text in section.content if isinstance(text, str)]
+    assert [text for text in texts if text.startswith(told)]
+    assert "Other work took the night." in texts
 
 
 def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) -> None:

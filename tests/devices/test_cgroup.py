@@ -140,6 +140,19 @@ def test_without_limits_the_fingerprint_is_what_it_was(
     assert machine.limits() == []
 
 
+def test_one_place_counts_cpus() -> None:
+    room = Path(machine.__file__).parents[1]
+    counting = {
+        str(path.relative_to(room))
+        for path in room.rglob("*.py")
+        if any(name in path.read_text() for name in ("cpu_count", "sched_getaffinity", "get_num_threads"))
+    }
+    assert counting == {
+        "devices/machine.py",
+        "devices/chip.py",
+    }  # the latter of the whole machine, for its name
+
+
 STAT = """cpu  999 9 999 9 9 9 9 9 0 0
 cpu0 {busy} 10 100 5000 50 7 3 20 0 0
 cpu1 200 0 0 5000 0 0 0 0 0 0

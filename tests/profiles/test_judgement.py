@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,20 @@ from hypothesis import strategies as st
 from hwnas.errors import InputError
 from hwnas.files import decode, encode
 from hwnas.measurement import Conditions, CpuTimes, Fingerprint, Measurement
+from hwnas.network import Network, Part
+from hwnas.profiles.check import Entry, Terms, check
+from hwnas.profiles.check_formats import markdown
+from hwnas.profiles.comparison import compare
+from hwnas.profiles.history import write_history
 from hwnas.profiles.judgement import clean_bill, disturbed_by, judge, sentences, two_modes
 from hwnas.profiles.parts import describe_sum, parts_row, sum_error
-from hwnas.profiles.protocols import ADAPTIVE
+from hwnas.profiles.profile_page import write_report
+from hwnas.profiles.protocols import ADAPTIVE, QUICK
 from hwnas.profiles.rows import as_csv, as_markdown, row
+from hwnas.profiles.session import Session
+from hwnas.profiles.sitting import Pace
+from hwnas.profiles.store import MeasurementStore
+from hwnas.testing.scripted import ScriptedDevice
 
 FINGERPRINT = Fingerprint(
     chip="chip", os_build="os", driver="none", runtime="run", precision="fp32", power_mode="default"
@@ -190,3 +201,59 @@ def test_a_sum_of_disturbed_or_single_measurements_is_not_judged() -> None:
     assert "cannot be told: too few repeats" in once
     modelled = parts_row("m", timed(20.0, kind="modelled"), ["a"], [timed(4.0, kind="modelled")])
     assert describe_sum(modelled).endswith("the sum is wrong by -80.0%")
+
+
+class BusyDevice(ScriptedDevice):
+    """Others take three quarters of its two CPUs."""
+
+    def conditions(self) -> Conditions:
+        looks = self._looks = self._looks + 1
+        return Conditions(load=8.0, cpu=ran(10 * looks, others=15 * looks, own=2 * looks))
+
+
+TOLD = "other work took 75% of the time of 2 CPUs"
+
+
+def network(name: str) -> Network:
+    return Network(name, [Part(name, onnx=name.encode)])
+
+
+def test_a_session_a_comparison_and_a_check_are_judged(tmp_path: Path) -> None:
+    with (
+        MeasurementStore(tmp_path / "m.db") as store,
+        Session(BusyDevice(), QUICK, store) as session,
+    ):
+        assert session.judgement == []
+        dict(session.measure([network("a"), network("b")]))
+        (text,) = session.judgement
+        assert text.startswith(TOLD)
+        assert text.endswith("(2 of 2 networks; this is the worst)")
+        dict(session.measure([network("a")]))
+        assert session.judgement == [text]  # what is remembered was judged when it was measured
+    pace = Pace(warmup_s=0, slice_s=0, repeat_s=0.02, repeat_runs=2, max_repeats=8)
+    compared = compare(BusyDevice(), network("a"), network("b"), precision=0.01, pace=pace)
+    assert compared.judgement[0].startswith(TOLD)
+    entry = Entry(model="a", network=network("a"), baseline=network("b"))
+    report = check(BusyDevice(), [entry], Terms(threshold=0.05, baseline="b", accept="x", pace=pace))
+    assert report.judgement[0].startswith(TOLD)
+    assert report.to_json()["judgement"] == (report.judgement[0],)
+    assert "Other work took 75%" in markdown(report)
+    assert (
+        check(ScriptedDevice(), [entry], Terms(threshold=0.05, baseline="b", accept="x", pace=pace)).judgement
+        == ()
+    )
+
+
+def test_pages_tell(tmp_path: Path) -> None:
+    busy = under(ran(10, others=15, own=2), load=8.0)
+    parts = parts_row("net", busy, ["stem"], [busy])
+    write_report(tmp_path / "p.html", [("net", busy), ("quiet", measurement())], {}, [parts])
+    page = (tmp_path / "p.html").read_text()
+    assert f"O{TOLD[1:]}" in page
+    assert page.count("is seen; whether") == 1  # of the other one
+    assert "whether the sum is wrong cannot be told: disturbed by other work 75%" in page
+    assert "load average" in page
+    write_history(tmp_path / "h.html", "net", [busy, measurement()])
+    history = (tmp_path / "h.html").read_text()
+    assert '"symbol":["circle-open","circle"]' in history.replace(": ", ":").replace(", ", ",")
+    assert "load average 8.0, disturbed by other work 75%" in history

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.checkpoint import capital, milliseconds, ratio
+from hwnas.compress.checkpoint import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
@@ -15,7 +15,7 @@ from hwnas.compress.search import Point
 from hwnas.compress.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
-from hwnas.profiles.judgement import judge, sentences
+from hwnas.profiles.judgement import as_sentence, judge, sentences
 from hwnas.profiles.protocols import describe
 from hwnas.profiles.statistics import median_interval
 
@@ -74,7 +74,7 @@ def summary(stored: StoredRun) -> Section:
     columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
     judged = sentences([judge(checkpoint.measurement) for checkpoint in stored.checkpoints])
-    content += [f"{capital(text)}." for text in judged]
+    content += [as_sentence(text) for text in judged]
     protocols = sorted({checkpoint.summary.protocol for checkpoint in stored.checkpoints})
     content.append(
         "In brackets: 95 % intervals. Quality on the test part; difference on the same images. Latency by "
@@ -132,7 +132,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     ]
     content: list[Content] = [
         text,
-        *(f"{capital(judged)}." for judged in search.front.judgement),
+        *(as_sentence(judged) for judged in search.front.judgement),
         first,
         *([Grid(plots=others)] if others else []),
         Table(columns=columns, rows=rows),
