@@ -24,8 +24,9 @@ from hwnas.cli import (
     report,
     space,
 )
+from hwnas.cli.limited import limit_of_memory, run_within, tell
 from hwnas.cli.output import messages
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, is_out_of_memory, memory_error
 from hwnas.processes import TERMINATED, ended_by
 from hwnas.version import __version__
 
@@ -90,18 +91,37 @@ def main() -> None:
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
     # slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if limit := limit_of_memory():
+        run_within(limit, _main)
+    else:
+        _main()
+
+
+def _main() -> None:
     try:
         app()
     except HwnasError as error:
+        if is_out_of_memory(error):
+            _fail_without_memory(error)
         _fail(error.cause, error.fix)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            _fail_without_memory(error)
+        if not isinstance(error, OSError):
+            raise
         _fail(
             f"the operating system refuses: {error}",
             "check free space and permissions, then give the same command again: what was stored is kept",
         )
+
+
+def _fail_without_memory(error: Exception) -> NoReturn:
+    told = memory_error(error)
+    tell(told.cause, told.fix)
+    sys.exit(2)
 
 
 def _fail(cause: str, fix: str) -> NoReturn:
