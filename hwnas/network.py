@@ -356,7 +356,8 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
 @contextmanager
 def _silent() -> Iterator[None]:
     """Keep what the exporter's C++ prints off the standard output, which is for results."""
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
     except OSError:  # it is closed

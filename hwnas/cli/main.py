@@ -24,10 +24,11 @@ from hwnas.cli import (
     report,
     space,
 )
+from hwnas.cli.limited import limit_of_memory, run_within, tell
 from hwnas.cli.output import Verdict, messages
 from hwnas.cli.streams import lasting_messages, whole_output
 from hwnas.ending import TERMINATED, Interrupted, Terminated, contained, explained, users_line
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, is_out_of_memory, memory_error
 from hwnas.processes import ended_by
 from hwnas.version import __version__
 
@@ -67,6 +68,8 @@ class _Commands(typer.core.TyperGroup):
         except Exception as error:
             if isinstance(error, _UsageError):
                 raise
+            if is_out_of_memory(error):
+                _fail_without_memory(error)
             _fail(explained(error))
 
 
@@ -113,11 +116,22 @@ def main() -> None:
     # OpenMP reads this when torch is imported. Threads that spin while they wait make training ten times
     # slower on a machine that does anything else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if limit := limit_of_memory():
+        run_within(limit, _main)
+    else:
+        _main()
+
+
+def _main() -> None:
     with lasting_messages():
         try:
             with whole_output():
                 app()
-        except OSError as error:
+        except Exception as error:
+            if is_out_of_memory(error):
+                _fail_without_memory(error)
+            if not isinstance(error, OSError):
+                raise
             _fail(_undelivered(error))
 
 
@@ -128,6 +142,12 @@ def _undelivered(error: OSError) -> HwnasError:
         f"the output could not be written: {reason}",
         "let it be read to its end, or write it into a file: > FILE; what was stored is kept",
     )
+
+
+def _fail_without_memory(error: Exception) -> NoReturn:
+    told = memory_error(error)
+    tell(told.cause, told.fix)
+    sys.exit(NOT_DONE)
 
 
 def _fail(error: HwnasError) -> NoReturn:

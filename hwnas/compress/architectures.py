@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,14 @@ from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (
-    check_schema,
-    check_signature,
     decode,
     encode,
     read_bytes,
-    read_json,
+    read_signed,
     sha256,
     sha256_of_plain,
-    signed,
-    write_json,
+    sha256_of_unchanged,
+    write_signed,
 )
 from hwnas.measurement import STRICT, Interval
 from hwnas.ranges import SizeOrNone
@@ -60,6 +59,11 @@ class Finetuned:
         return finetuned_name(self.choices, self.epochs)
 
     @property
+    def sha256(self) -> str:
+        """The hash of the record."""
+        return sha256_of_plain(encode(self))
+
+    @property
     def target(self) -> float:
         """What a predictor predicts: the accuracy, or without labels the agreement."""
         return (self.accuracy or self.agreement).value
@@ -68,6 +72,11 @@ class Finetuned:
 def finetuned_name(choices: Choices, epochs: int) -> str:
     """The name of a network's files."""
     return f"{'-'.join(map(str, choices))}-e{epochs}"
+
+
+def _choices_of(name: str) -> Choices:
+    """The choices in a network's name."""
+    return tuple(int(choice) for choice in name.rpartition("-e")[0].split("-"))
 
 
 class Architectures:
@@ -90,10 +99,23 @@ class Architectures:
         path = self.folder / f"{finetuned_name(choices, epochs)}.json"
         return self._read(path) if path.is_file() else None
 
-    def is_damaged(self, choices: Choices, epochs: int) -> bool:
-        """Whether a network was finetuned for so many epochs and its record or weights are not intact."""
-        path = self.folder / f"{finetuned_name(choices, epochs)}.json"
-        return path.is_file() and self._read(path) is None
+    def damaged(self, epochs: int) -> dict[Choices, Path]:
+        """The records of networks that were finetuned for so many epochs and are not intact, by choices."""
+        paths = [path for path in sorted(self.folder.glob(f"*-e{epochs}.json")) if _is_named(path)]
+        return {_choices_of(path.stem): path for path in paths if self._read(path) is None}
+
+    def missed(self, predictor: Predictor) -> dict[Choices, Path]:
+        """The records of networks that a predictor was fitted to and that are not what they were then.
+
+        They are missing, damaged, or of another training.
+        """
+        found = {}
+        for name, digest in predictor.fitted_to.items():
+            path = self.folder / f"{name}.json"
+            known = self._read(path) if path.is_file() else None
+            if known is None or known.sha256 != digest:
+                found[_choices_of(name)] = path
+        return found
 
     def store(
         self,
@@ -115,7 +137,7 @@ class Architectures:
             agreement=agreement,
             weights_sha256=sha256(read_bytes(weights)),
         )
-        write_json(weights.with_suffix(".json"), {"schema": SCHEMA, **signed(encode(found))})
+        write_signed(weights.with_suffix(".json"), {"schema": SCHEMA, **encode(found)})
         return found
 
     def load(self, network: Finetuned, module: nn.Module) -> nn.Module:
@@ -136,7 +158,12 @@ class Architectures:
         networks = [one for one in self.networks(epochs) if is_known(metrics, one.choices)]
         rows = metric_rows(metrics, [network.choices for network in networks])
         predictor = fit_predictor(rows, np.array([network.target for network in networks]))
-        predictor = replace(predictor, epochs=epochs, blocks_sha256=metrics_sha256(metrics))
+        predictor = replace(
+            predictor,
+            epochs=epochs,
+            blocks_sha256=metrics_sha256(metrics),
+            fitted_to={network.name: network.sha256 for network in networks},
+        )
         predictor.save(self.folder / PREDICTOR_FILE)
         return predictor
 
@@ -171,14 +198,16 @@ class Architectures:
 
     def _read(self, path: Path) -> Finetuned | None:
         try:
-            found = decode(
-                Finetuned, check_signature(check_schema(read_json(path), SCHEMA, path), path), path
-            )
+            found = decode(Finetuned, read_signed(path, SCHEMA), path)
+            intact = sha256_of_unchanged(path.with_suffix(".safetensors")) == found.weights_sha256
         except InputError:
             return None
-        weights = path.with_suffix(".safetensors")
-        intact = weights.is_file() and sha256(read_bytes(weights)) == found.weights_sha256
         return found if intact and found.name == path.stem else None
+
+
+def _is_named(path: Path) -> bool:
+    """Whether a file has the name of a network's record."""
+    return re.fullmatch(r"[0-9]{1,6}(-[0-9]{1,6})*-e[0-9]{1,6}", path.stem) is not None
 
 
 def block_metrics(entries: Sequence[Entry], metric: str = METRIC) -> Metrics:

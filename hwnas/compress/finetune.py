@@ -129,6 +129,8 @@ class Finetuner:
         """
         known = self.architectures.find(choices, epochs)
         if known is None:
+            if path := self.architectures.damaged(epochs).get(choices):
+                self.progress.say(f"{path} or its weights are damaged; finetuned again")
             (known,) = self.finetune_all(
                 [choices], epochs, step, device, lambda _, *what: tell(*what), LocalExecutor()
             )

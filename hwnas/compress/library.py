@@ -66,6 +66,9 @@ END;
 """Every change of a row renews its hash, in the same transaction."""
 _SELECT = f"SELECT {_CELLS}, sha256 FROM candidates"  # noqa: S608
 
+OUT_OF_MEMORY = "out of memory"
+"""How the reason of a candidate begins that failed for want of memory."""
+
 EXTENSION_SCHEMA = "hwnas.extension/1"
 EXTENSION_FILE = "extension.json"
 
@@ -120,6 +123,11 @@ class Entry:
     onnx_sha256: str | None
     seconds: Seconds | None
 
+    @property
+    def is_put_off(self) -> bool:
+        """Whether it only failed for want of memory: the next call tries it again."""
+        return self.state == "failed" and (self.reason or "").startswith(OUT_OF_MEMORY)
+
 
 class Library(Database):
     """`library.db` and `blocks/` of a run directory. A row says `done` only once its files are on disk.
@@ -165,10 +173,14 @@ class Library(Database):
         return entries
 
     def pending(self) -> list[Candidate]:
-        """The candidates that are still to be distilled; a done one whose files are damaged is one."""
+        """The candidates that are still to be distilled.
+
+        Among them are done ones whose files are damaged, and those that failed for want of memory.
+        """
         pending = []
         for entry in self.entries():
-            if entry.state == "pending" or (entry.state == "done" and not self._intact(entry)):
+            damaged = entry.state == "done" and not self._intact(entry)
+            if entry.state == "pending" or entry.is_put_off or damaged:
                 pending.append(entry.candidate)
         return pending
 

@@ -1,4 +1,4 @@
-"""Distilling with too little memory: what does not fit gets smaller batches, and fails at last."""
+"""Distilling with too little memory: what does not fit gets smaller batches, and is put off at last."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hwnas.compress.distill import Distilled, DistillSettings, distill
+from hwnas.compress.library import OUT_OF_MEMORY
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.place import give_back_memory, is_out_of_memory
+from hwnas.compress.place import give_back_memory
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Teacher
+from hwnas.errors import is_out_of_memory
 
 SMALLEST_BATCH = 8
 
@@ -26,7 +28,8 @@ def distill_within_memory(
     """Train a slice as `distill` does; where memory ends, each candidate by itself.
 
     A candidate that fits alone has the same result as in the slice. One that does not is trained anew on as
-    many images in batches of half the size, and so on; one that does not fit in batches of eight has failed.
+    many images in batches of half the size, and so on; one that does not fit in batches of eight has failed,
+    until the next call tries it again.
     """
     if (results := _attempt(candidates, teacher, statistics, settings, progress)) is not None:
         return results
@@ -41,7 +44,7 @@ def distill_within_memory(
                 break
             batch_size //= 2
         if result is None:
-            reason = f"out of memory, even in batches of {batch_size}"
+            reason = f"{OUT_OF_MEMORY}, even in batches of {batch_size}"
             found.append(Distilled(state={}, metrics=None, end_slope=None, seconds=0.0, reason=reason))
         else:
             smaller = None if batch_size == settings.batch_size else batch_size

@@ -9,7 +9,7 @@ from hwnas.compress.architecture import build_part
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.partition import Partition
 from hwnas.compress.progress import Progress
-from hwnas.errors import InputError, NetworkFormError
+from hwnas.errors import InputError, NetworkFormError, is_out_of_memory, memory_error
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, export_onnx
 from hwnas.onnx_file import operators_of
@@ -89,6 +89,8 @@ def check_exports(library: Library, parts: Partition, progress: Progress) -> Non
                 graph = export_onnx(module, (1, *parts.shapes[candidate.part]))
                 found.append((candidate, operators_of(graph)))
             except NetworkFormError as error:
+                if is_out_of_memory(error):
+                    raise memory_error(error) from None
                 library.fail(candidate, error.cause)
             progress.advance("check exports", number, len(unknown), candidate.name)
         library.store_operators(found)

@@ -52,7 +52,7 @@ from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.task import quantity
 from hwnas.compress.teacher import Kept, Teacher, keep_features
-from hwnas.errors import DeviceError, HwnasError, InputError
+from hwnas.errors import DeviceError, HwnasError, InputError, memory_error
 from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
 from hwnas.network import Network, random_input
@@ -330,7 +330,10 @@ def build_library(
     entries = library.entries()
     failed = [entry for entry in entries if entry.state == "failed"]
     for entry in failed:
-        progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}")
+        later = "; the next call tries it again" if entry.is_put_off else ""
+        progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}{later}")
+    if len(failed) == len(entries) and all(entry.is_put_off for entry in failed):
+        raise memory_error(MemoryError(f"no candidate could be trained, {failed[0].reason}"))
     if len(failed) == len(entries):
         raise HwnasError(
             f"every candidate failed, the first one because {failed[0].reason}",

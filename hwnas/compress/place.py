@@ -14,13 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.errors import HwnasError, InputError, first_line
+from hwnas.errors import InputError, first_line, is_out_of_memory, memory_error
 
 Place = Literal["cpu", "cuda"]
-
-_SAYS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "_ALLOC_FAILED")
-"""In the messages of torch's CPU allocators, CUDA and its libraries, which come as plain RuntimeErrors."""
-
 
 FLOATS_OF_A_VECTOR = 16
 """Of AVX-512."""
@@ -72,13 +68,6 @@ def require_network(place: Place, modules: Sequence[nn.Module], input_shape: Seq
         ) from None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory could not be had."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _SAYS)
-
-
 @contextmanager
 def explained_memory() -> Iterator[None]:
     """Where memory ends, that is told as a failure that a user meets.
@@ -91,11 +80,7 @@ def explained_memory() -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        raise HwnasError(
-            f"memory does not suffice: {first_line(error)}",
-            "give the same command again once other processes hold less of it, or begin another run with a "
-            "smaller --batch-size: --out PATH",
-        ) from None
+        raise memory_error(error) from None
 
 
 def give_back_memory(place: Place) -> None:

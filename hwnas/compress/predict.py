@@ -11,6 +11,7 @@ from hwnas.compress.architectures import PREDICTOR_FILE, Architectures, block_me
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
+from hwnas.compress.quality import describe_lost
 from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
@@ -61,6 +62,14 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
             f"{known.folder / PREDICTOR_FILE} is of another network: it expects {predictor.parts} parts, not "
             f"{len(reference.parts)}",
             "remove it: it is fitted again by --quality predictor",
+        )
+    lost = known.missed(predictor)
+    if predictor.epochs is not None:
+        lost |= known.damaged(predictor.epochs)
+    if lost:
+        raise RunDirectoryError(
+            f"{describe_lost(lost)}, or not what the predictor was fitted to",
+            "give the run's `hwnas compress` command with --quality predictor: it finetunes them again",
         )
     networks = [_parse(text, len(reference.parts), entries) for text in architectures]
     metrics = {name: block_metrics(list(entries.values()), name) for name in ("nsr", "relative_l1")}

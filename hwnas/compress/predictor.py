@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Predictor:
             penalty was chosen without it too.
         mean_mse_points2: the error where each network is predicted by the mean accuracy of all others.
         blocks_sha256: of the block metrics of the library that it was fitted to; None where nobody said.
+        fitted_to: the networks, each record's SHA-256 by the network's name; empty where nobody said.
     """
 
     __pydantic_config__ = STRICT
@@ -73,6 +75,7 @@ class Predictor:
     mean_mse_points2: Figure
     epochs: Count | None = None
     blocks_sha256: str | None = None
+    fitted_to: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         varying = len(self.varying)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hwnas.compress.architectures import (
     METRIC,
     Metrics,
     block_metrics,
+    is_known,
     metric_rows,
     metrics_sha256,
     sample_networks,
@@ -104,7 +106,11 @@ def prepare_quality(
     if settings.quality != "predictor":
         return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
     file = folder / f"quality{settings.suffix}.json"
-    predictor = _kept(file, settings, block_metrics(stitcher.library.entries()))
+    metrics = block_metrics(stitcher.library.entries())
+    predictor = _kept(file, settings, metrics)
+    _finetune_again(
+        finetuner, _lost(finetuner, predictor, settings.predictor_epochs), settings, progress, executor
+    )
     if predictor is None:
         _finetune_missing(finetuner, settings, progress, executor)
     newest = _fit(finetuner, settings.predictor_epochs)
@@ -138,7 +144,14 @@ def refit(finetuner: Finetuner, progress: Progress) -> None:
         architectures.forget_predictor()
         progress.say(f"{error.cause}; it is removed, --quality predictor fits it again")
         return
-    if predictor.epochs is not None and len(architectures.networks(predictor.epochs)) > predictor.networks:
+    if predictor.epochs is None:
+        return
+    if lost := architectures.missed(predictor) | architectures.damaged(predictor.epochs):
+        progress.say(
+            f"{describe_lost(lost)}; the predictor stays as it was, --quality predictor finetunes again"
+        )
+        return
+    if len(architectures.networks(predictor.epochs)) > predictor.networks:
         fitted = _fit(finetuner, predictor.epochs)
         progress.say(f"accuracy predictor for the searches to come: {describe(fitted)}")
 
@@ -146,15 +159,54 @@ def refit(finetuner: Finetuner, progress: Progress) -> None:
 def _finetune_missing(
     finetuner: Finetuner, settings: SearchSettings, progress: Progress, executor: Executor
 ) -> None:
-    """Networks are sampled until there are enough; damaged ones of the sample are always made again."""
-    epochs, architectures = settings.predictor_epochs, finetuner.architectures
-    known = {network.choices for network in architectures.networks(epochs)}
+    """Networks are sampled until there are enough."""
+    known = {network.choices for network in finetuner.architectures.networks(settings.predictor_epochs)}
     wanted = sample_networks(
         dna_scores(finetuner.stitcher), settings.predictor_networks, finetuner.settings.seed
     )
-    networks = [choices for choices in wanted if architectures.is_damaged(choices, epochs)]
-    fresh = [choices for choices in wanted if choices not in known and choices not in networks]
-    networks += fresh[: max(0, settings.predictor_networks - len(known) - len(networks))]
+    fresh = [choices for choices in wanted if choices not in known]
+    missing = max(0, settings.predictor_networks - len(known))
+    _finetune_networks(finetuner, fresh[:missing], settings.predictor_epochs, progress, executor)
+
+
+def _lost(finetuner: Finetuner, kept: Predictor | None, epochs: int) -> dict[Choices, Path]:
+    """Networks of so many epochs that were finetuned once and are damaged, or that a predictor misses."""
+    architectures = finetuner.architectures
+    lost = architectures.damaged(epochs)
+    fitted = [] if kept is None else [kept]
+    if architectures.has_predictor:
+        with suppress(RunDirectoryError):  # it is fitted again in any case
+            fitted.append(architectures.predictor())
+    for predictor in fitted:
+        if predictor.epochs == epochs:
+            missed = architectures.missed(predictor)
+            lost |= {choices: path for choices, path in missed.items() if not path.is_file()}
+    return lost
+
+
+def _finetune_again(
+    finetuner: Finetuner,
+    lost: Mapping[Choices, Path],
+    settings: SearchSettings,
+    progress: Progress,
+    executor: Executor,
+) -> None:
+    """Damaged networks are made again, as far as the library still has their candidates."""
+    metrics = block_metrics(finetuner.stitcher.library.entries())
+    if lost:
+        progress.say(f"{describe_lost(lost)}; finetuned again")
+    again = [choices for choices in lost if is_known(metrics, choices)]
+    _finetune_networks(finetuner, again, settings.predictor_epochs, progress, executor)
+
+
+def describe_lost(lost: Mapping[Choices, Path]) -> str:
+    """Which networks are not what they were, for people."""
+    return f"{', '.join(map(str, lost.values()))}: missing or damaged"
+
+
+def _finetune_networks(
+    finetuner: Finetuner, networks: Sequence[Choices], epochs: int, progress: Progress, executor: Executor
+) -> None:
     if not networks:
         return
     finished: dict[Choices, int] = {}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from hwnas.errors import InputError, first_line
+from hwnas.errors import InputError, first_line, is_out_of_memory
 
 Shape = tuple[int, ...]
 
@@ -228,6 +228,8 @@ def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
     try:
         graph = follow_changes(module, _Shallow().trace(module, concrete_args=defaults_of(module)))
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         yield Obstacle(name=name, reason=f"its forward() cannot be traced: {first_line(error)}")
         return
     alive = alive_nodes(graph, frozenset() if name else batch_sizes(graph))

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, is_out_of_memory
 from hwnas.measurement import STRICT
 
 SMOOTH_ACTIVATIONS = frozenset({"silu", "swish", "hardswish", "gelu", "mish"})
@@ -126,7 +126,9 @@ def _is_gate(module: nn.Module, channels: int) -> bool:
     x = _random((channels, *MAP))
     try:
         y = module(x.clone())
-    except Exception:  # a gate takes maps of any size, this module does not
+    except Exception as error:  # a gate takes maps of any size, this module does not
+        if is_out_of_memory(error):
+            raise
         return False
     if y.shape != x.shape:
         return False

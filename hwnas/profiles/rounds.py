@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hwnas.devices.base import Device, Handle
-from hwnas.errors import DeadlineError, HwnasError, NetworkFormError, PreparationError
+from hwnas.errors import DeadlineError, HwnasError, NetworkFormError, PreparationError, is_out_of_memory
 from hwnas.measurement import (
     Conditions,
     Fingerprint,
@@ -143,10 +143,7 @@ class Chunk:
             try:
                 handle = self._device.prepare(network)
             except (PreparationError, NetworkFormError) as error:
-                late = isinstance(error, DeadlineError)
-                self._keep(
-                    MeasurementFailure(network_hash=network.hash, reason=_reason(error), transient=late)
-                )
+                self._keep(_refusal(network, error))
                 return
             held.callback(self._device.release, handle)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -215,7 +212,8 @@ class Chunk:
         try:
             series.handle = self._device.prepare(series.network, fresh=True)
         except (PreparationError, NetworkFormError) as error:
-            self._fail(series, _reason(error), transient=isinstance(error, DeadlineError))
+            self._active.remove(series)
+            self._keep(_refusal(series.network, error))
             return ()
         try:
             if self._protocol.warmup_s:
@@ -254,6 +252,12 @@ class Chunk:
             network_name=series.network.name,
             device_name=self._device.profile.name,
         )
+
+
+def _refusal(network: Network, error: HwnasError) -> MeasurementFailure:
+    """A network that could not be prepared; where memory or time ended, it lies not in the network alone."""
+    transient = is_out_of_memory(error) or isinstance(error, DeadlineError)
+    return MeasurementFailure(network_hash=network.hash, reason=_reason(error), transient=transient)
 
 
 def _reason(error: HwnasError) -> str:

@@ -130,7 +130,12 @@ def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watc
     rows = metric_rows(metrics_of(place / "whole"), [network.choices for network in networks])
     expected = fit_predictor(rows, np.array([network.target for network in networks]))
     predictor = Architectures(place / "whole/architectures").predictor()
-    assert predictor == replace(expected, epochs=1, blocks_sha256=predictor.blocks_sha256)
+    assert predictor == replace(
+        expected,
+        epochs=1,
+        blocks_sha256=predictor.blocks_sha256,
+        fitted_to={network.name: network.sha256 for network in networks},
+    )
     front = result["front"]
     assert (front["quality"], front["strategy"]) == ("predictor", "nsga2")
     for row in front["front"]:
@@ -220,6 +225,37 @@ def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
     run(copy, watch, predictor_networks=len(list((copy / "architectures").glob("*.safetensors"))))
     assert len(watch.finetuned_for_predictor) == 1
     assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("damage", ["bit", "gone"])
+def test_a_predictor_keeps_what_it_was_fitted_to(
+    suffix: str, damage: str, finished: tuple[dict[str, Any], Watch], copy: Path
+) -> None:
+    """Another fit, to the networks that are left, is never used without a word."""
+    before = {name: content for name, (content, _) in stored(copy).items()}
+    predicted = predict_networks(copy, ["0-1-1-0"])
+    file = sorted((copy / "architectures").glob(f"*-e1.{suffix}"))[1]
+    record = file.with_suffix(".json").name
+    if damage == "gone":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match=record) as error:
+        predict_networks(copy, ["0-1-1-0"])
+    assert "--quality predictor" in error.value.fix
+    assert record in write_report(copy, copy / "devices/steady").read_text()
+    watch = Watch()
+    run(copy, watch, quality="loss", picks=("speedup=1.02",))
+    assert any(record in text and "the predictor stays as it was" in text for text in watch.said)
+    assert (copy / "architectures/predictor.json").read_bytes() == before["predictor.json"]
+    watch = Watch()
+    assert run(copy, watch)["front"] == finished[0]["front"]
+    assert any(record in text and "finetuned again" in text for text in watch.said)
+    assert (copy / "architectures" / file.name).read_bytes() == before[file.name]
+    assert predict_networks(copy, ["0-1-1-0"])[0].epochs == predicted[0].epochs
 
 
 def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:

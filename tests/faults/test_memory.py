@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import signal
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from spoiling import Place, Said, go_on
-from tiny import compress_arguments, run_python, snapshot
+from tiny import compress_arguments, run_python, snapshot, start_python
 from torch import nn
 
 from hwnas.compress.distill import DistillSettings
 from hwnas.compress.library import Library
 from hwnas.compress.memory import with_batches_of
-from hwnas.compress.place import is_out_of_memory
 from hwnas.compress.space import Candidate
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError, NetworkFormError, is_out_of_memory
 
 LIMITED = """
 import importlib, json, resource, sys
@@ -149,6 +152,8 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     )
 
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -156,6 +161,145 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
     next((copy / "library/blocks").glob("*.onnx")).unlink()
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         go_on(copy, Said())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a memory object"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("unable to mmap 4096 bytes from file <x>: Cannot allocate memory (12)"),
+        RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        sqlite3.OperationalError("out of memory"),
+    ],
+)
+def test_memory_that_ends_has_many_names(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    wrapped = InputError("the network cannot be traced", "wrap it")
+    wrapped.__cause__ = error
+    assert is_out_of_memory(wrapped)
+    assert not is_out_of_memory(InputError(str(error), "wrap it"))
+
+
+def test_onnx_runtime_says_it_in_its_own_words() -> None:
+    """A graph that wants 4 TiB."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [2**20, 2**20])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "x"], ["z"]), helper.make_node("Expand", ["z", "shape"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2**20, 2**20])],
+        [shape],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with pytest.raises(Exception) as error:
+        session.run(None, {"x": np.ones((1, 1), np.float32)})
+    assert is_out_of_memory(error.value)
+
+
+def test_a_candidate_that_failed_for_memory_is_tried_again_by_the_next_call(place: Place, copy: Path) -> None:
+    with Library(copy / "library") as library:
+        first, second, *_ = library.entries()
+        library.fail(first.candidate, "out of memory, even in batches of 8")
+        library.fail(second.candidate, "loss became nan at step 3")
+        assert library.pending() == [first.candidate]
+        library.write(
+            "UPDATE candidates SET state = 'pending', reason = NULL WHERE part = ? AND choice = ?",
+            (second.candidate.part, second.candidate.choice),
+        )
+    go_on(copy, Said())
+    assert snapshot(copy) == snapshot(place.whole)
+
+
+def test_a_candidate_whose_export_finds_no_memory_is_not_marked_as_failed(
+    place: Place, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(*_: object) -> bytes:
+        try:
+            raise RuntimeError("could not create a primitive")
+        except RuntimeError as error:
+            raise NetworkFormError("Sequential cannot be exported to ONNX", "replace it") from error
+
+    with sqlite3.connect(copy / "library/library.db") as connection:
+        connection.execute("DELETE FROM candidates WHERE choice = 1")
+    connection.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("hwnas.compress.operators.export_onnx", hungry)
+        with pytest.raises(HwnasError, match="memory does not suffice"):
+            go_on(copy, Said())
+    go_on(copy, Said())
+    assert snapshot(copy) == snapshot(place.whole)
+
+
+ANYWHERE = """
+import os, signal, sys
+import torch
+from hwnas.cli.main import main
+
+def hungry(*_, **__):
+    EVENT
+
+sys.argv = ["hwnas", "profile", "mobilenetv3_small_050", "--device", "sim-npu"]
+import hwnas.compress.models
+hwnas.compress.models.find_network = hungry
+main()
+"""
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_memory_that_ends_anywhere_is_told_by_the_command(limited: bool, workplace: Path) -> None:
+    code = ANYWHERE.replace("EVENT", "torch.empty(2**50)")
+    done = run_python(workplace, ["-c", f"{LIMIT if limited else ''}{code}"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: memory does not suffice: ")
+    assert "\n  fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))\n"
+
+
+@pytest.mark.parametrize(
+    "event", ["os.abort()", "os._exit(1)", "raise SystemExit(1)", "signal.raise_signal(11)"]
+)
+def test_a_library_that_ends_the_process_under_a_limit_is_told(event: str, workplace: Path) -> None:
+    """As OpenBLAS and C++ do; what ends in order keeps its code."""
+    done = run_python(workplace, ["-c", LIMIT + ANYWHERE.replace("EVENT", event)])
+    if event.startswith("raise"):
+        assert (done.returncode, done.stderr) == (1, "")
+    else:
+        assert done.returncode == 2
+        assert (
+            "memory does not suffice under ulimit -v 1073741824: a library ended the process" in done.stderr
+        )
+        assert "\n  fix: " in done.stderr
+
+
+def test_a_command_under_a_limit_is_killed_with_its_child(workplace: Path) -> None:
+    """`kill -9` ends the whole command, and SIGTERM ends it in order."""
+    wait = "open('begun', 'w').write(str(os.getpid())); signal.pause()"
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        running = start_python(workplace, ["-c", LIMIT + ANYWHERE.replace("EVENT", wait)])
+        while not (workplace / "begun").exists() or not (workplace / "begun").read_text():
+            assert running.poll() is None
+        child = int((workplace / "begun").read_text())
+        running.send_signal(number)
+        assert running.wait() == code
+        while Path(f"/proc/{child}/stat").exists():
+            if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+                break
+        (workplace / "begun").unlink()
 
 
 def test_a_reference_that_does_not_fit_is_told_and_nothing_is_marked_as_failed(

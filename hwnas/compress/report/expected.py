@@ -46,6 +46,12 @@ def predictor(stored: StoredRun, fitted: Predictor) -> Section:
     intro = (
         f"Ridge regression of the second order on the NSR of each part (DONNA), {quality.describe(fitted)}."
     )
+    if stored.lost:
+        files = ", ".join(str(path.relative_to(stored.path)) for path in stored.lost)
+        intro += (
+            f" Missing, damaged or trained again since then: {files}; `hwnas compress` with --quality "
+            "predictor finetunes them again."
+        )
     if len(stored.finetuned) < MIN_NETWORKS:
         lost = f"Of these networks {len(stored.finetuned)} are still intact, too few for a plot."
         return Section(heading=HEADING, content=[f"{intro} {lost}"])

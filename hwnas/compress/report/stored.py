@@ -159,7 +159,9 @@ class StoredRun:
     Attributes:
         entries: the library's candidates by part and choice.
         spent: on what serves all devices, and on this one.
-        predictor: of accuracy, and the networks that it was fitted to; None where there is none.
+        predictor: of accuracy; None where there is none.
+        finetuned: the networks that it was fitted to, as far as they are intact.
+        lost: the files of the others.
     """
 
     path: Path
@@ -173,6 +175,7 @@ class StoredRun:
     checkpoints: tuple[Checkpoint, ...]
     predictor: Predictor | None
     finetuned: tuple[Finetuned, ...]
+    lost: tuple[Path, ...] = ()
 
     @property
     def device(self) -> str:
@@ -255,6 +258,7 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         checkpoints=tuple(checkpoints),
         predictor=predictor,
         finetuned=tuple(network for network in finetuned if is_known(metrics, network.choices)),
+        lost=() if predictor is None else tuple(architectures.missed(predictor).values()),
     )
     _check_choices(stored)
     return stored
