@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,8 @@ def _convert(network: Any) -> None:
     """To fp16 and another batch, which are told where they cannot be."""
     from hwnas.errors import NetworkFormError
 
-    for change in (lambda: network.onnx("fp16"), lambda: network.batched(3)):
+    changes: tuple[Callable[[], object], ...] = (lambda: network.onnx("fp16"), lambda: network.batched(3))
+    for change in changes:
         try:
             change()
         except NetworkFormError as error:

@@ -6,6 +6,7 @@ stored and loaded again would not be one and the same function.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -248,22 +249,27 @@ def writes_to_input(module: nn.Module, x: Tensor) -> bool:
     Known by the tensor's version, which counts changes in place whatever they change, and by its values, for
     changes that torch does not count.
 
+    Args:
+        module: in eval mode.
+
     Raises:
         Exception: whatever the module raises in eval mode. What it raises in train mode is left to
             `require_trainable`.
     """
-    for training in (False, True):
-        copy, given = deepcopy(module), x.clone()
-        copy.train(training)
-        version = given._version
-        try:
-            copy(given)
-        except Exception:
-            if not training:
-                raise
-        if given._version != version or not torch.equal(given, x):
-            return True
+    if _writes(module, x):
+        return True
+    training = deepcopy(module)
+    training.train()
+    with contextlib.suppress(Exception):
+        return _writes(training, x)
     return False
+
+
+def _writes(module: nn.Module, x: Tensor) -> bool:
+    given = x.clone()
+    version = given._version
+    module(given)
+    return given._version != version or not torch.equal(given, x)
 
 
 def keep_input(module: nn.Module) -> None:

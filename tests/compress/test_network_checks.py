@@ -306,6 +306,12 @@ def test_frozen_weights_can_be_trained() -> None:
     assert not plain_module(partly, "net").get_parameter("stem.weight").requires_grad
 
 
+def test_weights_that_a_hook_computes_are_no_fault() -> None:
+    find_network("workplace.oddnets:weight_norm_of_old").module()
+    parts = partition(oddnets.weight_norm_of_old().eval(), SHAPE)
+    require_trainable(parts.names, parts.modules, X)
+
+
 def test_a_train_that_returns_nothing_is_no_fault() -> None:
     network = find_network("workplace.oddnets:train_returns_nothing")
     assert isinstance(network.module(), nn.Sequential)
