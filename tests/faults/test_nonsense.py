@@ -88,7 +88,11 @@ def test_an_outlier_of_1000_times_in_a_minority_of_answers_changes_no_latency(
     lie: str, how: dict[str, Any], measured: dict[str, Any], copy: Path, workplace: Path
 ) -> None:
     forget(copy)
-    assert search(copy, workplace, lie=lie, **how) == measured
+    front = search(copy, workplace, lie=lie, **how)
+    told = front["judgement"]
+    assert front | {"judgement": []} == measured
+    if "runs" in how:  # a repeat of which every run is off is taken again; one with two heaps is told
+        assert told[0].startswith("two modes")
 
 
 @pytest.mark.parametrize(
