@@ -18,16 +18,18 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import odd_graphs
 
 HANGS_S = 60.0
-"""A stage that takes longer hangs. ONNX Runtime is stopped after a second of a run, where it can be."""
+"""A stage that takes longer hangs. ONNX Runtime is stopped after half a second of a run, where it can be."""
 
-RUN_S, RUN = 1.0, "run"
-STAGES = ("count", "simulate", RUN)
+STARTS_S = 600.0  # until the simulator is compiled
+RUN_S, RUN = 0.5, "run"
+STAGES = ("count", "convert", "simulate", RUN)
 PROGRAM = [sys.executable, __file__]
 SIMULATED = 10
 """Every so manieth case is simulated as well, and another one converted."""
@@ -50,9 +52,8 @@ class Outcome:
     """What a campaign met."""
 
     faults: list[Fault]
-    cases: int = 0
-    refused: int = 0
-    ran: int = 0
+    refused: int = 0  # when they were read
+    taken: int = 0  # by every stage, or refused by it
     ended: int = 0  # crashed or hung while they ran, and told by the device
 
 
@@ -86,9 +87,8 @@ def _until_it_ends(first: int, last: int, stages: Sequence[str], outcome: Outcom
             seed, stage = told["seed"], told["stage"]
             if "fault" in told:
                 outcome.faults.append(Fault(seed, stage, told["fault"]))
-            outcome.cases += stage == "read"
             outcome.refused += stage == "refused"
-            outcome.ran += stage == "ran"
+            outcome.taken += stage == "taken"
     if process.returncode:
         _ended(seed, stage, f"exit code {process.returncode}", outcome)
         return seed + 1
@@ -116,12 +116,14 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
         lines.put("")
 
     threading.Thread(target=read, daemon=True).start()
+    limit_s = STARTS_S
     while True:
         try:
-            line = lines.get(timeout=HANGS_S)
+            line = lines.get(timeout=limit_s)
         except queue.Empty:
             yield None
             return
+        limit_s = HANGS_S
         if not line:
             return
         yield line
@@ -166,55 +168,58 @@ def main(first: int, last: int, stages: Sequence[str]) -> None:
 
     processes.confine(processes.usable_memory_bytes() // 4)
     with tempfile.TemporaryDirectory() as folder:
+        if "simulate" in stages:
+            _simulate(_read(odd_graphs.Case(odd_graphs.quantized().SerializeToString()), Path(folder)), 0)
         for seed in range(first, last):
             _take(seed, Path(folder), stages)
 
 
 def _take(seed: int, folder: Path, stages: Sequence[str]) -> None:
-    from hwnas.errors import HwnasError
+    """One case; what is read is `taken` by every stage, each of which may refuse it."""
 
     def tell(stage: str, **more: str) -> None:
         print(json.dumps({"seed": seed, "stage": stage, **more}), flush=True)
 
-    stage = "read"
     case = odd_graphs.case(seed)
-    try:
+
+    def held(stage: str, does: Callable[[], Any]) -> Any:
+        from hwnas.errors import HwnasError
+
         tell(stage)
-        network = _read(case, folder)
-        for stage in stages:
-            tell(stage)
-            DOES[stage](network, seed)
-        tell("ran")
-    except HwnasError as error:
-        unclear = _unclear(error)
-        tell("refused", **({"fault": f"{case.changes}: {unclear}"} if unclear else {}))
-    except Exception:
-        tell(stage, fault=f"{case.changes}: {traceback.format_exc()}")
+        try:
+            return does()
+        except HwnasError as error:
+            unclear = _unclear(error)
+            if unclear:
+                tell(stage, fault=f"{case.changes}: {unclear}")
+        except Exception:
+            tell(stage, fault=f"{case.changes}: {traceback.format_exc()}")
+        return None
+
+    network = held("read", lambda: _read(case, folder))
+    if network is None:
+        tell("refused")
+        return
+    for stage in stages:
+        held(stage, partial(DOES[stage], network, seed))
+    tell("taken")
 
 
 def _count(network: Any, seed: int) -> None:
     from hwnas.onnx_file import has_external_data, operators_of
-
-    if seed % SIMULATED == 1:
-        _convert(network)
 
     content = network.onnx()
     assert not has_external_data(content)
     assert all(size > 0 for size in network.input_shape)
     assert network.batch_size >= 1
     operators_of(content)
+    if seed % SIMULATED == 1:
+        network.batched(1 + network.batch_size)
 
 
-def _convert(network: Any) -> None:
-    """To fp16 and another batch, which are told where they cannot be."""
-    from hwnas.errors import NetworkFormError
-
-    changes: tuple[Callable[[], object], ...] = (lambda: network.onnx("fp16"), lambda: network.batched(3))
-    for change in changes:
-        try:
-            change()
-        except NetworkFormError as error:
-            assert not _unclear(error), _unclear(error)
+def _convert(network: Any, seed: int) -> None:
+    if seed % SIMULATED == 1:
+        network.onnx("fp16")
 
 
 def _simulate(network: Any, seed: int) -> None:
@@ -246,7 +251,7 @@ def _run(network: Any, _: int) -> None:
         timer.cancel()
 
 
-DOES = {"count": _count, "simulate": _simulate, RUN: _run}
+DOES = {"count": _count, "convert": _convert, "simulate": _simulate, RUN: _run}
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(","))

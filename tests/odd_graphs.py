@@ -445,11 +445,11 @@ def weights(rng: random.Random, model: onnx.ModelProto, files: dict[str, bytes])
         tensor.ClearField("raw_data")
     elif how == 5:
         tensor.name = rng.choice(TEXTS)
-    elif tensor.data_type == INT64 and tensor.raw_data:
+    elif tensor.data_type == INT64 and tensor.raw_data and len(tensor.raw_data) % 8 == 0:
         numbers = np.frombuffer(tensor.raw_data, np.int64).copy()
         numbers[rng.randrange(len(numbers))] = rng.choice(SIZES)
         tensor.raw_data = numbers.tobytes()
-    elif tensor.data_type == FLOAT and tensor.raw_data:
+    elif tensor.data_type == FLOAT and len(tensor.raw_data) % 4 == 0:
         values = np.frombuffer(tensor.raw_data, np.float32).copy()
         values[...] = rng.choice(FLOATS)
         tensor.raw_data = values.tobytes()
@@ -501,6 +501,8 @@ def operators(rng: random.Random, model: onnx.ModelProto, files: dict[str, bytes
 
 def versions(rng: random.Random, model: onnx.ModelProto, files: dict[str, bytes]) -> None:
     how = rng.randrange(4)
+    if how < 3 and not model.opset_import:
+        return
     if how == 0:
         model.opset_import[0].version = rng.choice((1, 6, 9, 11, 13, 21, 23, *SIZES))
     elif how == 1:
