@@ -31,7 +31,7 @@ class Server:
     def run(self, *arguments: str, **where: Any) -> dict[str, Any]:
         """One run to its end, or to where it is killed: its exit status, its steps, its seconds."""
         assert self.process.stdin and self.process.stdout
-        order = {"arguments": arguments, "out": str(self.folder / "said"), **where}
+        order = {"arguments": arguments, "out": str(self.folder / "said")} | where
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())

@@ -1,6 +1,7 @@
 """Runs of hwnas in forked children, which are ended by SIGKILL at the instants that stdin names.
 
-A line of stdin is JSON: `arguments` of hwnas, `out` (a file for what it prints), and where it is to end:
+A line of stdin is JSON: `arguments` of hwnas, `out` (a file for what it prints; `err`, where given, for what
+goes to stderr), `environment` (changes of it), `memory` (bytes that it may take besides), and where it ends:
 once `step` (a prefix) has advanced `nth` times and `wait_s` more seconds are over, or at the `call`-th
 operation on a file. A line of stdout is JSON: the exit status as of `subprocess`, and the steps as
 [name, seconds].
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -57,9 +59,14 @@ def run(order: dict[str, Any], pipe: int) -> None:
         def advance(self, name: str, done: int, total: int, remark: str = "") -> None:
             os.write(pipe, f"{name}\n".encode())
 
-    with Path(order["out"]).open("wb") as out:
+    with Path(order["out"]).open("wb") as out, Path(order.get("err") or os.devnull).open("wb") as err:
         os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
+        os.dup2(err.fileno() if "err" in order else out.fileno(), 2)
+    os.environ.update(order.get("environment", {}))
+    if "memory" in order:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + order["memory"]
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     command: Any = importlib.import_module("hwnas.cli.compress")
     command.TerminalProgress = Telling
     sys.argv = ["hwnas", *order["arguments"]]

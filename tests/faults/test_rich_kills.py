@@ -1,0 +1,109 @@
+"""Commands of all kinds that are killed, or run out of memory, and then given again, end with the same."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import tiny
+from campaign import KILLED, serving
+from richrun import COMMANDS, Rich
+
+STAGES = {
+    "compress both": "",
+    "compress by predictor": "searched",
+    "extend": "predicting",
+    "predict": "whole",
+    "report": "whole",
+    "profile": "whole",
+    "record": "whole",
+    "import": "whole",
+}
+QUICK = ("predict", "report", "profile", "record", "import")
+MEMORY = ("compress both", "compress by predictor", "extend", "profile", "predict", "report")
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rich]:
+    folder = tmp_path_factory.mktemp("rich-kills")
+    tiny.furnish(folder)
+    with serving(folder) as server:
+        found = Rich(server)
+        found.make()
+        yield found
+
+
+def ends_the_same(rich: Rich, name: str, what: str) -> None:
+    """The same command again ends as one that nothing happened to, and leaves nothing behind."""
+    expected = rich.answers[name, STAGES[name]]
+    assert rich.done(name) == expected, what
+    assert rich.leftovers() == [], what
+
+
+def kill(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
+    """Kill a command once or twice, then let it end."""
+    name = generator.choice([*STAGES, *QUICK, *QUICK])
+    rich.expected(name, STAGES[name])
+    rich.begin(STAGES[name])
+    what = name
+    for _ in range(generator.choice([1, 1, 2, 3])):
+        if generator.random() < 0.7:
+            where = {"call": generator.randint(1, 30 if name in QUICK else 150)}
+        else:
+            where = {"nth": 0, "wait_s": generator.random() * (0.5 if name in QUICK else 4)}
+        what += f" {where}"
+        if rich.call(COMMANDS[name].arguments, **where).code == KILLED:
+            count[name] += 1
+    ends_the_same(rich, name, what)
+
+
+def starve(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
+    """A command under a limit of memory ends in order, and the next one without it ends with the same."""
+    name = generator.choice(MEMORY)
+    rich.expected(name, STAGES[name])
+    rich.begin(STAGES[name])
+    memory = int(2 ** generator.uniform(20, 30))
+    done = rich.call(COMMANDS[name].arguments, memory=memory)
+    what = (name, memory, done.err[-2000:])
+    assert done.code in (0, 2), what
+    assert "Traceback" not in done.err, what
+    count[f"exit code {done.code}"] += 1
+    if done.code == 2:
+        assert "error: " in done.err, what
+        assert "  fix: " in done.err, what
+    if "it was given batches of" in done.err:
+        assert rich.done(name), what
+    else:
+        ends_the_same(rich, name, str(what))
+
+
+def test_commands_that_are_killed_end_with_the_same(rich: Rich) -> None:
+    generator, count = random.Random(0), Counter[str]()
+    while count.total() < 5:
+        kill(rich, generator, count)
+
+
+def test_commands_without_memory_end_in_order(rich: Rich) -> None:
+    generator, count = random.Random(0), Counter[str]()
+    for _ in range(3):
+        starve(rich, generator, count)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(1, 21))
+def test_fifty_kills_of_all_commands_change_nothing(seed: int, rich: Rich) -> None:
+    generator, count = random.Random(seed), Counter[str]()
+    while count.total() < 50:
+        kill(rich, generator, count)
+    print(f"seed {seed}: {count.total()} kills, {dict(count)}")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_ten_commands_without_memory_end_in_order(seed: int, rich: Rich) -> None:
+    generator, count = random.Random(seed), Counter[str]()
+    for _ in range(10):
+        starve(rich, generator, count)
+    print(f"seed {seed}: {dict(count)}")
