@@ -56,7 +56,8 @@ def measure(
         Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
     ):
         if not quiet:
-            progress.say(f"{session.fingerprint.chip}; {describe(session.protocol)}")
+            shown = session.fingerprint
+            progress.say(f"{shown.chip}; {shown.runtime}; {describe(session.protocol)}")
         found.results = dict(session.measure([*networks, *(piece for pieces in parts for piece in pieces)]))
         for network in networks:
             if not is_measured(found.results[network.hash]):

@@ -79,7 +79,7 @@ class SimulatorDevice(Device):
             chip=f"{accelerator.name} ({sha256_of_plain(settings)[:8]})",
             os_build="none",
             driver="none",
-            runtime=f"hwnas {__version__} depth-first simulator",
+            runtime=f"hwnas {__version__} depth-first simulator, {self._scheduler.model} model",
             precision=self.profile.precision,
             power_mode=f"{accelerator.clock_mhz:g} MHz",
         )

@@ -88,6 +88,12 @@ def spread(n: float, u: float) -> Any:
 
 
 @njit(error_model="numpy")
+def ragged(times: float, bits: float, width: float) -> Any:
+    """Bits that a port could have moved in the cycles that a number of transfers of some bits take."""
+    return times * (np.ceil(bits / width - 1e-9) * width - bits)
+
+
+@njit(error_model="numpy")
 def tile_cost(
     layer: Any,
     oy: float,
@@ -110,7 +116,8 @@ def tile_cost(
         i_top, o_top, w_top: positions in the input, output and weight chains up to which data reach.
         array, chains, memory, scalars: of the accelerator, as in Machine. They are passed one by one because
             a tuple of arrays costs reference counting at every call.
-        busy: scratch, (4, memories): bits read and written, and how many of them before the array starts.
+        busy: scratch, (4, memories): bits read and written, and how many of them take no time while the array
+            computes: first loads, the last write, less what ragged transfers take beside them.
     """
     act = scalars[1]
     par = scalars[3]
@@ -148,29 +155,48 @@ def tile_cost(
             / memory[READ_WIDTH, o_rf]
         )
         energy += out_bits / act * memory[READ_PJ, o_rf]
+    i0, o0 = chains[2, 0], chains[0, 0]
     weighted = layer[WEIGHT_BITS] > 0
+    # The second map of an attention product comes from the activation memory.
+    w0 = chains[1, 0] if weighted else i0
+    w_pj = memory[READ_PJ, w0] / memory[READ_WIDTH, w0]
     streamed = layer[KIND] == CONV and layer[SRC1] > 0
-    fills = 0.0
+    fills, sums = 0.0, 0.0
     if weighted or streamed:
         wb = scalars[2] if weighted else act
         if w_rf >= 0:
             hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
             energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
+            turned = nk * ng * nc * nf
             # Weights of one output position stay in their registers, or change from step to step.
             fits = nc * nf <= hold_w
-            fills = nk * ng * nc * nf if fits else steps / max(1.0, min(hold_o, ny * nx))
+            fills = turned if fits else turned * np.ceil(ny * nx / max(1.0, min(hold_o, ny * nx)))
+            if fills > turned:
+                # Or each weight stays until every position has used it, and partial sums come and go.
+                per_fill = per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf])
+                o0_pj = memory[READ_PJ, o0] / memory[READ_WIDTH, o0]
+                o0_pj += memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0]
+                rounds = np.ceil(out_bits / act / (nk * ng) * par / memory[SIZE, o0])
+                again = out_bits / act * par * (np.ceil(nc * nf / hold_w) - 1.0)
+                if turned * rounds * per_fill + again * o0_pj < fills * per_fill:
+                    fills, sums = turned * rounds, again
             energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
         else:
             fills = steps
-        # The second map of an attention product comes from the activation memory.
-        w0 = chains[1, 0] if weighted else chains[2, 0]
         busy[0, w0] += fills * per_w * wb
-    i0, o0 = chains[2, 0], chains[0, 0]
+        busy[0, o0] += sums
+        busy[1, o0] += sums
     reads = steps * per_i * act
     if layer[KIND] == ELEMENTWISE:
         reads = in_bits
     busy[0, i0] += reads
     busy[1, o0] += out_bits
+    # A port serves whole cycles: what the array takes at once may fill only a part of one.
+    if layer[KIND] == CONV:
+        busy[2, i0] -= ragged(steps, per_i * act, memory[READ_WIDTH, i0])
+        busy[3, o0] -= ragged(nk * ng * ny * nx, per_o * act, memory[WRITE_WIDTH, o0])
+        if weighted or streamed:
+            busy[2, w0] -= ragged(fills, per_w * (scalars[2] if weighted else act), memory[READ_WIDTH, w0])
     # --- between memories: maps outer or weights outer, whichever costs less at each boundary
     levels = max(i_top, w_top)
     for b in range(levels):
@@ -186,11 +212,15 @@ def tile_cost(
             n_weights = max(1.0, np.ceil(layer[WEIGHT_BITS] / memory[SIZE, chains[1, b]]))
         w_times, i_times = 1.0, 1.0
         if n_maps > 1.0 and n_weights > 1.0:
+            # A weight is read again for other positions only, a map for other output channels only, and
+            # neither for other groups.
+            n_maps = min(np.ceil(n_maps / ng), ny * nx)
+            n_weights = min(np.ceil(n_weights / ng), nk)
             i_pj = in_bits * memory[READ_PJ, chains[2, b + 1]] / memory[READ_WIDTH, chains[2, b + 1]]
-            w_pj = (
+            all_pj = (
                 layer[WEIGHT_BITS] * memory[READ_PJ, chains[1, b + 1]] / memory[READ_WIDTH, chains[1, b + 1]]
             )
-            if w_pj * (n_maps - 1.0) <= i_pj * (n_weights - 1.0):
+            if all_pj * (n_maps - 1.0) <= i_pj * (n_weights - 1.0):
                 w_times = n_maps
             else:
                 i_times = n_weights
@@ -215,6 +245,12 @@ def tile_cost(
         load_i += part / min(memory[WRITE_WIDTH, chains[2, b]], memory[READ_WIDTH, chains[2, b + 1]])
         busy[2, chains[2, b + 1]] += part
         busy[3, chains[2, b]] += part
+    # What is written out last is not waited for (ZigZag): the next tile computes meanwhile.
+    for b in range(o_top):
+        size = memory[SIZE, chains[0, b]]
+        part = min(out_bits, size if in_bits + out_bits <= size else size * 0.5)
+        busy[2, chains[0, b]] += part
+        busy[3, chains[0, b + 1]] += part
     longest = steps
     for x in range(nmem):
         if busy[0, x] == 0.0 and busy[1, x] == 0.0:

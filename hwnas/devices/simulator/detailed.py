@@ -133,6 +133,7 @@ def _result(network: Network, accelerator: Accelerator, costs: Sequence[StackCos
         macs,
         sum(row.iterations for row in rows),
         macs / (cycles * accelerator.multipliers) if cycles else 0.0,
+        "detailed",
         stacks,
         network.charged,
     )

@@ -20,6 +20,7 @@ from .placement import (
     edge_channels,
     fitting,
     input_bits,
+    outermost_on_chip,
     raised,
     tile_levels,
     weight_level,
@@ -97,6 +98,7 @@ class Evaluator:
         use_v = plan.vertical if r and plan.cached_y else None
         make_h = plan.horizontal[r][c] if plan.cached_x and not x.last else None
         make_v = plan.vertical if plan.cached_y and not y.last else None
+        target = {"off chip": acc.dram, "on chip": outermost_on_chip(acc), "consumed": None}[stack.target]
         stored: dict[int, tuple[int, int]] = {}
         pending: list[Copy] = []
         for source in stack.sources:
@@ -106,10 +108,13 @@ class Evaluator:
                 * x.out[source]
                 * bits
             )
-            level = fitting(acc, [m for m in acc.chain("I") if acc.memories[m].shared], size)
+            chain = acc.chain("I")
+            level = fitting(acc, [m for m in chain if acc.memories[m].shared], size)
+            origin = outermost_on_chip(acc) if stack.input_on_chip else acc.dram
+            level = min(level, origin, key=chain.index)
             stored[source] = (level, size)
             copies[source].add_copy(
-                copy_cost(acc, [Copy(size, copy_path(acc, acc.dram, level, "I", "I"))]), count
+                copy_cost(acc, [Copy(size, copy_path(acc, origin, level, "I", "I"))]), count
             )
         for position in stack.layers:
             layer = network.layers[position]
@@ -119,7 +124,7 @@ class Evaluator:
                 stored[position] = (acc.chain("O")[-1], 0)
                 continue
             in_bits = input_bits(network, layer, position, y, x, bits)
-            wanted = tile_levels(acc, in_bits, out_bits, position == stack.last)
+            wanted = tile_levels(acc, in_bits, out_bits, target if position == stack.last else None)
             extents = {
                 "K": layer.k,
                 "C": layer.c,

@@ -17,7 +17,7 @@ def explain(chosen: Result, others: Mapping[str, Result] | None = None) -> str:
         chosen: the schedule to draw.
         others: further schedules of the same network by name, e.g. layer-by-layer and single-layer.
     """
-    lines = [f"{chosen.network} on {chosen.accelerator}", "", _header()]
+    lines = [f"{chosen.network} on {chosen.accelerator}, figures of the {chosen.model} model", "", _header()]
     lines.append(_line("chosen", chosen, chosen))
     for name, other in (others or {}).items():
         lines.append(_line(name, other, chosen))

@@ -114,7 +114,7 @@ def grow(
     busy = np.zeros((4, int(m.scalars[4])))
     total, tail, one = np.zeros(COSTS), np.zeros((2, COSTS)), np.zeros(COSTS)
     biggest = np.zeros(2)
-    peak, caches, weights, vectors = 0.0, 0.0, 0.0, 0.0
+    peak, caches, neighbours, weights, vectors = 0.0, 0.0, 0.0, 0.0, 0.0
     lonely = True  # still within the run between two neighbouring cuts
     p = end
     while p >= first:
@@ -135,10 +135,28 @@ def grow(
                 while w_top < w_off and weights > m.memory[SIZE, m.chains[1, w_top]]:
                     w_top += 1
             read_later = last_use[p] > end
-            add_tiles(
-                layer, at, p == last, read_later, tiling, w_top, m, arrays, busy, one, total, tail, biggest
-            )
             channels = float(layer[K]) * layer[G]
+            rows = largest(tiling, 0, float(layer[OY]), maps, at)
+            beside, below = kept(tiling, 1, maps, at), kept(tiling, 0, maps, at)
+            # What is kept for the neighbour stays where maps and such caches fit together.
+            neighbours += channels * beside * rows * act
+            level = min(innermost(peak + neighbours, level_sizes, n_levels), n_levels - 2)
+            add_tiles(
+                layer,
+                at,
+                p == last,
+                read_later,
+                tiling,
+                w_top,
+                level,
+                m,
+                arrays,
+                busy,
+                one,
+                total,
+                tail,
+                biggest,
+            )
             # A map that is also read after the stack goes off chip.
             if p != last and read_later:
                 a = innermost(biggest[1], level_sizes, n_levels)
@@ -156,8 +174,6 @@ def grow(
                     passing += maps[CHANNELS, q] * rows * largest(tiling, 1, maps[WIDTH, q], maps, q) * act
             peak = max(peak, biggest[0] + biggest[1] + passing)
             if p != last:
-                rows = largest(tiling, 0, float(layer[OY]), maps, at)
-                beside, below = kept(tiling, 1, maps, at), kept(tiling, 0, maps, at)
                 caches += channels * (beside * rows + below * layer[OX]) * act
             n_pending = ask(layer, at, maps, pending, n_pending)
         if trace.shape[0] > 0:

@@ -107,6 +107,15 @@ def read_span(layer: Any, axis: int, out: float) -> Any:
 
 
 @njit(error_model="numpy")
+def touched(layer: Any, axis: int, out: float) -> Any:
+    """Share of the input positions behind a number of outputs that are read; strides may skip some."""
+    span, kernel = read_span(layer, axis, out), layer[FY if axis == 0 else FX]
+    if layer[WHOLE] == 1 or layer[SCALE_Y if axis == 0 else SCALE_X] > 1:
+        return 1.0
+    return min(1.0, out * kernel / span)
+
+
+@njit(error_model="numpy")
 def source_of(layer: Any, k: int, at: int) -> Any:
     """Index of a layer's first or second input map, or -1."""
     back = layer[SRC0] if k == 0 else layer[SRC1]

@@ -142,12 +142,23 @@ def weight_level(
     return chain[-1]
 
 
-def tile_levels(accelerator: Accelerator, in_bits: int, out_bits: int, last: bool) -> tuple[int, int]:
-    """Memories up to which a layer's inputs and outputs reach during one tile."""
+def outermost_on_chip(accelerator: Accelerator) -> int:
+    """The outermost shared memory on chip that holds inputs and outputs; the off-chip one where none does."""
+    return next(reversed(activation_levels(accelerator)[:-1]), accelerator.dram)
+
+
+def tile_levels(
+    accelerator: Accelerator, in_bits: int, out_bits: int, target: int | None = None
+) -> tuple[int, int]:
+    """Memories up to which a layer's inputs and outputs reach during one tile.
+
+    Args:
+        target: the memory that the outputs must reach; None for the innermost one with room.
+    """
     inputs = [m for m in accelerator.chain("I") if accelerator.memories[m].shared]
     taken = fitting(accelerator, inputs, in_bits)
-    if last:
-        return taken, accelerator.dram
+    if target is not None:
+        return taken, target
     for m in accelerator.chain("O"):
         if accelerator.memories[m].shared and accelerator.memories[m].size_bits >= out_bits + (
             in_bits if m == taken else 0

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from .accelerator import Accelerator
+
+Model = Literal["detailed", "closed-form"]
+MODELS: tuple[Model, ...] = ("detailed", "closed-form")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Result:
         iterations: of all loop nests: pooling, element-wise layers and what is computed twice included.
         utilisation: useful multiply-accumulates over those the array could have done in the time.
         peak_onchip_bytes: most bytes of maps, overlap caches and resident weights at once.
+        model: which model the figures come from.
         charged: unknown operators that were charged as copies.
     """
 
@@ -98,6 +103,7 @@ class Result:
     macs: int
     iterations: int
     utilisation: float
+    model: Model = "detailed"
     stacks: tuple[StackRow, ...] = ()
     charged: tuple[str, ...] = ()
 

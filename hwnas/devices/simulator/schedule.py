@@ -1,7 +1,8 @@
-"""The fast simulator: the best schedule of a network under the closed-form model.
+"""The best schedule of a network, and what it costs.
 
 Exact dynamic program over where stacks begin and end, their tiles, overlap modes, and whether the map
-between two stacks stays on chip; optimal for the model that growth and closed_form state.
+between two stacks stays on chip; optimal for the closed form that growth and closed_form state. What is
+reported is the detailed model's cost of that schedule.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from . import closed_form as cf
 from . import compiled, growth
 from .accelerator import Accelerator, check_weights
 from .closed_form import Machine
-from .forced import MODE_NAMES, force
+from .forced import MODE_CODES, MODE_NAMES, force
 from .layers import Network
-from .result import LayerRow, Result, StackRow, peak_onchip_bytes
+from .result import MODELS, LayerRow, Model, Result, StackRow, peak_onchip_bytes
+from .scheduled import Choice, Detail, Detailer
 from .table import Table, concatenate, machine, table
 
 # Tiles that are tried: the whole map and these fractions of its rows and columns.
@@ -32,7 +34,12 @@ OBJECTIVES = {"latency": cf.CYCLES, "energy": cf.ENERGY, "dram": cf.DRAM_READ}
 
 @dataclass(frozen=True)
 class Figures:
-    """Totals of the best schedule, without its rows: what a search asks for, hundreds of times a second."""
+    """Totals of the best schedule, without its rows: what a search asks for, hundreds of times a second.
+
+    Attributes:
+        macs: multiply-accumulates of the network, whatever the schedule.
+        iterations: of all loop nests: pooling, element-wise layers and what is computed twice included.
+    """
 
     latency_cycles: float
     latency_ms: float
@@ -49,20 +56,27 @@ class Scheduler:
 
     Args:
         objective: "latency", "energy" or "dram" (bytes read): what the dynamic program minimises.
+        model: whose figures are given: those of the detailed model for the schedule that was found, or those
+            of the closed form by which it was found.
     """
 
     accelerator: Accelerator
     objective: str = "latency"
+    model: Model = "detailed"
     heights: tuple[int, ...] = HEIGHTS
     widths: tuple[int, ...] = WIDTHS
     _machine: Machine = field(init=False)
+    _detailer: Detailer = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise InputError(f"model {self.model!r} is unknown", f"use one of {', '.join(MODELS)}")
         if self.objective not in OBJECTIVES:
             raise InputError(
                 f"objective {self.objective!r} is unknown", f"use one of {', '.join(OBJECTIVES)}"
             )
         self._machine = machine(self.accelerator)
+        self._detailer = Detailer(self.accelerator)
         self._heights = np.array(self.heights, dtype=np.int64)
         self._widths = np.array(self.widths, dtype=np.int64)
 
@@ -84,9 +98,11 @@ class Scheduler:
         dynamic program. Arguments and errors as for schedule.
         """
         rows, last_use = concatenate(parts)
-        rows, forced = force(rows, mode, tile, cuts)
-        cost, _ = self._plan(rows, last_use, forced)
-        return self._figures(rows, cost[-1, 0])
+        if self.model == "closed-form":
+            rows, forced = force(rows, mode, tile, cuts)
+            return self._figures(rows, self._plan(rows, last_use, forced)[0][-1, 0])
+        stacks = self._best(rows, last_use, mode, tile, cuts)
+        return self._figures(rows, _total(stacks))
 
     def schedule(
         self,
@@ -115,13 +131,16 @@ class Scheduler:
             [table(network, self.accelerator.weight_bits)] if isinstance(network, Network) else list(network)
         )
         rows, last_use = concatenate(parts)
-        rows, forced = force(rows, mode, tile, cuts)
-        best, choice = self._plan(rows, last_use, forced)
-        stacks = self._stacks(rows, last_use, choice, network if isinstance(network, Network) else None)
-        figures = self._figures(rows, best[-1, 0])
-        label = network.name if isinstance(network, Network) else name
+        costs = self._best(rows, last_use, mode, tile, cuts)
+        names = (
+            [(layer.name, layer.op) for layer in network.layers]
+            if isinstance(network, Network)
+            else [(str(p), "") for p in range(len(rows))]
+        )
+        stacks = [self._stack(rows, each, cost, names) for each, cost in costs]
+        figures = self._figures(rows, _total(costs))
         return Result(
-            label,
+            network.name if isinstance(network, Network) else name,
             self.accelerator.name,
             figures.latency_cycles,
             figures.latency_ms,
@@ -134,9 +153,33 @@ class Scheduler:
             figures.macs / (figures.latency_cycles * self.accelerator.multipliers)
             if figures.latency_cycles
             else 0.0,
+            self.model,
             tuple(stacks),
             network.charged if isinstance(network, Network) else (),
         )
+
+    def _best(
+        self,
+        rows: NDArray[np.int64],
+        last_use: NDArray[np.int64],
+        mode: str | None,
+        tile: tuple[int, int] | None,
+        cuts: Iterable[int] | None,
+    ) -> list[tuple[Choice, Detail]]:
+        """The stacks of the best schedule with their costs in this scheduler's model.
+
+        Where nothing is forced the program's schedule and the best one of whole maps are both costed: what
+        the closed form gains by tiles may be less than what it errs by.
+        """
+        ways = [(mode, tile, cuts)]
+        if self.model == "detailed" and mode is None and tile is None and cuts is None:
+            ways.append(("layer-by-layer", None, None))
+        found = []
+        for way in ways:
+            cut, forced = force(rows, *way)
+            _, choice = self._plan(cut, last_use, forced)
+            found.append([(each, self._cost(cut, last_use, each)) for each in chosen(choice)])
+        return min(found, key=lambda stacks: float(_total(stacks)[OBJECTIVES[self.objective]]))
 
     def _plan(
         self, rows: NDArray[np.int64], last_use: NDArray[np.int64], forced: NDArray[np.int64]
@@ -175,93 +218,90 @@ class Scheduler:
             round(float(cost[cf.ITERATIONS])),
         )
 
-    def _stacks(
-        self,
-        rows: NDArray[np.int64],
-        last_use: NDArray[np.int64],
-        choice: NDArray[np.int64],
-        network: Network | None,
-    ) -> list[StackRow]:
-        """Follow the choices backwards and cost each stack again, layer by layer."""
-        stacks = []
-        end, rout = len(rows), 0
-        while end > 0:
-            start, rin, tile_y, tile_x, mode = (int(v) for v in choice[end, rout])
-            stacks.append(
-                self._stack(rows, last_use, (start, end - 1), (rin, rout), (tile_y, tile_x), mode, network)
-            )
-            end, rout = start, rin
-        return stacks[::-1]
-
     def stack_costs(
-        self,
-        rows: NDArray[np.int64],
-        last_use: NDArray[np.int64],
-        start: int,
-        end: int,
-        tile: tuple[int, int],
-        mode: int,
+        self, rows: NDArray[np.int64], last_use: NDArray[np.int64], choice: Choice
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Costs (rin, rout, COSTS) of one stack, which of them are allowed, what it holds, and its trace.
+        """A stack in the closed form, whichever of its boundary maps stay on chip.
 
-        tile: (rows, columns). The trace (layers, rout, COSTS) is the running total from the last layer back.
+        Returns:
+            costs (input on chip, output on chip, COSTS); which of them are allowed; bits of live maps and of
+            caches; a trace (layers, output on chip, COSTS), the running total from the last layer back.
         """
         made = growth.scratch(len(rows), traced=True)
-        compiled.grow_stack(rows, last_use, start, end, tile[0], tile[1], mode, self._machine, made)
+        start, end, (tile_y, tile_x), mode = choice.start, choice.end, choice.tile, MODE_CODES[choice.mode]
+        compiled.grow_stack(rows, last_use, start, end, tile_y, tile_x, mode, self._machine, made)
         return made.costs[start], made.allowed[start], made.held[start], made.trace[start : end + 1]
 
+    def cost(self, rows: NDArray[np.int64], last_use: NDArray[np.int64], choice: Choice) -> Detail | None:
+        """Cost of one stack of a network's table, in its model; None where it may not be chosen."""
+        _, allowed, _, _ = self.stack_costs(rows, last_use, choice)
+        possible = allowed[int(choice.input_on_chip), int(choice.output_on_chip)]
+        return self._cost(rows, last_use, choice) if possible else None
+
+    def _cost(self, rows: NDArray[np.int64], last_use: NDArray[np.int64], choice: Choice) -> Detail:
+        if self.model == "detailed":
+            return self._detailer.stack(rows, last_use, choice)
+        rin, rout = int(choice.input_on_chip), int(choice.output_on_chip)
+        costs, _, held, trace = self.stack_costs(rows, last_use, choice)
+        running = np.append(trace[:, rout], np.zeros((1, cf.COSTS)), axis=0)
+        sources = costs[rin, rout] - running[0]
+        return Detail(
+            np.append(sources[None], running[:-1] - running[1:], axis=0),
+            costs[rin, rout],
+            round(held[0]),
+            round(held[1]),
+        )
+
     def _stack(
-        self,
-        rows: NDArray[np.int64],
-        last_use: NDArray[np.int64],
-        span: tuple[int, int],
-        on_chip: tuple[int, int],
-        tile: tuple[int, int],
-        mode: int,
-        network: Network | None,
+        self, rows: NDArray[np.int64], choice: Choice, cost: Detail, names: Sequence[tuple[str, str]]
     ) -> StackRow:
-        start, end = span
-        rin, rout = on_chip
-        costs, _, held, trace = self.stack_costs(rows, last_use, start, end, tile, mode)
-        last = end
-        while rows[last, cf.RIDER] == 1 and last > start:
-            last -= 1
-        out_y, out_x = int(rows[last, cf.OY]), int(rows[last, cf.OX])
-        ty, tx = min(tile[0], out_y), min(tile[1], out_x)
-        totals = [trace[i, rout] for i in range(end - start + 1)]
-        layer_rows = [_row("input", "", costs[rin, rout] - totals[0])]
-        for i, p in enumerate(range(start, end + 1)):
-            own = totals[i] - (totals[i + 1] if i + 1 < len(totals) else 0.0)
-            label, op = (
-                (network.layers[p].name, network.layers[p].op) if network is not None else (str(p), "")
-            )
-            layer_rows.append(_row(label, op, own))
-        tiles = -(-out_y // ty) * -(-out_x // tx)
-        live = round(held[0] / 8)
+        own = rows[choice.start : choice.end + 1]
+        maps = own[own[:, cf.RIDER] == 0] if (own[:, cf.RIDER] == 0).any() else own
+        first, last = own[0], maps[-1]
+        rows_cols = int(last[cf.OY]), int(last[cf.OX])
+        tile = min(choice.tile[0], rows_cols[0]), min(choice.tile[1], rows_cols[1])
+        tiles = -(-rows_cols[0] // tile[0]) * -(-rows_cols[1] // tile[1])
+        live_bits = cost.live_bits
         if tiles > 1:
             # Maps at either end that stay on chip stand there whole beside the tiles.
-            first = rows[start]
-            live += (
-                rin
-                * int(first[cf.IN_CH] * first[cf.IN_Y] * first[cf.IN_X])
-                * self.accelerator.activation_bits
-                // 8
-            )
-            own = int(rows[last, cf.K] * rows[last, cf.G]) * out_y * out_x
-            live += rout * own * self.accelerator.activation_bits // 8
-        weights = int(rows[start : end + 1][rows[start : end + 1, cf.RIDER] == 0, cf.WEIGHT_BITS].sum()) // 8
+            ends = choice.input_on_chip * first[cf.IN_CH] * first[cf.IN_Y] * first[cf.IN_X]
+            ends += choice.output_on_chip * last[cf.K] * last[cf.G] * last[cf.OY] * last[cf.OX]
+            live_bits += int(ends) * self.accelerator.activation_bits
         return StackRow(
-            tuple(layer_rows),
-            MODE_NAMES[mode] if tiles > 1 else "whole_maps",
-            tx,
-            ty,
+            tuple(
+                _row(*label, values)
+                for label, values in zip(
+                    [("input", ""), *names[choice.start : choice.end + 1]], cost.rows, strict=True
+                )
+            ),
+            choice.mode if tiles > 1 else "whole_maps",
+            tile[1],
+            tile[0],
             tiles,
-            live,
-            round(held[1] / 8),
-            weights,
-            rin == 1,
-            rout == 1,
+            live_bits // 8,
+            cost.cache_bits // 8,
+            int(maps[:, cf.WEIGHT_BITS].sum()) // 8,
+            choice.input_on_chip,
+            choice.output_on_chip,
         )
+
+
+def _total(stacks: Sequence[tuple[Choice, Detail]]) -> NDArray[np.float64]:
+    total = np.zeros(cf.COSTS)
+    for _, cost in stacks:
+        total += cost.total
+    return total
+
+
+def chosen(choice: NDArray[np.int64]) -> list[Choice]:
+    """The stacks of the best schedule, first to last: the program's choices followed backwards."""
+    stacks = []
+    end, on_chip = len(choice) - 1, 0
+    while end > 0:
+        start, before, tile_y, tile_x, mode = (int(v) for v in choice[end, on_chip])
+        stacks.append(Choice(start, end - 1, before == 1, on_chip == 1, (tile_y, tile_x), MODE_NAMES[mode]))
+        end, on_chip = start, before
+    return stacks[::-1]
 
 
 def _row(name: str, op: str, cost: NDArray[np.float64]) -> LayerRow:

@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit
 
 from .closed_form import COSTS, FREE, IN_CH, IN_X, IN_Y, KIND, OX, OY, SRC1, SRC1_CH, G, K, move, tile_cost
-from .map_sizes import COUNT, extent, kept, read_span, source_of
+from .map_sizes import COUNT, extent, kept, read_span, source_of, touched
 
 
 @njit(error_model="numpy")
@@ -82,6 +82,7 @@ def add_tiles(
     read_later: bool,
     tiling: Any,
     w_top: int,
+    beside_level: int,
     m: Any,
     arrays: Any,
     busy: Any,
@@ -93,7 +94,10 @@ def add_tiles(
     """All tiles of a layer: first and later ones along both axes, with hand-overs and overlap caches.
 
     A stack's last layer goes to tail, once for an output that leaves the chip and once for one that stays.
-    biggest: out, bits of the largest input and output tile.
+    Args:
+        w_top: position in the weight chain from which weights come.
+        beside_level: activation level of the cache between neighbours in a row of tiles.
+        biggest: out, bits of the largest input and output tile.
     """
     array, chains, memory, scalars = m.array, m.chains, m.memory, m.scalars
     levels, level_sizes = m.levels, m.level_sizes
@@ -113,6 +117,7 @@ def add_tiles(
         in_bits = (layer[IN_CH] + (layer[SRC1_CH] if layer[SRC1] > 0 else 0)) * area * act
         out_bits = channels * oy * ox * act
         biggest[0], biggest[1] = max(biggest[0], in_bits), max(biggest[1], out_bits)
+        read_bits = in_bits * touched(layer, 0, oy) * touched(layer, 1, ox)
         a = innermost(in_bits, level_sizes, n_levels)
         o = 0
         while o < n_levels - 1 and out_bits + (in_bits if o == a else 0.0) > level_sizes[o]:
@@ -133,7 +138,7 @@ def add_tiles(
                         layer,
                         oy,
                         ox,
-                        in_bits,
+                        read_bits,
                         out_bits,
                         i_top,
                         levels[0, goal],
@@ -153,7 +158,7 @@ def add_tiles(
                     layer,
                     oy,
                     ox,
-                    in_bits,
+                    read_bits,
                     out_bits,
                     i_top,
                     levels[0, o],
@@ -169,13 +174,17 @@ def add_tiles(
             goal = want[cls, at]
             if goal >= 0 and goal != o:
                 move(out_bits, levels[0, o], levels[0, goal], 0, chains, memory, one)
-            # Overlap caches stand in the outermost level on chip; what another level needs is copied.
-            overlap = channels * (min(beside, ox) * oy + min(below, oy) * max(0.0, ox - beside)) * act
-            if top >= 0 and overlap > 0.0:
-                if o != top:
-                    move(overlap, levels[0, o], levels[0, top], 0, chains, memory, one)
-                if goal >= 0 and goal != top:
-                    move(overlap, levels[0, top], levels[0, goal], 0, chains, memory, one)
+            # What a cache keeps in another level than the map is copied; rows for the tiles below stand in
+            # the outermost level on chip.
+            for side in range(2):
+                keeper = beside_level if side == 0 else top
+                span = min(beside, ox) * oy if side == 0 else min(below, oy) * max(0.0, ox - beside)
+                overlap = channels * span * act
+                if keeper >= 0 and overlap > 0.0:
+                    if o != keeper:
+                        move(overlap, levels[0, o], levels[0, keeper], 0, chains, memory, one)
+                    if goal >= 0 and goal != keeper:
+                        move(overlap, levels[0, keeper], levels[0, goal], 0, chains, memory, one)
             add_scaled(one, repeat, total)
         for k in range(2):
             q = source_of(layer, k, at)

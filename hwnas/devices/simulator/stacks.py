@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hwnas.errors import InputError
 
@@ -21,11 +22,16 @@ class Stack:
         layers: positions in the network, in topological order; the last one's output is tiled.
         sources: maps read from outside, as positions of their producers (-1 is the network's input).
         kept: layers inside whose output is also read after the stack, or leaves the network.
+        input_on_chip: the source lies whole in the outermost on-chip memory for maps; else it is off chip.
+        target: where the last layer's output goes: off chip, to the outermost on-chip memory for maps, or
+            nowhere further, because only vector layers of the same stack read it.
     """
 
     layers: tuple[int, ...]
     sources: tuple[int, ...]
     kept: tuple[int, ...] = ()
+    input_on_chip: bool = False
+    target: Literal["off chip", "on chip", "consumed"] = "off chip"
 
     @property
     def last(self) -> int:
@@ -51,13 +57,13 @@ def cut_stacks(network: Network, cuts: Iterable[int]) -> tuple[Stack, ...]:
     start = 0
     for end in [*[c for c in wanted if c != last], last]:
         run = range(start, end + 1)
-        for group in _by_sink(network, run):
+        for group in by_sink(network, run):
             stacks.append(_stack(network, group))
         start = end + 1
     return tuple(stacks)
 
 
-def _by_sink(network: Network, run: range) -> list[tuple[int, ...]]:
+def by_sink(network: Network, run: range) -> list[tuple[int, ...]]:
     """Divide a run so that every layer leads to its group's last layer."""
     free = set(run)
     groups = []

@@ -11,7 +11,9 @@ from simulated_networks import conv, random_network, small_accelerator
 
 from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, explain, load_accelerator
 from hwnas.devices.simulator import closed_form as cf
+from hwnas.devices.simulator.forced import MODE_NAMES
 from hwnas.devices.simulator.plan import candidates
+from hwnas.devices.simulator.scheduled import Choice
 from hwnas.devices.simulator.table import concatenate
 from hwnas.errors import InputError
 
@@ -32,9 +34,8 @@ def brute_force(scheduler: Scheduler, network: Network, column: int) -> float:
         for start in [0, *[e + 1 for e in ends[:i]]]:
             found: dict[tuple[int, int], float] = {}
             for y, x, mode in tried[:count]:
-                costs, allowed, _, _ = scheduler.stack_costs(
-                    rows, last_use, start, end, (int(y), int(x)), int(mode)
-                )
+                choice = Choice(start, end, False, False, (int(y), int(x)), MODE_NAMES[int(mode)])
+                costs, allowed, _, _ = scheduler.stack_costs(rows, last_use, choice)
                 for rin, rout in product(range(2), range(2)):
                     if allowed[rin, rout]:
                         value = float(costs[rin, rout, column])
@@ -60,7 +61,11 @@ def brute_force(scheduler: Scheduler, network: Network, column: int) -> float:
 def test_the_dynamic_program_is_optimal(seed: int, objective: str) -> None:
     network = random_network(seed)
     scheduler = Scheduler(
-        small_accelerator(activation_kib=4 + seed % 3 * 4), objective, heights=(1, 2, 4), widths=(1, 2)
+        small_accelerator(activation_kib=4 + seed % 3 * 4),
+        objective,
+        model="closed-form",
+        heights=(1, 2, 4),
+        widths=(1, 2),
     )
     result = scheduler.schedule(network)
     found = result.latency_cycles if objective == "latency" else result.energy_mj * 1e9
@@ -84,7 +89,8 @@ def test_recomputed_work_agrees_with_the_detailed_model(seed: int) -> None:
     accelerator = small_accelerator(activation_kib=256, weight_kib=256)
     exact = evaluate(network, accelerator, mode="fully-recompute", tile=(7, 5), cuts=())
     rows, last_use = concatenate([Scheduler(accelerator).part(network)])
-    costs, allowed, _, _ = Scheduler(accelerator).stack_costs(rows, last_use, 0, len(rows) - 1, (5, 7), 0)
+    choice = Choice(0, len(rows) - 1, False, False, (5, 7), "fully_recompute")
+    costs, allowed, _, _ = Scheduler(accelerator).stack_costs(rows, last_use, choice)
     assert allowed[0, 0]
     # Tiles at the right and lower edge count as full ones in the closed form, hence a little more.
     assert exact.iterations <= costs[0, 0, cf.ITERATIONS] <= 1.25 * exact.iterations
@@ -117,7 +123,7 @@ def test_rows_add_up_to_the_totals() -> None:
 def test_a_forced_schedule_never_beats_the_chosen_one() -> None:
     for seed in range(6):
         network = random_network(seed, blocks=4)
-        scheduler = Scheduler(small_accelerator())
+        scheduler = Scheduler(small_accelerator(), model="closed-form")
         chosen = scheduler.schedule(network).latency_cycles
         for mode in (
             "layer-by-layer",
