@@ -50,6 +50,8 @@ from hwnas.measurement import Interval
 from hwnas.network import Network
 from hwnas.page import INSTALL, is_available
 
+SCHEMA = "hwnas.compressed/1"
+
 CALIBRATION_IMAGES = 64
 
 Wanted = tuple[SearchSettings, Target]
@@ -249,6 +251,7 @@ def compress_for(
     known = workshop.accuracy
     candidates = [entry.candidate for entry in workshop.library.entries()]
     return {
+        "schema": SCHEMA,
         "run": str(run.path),
         "reference": {
             "model": settings.model,
