@@ -34,6 +34,7 @@ options = { weights = "mobilenetv2.safetensors" }
 """
 
 SCHEMA = "hwnas.batch/1"
+COMMANDS_SCHEMA = "hwnas.commands/1"
 
 
 def batch(
@@ -61,7 +62,10 @@ def batch(
     folder, jobs = read_plan(plan, command_of(app))
     if dry_run:
         commands = [["hwnas", "compress", *job.arguments] for job in jobs]
-        print_json(commands) if as_json else typer.echo("\n".join(map(shlex.join, commands)))
+        if as_json:
+            print_json({"schema": COMMANDS_SCHEMA, "commands": commands})
+        else:
+            typer.echo("\n".join(map(shlex.join, commands)))
         return
     if not no_device_check:
         wanted: list[tuple[DeviceProfile, str]] = []

@@ -28,7 +28,7 @@ from hwnas.cli.output import (
 from hwnas.cli.parsing import a_number
 from hwnas.compress.filter import DEFAULT_THRESHOLD
 from hwnas.errors import HwnasError
-from hwnas.ranges import LARGEST_FIGURE, LARGEST_MS, LARGEST_SIZE, LARGEST_THREADS
+from hwnas.ranges import LARGEST_FIGURE, LARGEST_SIZE, LARGEST_THREADS
 
 EXAMPLE = """Examples:
 
@@ -268,14 +268,12 @@ def compress(
     speedup: Annotated[
         Optional[list[float]],  # noqa: UP045
         typer.Option(
-            min=1e-9,
-            max=LARGEST_FIGURE,
             help="Pick the best network that is X times as fast as the reference.",
         ),
     ] = None,
     latency_ms: Annotated[
         list[float] | None,
-        typer.Option(min=1e-9, max=LARGEST_MS, help="Pick the best network that takes X ms at most."),
+        typer.Option(help="Pick the best network that takes X ms at most."),
     ] = None,
     finetune_epochs: Annotated[
         Optional[int], typer.Option(min=1, max=LARGEST_SIZE, help="Epochs of each picked network.")  # noqa: UP045
@@ -382,7 +380,8 @@ def compress(
     ]
     if dry_run:
         if as_json:
-            print_json(encode(plans[0]) if len(plans) == 1 else [encode(plan) for plan in plans])
+            plain = [{"schema": "hwnas.plan/1", **encode(plan)} for plan in plans]
+            print_json(plain[0] if len(plain) == 1 else plain)
         else:
             typer.echo("\n".join(plan.describe() for plan in plans))
         return

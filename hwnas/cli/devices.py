@@ -13,6 +13,8 @@ from hwnas.errors import HwnasError, InputError
 if TYPE_CHECKING:
     from hwnas.measurement import DeviceProfile
 
+SCHEMA = "hwnas.device/1"
+
 app = typer.Typer(
     name="devices",
     epilog="Examples: `hwnas devices --json`, `hwnas devices doctor s20-gpu`",
@@ -75,7 +77,7 @@ def doctor(name: Name, runtime_dir: RuntimeDir = None, as_json: Json = False) ->
             if finding.fix:
                 typer.echo(f"       do: {finding.fix}")
     if as_json:
-        print_json([encode(finding) for finding in findings])
+        print_json([{"schema": "hwnas.finding/1", **encode(finding)} for finding in findings])
     if any(finding.fix for finding in findings):
         raise typer.Exit(2)
 
@@ -111,7 +113,7 @@ def _list(as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {"name": name, "profile": profile, "kind": kind, "error": reason}
+                {"schema": SCHEMA, "name": name, "profile": profile, "kind": kind, "error": reason}
                 for name, profile, kind, reason in rows
             ]
         )

@@ -112,7 +112,8 @@ def export(
     if not found:
         raise InputError("there is nothing to export", "hwnas profile MODEL --device NAME measures something")
     count = export_lines(file, found)
-    _tell(as_json, f"{file}: {count} measurements", {"file": str(file), "exported": count})
+    plain = {"schema": "hwnas.exported/1", "file": str(file), "exported": count}
+    _tell(as_json, f"{file}: {count} measurements", plain)
 
 
 @app.command("import", epilog=EXAMPLE_IMPORT)
@@ -128,7 +129,7 @@ def import_(
     with _store() as store:
         added, known = import_file(file, store)
     text = f"{added} measurements added, {known} were there already"
-    _tell(as_json, text, {"file": str(file), "added": added, "known": known})
+    _tell(as_json, text, {"schema": "hwnas.imported/1", "file": str(file), "added": added, "known": known})
 
 
 def _store() -> MeasurementStore:

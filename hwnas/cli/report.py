@@ -26,6 +26,6 @@ def report(
     if device is None and (run / across.FILE).is_file():
         paths.append(str(write_comparison(run)))
     if as_json:
-        print_json({"run": str(run), "reports": paths})
+        print_json({"schema": "hwnas.report/1", "run": str(run), "reports": paths})
     else:
         typer.echo("\n".join(paths))

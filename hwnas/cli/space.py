@@ -46,6 +46,7 @@ def space(
     if as_json:
         print_json(
             {
+                "schema": "hwnas.space/1",
                 "model": model,
                 "input_shape": list(shape),
                 "cuts": list(parts.cuts),

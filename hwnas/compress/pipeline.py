@@ -58,6 +58,8 @@ from hwnas.measurement import Interval
 from hwnas.network import Network, random_input
 from hwnas.page import INSTALL, is_available
 
+SCHEMA = "hwnas.compressed/1"
+
 CALIBRATION_IMAGES = 64
 
 Wanted = tuple[SearchSettings, Target]
@@ -260,6 +262,7 @@ def compress_for(
     known = workshop.accuracy
     candidates = [entry.candidate for entry in workshop.library.entries()]
     return {
+        "schema": SCHEMA,
         "run": str(run.path),
         "reference": {
             "model": settings.model,

@@ -13,7 +13,7 @@ from hwnas.compress.settings import TIMED, Objective
 from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError, InputError
 from hwnas.measurement import STRICT
-from hwnas.ranges import Figure
+from hwnas.ranges import LARGEST_FIGURE, Figure
 
 Costs = Callable[[Sequence[Choices]], list[tuple[float, ...] | str]]
 """The costs of each architecture, one per objective, or the reason why it has none."""
@@ -126,6 +126,9 @@ def pick(
     return min(reached, key=lambda point: (point.loss, point.costs))
 
 
+LEAST_BOUND = 1e-9
+
+
 def check_rule(rule: str, objectives: Sequence[Objective]) -> float | None:
     """The bound that a pick sets: None for `knee`, 1/X for `speedup=X`, X for `latency-ms=X`.
 
@@ -139,7 +142,7 @@ def check_rule(rule: str, objectives: Sequence[Objective]) -> float | None:
         value = float(text)
     except ValueError:
         value = 0.0
-    if kind not in ("speedup", "latency-ms") or not 0 < value < float("inf"):
+    if kind not in ("speedup", "latency-ms") or not LEAST_BOUND <= value <= LARGEST_FIGURE:
         raise InputError(
             f"unknown pick {rule!r}", "use --pick knee, --speedup X or --latency-ms X with a positive X"
         )

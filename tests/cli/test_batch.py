@@ -29,7 +29,7 @@ SIDE = {"one": ("waits", "two"), "two": ("waits", "one"), "third": ("chip", "one
 @pytest.fixture
 def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two devices that each wait until the other is being searched, and a third on the chip of the first."""
-    monkeypatch.setenv("PYTHONPATH", str(workplace))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(workplace), str(tiny.ROOT))))
     for name, (option, value) in SIDE.items():
         breaks = "\nbreaks = true" * (name == "two")
         (workplace / f"{name}.toml").write_text(
@@ -302,7 +302,7 @@ options = { seed = 3, objective = ["latency", "params"] }
 @pytest.mark.slow
 def test_a_plan_of_references_devices_and_targets(hwnas: Hwnas, place: Path) -> None:
     (place / "plan.toml").write_text(PLAN)
-    told = json.loads(hwnas("batch", "plan.toml", "--dry-run", "--json").out)
+    told = json.loads(hwnas("batch", "plan.toml", "--dry-run", "--json").out)["commands"]
     assert len(told) == 2
     assert {"--device=sim-npu", "--pick=speedup=1", "--train-epochs=1", "--out=all/tinynet-make"} < set(
         told[0]

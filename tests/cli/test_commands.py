@@ -428,6 +428,10 @@ def test_a_report_of_what_is_no_run(hwnas: Hwnas, tmp_path: Path) -> None:
 def test_a_report_without_plotly(hwnas: Hwnas, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert hwnas(*tiny.compress_arguments("run")).code == 0
     done = hwnas("report", "run", "--json")
-    assert json.loads(done.out) == {"run": "run", "reports": ["run/devices/steady/report.html"]}
+    assert json.loads(done.out) == {
+        "schema": "hwnas.report/1",
+        "run": "run",
+        "reports": ["run/devices/steady/report.html"],
+    }
     monkeypatch.setattr("hwnas.compress.report.is_available", lambda: False)
     refused(hwnas("report", "run"), "plotly", "pip install 'hwnas[report]'")
