@@ -50,7 +50,7 @@ def kill(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
     what = name
     for _ in range(generator.choice([1, 1, 2, 3])):
         if generator.random() < 0.7:
-            where = {"call": generator.randint(1, 30 if name in QUICK else 150)}
+            where: dict[str, float] = {"call": generator.randint(1, 30 if name in QUICK else 150)}
         else:
             where = {"nth": 0, "wait_s": generator.random() * (0.5 if name in QUICK else 4)}
         what += f" {where}"
