@@ -11,6 +11,9 @@ from typing import Any, Self
 
 from hwnas.errors import RunDirectoryError
 
+OF_ONE_ROW = ("CHECK constraint failed", "NULL value in", "TEXT value in", "NUMERIC value in")
+"""How SQLite's complaints begin that are about the content of a row."""
+
 
 class Database:
     """One SQLite file; what `write` has returned from is on disk.
@@ -45,6 +48,7 @@ class Database:
         self._connection.text_factory = lambda text: text.decode(errors="replace")
         try:
             self._create(tables, version)
+            self._check()
             for name, function in (functions or {}).items():
                 self._connection.create_function(name, -1, function, deterministic=True)
             with self._explained():
@@ -90,6 +94,23 @@ class Database:
             if found < version:  # a database that is only read is not written to
                 self._connection.execute(f"PRAGMA user_version = {version}")
 
+    def _check(self) -> None:
+        """Refuse a file whose pages do not belong together: rows would be missing without a word.
+
+        What a row says has a hash of its own, so one that only breaks a constraint is left to that.
+        """
+        with self._explained():
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA quick_check(100)")]
+        broken = [text for text in found if text != "ok" and not text.startswith(OF_ONE_ROW)]
+        if broken:
+            raise self._damaged(broken[0].splitlines()[-1])
+
+    def _damaged(self, reason: object) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self.path} is damaged or not a database of hwnas: {reason}",
+            f"move {self.path} away and give the same command again; {self.loss}",
+        )
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Say what a failure of SQLite or the file system means for the user."""
@@ -101,7 +122,4 @@ class Database:
                 "check free space and permissions, and that no other hwnas process uses this run directory",
             ) from error
         except sqlite3.DatabaseError as error:
-            raise RunDirectoryError(
-                f"{self.path} is damaged or not a database of hwnas: {error}",
-                f"move {self.path} away and give the same command again; {self.loss}",
-            ) from error
+            raise self._damaged(error) from error

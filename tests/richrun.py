@@ -32,7 +32,7 @@ BY_PREDICTOR = tiny.compress_arguments(
 )
 EXTEND = ["extend", "case", "--space=more.toml", "--json"]
 PROFILE = ["profile", "case/checkpoints/steady-knee", "--device=steady.toml", "--json"]
-HISTORY = ["history", "steady-knee", "--json"]
+HISTORY = ["history", "case/checkpoints/steady-knee", "--json"]
 Answer = dict[str, Any]
 """What a command said and wrote, without what differs from call to call; files by their path in the run."""
 

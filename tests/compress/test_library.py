@@ -205,6 +205,27 @@ def test_a_damaged_row_is_told_with_its_place_and_its_candidate_made_again(
         assert rest == [entry for entry in before if entry.candidate != pending]
 
 
+def test_rows_that_are_lost_by_damage_of_a_page_are_told(tmp_path: Path, candidates: list[Candidate]) -> None:
+    """A page that says that it holds fewer rows."""
+    with Library(tmp_path) as library:
+        library.add(candidates)
+    path = tmp_path / "library.db"
+    with sqlite3.connect(path) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'candidates'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    at = (page - 1) * size + 4  # the low byte of the number of cells
+    assert content[at] == len(candidates)
+    content[at] -= 1
+    path.write_bytes(content)
+    with pytest.raises(RunDirectoryError, match=r"library\.db is damaged") as error:
+        Library(tmp_path)
+    assert "move" in error.value.fix
+
+
 def test_a_row_that_moved_to_another_candidate_is_not_its_own(library: Library) -> None:
     candidates = [entry.candidate for entry in library.entries()]
     change(library, "UPDATE candidates SET choice = 9 WHERE part = 2 AND choice = 1")
