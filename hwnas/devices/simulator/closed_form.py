@@ -94,6 +94,39 @@ def ragged(times: float, bits: float, width: float) -> Any:
 
 
 @njit(error_model="numpy")
+def refills(
+    channels: float,
+    inner: float,
+    positions: float,
+    hold_w: float,
+    hold_o: float,
+    fill_pj: float,
+    sum_pj: float,
+    sum_bits: float,
+    room: float,
+) -> Any:
+    """How often the weight registers are filled, and bits of partial sums that come and go meanwhile.
+
+    Args:
+        channels, inner, positions: steps over output channels and groups, input channels and kernel, maps.
+        hold_w, hold_o: weights, partial sums that a register file holds.
+        fill_pj, sum_pj: energy of one fill; of a bit of partial sums that is read and written.
+        sum_bits, room: bits of all outputs as partial sums; of the memory next to the array.
+    """
+    once = channels * inner
+    if inner <= hold_w:
+        return once, 0.0
+    # Each output stays until it is complete, and weights change from step to step; or each weight stays until
+    # every position has used it.
+    fills = once * np.ceil(positions / max(1.0, min(hold_o, positions)))
+    rounds = np.ceil(sum_bits / channels / room)
+    sums = sum_bits * (np.ceil(inner / hold_w) - 1.0)
+    if fills > once and once * rounds * fill_pj + sums * sum_pj < fills * fill_pj:
+        return once * rounds, sums
+    return fills, 0.0
+
+
+@njit(error_model="numpy")
 def tile_cost(
     layer: Any,
     oy: float,
@@ -167,19 +200,20 @@ def tile_cost(
         if w_rf >= 0:
             hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
             energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
-            turned = nk * ng * nc * nf
-            # Weights of one output position stay in their registers, or change from step to step.
-            fits = nc * nf <= hold_w
-            fills = turned if fits else turned * np.ceil(ny * nx / max(1.0, min(hold_o, ny * nx)))
-            if fills > turned:
-                # Or each weight stays until every position has used it, and partial sums come and go.
-                per_fill = per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf])
-                o0_pj = memory[READ_PJ, o0] / memory[READ_WIDTH, o0]
-                o0_pj += memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0]
-                rounds = np.ceil(out_bits / act / (nk * ng) * par / memory[SIZE, o0])
-                again = out_bits / act * par * (np.ceil(nc * nf / hold_w) - 1.0)
-                if turned * rounds * per_fill + again * o0_pj < fills * per_fill:
-                    fills, sums = turned * rounds, again
+            o0_pj = (
+                memory[READ_PJ, o0] / memory[READ_WIDTH, o0] + memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0]
+            )
+            fills, sums = refills(
+                nk * ng,
+                nc * nf,
+                ny * nx,
+                hold_w,
+                hold_o,
+                per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf]),
+                o0_pj,
+                out_bits / act * par,
+                memory[SIZE, o0],
+            )
             energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
         else:
             fills = steps
