@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import odd_graphs
+import valid_graphs
 
 HANGS_S = 60.0
 """A stage that takes longer hangs. ONNX Runtime is stopped after half a second of a run, where it can be."""
@@ -169,7 +170,7 @@ def main(first: int, last: int, stages: Sequence[str]) -> None:
     processes.confine(processes.usable_memory_bytes() // 4)
     with tempfile.TemporaryDirectory() as folder:
         if "simulate" in stages:
-            _simulate(_read(odd_graphs.Case(odd_graphs.quantized().SerializeToString()), Path(folder)), 0)
+            _simulate(_read(odd_graphs.Case(valid_graphs.quantized().SerializeToString()), Path(folder)), 0)
         for seed in range(first, last):
             _take(seed, Path(folder), stages)
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import odd_graphs
 import onnx
 import pytest
 import torch
+import valid_graphs
 from fake_cuda import V100, FakeCudaDevice, FakeLayer, make_cuda
 from torch import nn
 
@@ -136,20 +136,20 @@ def test_a_graph_is_exported_again_for_a_batch() -> None:
 def odd_file(folder: Path, *inputs: onnx.ValueInfoProto, loops: bool = False) -> Network:
     """The sum of the inputs, or a loop that never ends."""
     node = onnx.helper.make_node("Sum", [info.name for info in inputs], ["y"])
-    nodes = [odd_graphs.endless(), node] if loops else [node]
-    weights = [odd_graphs.constant("hostile.1", 1), odd_graphs.constant("hostile.yes", True, np.bool_)]
-    model = odd_graphs.model(nodes, inputs, odd_graphs.value("y", [1, 3]), *weights)
+    nodes = [valid_graphs.endless(), node] if loops else [node]
+    weights = [valid_graphs.constant("hostile.1", 1), valid_graphs.constant("hostile.yes", True, np.bool_)]
+    model = valid_graphs.model(nodes, inputs, valid_graphs.value("y", [1, 3]), *weights)
     (folder / "odd.onnx").write_bytes(model.SerializeToString())
     return Network.from_onnx(folder / "odd.onnx")
 
 
 def test_graphs_that_take_anything_but_one_float_are_told(tmp_path: Path) -> None:
-    one, two = odd_graphs.value("a", [1, 3]), odd_graphs.value("b", [1, 3])
+    one, two = valid_graphs.value("a", [1, 3]), valid_graphs.value("b", [1, 3])
     with make_cuda(runtime="onnxruntime-cuda") as device:
         device.prepare(odd_file(tmp_path, one))
         with pytest.raises(PreparationError, match=r"takes a tensor\(float\) \[1, 3\], b tensor\(float\)"):
             device.prepare(odd_file(tmp_path, one, two))
-        double = odd_graphs.value("a", [1, 3], onnx.TensorProto.DOUBLE)
+        double = valid_graphs.value("a", [1, 3], onnx.TensorProto.DOUBLE)
         graph = odd_file(tmp_path, one)
         model = onnx.load_model_from_string(graph.onnx())
         model.graph.input[0].CopyFrom(double)
@@ -163,7 +163,7 @@ def test_a_graph_that_never_ends_is_ended(tmp_path: Path) -> None:
     with make_cuda(runtime="onnxruntime-cuda") as device:
         device.deadline_s = 2.0
         with pytest.raises(DeadlineError, match="took longer than 2 s on"):
-            device.prepare(odd_file(tmp_path, odd_graphs.value("a", [1, 3]), loops=True))
+            device.prepare(odd_file(tmp_path, valid_graphs.value("a", [1, 3]), loops=True))
         assert device.prepare(small_network())
     assert make_cuda(runtime="eager").deadline_s is None
 

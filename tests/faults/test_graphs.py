@@ -9,6 +9,7 @@ from pathlib import Path
 import graph_campaign
 import odd_graphs
 import pytest
+import valid_graphs
 
 CASES, FEW = 10_000, 120
 
@@ -35,7 +36,7 @@ def test_cases_are_those_of_their_seeds_and_meet_every_change() -> None:
     cases = [odd_graphs.case(seed) for seed in range(400)]
     assert [odd_graphs.case(seed).content for seed in range(20)] == [case.content for case in cases[:20]]
     met = Counter(change for case in cases for change in case.changes)
-    assert set(met) == {*odd_graphs.VALID, *odd_graphs.CHANGES}
+    assert set(met) == {*valid_graphs.VALID, *odd_graphs.CHANGES}
 
 
 FAULTY = """
