@@ -189,8 +189,6 @@ def _read(path: Path) -> Space:
 
 def _check(space: Space) -> None:
     """Raise ValueError, its text starting with the offending key."""
-    if space.per_block < 0:
-        raise ValueError(f"per_block is {space.per_block}, it must be at least 1, or 0 for all")
     for table in ("residual", "convnext", "transformer"):
         for key, values in _given(getattr(space, table)).items():
             _check_values(f"{table}.{key}", values)
