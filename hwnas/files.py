@@ -12,7 +12,7 @@ import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -204,11 +204,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunDirectoryError: the disk is full, or the place cannot be written to.
     """
-    temporary = None
+    temporary, descriptor = None, None
     try:
+        _remove_leftovers(path)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=LEFTOVER, dir=path.parent)
-        os.close(descriptor)
         temporary = Path(name)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
@@ -222,6 +223,22 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left of this file: the kernel took their locks back."""
+    for item in path.parent.iterdir():
+        if not (item.name.startswith(f".{path.name}.") and item.name.endswith(LEFTOVER)):
+            continue
+        with suppress(OSError):  # another process still writes it, or has just removed it
+            descriptor = os.open(item, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                item.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
