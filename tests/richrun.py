@@ -27,6 +27,7 @@ layer = ["depthwise"]
 width = [1.0]
 """
 BOTH = tiny.compress_arguments("case", "--device=picky.toml", "--json")
+ONE = tiny.compress_arguments("case", "--json")
 BY_PREDICTOR = tiny.compress_arguments(
     "case", "--json", quality="predictor", predictor_networks=5, predictor_epochs=1
 )
@@ -98,6 +99,7 @@ COMMANDS = {
         ["compress", "case/checkpoints/steady-knee", "--data=digits", "--device=steady.toml", "--allow-code",
          "--out=other", "--dry-run", "--json"], _printed
     ),
+    "compress": Command(ONE, _result),
     "compress both": Command(BOTH, _result),
     "compress by predictor": Command(BY_PREDICTOR, _result),
     "extend": Command(EXTEND, _extended),
@@ -133,7 +135,6 @@ class Rich:
             ("searched", "compress both"),
             ("predicting", "compress by predictor"),
             ("extended", "extend"),
-            ("again", "compress both"),
             ("whole", "compress by predictor"),
             ("whole", "report"),
             ("whole", "profile"),

@@ -119,6 +119,18 @@ def test_files_come_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.toml"]
 
 
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    """What another process is writing at this moment stays."""
+    path = tmp_path / "report.html"
+    (tmp_path / ".report.html.dead.part").write_text("half")
+    with files.replacing(path) as first:
+        first.write_text("first")
+        files.write_bytes(path, b"second")
+        assert first.exists()
+    assert path.read_text() == "first"
+    assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, "old")

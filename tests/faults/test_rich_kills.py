@@ -12,7 +12,7 @@ from campaign import KILLED, serving
 from richrun import COMMANDS, Rich
 
 STAGES = {
-    "compress both": "",
+    "compress": "",
     "compress by predictor": "searched",
     "extend": "predicting",
     "predict": "whole",
@@ -22,7 +22,7 @@ STAGES = {
     "import": "whole",
 }
 QUICK = ("predict", "report", "profile", "record", "import")
-MEMORY = ("compress both", "compress by predictor", "extend", "profile", "predict", "report")
+MEMORY = ("compress", "compress by predictor", "extend", "profile", "predict", "report")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def ends_the_same(rich: Rich, name: str, what: str) -> None:
 
 def kill(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
     """Kill a command once or twice, then let it end."""
-    name = generator.choice([*STAGES, *QUICK, *QUICK])
+    name = generator.choice([*STAGES, *QUICK, *QUICK, "compress"])
     rich.expected(name, STAGES[name])
     rich.begin(STAGES[name])
     what = name
