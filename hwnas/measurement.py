@@ -90,14 +90,14 @@ class CpuTimes:
     """
 
     __pydantic_config__ = STRICT
-    cpus: int
-    clock_s: float
-    busy_s: float
-    own_s: float
-    quota_cpus: float | None = None
-    quota_periods: int = 0
-    throttled_periods: int = 0
-    throttled_s: float = 0.0
+    cpus: Count
+    clock_s: Figure
+    busy_s: Figure
+    own_s: Figure
+    quota_cpus: Figure | None = None
+    quota_periods: Count = 0
+    throttled_periods: Count = 0
+    throttled_s: Figure = 0.0
 
     def __post_init__(self) -> None:
         for key, value in vars(self).items():

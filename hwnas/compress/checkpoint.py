@@ -33,7 +33,7 @@ from hwnas.files import (
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
 from hwnas.profiles.judgement import as_sentence, judge
-from hwnas.ranges import Count, Position
+from hwnas.ranges import Count, Figure, Position
 from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
@@ -94,7 +94,7 @@ class Summary:
     task: str = "classification"
     metric: Metric = ACCURACY
     agreement_metric: Metric = CLASSIFICATION.agreement_metric
-    answer: tuple[float, ...] | None = None
+    answer: tuple[Figure, ...] | None = None
 
 
 def write_checkpoint(

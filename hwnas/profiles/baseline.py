@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
 from hwnas.measurement import STRICT, Fingerprint
-from hwnas.ranges import Latency, Size
+from hwnas.ranges import Latency, Size, SizeOrNone
 
 SCHEMA = "hwnas.baseline/2"
 UNSIGNED_SCHEMA = "hwnas.baseline/1"  # of earlier versions, without a checksum
@@ -55,7 +55,7 @@ class Baseline:
     recorded_at: str
     hwnas_version: str
     networks: tuple[Recorded, ...]
-    batch: int = 0
+    batch: SizeOrNone = 0
 
     def find(self, model: str) -> Recorded:
         """The recorded network of this name. Raises InputError where there is none, with those there are."""

@@ -341,10 +341,10 @@ def test_a_whole_compression_and_what_comes_after_it(
     damaged = workplace / "damaged"
     shutil.copytree(workplace / "out/checkpoints/steady-knee", damaged)
     (damaged / "model.onnx").write_bytes(b"nonsense")
-        refused(
-            hwnas("profile", "damaged", "--device", "cpu"),
-            "damaged/model.onnx is damaged: it is not the file",
-        )
+    refused(
+        hwnas("profile", "damaged", "--device", "cpu"),
+        "damaged/model.onnx is damaged: it is not the file",
+    )
     (damaged / "architecture.json").write_text('{"schema": "hwnas.architecture/1", "cuts": 3}')
     refused(hwnas("space", "damaged"), "damaged/architecture.json: ")
 
