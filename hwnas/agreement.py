@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 OF_VARIATION = 1e-2
-OF_SIZE = (1e-5, 1e-3)
+OF_SIZE = (3e-5, 1e-3)
 """Shares that two answers may differ by: of how far the answers to different inputs are apart, but no less
 than rounding in float32 takes, and no more than this of the answers' size."""
 

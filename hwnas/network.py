@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hwnas.measurement import Precision
 
 OPSET = 17
+LARGE = 10.0
+"""Times the values of normalised images."""
 
 
 class Part:
@@ -327,7 +329,10 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
 
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    module, inputs = in_eval_mode(module), random_input((2, *input_shape)).unbind()
+    module = in_eval_mode(module)
+    noise = random_input((4, *input_shape))
+    # Large and positive values too: a limit or a root does nothing, or nothing else, on small noise.
+    inputs = (*noise[:2], *(LARGE * noise[2:].abs()))
     name = name or type(module).__name__
     with warnings.catch_warnings(), _silent(), torch.no_grad(), plain_attention():
         warnings.simplefilter("ignore")
@@ -341,13 +346,14 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
                 opset_version=OPSET,
                 dynamo=False,
             )
-            expected = [module(x.clone()) for x in inputs]
         except Exception as error:
             reason = first_line(error)
             raise NetworkFormError(
                 f"{name} cannot be exported to ONNX: {reason}",
                 "replace the operation that the exporter names",
             ) from error
+    with torch.no_grad():
+        expected = [module(x.clone()) for x in inputs]
     content = buffer.getvalue()
     _require_same(name, content, inputs, expected)
     return content
@@ -393,7 +399,7 @@ def _require_same(name: str, content: bytes, inputs: Sequence[Tensor], expected:
             f"{name} was exported to a graph that ONNX Runtime cannot run: {first_line(error)}",
             "replace the operation that it names",
         ) from error
-    apart = disagreement(expected, found)
+    apart = max(disagreement(expected[:2], found[:2]), disagreement(expected[2:], found[2:]))
     if apart:
         raise NetworkFormError(
             f"{name} was exported to a graph that computes something else: its output differs by {apart:.2%}",

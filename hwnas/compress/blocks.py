@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -235,7 +236,10 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     module.eval()
     # The counter trips over views of parameters, as of a class token, that want a gradient and have no graph.
     weights = {name: value.detach() for name, value in module.named_parameters()}
-    with counter, plain_attention():
+    recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
+    # oneDNN's kernel of a recurrent layer is one that the counter does not know.
+    oneDNN = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
+    with counter, plain_attention(), oneDNN:
         torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
     module.train(was_training)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())

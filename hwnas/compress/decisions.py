@@ -14,10 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
+from hwnas.network import plain_attention
 
 TORCH = str(Path(torch.__file__).parent)
 LEAVING = (Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__)
+SIZES = (Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
 
 @torch.no_grad()
@@ -34,8 +36,16 @@ def require_no_decisions(model: nn.Module, x: Tensor) -> None:
         InputError: it asks for one; the cause has the line of its source.
     """
     x = x.clone()
-    with _Watch(x) as watch, _WatchNumbers(watch):
-        model(x)
+    try:
+        with plain_attention(), _Watch(x) as watch, _WatchNumbers(watch):
+            model(x)
+    except InputError:
+        raise
+    except Exception as error:  # it runs without being watched
+        raise InputError(
+            f"whether {type(model).__name__} branches on values cannot be found out: {first_line(error)}",
+            "write its forward() without torch.jit.script and without code of its own for tensors",
+        ) from None
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
@@ -45,6 +55,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
         super().__init__()  # type: ignore[no-untyped-call]
         self._computed = WeakTensorKeyDictionary()
         self._computed[x] = None
+        self._sized = WeakTensorKeyDictionary()  # the sizes themselves depend on the input's values
 
     def __torch_dispatch__(
         self,
@@ -55,16 +66,38 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
-        if any(self.is_computed(value) for value in inputs):
+        if any(self.is_computed(value) for value in inputs) and not _only_reads_sizes(func):
+            sized = _sizes_by_values(func, args) or any(self.is_sized(value) for value in inputs)
             for value in tree_leaves(output):
-                if not isinstance(value, Tensor):
+                if isinstance(value, bool | int | float | complex):
                     _refuse()
-                self._computed[value] = None
+                elif isinstance(value, Tensor):
+                    self._computed[value] = None
+                    if sized:
+                        self._sized[value] = None
         return output
 
     def is_computed(self, value: Tensor) -> bool:
         """Whether a tensor depends on the input."""
         return value in self._computed
+
+    def is_sized(self, value: Tensor) -> bool:
+        """Whether the sizes of a tensor may depend on the input's values, as those of `x[x > 0]` do."""
+        return value in self._sized
+
+
+def _only_reads_sizes(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "_opname", "")
+    return bool(name.endswith("_like") or name.startswith("new_"))
+
+
+def _sizes_by_values(func: Callable[..., Any], args: Sequence[Any]) -> bool:
+    if torch.Tag.dynamic_output_shape not in getattr(func, "tags", ()):
+        return False
+    if getattr(func, "_opname", "") not in ("index", "index_put"):
+        return True
+    masks = [leaf for leaf in tree_leaves(args[1:]) if isinstance(leaf, Tensor)]
+    return any(mask.dtype in (torch.bool, torch.uint8) for mask in masks)
 
 
 class _WatchNumbers(TorchFunctionMode):
@@ -83,12 +116,14 @@ class _WatchNumbers(TorchFunctionMode):
     ) -> Any:
         if func in LEAVING and self._watch.is_computed(args[0]):
             _refuse()
+        if func in SIZES and self._watch.is_sized(args[0]):
+            _refuse("the size of a tensor, which depends on the values of the image,")
         return func(*args, **(kwargs or {}))
 
 
-def _refuse() -> NoReturn:
+def _refuse(what: str = "a value that depends on the image") -> NoReturn:
     raise InputError(
-        f"the network's forward() asks for a value that depends on the image ({_line()}), "
+        f"the network's forward() asks for {what} ({_line()}), "
         "and its graph would do for every image what it did for the first",
         "compute with tensors there, such as torch.where(condition, a, b) instead of if, "
         "and leave out checks of values",

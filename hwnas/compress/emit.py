@@ -234,7 +234,7 @@ def _write(
     )
 
     def confirm(folder: Path) -> None:
-        confirm_stored(folder, finished.module, reference.data, reference.task, finished.scores)
+        confirm_stored(folder, finished.module, reference.data)
 
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -16,17 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
-from hwnas.network import in_eval_mode, random_input
+from hwnas.network import in_eval_mode, plain_attention, random_input
 
 NAMED = 3  # tensors or modules in a message
 ANSWER_VALUES = 32  # of one image
 
 WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
 """Classes of torch that stand around a module, by name, since to import the compiler takes a second."""
+
+INTERNAL = frozenset(vars(nn.Module()))
+"""Attributes in which torch itself keeps what a module has."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +55,12 @@ def plain_module(module: nn.Module, name: str) -> nn.Module:
                 "let the function give it an image once, model(torch.zeros(1, 3, H, W)), or load its weights",
             )
     _require_registered(module, name)
+    odd = [key for key, value in module.state_dict().items() if not isinstance(value, Tensor)]
+    if odd:
+        raise InputError(
+            f"the state_dict() of {name} holds something else than tensors: {', '.join(odd[:NAMED])}",
+            "let get_extra_state() return a tensor, or keep it out of what the answer depends on",
+        )
     kinds = {str(t.dtype).removeprefix("torch.") for _, t in _tensors(module) if t.is_floating_point()}
     if kinds - {"float32"}:
         _say(f"{name} is in {', '.join(sorted(kinds))}; it is taken in float32, as all networks are")
@@ -85,14 +95,14 @@ def _unwrapped(module: nn.Module, name: str) -> nn.Module:
 
 def _require_registered(module: nn.Module, name: str) -> None:
     """Refuse modules and weights in a Python list, tuple or dictionary, which torch does not look into."""
-    registered = {id(child) for child in module.modules()}
+    registered = {id(each) for each in (*module.modules(), *module.parameters())}
     for key, child in module.named_modules():
         for attribute, value in vars(child).items():
-            if attribute.startswith("_") or not isinstance(value, list | tuple | dict):
+            if attribute in INTERNAL or not isinstance(value, list | tuple | dict):
                 continue
             for leaf in tree_leaves(value):
-                hidden = isinstance(leaf, nn.Module) and id(leaf) not in registered and _has_values(leaf)
-                if hidden or isinstance(leaf, nn.Parameter):
+                weighs = isinstance(leaf, nn.Parameter) or (isinstance(leaf, nn.Module) and _has_values(leaf))
+                if weighs and id(leaf) not in registered:
                     where = f"{key}.{attribute}" if key else attribute
                     raise InputError(
                         f"{name} keeps modules or weights in a plain {type(value).__name__}, {where}, where "
@@ -122,13 +132,13 @@ def require_one_function(model: nn.Module, x: Tensor) -> None:
 
     Args:
         model: in eval mode.
-        x: a batch (2, C, H, W) that it can take.
+        x: a batch (B, C, H, W) of two images or more that it can take.
 
     Raises:
         InputError: it answers otherwise when it is asked again, or when the image is alone; names the module.
     """
-    together = _one_by_one(model(x.clone()))
-    if disagreement(together, _one_by_one(model(x.clone()))):
+    together = _one_by_one(model(x.clone()), len(x))
+    if disagreement(together, _one_by_one(model(x.clone()), len(x))):
         raise InputError(
             f"{type(model).__name__} gives another answer each time, {_first_apart(model, x, x)}",
             "let it draw no random numbers and keep no memory in eval mode: "
@@ -144,15 +154,15 @@ def require_one_function(model: nn.Module, x: Tensor) -> None:
         )
 
 
-def _one_by_one(output: object) -> list[object]:
-    """The answers to each image of a batch of two, every tensor still with a batch dimension."""
+def _one_by_one(output: object, images: int) -> list[object]:
+    """The answers to each image of a batch, every tensor still with a batch dimension."""
     from torch.utils._pytree import tree_map
 
     return [
         tree_map(
             lambda leaf, i=i: leaf[i : i + 1] if isinstance(leaf, Tensor) and leaf.ndim else leaf, output
         )
-        for i in range(2)
+        for i in range(images)
     ]
 
 
@@ -205,7 +215,7 @@ def require_rebuildable(model: nn.Module, again: nn.Module, x: Tensor, name: str
 
     Args:
         model, again: in eval mode, built one after the other; `again` gets the weights of `model`.
-        x: a batch (2, C, H, W).
+        x: a batch (B, C, H, W) of two images or more.
         name: by which it is built, for messages.
 
     Raises:
@@ -221,7 +231,7 @@ def require_rebuildable(model: nn.Module, again: nn.Module, x: Tensor, name: str
         raise InputError(
             f"{name} is built otherwise each time: {' '.join(str(error).split())[:200]}", fix
         ) from None
-    if not disagreement(_one_by_one(model(x.clone())), _one_by_one(again(x.clone()))):
+    if not disagreement(*(_one_by_one(each(x.clone()), len(x)) for each in (model, again))):
         return
     stored = model.state_dict().keys()
     others = dict(_attributes(again))
@@ -246,8 +256,8 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def writes_to_input(module: nn.Module, x: Tensor) -> bool:
     """Find out whether a module changes the tensor that it is given, in eval or in train mode.
 
-    Known by the tensor's version, which counts changes in place whatever they change, and by its values, for
-    changes that torch does not count.
+    Known by the operations of torch that write to its memory, whatever they change there, and by its values,
+    for what others do.
 
     Args:
         module: in eval mode.
@@ -267,9 +277,35 @@ def writes_to_input(module: nn.Module, x: Tensor) -> bool:
 
 def _writes(module: nn.Module, x: Tensor) -> bool:
     given = x.clone()
-    version = given._version
-    module(given)
-    return given._version != version or not torch.equal(given, x)
+    with plain_attention(), _Writes(given) as writes:
+        module(given)
+    return writes.found or not torch.equal(given, x)
+
+
+class _Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
+    """Sees operations that write to the memory of a tensor, also by a view of it or by `.data`."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._memory = x.untyped_storage().data_ptr()
+        self.found = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = {
+            **dict(zip((each.name for each in func._schema.arguments), args, strict=False)),
+            **(kwargs or {}),
+        }
+        for argument in func._schema.arguments:
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                written = [leaf for leaf in tree_leaves(named.get(argument.name)) if isinstance(leaf, Tensor)]
+                self.found |= any(leaf.untyped_storage().data_ptr() == self._memory for leaf in written)
+        return func(*args, **(kwargs or {}))
 
 
 def keep_input(module: nn.Module) -> None:
@@ -293,7 +329,7 @@ def require_trainable(names: Sequence[str], modules: Sequence[nn.Module], x: Ten
 
     Args:
         modules: one after the other, each takes what the one before gives.
-        x: a batch (2, C, H, W) for the first one.
+        x: a batch (B, C, H, W) of two images or more for the first one.
 
     Raises:
         InputError: a part cannot be trained; names it.

@@ -26,7 +26,7 @@ from hwnas.compress.stages import (
     stage_cuts,
 )
 from hwnas.errors import InputError, first_line
-from hwnas.network import in_eval_mode
+from hwnas.network import in_eval_mode, plain_attention
 from hwnas.ranges import Count, Position
 
 
@@ -117,7 +117,12 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
             without stages, or one that cannot take such images, branches on their values, or whose answer
             to an image depends on anything else.
     """
-    expected, x = run_once(in_eval_mode(model), input_shape)
+    with plain_attention():
+        return _partition(in_eval_mode(model), input_shape, cuts)
+
+
+def _partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None) -> Partition:
+    expected, x = run_once(model, input_shape)
     require_no_decisions(model, x)
     require_one_function(model, x)
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
@@ -141,6 +146,12 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
     value = x
     for part, name in zip(parts, [*cuts, "the output"], strict=True):
         value = _run(part, value, name)
+        if value.shape[:1] != x.shape[:1]:
+            raise InputError(
+                f"behind {name!r} passes a tensor of {tuple(value.shape)} for {len(x)} images: its first "
+                "axis is not that of the images",
+                "cut where it is (batch_first=True of torch's attention layers keeps it so)",
+            )
         shapes.append(tuple(value.shape[1:]))
     if disagreement(list(expected), list(value)):
         raise InputError(

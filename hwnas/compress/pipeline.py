@@ -43,6 +43,7 @@ from hwnas.compress.prepare import (
 )
 from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality, prepare_quality, refit
+from hwnas.compress.reloaded import rehearse
 from hwnas.compress.report import write_report
 from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.run import RunDirectory
@@ -191,6 +192,8 @@ def open_workshop(
     if not (out / "reference" / "reference.json").is_file():
         require_trainable(parts.names, parts.modules, random_input((2, *job.data.image_shape)))
         require_exports(parts)
+        unstarted = Reference(spec=job.initial.spec, parts=parts, data=job.data, task=task)
+        rehearse(parts, unstarted.architecture([None] * len(parts.modules)), job.data)
     with RunDirectory.open(out, settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add([*job.candidates, *added_candidates(out)])
         if any(entry.state == "pending" for entry in library.entries()):

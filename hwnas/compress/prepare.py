@@ -235,7 +235,7 @@ def prepare_reference(
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
     scores = training.scores(module, data, reference.task)
-    confirm_stored(run.reference, module, data, reference.task, scores)
+    confirm_stored(run.reference, module, data)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_signed(
         record,

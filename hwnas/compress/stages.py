@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.errors import InputError, first_line, is_out_of_memory
+from hwnas.network import random_input
 
 Shape = tuple[int, ...]
 
 CONTAINERS = ("blocks", "stages", "features")
 PREFIXES = ("layer", "s")
+IMAGES = 3  # by which a network is tried; no usual size of anything else
 NAMED = 6  # modules in a reason
 MANY = 8  # stages; more of them are joined
 EQUAL_BLOCKS = 4  # of a network whose stages all keep the shape, as a transformer's
@@ -41,7 +43,7 @@ class Obstacle:
 
 
 def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The output of a model for a random batch of two, and the batch.
+    """The output of a model for a random batch of three, and the batch.
 
     Raises:
         InputError: it is compiled, cannot take such images, or gives something else than one tensor of
@@ -55,7 +57,7 @@ def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tens
             "give the nn.Module itself, from before torch.jit.script or torch.jit.trace",
         )
     try:
-        x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+        x = random_input((IMAGES, *input_shape))
         with torch.no_grad():
             output = model(x.clone())
     except Exception as error:
@@ -186,13 +188,16 @@ def distinct(points: Sequence[CutPoint], cuts: Sequence[str]) -> list[CutPoint]:
 
 @torch.inference_mode()
 def output_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Shape]:
-    """What each module that is called once gives, where that is one tensor; "" is the model itself."""
+    """What each module that is called once gives, where that is one tensor with a first axis of images.
+
+    "" is the model itself.
+    """
     calls: Counter[str] = Counter()
     shapes: dict[str, Shape] = {}
 
     def hook(name: str, output: object) -> None:
         calls[name] += 1
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and output.shape[:1] == (IMAGES,):
             shapes[name] = tuple(output.shape[1:])
 
     handles = [
@@ -200,7 +205,7 @@ def output_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Sha
         for name, module in model.named_modules()
     ]
     try:
-        model(torch.zeros(2, *input_shape))
+        model(torch.zeros(IMAGES, *input_shape))
     finally:
         for handle in handles:
             handle.remove()

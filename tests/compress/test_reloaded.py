@@ -23,7 +23,6 @@ from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.data import load_data
 from hwnas.compress.progress import Progress
 from hwnas.compress.reloaded import confirm_stored, stored_outputs
-from hwnas.compress.task import CLASSIFICATION
 from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_bytes
@@ -124,19 +123,14 @@ def stored(place: Path, tmp_path: Path) -> tuple[Path, nn.Module]:
     return folder, module
 
 
-def confirm(folder: Path, module: nn.Module, labels: bool = True) -> None:
+def confirm(folder: Path, module: nn.Module) -> None:
     data = load_data("digits", 0, lambda: 32, Progress())
     spec = ArchitectureSpec.read(folder / "architecture.json")
-    data = replace(data, mean=spec.mean, std=spec.std)
-    assert data.test.labels is not None
-    with torch.no_grad():
-        scores = module(data.normalize(data.test.pixels)).argmax(1) == data.test.labels
-    confirm_stored(folder, module, data, CLASSIFICATION, scores if labels else None)
+    confirm_stored(folder, module, replace(data, mean=spec.mean, std=spec.std))
 
 
 def test_what_is_stored_as_it_was_is_confirmed(stored: tuple[Path, nn.Module]) -> None:
     confirm(*stored)
-    confirm(*stored, labels=False)
 
 
 def test_outputs_come_from_the_files(stored: tuple[Path, nn.Module]) -> None:
@@ -152,11 +146,8 @@ def test_outputs_come_from_the_files(stored: tuple[Path, nn.Module]) -> None:
         assert np.allclose(torch.cat(outputs), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("file", ["model.safetensors", "model.onnx"])
-def test_what_is_another_network_is_not_confirmed(
-    stored: tuple[Path, nn.Module], file: str, labels: bool
-) -> None:
+def test_what_is_another_network_is_not_confirmed(stored: tuple[Path, nn.Module], file: str) -> None:
     folder, module = stored
     from hwnas.compress.checkpoint import save_module
     from hwnas.network import export_onnx
@@ -164,15 +155,15 @@ def test_what_is_another_network_is_not_confirmed(
     with torch.no_grad():
         weight = module.get_parameter("head.fc.weight")
         other = weight.clone()
-        weight.neg_()
+        weight.mul_(1.02)  # which changes no answer to "which class"
         if file == "model.onnx":
             write_bytes(folder / file, export_onnx(module, (1, 3, 32, 32)))
         else:
             save_module(module, folder / file)
         weight.copy_(other)
     what = "hwnas.load" if file == "model.safetensors" else "model.onnx"
-    with pytest.raises(HwnasError, match=rf"{what} gives .* instead of"):
-        confirm(folder, module, labels)
+    with pytest.raises(HwnasError, match=rf"{what}.* answers otherwise"):
+        confirm(folder, module)
 
 
 def test_what_cannot_be_loaded_is_told_with_its_reason(stored: tuple[Path, nn.Module]) -> None:
@@ -244,11 +235,18 @@ def test_code_that_has_changed_is_told(place: Path, monkeypatch: pytest.MonkeyPa
         ("view_changed", "block1 was exported to a graph that computes something else"),
         ("python_list", "keeps modules or weights in a plain list, layer2.convs"),
         ("lazy", "layer1.0.weight has no values yet"),
+        ("python_list_hidden", "keeps modules or weights in a plain list, layer2._convs"),
+        ("random_when_imported", "in a fresh process hwnas.load answers otherwise"),
+        ("trained_attribute", "in a fresh process hwnas.load answers otherwise"),
+        ("clamped_data", "block1 was exported to a graph that computes something else"),
+        ("root_of_negative", "block1 was exported to a graph that computes something else"),
+        ("tokens_first", "its first axis is not that of the images"),
     ],
 )
 def test_nothing_is_trained_that_could_not_be_delivered(place: Path, model: str, cause: str) -> None:
     out = f"no-{model}"
-    with pytest.raises(InputError) as error:
-        compress(place, model, out)
+    cuts = ("embed", "blocks.0", "blocks.1") if model == "tokens_first" else LIBRARY.cuts
+    with pytest.raises(HwnasError) as error:
+        compress(place, model, out, cuts=cuts)
     assert cause in error.value.cause
     assert not (place / out).exists()

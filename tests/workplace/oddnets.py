@@ -403,3 +403,142 @@ class Normalised(Chain):
 
 def normalised_in_place() -> nn.Module:
     return seeded(Normalised)
+
+
+class ListedApart(Listed):
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self._convs = [nn.Conv2d(16, 24, 3, 2, 1), nn.ReLU()]
+        self.convs = self._convs
+
+
+def python_list_hidden() -> nn.Module:
+    module = ListedApart()
+    del module.convs
+    return Chain(layer2=module)
+
+
+DRAWN = float(torch.rand((), generator=torch.Generator().manual_seed(os.getpid())))
+
+
+def random_when_imported() -> nn.Module:
+    return Chain(between=Lambda(lambda x: x * (1 + DRAWN)))
+
+
+class Following(nn.Module):
+    """Follows the size of its input in train mode, in an attribute that is not stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.size = 0.5 * self.size + 0.5 * float(x.detach().abs().mean())
+        return x / self.size
+
+
+def trained_attribute() -> nn.Module:
+    return Chain(between=Following())
+
+
+def clamped_data() -> nn.Module:
+    """A change by `.data` that does nothing to small values."""
+    return seeded(lambda: Chain(between=Lambda(lambda x: x + (x.clamp(max=6.0) - x).data)))
+
+
+class RootView(nn.Module):
+    """Gives NaN for negative values; a view that is read after a change in place is seen on others alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv((x + 1e-6).sqrt())
+        half = y[:, :8]
+        y.mul_(3.0)
+        return torch.relu(y + torch.cat([half, half], 1))
+
+
+def root_of_negative() -> nn.Module:
+    """Nothing negative reaches the root in the network."""
+
+    def make() -> nn.Module:
+        root = nn.Sequential(nn.ReLU(), convolution(16, 16, 1), RootView(), convolution(16, 16))
+        return Chain(layer1=root)
+
+    return seeded(make)
+
+
+class TokensFirst(Attention):
+    """The same with the tokens first, which is what torch's layers take by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(nn.TransformerEncoderLayer(32, 2, 64, 0.0, "gelu") for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).permute(2, 0, 1)
+        logits: Tensor = self.fc(self.blocks(x).mean(0))
+        return logits
+
+
+def tokens_first() -> nn.Module:
+    return TokensFirst()
+
+
+def by_size() -> nn.Module:
+    """Asks for the size of what is left of a map."""
+    return Chain(between=Lambda(lambda x: x * 2 if len(x[x > 0.5]) else x))
+
+
+def by_count() -> nn.Module:
+    return Chain(between=Lambda(lambda x: x * torch.nonzero(x > 0.5).shape[0]))
+
+
+class Recurrent(nn.Module):
+    """Reads the rows of an image; and takes constants of its own for numbers."""
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.lstm = nn.LSTM(8, 16, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if torch.ones_like(x[:, :1]).all():
+            x = x * 1.0
+        logits: Tensor = self.fc(self.lstm(x.flatten(2).transpose(1, 2))[0].mean(1))
+        return logits
+
+
+def recurrent() -> nn.Module:
+    return Recurrent()
+
+
+class Masked(Attention):
+    """Leaves out the last tokens by a constant mask; as nested tensors, torch gives zeros in their places."""
+
+    def __init__(self, nested: bool) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 2, 64, 0.0, "gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        mask = torch.zeros(x.shape[0], x.shape[1], dtype=torch.bool)
+        mask[:, -3:] = True
+        logits: Tensor = self.fc(self.encoder(x, src_key_padding_mask=mask).mean(1))
+        return logits
+
+
+def masked() -> nn.Module:
+    return Masked(nested=True)
+
+
+def masked_plainly() -> nn.Module:
+    return Masked(nested=False)
