@@ -122,7 +122,7 @@ def test_files_come_back(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
     """What another process is writing at this moment stays."""
     path = tmp_path / "report.html"
-    (tmp_path / ".report.html.dead.part").write_text("half")
+    (tmp_path / ".report.html.deadbeef.part").write_text("half")
     with files.replacing(path) as first:
         first.write_text("first")
         files.write_bytes(path, b"second")

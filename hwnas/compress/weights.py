@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hwnas.compress.intact import require_intact
 from hwnas.compress.progress import Progress
 from hwnas.compress.reference import narrow_classifier
 from hwnas.compress.tensors import unusual
@@ -248,8 +249,10 @@ def read_state(path: Path, progress: Progress | None = None) -> dict[str, Tensor
         progress: hears which part of a checkpoint is taken.
 
     Raises:
-        InputError: no weights file, one that holds no state dict or several, or tensors without plain values.
+        InputError: no weights file, one that holds no state dict or several, or tensors without plain values;
+            or it is of a checkpoint or a run's reference, and not the one that was written.
     """
+    require_intact(path)
     content = read_file(path)
     chosen: list[str] = []
     others: list[str] = []

@@ -18,7 +18,7 @@ from typing import Any
 
 from hwnas import processes
 from hwnas.devices import host_session
-from hwnas.errors import first_line
+from hwnas.errors import NoSpaceError, first_line
 from hwnas.measurement import Layer
 
 END_S = 5.0
@@ -96,6 +96,8 @@ class HostProcess:
         if not line:
             raise ProcessDiedError(f"its process ended with exit code {process.wait()}")
         answer: dict[str, Any] = json.loads(line)
+        if "no_space" in answer:
+            raise NoSpaceError(*answer["no_space"])
         if "error" in answer:
             raise RuntimeError(answer["error"])
         self.peak_memory_bytes = answer["peak_memory_bytes"]
@@ -133,6 +135,8 @@ def main() -> None:
         content = sys.stdin.buffer.read(question["bytes"])
         try:
             answer = server.answer(question, content)
+        except NoSpaceError as error:
+            answer = {"no_space": [error.cause, error.fix]}
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             answer = {"error": first_line(error)}
         answer["peak_memory_bytes"] = _peak_memory_bytes()

@@ -161,7 +161,11 @@ def test_a_comparison_and_its_place_in_the_history(hwnas: Hwnas, workplace: Path
             "--input-shape is '3x0x4'",
             "3x224x224",
         ),
-        (("profile", "tinynet:make", *MODELLED, "--input-shape", "5x32x32"), "cannot be exported", ""),
+        (
+            ("profile", "tinynet:make", *MODELLED, "--input-shape", "5x32x32"),
+            "cannot take images of shape (5, 32, 32)",
+            "5 channels",
+        ),
         (("profile", "net.onnx", *MODELLED, "--input-shape", "3x64x64"), "is fixed to 32", "1x3x32x32"),
         (("profile", "net.onnx", *MODELLED, "--blocks"), "no torch module", "timm name"),
         (("compare", "tinynet:make", "absent.onnx", *MODELLED), "cannot read absent.onnx", ""),
