@@ -45,7 +45,8 @@ def plain_module(module: nn.Module, name: str) -> nn.Module:
         name: of the network, for messages.
 
     Raises:
-        InputError: it has no values yet (lazy or meta), or keeps modules where torch does not find them.
+        InputError: it has no values yet (lazy or meta), keeps modules where torch does not find them, or has
+            weights that are parts of others.
     """
     module = _unwrapped(module, name)
     for key, tensor in _tensors(module):
@@ -61,6 +62,7 @@ def plain_module(module: nn.Module, name: str) -> nn.Module:
             f"the state_dict() of {name} holds something else than tensors: {', '.join(odd[:NAMED])}",
             "let get_extra_state() return a tensor, or keep it out of what the answer depends on",
         )
+    _tie(module, name)
     kinds = {str(t.dtype).removeprefix("torch.") for _, t in _tensors(module) if t.is_floating_point()}
     if kinds - {"float32"}:
         _say(f"{name} is in {', '.join(sorted(kinds))}; it is taken in float32, as all networks are")
@@ -109,6 +111,31 @@ def _require_registered(module: nn.Module, name: str) -> None:
                         "torch does not find them: they would be neither trained nor stored",
                         f"make it an nn.ModuleList, nn.ModuleDict or nn.ParameterList: {where}",
                     )
+
+
+def _tie(module: nn.Module, name: str) -> None:
+    """Make parameters one that have the same memory, as if `.data` was set to another's: copies would not.
+
+    Raises:
+        InputError: they have a part of it in common.
+    """
+    held: dict[int, tuple[str, nn.Parameter]] = {}
+    for prefix, child in module.named_modules():
+        for key, weight in child.named_parameters(recurse=False):
+            here = f"{prefix}.{key}" if prefix else key
+            where, first = held.setdefault(weight.untyped_storage().data_ptr(), (here, weight))
+            if first is weight or not weight.numel():
+                continue
+            if (first.storage_offset(), first.shape, first.stride()) != (
+                weight.storage_offset(),
+                weight.shape,
+                weight.stride(),
+            ):
+                raise InputError(
+                    f"{name}: {here} is a part of the memory of {where}, and would not be in a copy",
+                    "make it of the other one in forward(), or give it values of its own: weight.clone()",
+                )
+            setattr(child, key, first)
 
 
 def _has_values(module: nn.Module) -> bool:

@@ -321,6 +321,16 @@ def test_modules_that_are_listed_beside_are_no_fault() -> None:
     plain_module(model, "net")
 
 
+def test_weights_of_one_memory_are_one() -> None:
+    model = oddnets.shared_memory()
+    expected = run(model)
+    module = plain_module(model, "net")
+    assert module.get_parameter("layer1.0.0.weight") is module.get_parameter("layer1.1.0.weight")
+    assert torch.equal(run(copy.deepcopy(module)), expected)
+    with pytest.raises(InputError, match=r"layer1\.0\.0\.weight is a part of the memory of stem\.bias"):
+        plain_module(oddnets.overlapping_memory(), "net")
+
+
 def test_frozen_weights_can_be_trained() -> None:
     module = plain_module(oddnets.frozen_weights(), "net")
     assert all(parameter.requires_grad for parameter in module.parameters())

@@ -131,6 +131,21 @@ def shared_parameter() -> nn.Module:
     return seeded(make)
 
 
+def shared_memory() -> nn.Module:
+    """Two weights that are not one, and have one memory."""
+    model = plain()
+    first, last = model.get_submodule("layer1.0.0"), model.get_submodule("layer1.1.0")
+    last.get_parameter("weight").data = first.get_parameter("weight").data
+    return model
+
+
+def overlapping_memory() -> nn.Module:
+    model = plain()
+    first, last = model.get_submodule("layer1.0.0"), model.get_submodule("stem")
+    last.bias = nn.Parameter(first.get_parameter("weight").data.flatten()[:16])
+    return model
+
+
 class Random(nn.Module):
     """Filters that are drawn when it is built, and stand in a buffer that is not stored, or in none."""
 
