@@ -11,8 +11,8 @@ from hypothesis import settings
 settings.register_profile("hwnas", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("hwnas")
 
-# A suite in the background of a shell ignores interrupts, under nohup hang-ups, and so would every process that
-# it starts.
+# A suite in the background of a shell ignores interrupts, under nohup hang-ups, and so would every process
+# that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
