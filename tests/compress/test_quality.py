@@ -230,7 +230,11 @@ def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", ["bit", "gone"])
 def test_a_predictor_keeps_what_it_was_fitted_to(
-    suffix: str, damage: str, finished: tuple[dict[str, Any], Watch], copy: Path
+    suffix: str,
+    damage: str,
+    finished: tuple[dict[str, Any], Watch],
+    copy: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another fit, to the networks that are left, is never used without a word."""
     before = {name: content for name, (content, _) in stored(copy).items()}
@@ -247,6 +251,7 @@ def test_a_predictor_keeps_what_it_was_fitted_to(
         predict_networks(copy, ["0-1-1-0"])
     assert "--quality predictor" in error.value.fix
     assert record in write_report(copy, copy / "devices/steady").read_text()
+    assert record in caplog.text
     watch = Watch()
     run(copy, watch, quality="loss", picks=("speedup=1.02",))
     assert any(record in text and "the predictor stays as it was" in text for text in watch.said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hwnas.files import safe_name
 from hwnas.page import INSTALL, is_available, write_page
 
 FILE = "report.html"
+_log = logging.getLogger(__name__)
 
 
 def write_report(run: Path, folder: Path) -> Path:
@@ -29,6 +31,8 @@ def write_report(run: Path, folder: Path) -> Path:
     if not is_available():
         raise InputError("a report needs the package plotly, which is not installed", INSTALL)
     stored = read_run(run, folder)
+    for file in stored.lost:
+        _log.warning("%s is missing or damaged: the accuracy predictor is shown without it", file)
     path = folder / FILE
     write_page(path, f"{stored.settings.model} on {stored.device}", sections(stored))
     return path
