@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings
+from hwnas.progress import Progress
 
 IMAGES = 10_000
 SEEDS = (0, 1, 2)

@@ -18,10 +18,10 @@ import torch
 from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
-from hwnas.compress.partition import partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher
+from hwnas.networks.partition import partition
 
 MODEL = "tf_efficientnet_lite0"
 SETS = (("cifar10", 32), ("imagenette", 160))

@@ -83,10 +83,10 @@ def measured(way: str, model: str, name: str, steps: int) -> dict[str, float]:
 
     from hwnas.compress import training
     from hwnas.compress.data import load_data
-    from hwnas.compress.partition import partition
     from hwnas.compress.place import find_place
     from hwnas.compress.space import find_candidates
     from hwnas.compress.spaces import load_space
+    from hwnas.networks.partition import partition
 
     torch.manual_seed(0)
     place = find_place()
@@ -139,7 +139,7 @@ def plain_way(parts: Any, data: Any, candidates: Sequence[Any]) -> None:
     """Candidate by candidate."""
     import torch
 
-    from hwnas.compress.architecture import build_part
+    from hwnas.networks.build import build_part
 
     for candidate in candidates:
         student = build_part(parts, candidate.part, candidate.spec).to(data.place).train()

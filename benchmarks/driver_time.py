@@ -23,22 +23,22 @@ import torch
 from torch import nn
 
 from hwnas.cli.main import app
-from hwnas.compress.architecture import build_part
 from hwnas.compress.distill import Distilled
 from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
 from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.pipeline import Job, compress, job_hashes, open_job
-from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate
 from hwnas.files import hwnas_home
 from hwnas.measurement import Conditions, Fingerprint, Measurement
 from hwnas.network import export_onnx
+from hwnas.networks.build import build_part
 from hwnas.onnx_file import operators_of
 from hwnas.profiles.protocols import QUICK
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 CANDIDATES = (480, 960, 1920)
 ROWS = (2_500, 5_000, 10_000)

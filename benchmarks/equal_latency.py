@@ -30,13 +30,13 @@ from hwnas.compress import training
 from hwnas.compress.account import Spent, read_account
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
-from hwnas.compress.progress import Progress
 from hwnas.compress.run import recorded_settings
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
 from hwnas.profiles.protocols import SEARCH, load_protocol
+from hwnas.progress import Progress
 
 SHARED = "../shared/data"
 STRATEGIES: Mapping[str, Strategy] = {OWN: "nsga2", "uniform scaling": "scale", "random search": "random"}

@@ -34,7 +34,6 @@ from hwnas.compress.evolution import search
 from hwnas.compress.filter import DEFAULT_THRESHOLD
 from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
 from hwnas.compress.prior import block_prior
-from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point
@@ -44,6 +43,7 @@ from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 PUBLISHED_REMOVED, GOAL_KEPT = 0.2, 0.999
 POPULATION = 50

@@ -13,10 +13,8 @@ from torch import nn
 
 from hwnas.compress import training
 from hwnas.compress.account import Account, Spent, read_account
-from hwnas.compress.blocks import count
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.pipeline import Workshop, quality_for
-from hwnas.compress.progress import Progress
 from hwnas.compress.search import pick
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Stitcher, network_of
@@ -24,10 +22,12 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_json, safe_name, write_json
 from hwnas.measurement import Measurement, Protocol
 from hwnas.network import Network
+from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 BOUNDS = (0.75, 0.5, 0.35)
 PEER = "torch-pruning"

@@ -30,25 +30,25 @@ from torch import Tensor, nn
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress import training
 from hwnas.compress.account import read_account
-from hwnas.compress.architecture import build_module
-from hwnas.compress.checkpoint import save_state
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
 from hwnas.compress.place import placed
 from hwnas.compress.prepare import TRAIN_LEARNING_RATE
-from hwnas.compress.progress import Progress
 from hwnas.compress.run import recorded_settings
 from hwnas.compress.search import pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices
-from hwnas.compress.weights import read_state
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.measurement import Interval
+from hwnas.networks.build import build_module
+from hwnas.networks.serialize import save_state
+from hwnas.networks.weights import read_state
+from hwnas.progress import Progress
 
 SHARED = "../shared/data"
 TRAIN, VAL, TEST = 8000, 1000, 4000

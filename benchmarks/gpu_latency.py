@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from hwnas.compress.models import find_network
 from hwnas.devices.cuda import CudaDevice
 from hwnas.devices.cuda_runtimes import PRECISIONS, TORCH_RUNTIMES
 from hwnas.errors import HwnasError
 from hwnas.measurement import DeviceProfile, Precision, spread
 from hwnas.network import Network
+from hwnas.networks.find import find_network
 
 BATCHES, REPEATS = (1, 128), 5
 COLUMNS = (

@@ -15,18 +15,18 @@ from collections.abc import Callable
 import timm
 import torch
 
-from hwnas.compress.architecture import assemble
-from hwnas.compress.decisions import require_no_decisions
-from hwnas.compress.network_checks import (
+from hwnas.compress.operators import require_exports
+from hwnas.network import random_input
+from hwnas.networks.build import assemble
+from hwnas.networks.checks import (
     answer_of,
     require_one_function,
     require_rebuildable,
     require_trainable,
     writes_to_input,
 )
-from hwnas.compress.operators import require_exports
-from hwnas.compress.partition import partition
-from hwnas.network import random_input
+from hwnas.networks.control_flow import require_no_decisions
+from hwnas.networks.partition import partition
 
 
 def seconds(what: Callable[[], object]) -> float:

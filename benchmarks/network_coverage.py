@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress.models import open_model
-from hwnas.compress.partition import Partition, partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
-from hwnas.compress.stages import cut_points, distinct
+from hwnas.networks.cut_points import cut_points, distinct
+from hwnas.networks.find import open_model
+from hwnas.networks.partition import Partition, partition
 
 NETWORKS = (
     "efficientnet_b0",

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.account import Account, Step
-from hwnas.compress.blocks import count
-from hwnas.compress.checkpoint import save_state
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
-from hwnas.compress.weights import read_state
 from hwnas.files import read_json, write_json
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.serialize import save_state
+from hwnas.networks.weights import read_state
+from hwnas.progress import Progress
 
 importance = torch_pruning.importance
 WAYS: Mapping[str, tuple[Callable[[], Any], bool]] = {

@@ -29,9 +29,9 @@ from hwnas.compress.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
 from hwnas.compress.pipeline import open_job  # noqa: E402
 from hwnas.compress.prepare import Reference  # noqa: E402
-from hwnas.compress.progress import Progress  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
 from hwnas.compress.teacher import Teacher  # noqa: E402
+from hwnas.progress import Progress  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.prior import block_prior
-from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point
@@ -50,6 +49,7 @@ from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 SETTINGS = LibrarySettings(
     model="efficientnet_b0",

@@ -21,15 +21,15 @@ import onnxruntime as ort
 import timm
 import torch
 
-from hwnas.compress.architecture import build_part
 from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Library
 from hwnas.compress.metrics import BlockMetrics
-from hwnas.compress.partition import partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.network import export_onnx
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import partition
 
 SHAPE = (3, 224, 224)
 

@@ -40,6 +40,6 @@ def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module
     Raises:
         InputError: a file is missing, damaged, or names code that is not allowed or cannot be imported.
     """
-    from hwnas.compress.checkpoint import load_module
+    from hwnas.networks.serialize import load_module
 
     return load_module(path, allow_code=allow_code)

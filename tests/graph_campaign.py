@@ -157,8 +157,8 @@ def _unclear(error: Any) -> str:
 
 
 def _read(case: odd_graphs.Case, folder: Path) -> Any:
-    from hwnas.compress.models import with_noise
     from hwnas.network import Network
+    from hwnas.networks.find import with_noise
 
     return with_noise(Network.from_onnx(case.write(folder), case.shape, has_batch=case.has_batch))
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.progress import Progress
+from hwnas.progress import Progress
 
 
 class Heard(Progress):

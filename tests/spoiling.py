@@ -8,8 +8,8 @@ from typing import Any
 
 import tiny
 
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.progress import Progress
 
 LIBRARY = LibrarySettings(
     model=tiny.MODEL,

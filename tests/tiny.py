@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.data import Data, Images
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import compress, open_job
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
+from hwnas.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 MODEL = "tinynet:make"

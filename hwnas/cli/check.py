@@ -77,9 +77,9 @@ def record(
     """Measure networks and write the baseline file that later checks compare with; commit it."""
     from datetime import UTC, datetime
 
-    from hwnas.compress.models import find_network
-    from hwnas.compress.revision import committed_in
     from hwnas.files import encode
+    from hwnas.networks.find import find_network
+    from hwnas.networks.git_revision import committed_in
     from hwnas.profiles import check as checks
     from hwnas.profiles.baseline import SCHEMA, Baseline, Recorded, write_baseline
     from hwnas.profiles.catalogue import load_profile, open_device, with_options

@@ -31,7 +31,7 @@ class Sizes:
 
     def find(self, model: str) -> Network:
         """The network of that name with these sizes."""
-        from hwnas.compress.models import find_network
+        from hwnas.networks.find import find_network
 
         network = find_network(model, self.shape, has_batch=self.batch is not None)
         network.name = model
@@ -39,7 +39,7 @@ class Sizes:
 
     def at(self, folder: Path, model: str, revision: str) -> Network:
         """The same in a checked-out folder."""
-        from hwnas.compress.revision import network_at
+        from hwnas.networks.git_revision import network_at
 
         return network_at(folder, model, revision, self.shape, has_batch=self.batch is not None)
 
@@ -148,7 +148,7 @@ def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: Exit
 
 def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None:
     """The recorded network out of the repository's history; None where that does not have it."""
-    from hwnas.compress.revision import checked_out
+    from hwnas.networks.git_revision import checked_out
 
     if not known.commit:
         return None
@@ -160,7 +160,7 @@ def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None
 
 
 def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
-    from hwnas.compress.revision import checked_out
+    from hwnas.networks.git_revision import checked_out
     from hwnas.profiles.check import Entry
 
     networks = [sizes.find(model) for model in models]

@@ -37,8 +37,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
-    from hwnas.compress.models import find_network
     from hwnas.files import hwnas_home
+    from hwnas.networks.find import find_network
     from hwnas.profiles import comparison
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.sitting import Pace

@@ -147,7 +147,7 @@ def _find(store: MeasurementStore, model: str, device: str | None) -> list[Measu
     found = find_history(store, model, None, device)
     if found:
         return found
-    from hwnas.compress.models import find_network
+    from hwnas.networks.find import find_network
 
     try:
         network_hash = find_network(model).hash

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.compress.progress import Progress
+from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console

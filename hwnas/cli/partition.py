@@ -11,8 +11,8 @@ from hwnas.cli.output import AllowCode, Cut, Json, parse_cuts, print_json, print
 from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:
-    from hwnas.compress.partition import Partition
-    from hwnas.compress.stages import CutPoint, Obstacle
+    from hwnas.networks.cut_points import CutPoint, Obstacle
+    from hwnas.networks.partition import Partition
 
 EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 
@@ -30,11 +30,11 @@ def partition(
 
     Cuts stand where exactly one tensor passes, behind modules. The parts are run against the whole.
     """
-    from hwnas.compress.models import open_model
-    from hwnas.compress.partition import partition as cut_up
-    from hwnas.compress.stages import cut_points, distinct, run_once
     from hwnas.errors import InputError
     from hwnas.network import in_eval_mode
+    from hwnas.networks.cut_points import cut_points, distinct, run_once
+    from hwnas.networks.find import open_model
+    from hwnas.networks.partition import partition as cut_up
 
     module, shape = open_model(model, image_size, allow_code=allow_code)
     run_once(in_eval_mode(module), shape)
@@ -61,8 +61,8 @@ def _plain(
     places: Sequence[CutPoint],
     obstacles: Sequence[Obstacle],
 ) -> dict[str, object]:
-    from hwnas.compress.blocks import count
     from hwnas.files import encode
+    from hwnas.networks.blocks.inverted_bottleneck import count
 
     rows = []
     for n, part in enumerate(parts.modules if parts else ()):
@@ -102,7 +102,7 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from hwnas.compress.blocks import count
+    from hwnas.networks.blocks.inverted_bottleneck import count
 
     if parts:
         table = Table(title=f"{model}, input {tuple(shape)}", title_justify="left")

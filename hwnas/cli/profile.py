@@ -106,8 +106,8 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.models import block_networks
     from hwnas.compress.operators import require_accepted
+    from hwnas.networks.find import block_networks
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
 
     shape = parse_shape(input_shape) if input_shape else None
@@ -163,7 +163,7 @@ def profile(
 
 
 def _network(model: str, shape: tuple[int, ...] | None, *, has_batch: bool) -> Network:
-    from hwnas.compress.models import find_network
+    from hwnas.networks.find import find_network
 
     network = find_network(model, shape, has_batch=has_batch)
     network.name = model

@@ -42,10 +42,10 @@ def measure(
         operators, explain: ask for the time of each operator, for a simulated device's schedules.
         quiet: say nothing of the session.
     """
-    from hwnas.compress.progress import watch_queue
     from hwnas.devices.simulated import SimulatorDevice
     from hwnas.files import hwnas_home
     from hwnas.profiles.protocols import describe
+    from hwnas.profiles.queue import watch_queue
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import MeasurementStore
 

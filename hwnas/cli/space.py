@@ -31,11 +31,11 @@ def space(
     """Show the candidates of each part of a network, with MACs and parameters, and the size of the space."""
     from rich.table import Table
 
-    from hwnas.compress.blocks import count
-    from hwnas.compress.models import open_model
-    from hwnas.compress.partition import partition
     from hwnas.compress.space import architecture_count, find_candidates
     from hwnas.compress.spaces import load_space
+    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.find import open_model
+    from hwnas.networks.partition import partition
 
     chosen = load_space(space)
     module, shape = open_model(model, image_size, allow_code=allow_code)

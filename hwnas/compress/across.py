@@ -11,7 +11,6 @@ from hwnas.compress.checkpoint import Summary
 from hwnas.compress.costs import measured_costs
 from hwnas.compress.front import Target, measurements_file
 from hwnas.compress.pipeline import Workshop
-from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.settings import MEASURED, Quality, SearchSettings
 from hwnas.compress.stitch import Choices
 from hwnas.compress.task import Metric
@@ -19,8 +18,10 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.queue import watch_queue
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 from hwnas.ranges import Count, Figure, Milliseconds, Ratio
 
 SCHEMA = "hwnas.across/1"

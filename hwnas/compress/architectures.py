@@ -126,7 +126,7 @@ class Architectures:
         agreement: Interval,
     ) -> Finetuned:
         """Keep a network's weights and how good it is."""
-        from hwnas.compress.checkpoint import save_state
+        from hwnas.networks.serialize import save_state
 
         weights = self.folder / f"{finetuned_name(choices, epochs)}.safetensors"
         save_state(state, weights)
@@ -142,7 +142,7 @@ class Architectures:
 
     def load(self, network: Finetuned, module: nn.Module) -> nn.Module:
         """Load a network's weights into its module, which is left in eval mode."""
-        from hwnas.compress.weights import load_weights
+        from hwnas.networks.weights import load_weights
 
         load_weights(module, self.folder / f"{network.name}.safetensors")
         return module.eval()

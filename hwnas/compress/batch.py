@@ -14,13 +14,13 @@ from hwnas.compress.across import compare_devices
 from hwnas.compress.executor import Executor
 from hwnas.compress.front import Target
 from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
-from hwnas.compress.progress import Progress
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.search_process import search_apart
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import encode
 from hwnas.page import is_available
 from hwnas.profiles.catalogue import open_device
+from hwnas.progress import Progress
 
 Failures = dict[str, HwnasError]
 """What could not be done, by the device's name."""

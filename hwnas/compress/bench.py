@@ -11,16 +11,12 @@ from pathlib import Path
 import torch
 
 from hwnas.compress import training
-from hwnas.compress.architecture import ArchitectureSpec, build_part
 from hwnas.compress.distill import Distilled, DistillSettings
 from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.partition import partition
 from hwnas.compress.place import channels_last, give_back_memory, require_place
 from hwnas.compress.prepare import Reference, open_data
-from hwnas.compress.progress import Progress
-from hwnas.compress.reference import build_reference
 from hwnas.compress.run import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
@@ -28,6 +24,10 @@ from hwnas.compress.task import load_task
 from hwnas.compress.teacher import Kept, Teacher
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.build import build_part, build_reference
+from hwnas.networks.partition import partition
+from hwnas.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

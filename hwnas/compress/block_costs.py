@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hwnas.compress.filter import ChoiceCost, filter_choices
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import MEASURED, TIMED, Objective
 from hwnas.compress.stitch import Stitcher
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.profiles.session import Session
+from hwnas.progress import Progress
 from hwnas.ranges import Figure, Milliseconds, Position
 
 BLOCKS_SCHEMA = "hwnas.blocks/1"

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.intact import OWN, SUMMARY_SCHEMA, require_intact
-from hwnas.compress.network_checks import is_answer
-from hwnas.compress.partition import part_names
 from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
 from hwnas.errors import InputError
 from hwnas.files import (
@@ -32,12 +26,14 @@ from hwnas.files import (
 )
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.network import Network
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.intact import OWN, SUMMARY_SCHEMA, require_intact
+from hwnas.networks.partition import part_names
+from hwnas.networks.serialize import HASHED, save_module
 from hwnas.profiles.judgement import as_sentence, judge
 from hwnas.ranges import Count, Figure, Position
 from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
-
-HASHED = ("model.safetensors", "architecture.json", "model.onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,63 +135,6 @@ def read_summary(path: Path) -> Summary:
     return decode(
         Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), f"{file}: summary"
     )
-
-
-def is_intact(path: Path) -> bool:
-    """Whether a checkpoint's files are the ones that were written."""
-    try:
-        require_intact(path)
-        read_summary(path)
-    except InputError:
-        return False
-    return (path / "README.md").is_file()
-
-
-def save_module(module: nn.Module, path: Path) -> None:
-    """Write a module's state dict as safetensors; a tensor of several names stands under the first."""
-    from hwnas.compress.weights import tensor_names
-
-    again = {name for _, *others in tensor_names(module) for name in others}
-    save_state({name: value for name, value in module.state_dict().items() if name not in again}, path)
-
-
-def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict as safetensors."""
-    from safetensors.torch import save
-
-    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    write_bytes(path, save(copies))
-
-
-def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
-    """See `hwnas.load`."""
-    from hwnas.compress.weights import load_weights
-
-    folder = Path(path)
-    if not (folder / "architecture.json").is_file():
-        raise InputError(
-            f"{folder} is not a checkpoint: it has no architecture.json",
-            "give a directory such as runs/demo/checkpoints/cpu-knee",
-        )
-    require_intact(folder)
-    module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
-    load_weights(module, folder / "model.safetensors")
-    _require_told_answer(folder, module)
-    return module
-
-
-def _require_told_answer(folder: Path, module: nn.Module) -> None:
-    """Refuse a network that answers otherwise than when it was stored: its code is not what it was."""
-    shape = ArchitectureSpec.read(folder / "architecture.json").input_shape
-    for file, keys in (("measurement.json", ("summary", "answer")), ("reference.json", ("answer",))):
-        plain = read_json(folder / file) if (folder / file).is_file() else None
-        for key in keys:
-            plain = plain.get(key) if isinstance(plain, dict) else None
-        if plain is not None and not is_answer(module, shape, plain):
-            raise InputError(
-                f"{folder} answers otherwise than when it was stored: the code that builds it has changed",
-                "restore that code as it was, or give the command that made it again",
-            )
 
 
 def model_card(name: str, architecture: ArchitectureSpec, measurement: Measurement, summary: Summary) -> str:
@@ -324,3 +263,13 @@ def milliseconds(interval: Interval | None) -> str:
 def ratio(interval: Interval) -> str:
     """`0.497 [0.490, 0.503]`."""
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a checkpoint's files are the ones that were written."""
+    try:
+        require_intact(path)
+        read_summary(path)
+    except InputError:
+        return False
+    return (path / "README.md").is_file()

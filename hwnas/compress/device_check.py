@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hwnas.compress.progress import Progress
 from hwnas.errors import DeviceBusyError, DeviceError, HwnasError
 from hwnas.measurement import DeviceProfile
 from hwnas.profiles.catalogue import open_device
+from hwnas.progress import Progress
 
 SKIP = "--no-device-check goes on without asking, for a device that is there later"
 

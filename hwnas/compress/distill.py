@@ -13,11 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.architecture import build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec
 from hwnas.compress.data import Data
-from hwnas.compress.families import match_output
-from hwnas.compress.inherit import inherit
 from hwnas.compress.metrics import (
     BlockMetrics,
     ChannelStatistics,
@@ -25,12 +21,16 @@ from hwnas.compress.metrics import (
     StatisticsAccumulator,
     distance,
 )
-from hwnas.compress.partition import Partition
 from hwnas.compress.place import GraphPool, channels_last
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Features, Teacher
 from hwnas.compress.training import learning_rate_factor
-from hwnas.compress.variants import VariantSpec
+from hwnas.networks.blocks.families import match_output
+from hwnas.networks.blocks.inherit import inherit
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
+from hwnas.networks.blocks.variants import VariantSpec
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition
 
 Loss = Literal["nsr", "mse"]
 

@@ -14,8 +14,6 @@ from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_ch
 from hwnas.compress.data import Data
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
-from hwnas.compress.network_checks import answer_of
-from hwnas.compress.progress import watch_queue
 from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
@@ -26,8 +24,10 @@ from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
+from hwnas.networks.checks import answer_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
+from hwnas.profiles.queue import watch_queue
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore

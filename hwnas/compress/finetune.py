@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.account import Step
-from hwnas.compress.architecture import CandidateSpec, assemble, build_part
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
 from hwnas.compress.place import placed
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.measurement import Interval
+from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.build import assemble, build_part
+from hwnas.progress import Progress
 
 FINETUNE_LEARNING_RATE = 5e-4  # AdamW, batches of 64; docs/networks.md
 

@@ -13,7 +13,6 @@ from hwnas.compress.block_costs import BlockCosts, counted_block_costs, measured
 from hwnas.compress.costs import confirmed, counted_costs, measured_costs, time_ratio
 from hwnas.compress.operators import check_forbidden
 from hwnas.compress.prior import block_prior, choice_sizes
-from hwnas.compress.progress import Progress, watch_queue
 from hwnas.compress.quality import Quality
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.search import Point, check_rule, pareto_front
@@ -29,9 +28,11 @@ from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.judgement import judge, sentences
 from hwnas.profiles.protocols import confirming, describe, load_protocol
+from hwnas.profiles.queue import watch_queue
 from hwnas.profiles.session import Session, require_kind
 from hwnas.profiles.statistics import overhead_of
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 FRONT_SCHEMA = "hwnas.front/2"
 SEARCH_SCHEMA = "hwnas.search/2"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from hwnas.compress.architecture import build_part
 from hwnas.compress.library import Entry, Library
-from hwnas.compress.partition import Partition
-from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, NetworkFormError, is_out_of_memory, memory_error
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, export_onnx
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition
 from hwnas.onnx_file import operators_of
+from hwnas.progress import Progress
 
 NAMED = 4  # candidates of a part that a message names before it only counts them
 FLUSH = 64  # exports whose operators are stored at once

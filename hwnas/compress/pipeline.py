@@ -22,7 +22,6 @@ from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library import Library, added_candidates
-from hwnas.compress.network_checks import require_trainable
 from hwnas.compress.operators import (
     check_device,
     check_exports,
@@ -30,7 +29,6 @@ from hwnas.compress.operators import (
     require_choices,
     require_exports,
 )
-from hwnas.compress.partition import Partition, partition
 from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
 from hwnas.compress.prepare import (
     Initial,
@@ -41,7 +39,6 @@ from hwnas.compress.prepare import (
     read_record,
     require_same_again,
 )
-from hwnas.compress.progress import Progress
 from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.reloaded import rehearse
 from hwnas.compress.report import write_report
@@ -57,7 +54,10 @@ from hwnas.errors import DeviceError, HwnasError, InputError, memory_error
 from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
 from hwnas.network import Network, random_input
+from hwnas.networks.checks import require_trainable
+from hwnas.networks.partition import Partition, partition
 from hwnas.page import INSTALL, is_available
+from hwnas.progress import Progress
 
 SCHEMA = "hwnas.compressed/1"
 

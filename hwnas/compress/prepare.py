@@ -11,34 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress import training
-from hwnas.compress.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec, assemble
-from hwnas.compress.blocks import count
-from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.intact import REFERENCE_SCHEMA, require_intact
-from hwnas.compress.models import image_size
-from hwnas.compress.network_checks import answer_of, is_answer, require_rebuildable
-from hwnas.compress.partition import Partition
 from hwnas.compress.place import channels_last
-from hwnas.compress.progress import Progress
-from hwnas.compress.reference import (
-    IMAGENET_CLASSES,
-    build_reference,
-    find_reference,
-    load_pretrained,
-    published_classes,
-)
 from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.stages import input_fix
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import own_parts
 from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
-from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
 from hwnas.network import Network, random_input
+from hwnas.networks.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.build import assemble, build_reference, find_reference, load_pretrained, published_classes
+from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
+from hwnas.networks.cut_points import input_fix
+from hwnas.networks.find import image_size
+from hwnas.networks.intact import REFERENCE_SCHEMA, require_intact
+from hwnas.networks.partition import Partition
+from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.weights import IMAGENET_CLASSES, load_weights
+from hwnas.progress import Progress
 
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 

@@ -20,10 +20,10 @@ from hwnas.compress.architectures import (
 from hwnas.compress.executor import Executor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.predictor import Predictor
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.errors import InputError, RunDirectoryError
+from hwnas.progress import Progress
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""

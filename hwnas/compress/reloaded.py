@@ -27,15 +27,16 @@ from torch import Tensor, nn
 
 from hwnas import processes
 from hwnas.agreement import disagreement
-from hwnas.compress.architecture import ArchitectureSpec, assemble
-from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data, Images
-from hwnas.compress.partition import Partition
 from hwnas.compress.place import channels_last
 from hwnas.compress.stitch import network_of
 from hwnas.errors import HwnasError, first_line
 from hwnas.files import write_bytes
 from hwnas.network import in_eval_mode
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.build import assemble
+from hwnas.networks.partition import Partition
+from hwnas.networks.serialize import load_module, save_module
 from hwnas.temporary import temporary_folder
 
 BATCH = 256

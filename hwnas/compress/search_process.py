@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 from hwnas import processes
 from hwnas.compress.front import Target, search_device, target_of
 from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
-from hwnas.compress.progress import Progress
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.ending import contained, explained
 from hwnas.errors import HwnasError
 from hwnas.files import decode, encode
+from hwnas.progress import Progress
 
 
 def search_apart(

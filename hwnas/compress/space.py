@@ -10,13 +10,14 @@ from typing import NoReturn, TypeVar
 
 import torch
 
-from hwnas.compress.architecture import CandidateSpec, build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec, count
-from hwnas.compress.families import FamilySpec, replacement_cost
-from hwnas.compress.partition import Partition
 from hwnas.compress.spaces import REFERENCE, Space, resolve
-from hwnas.compress.variants import VariantSpec, find_gates, find_variants
 from hwnas.errors import InputError
+from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.blocks.families import FamilySpec, replacement_cost
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
+from hwnas.networks.blocks.variants import VariantSpec, find_gates, find_variants
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition
 from hwnas.ranges import Count, Position
 
 T = TypeVar("T")

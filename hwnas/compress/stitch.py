@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import CandidateSpec, assemble, build_part
-from hwnas.compress.blocks import count
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
-from hwnas.compress.partition import Partition, counted_again
 from hwnas.network import Network, Part, export_onnx, in_eval_mode
+from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.build import assemble, build_part
+from hwnas.networks.partition import Partition, counted_again
 from hwnas.ranges import Position
 
 Choices = tuple[Position, ...]

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.compress.data import Data
-from hwnas.compress.imports import import_object
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT, Interval
+from hwnas.networks.user_code import import_object
 
 IGNORED = 255  # the class of pixels that no loss and no metric counts
 

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.partition import Partition
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, read_json, sha256_of_file, write_json
 from hwnas.measurement import STRICT
+from hwnas.networks.partition import Partition
 
 SCHEMA = "hwnas.features/1"
 RECORD = "features.json"

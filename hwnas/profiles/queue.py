@@ -24,6 +24,7 @@ from hwnas.measurement import (
 )
 from hwnas.network import Network
 from hwnas.profiles.jobs import JobStore
+from hwnas.progress import Progress
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0
 GIVE_UP_S = 3600.0
@@ -269,3 +270,8 @@ class QueueRun:
             network_name=series.network.name,
             device_name=self._device.profile.name,
         )
+
+
+def watch_queue(progress: Progress) -> Callable[[QueueStatus], None]:
+    """Show how far a device with a queue is as a step of its own."""
+    return lambda status: progress.advance("jobs", status.done, status.networks, status.describe())

@@ -136,8 +136,8 @@ def test_a_git_revision_is_a_baseline(hwnas: Hwnas, place: Path) -> None:
 
 
 def test_a_function_is_built_from_the_code_of_the_revision(place: Path) -> None:
-    from hwnas.compress.models import find_network
-    from hwnas.compress.revision import checked_out, network_at
+    from hwnas.networks.find import find_network
+    from hwnas.networks.git_revision import checked_out, network_at
 
     before = find_network("tinynet:make").hash
     (place / "tinynet.py").write_text("def make(): raise ValueError('broken')\n")

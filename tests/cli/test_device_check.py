@@ -9,9 +9,9 @@ import tiny
 from command import Hwnas, refused
 
 from hwnas.compress.device_check import check_devices
-from hwnas.compress.progress import Progress
 from hwnas.devices.lock import DeviceLock
 from hwnas.profiles.catalogue import load_profile
+from hwnas.progress import Progress
 
 PLAN = """
 out = "all"

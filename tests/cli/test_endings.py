@@ -116,7 +116,7 @@ def test_processes_of_the_users_own_may_end_as_they_like(hwnas: Hwnas, rude: Pat
 
 
 def test_what_is_contained_is_given_back(rude: Path) -> None:
-    from hwnas.compress.imports import call_function
+    from hwnas.networks.user_code import call_function
 
     before = (os._exit, os.abort, signal.getsignal(signal.SIGALRM))
     with pytest.raises(InputError):

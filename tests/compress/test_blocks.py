@@ -11,9 +11,16 @@ import torch
 from tiny import make_spec
 from torch import Tensor, nn
 
-from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate, cost, count, match_output, plan
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
+from hwnas.networks.blocks.inverted_bottleneck import (
+    InvertedBottleneckSpec,
+    build_candidate,
+    cost,
+    count,
+    match_output,
+    plan,
+)
 
 Shape = tuple[int, int, int]
 SHAPES: list[tuple[Shape, Shape]] = [

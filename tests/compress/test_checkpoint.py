@@ -11,13 +11,14 @@ from torch import nn
 from workplace import tinynet
 
 import hwnas
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.blocks import InvertedBottleneckSpec
-from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.task import ACCURACY, REGRESSION, difference, quantity
-from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
+from hwnas.networks.build import build_module
+from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.weights import load_weights
 
 BLOCK = InvertedBottleneckSpec(
     kernel=5, expand=3, depth=2, activation="swish", se=True, layer="grouped", width=0.5

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import build_part
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import (
     LEARNING_RATES,
@@ -23,10 +22,11 @@ from hwnas.compress.distill import (
     total_steps,
 )
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher, teacher_features
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition
 
 Statistics = dict[int, ChannelStatistics]
 HOW = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=16, seed=0)

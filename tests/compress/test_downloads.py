@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up(server: tuple[str, list[str]], tmp_path: Path) -> 
     code = f"""
 import resource
 from hwnas.compress.data.download import Published, fetch
-from hwnas.compress.progress import Progress
+from hwnas.progress import Progress
 from hwnas.errors import InputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:

@@ -13,23 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec, count
-from hwnas.compress.families import (
-    FamilySpec,
-    build_replacement,
-    match_output,
-    replacement_cost,
-)
-from hwnas.compress.families.convnext import ConvNextSpec
-from hwnas.compress.families.residual import ResidualSpec
-from hwnas.compress.families.transformer import TransformerSpec
-from hwnas.compress.partition import partition
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.blocks.convnext import ConvNextSpec
+from hwnas.networks.blocks.families import (
+    FamilySpec,
+    build_replacement,
+    match_output,
+    replacement_cost,
+)
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
+from hwnas.networks.blocks.residual import ResidualSpec
+from hwnas.networks.blocks.transformer import TransformerSpec
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import partition
 from hwnas.onnx_file import operators_of
 
 INVERTED = InvertedBottleneckSpec(

@@ -11,13 +11,17 @@ import torch
 from tiny import make_spec
 from torch import nn
 
-from hwnas.compress.blocks import InvertedBottleneck, InvertedBottleneckSpec, build_candidate
 from hwnas.compress.distill import initial_module
-from hwnas.compress.inherit import find_bottlenecks, inherit
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.partition import partition
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
+from hwnas.networks.blocks.inherit import find_bottlenecks, inherit
+from hwnas.networks.blocks.inverted_bottleneck import (
+    InvertedBottleneck,
+    InvertedBottleneckSpec,
+    build_candidate,
+)
+from hwnas.networks.partition import partition
 
 IN, OUT = (16, 12, 12), (24, 6, 6)
 SAME = (24, 12, 12)

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.architecture import build_part
 from hwnas.compress.distill import Distilled
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.metrics import BlockMetrics
-from hwnas.compress.partition import Partition
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.database import Database
 from hwnas.errors import HwnasError, RunDirectoryError
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition
 
 METRICS = BlockMetrics(nsr=0.125, mse=3.5, relative_l1=1e-9)
 

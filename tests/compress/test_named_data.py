@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 import hwnas
 from hwnas.compress import training
-from hwnas.compress.architecture import ArchitectureSpec
-from hwnas.compress.checkpoint import save_module
 from hwnas.compress.data import Data, Images, load_data, sets
 from hwnas.compress.data.download import Published
-from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Reference, initial_reference
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import InputError
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.partition import partition
+from hwnas.networks.serialize import save_module
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 LITE = "tf_efficientnet_lite0"

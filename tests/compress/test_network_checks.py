@@ -12,11 +12,14 @@ import torch
 from torch import nn
 from workplace import oddnets
 
-from hwnas.compress.architecture import assemble
-from hwnas.compress.blocks import count
-from hwnas.compress.checkpoint import save_module
-from hwnas.compress.models import find_network
-from hwnas.compress.network_checks import (
+from hwnas.compress.operators import require_exports
+from hwnas.compress.stitch import own_parts
+from hwnas.compress.teacher import teacher_features
+from hwnas.errors import InputError, NetworkFormError
+from hwnas.network import Network, export_onnx, in_eval_mode, random_input
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.build import assemble
+from hwnas.networks.checks import (
     answer_of,
     is_answer,
     plain_module,
@@ -25,13 +28,10 @@ from hwnas.compress.network_checks import (
     require_trainable,
     writes_to_input,
 )
-from hwnas.compress.operators import require_exports
-from hwnas.compress.partition import Partition, counted_again, partition
-from hwnas.compress.stitch import own_parts
-from hwnas.compress.teacher import teacher_features
-from hwnas.compress.weights import load_weights
-from hwnas.errors import InputError, NetworkFormError
-from hwnas.network import Network, export_onnx, in_eval_mode, random_input
+from hwnas.networks.find import find_network
+from hwnas.networks.partition import Partition, counted_again, partition
+from hwnas.networks.serialize import save_module
+from hwnas.networks.weights import load_weights
 
 SHAPE = (3, 32, 32)
 X = random_input((2, *SHAPE))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from workplace.tinynet import Tiny
 
-from hwnas.compress.decisions import require_no_decisions
-from hwnas.compress.partition import Partition, partition
-from hwnas.compress.stages import stage_cuts
 from hwnas.errors import InputError
+from hwnas.networks.control_flow import require_no_decisions
+from hwnas.networks.cut_points import stage_cuts
+from hwnas.networks.partition import Partition, partition
 
 FAMILIES = {
     "efficientnet_b0": 5,

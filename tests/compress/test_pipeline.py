@@ -25,11 +25,11 @@ from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
 from hwnas.compress.pipeline import compress, open_job
-from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_reports
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
 from hwnas.files import read_signed
+from hwnas.progress import Progress
 
 
 class Killed(BaseException):

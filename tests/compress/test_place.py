@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from workplace import tinynet
 
-from hwnas.compress.partition import partition
 from hwnas.compress.place import require_network
 from hwnas.errors import InputError
+from hwnas.networks.partition import partition
 
 META: Any = "meta"
 SHAPE = (3, 32, 32)

@@ -18,16 +18,16 @@ from torch import Tensor
 from hwnas.compress.block_costs import BlockCosts, PartCosts
 from hwnas.compress.data import Images
 from hwnas.compress.filter import ChoiceCost, filter_choices
-from hwnas.compress.partition import partition
 from hwnas.compress.pipeline import open_job, open_workshop
-from hwnas.compress.progress import Progress
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.stitch import Stitcher
+from hwnas.networks.partition import partition
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
+from hwnas.progress import Progress
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SETTINGS = LibrarySettings(

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hwnas.compress.account import Spent, Step
-from hwnas.compress.architecture import ReferenceSpec
 from hwnas.compress.data import Data
-from hwnas.compress.partition import Partition
 from hwnas.compress.prepare import Reference
-from hwnas.compress.progress import Progress
 from hwnas.errors import InputError
 from hwnas.files import read_json
 from hwnas.measurement import Interval
+from hwnas.networks.architecture import ReferenceSpec
+from hwnas.networks.partition import Partition
+from hwnas.progress import Progress
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 Benchmark = Callable[[str], ModuleType]

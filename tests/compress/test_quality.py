@@ -20,9 +20,9 @@ from hwnas.compress.extend import extend
 from hwnas.compress.library import Library
 from hwnas.compress.predict import predict_networks
 from hwnas.compress.predictor import Predictor, fit_predictor
-from hwnas.compress.progress import Progress
 from hwnas.compress.report import write_report
 from hwnas.errors import InputError, RunDirectoryError
+from hwnas.progress import Progress
 
 LIBRARY = spoiling.LIBRARY
 SEARCH = replace(

@@ -15,14 +15,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.agreement import disagreement
-from hwnas.compress.architecture import assemble
-from hwnas.compress.blocks import count
-from hwnas.compress.checkpoint import save_module
-from hwnas.compress.partition import Partition, counted_again, partition
 from hwnas.compress.stitch import own_parts
-from hwnas.compress.weights import load_weights
 from hwnas.errors import NetworkFormError
 from hwnas.network import Network, plain_attention, random_input
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.build import assemble
+from hwnas.networks.partition import Partition, counted_again, partition
+from hwnas.networks.serialize import save_module
+from hwnas.networks.weights import load_weights
 
 
 def answers(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:

@@ -23,7 +23,6 @@ from hwnas.compress import executor as executors
 from hwnas.compress.bench import PackedBench
 from hwnas.compress.device_check import check_devices
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
-from hwnas.compress.progress import Progress
 from hwnas.compress.run import versions
 from hwnas.devices import remote
 from hwnas.devices.base import Device
@@ -31,6 +30,7 @@ from hwnas.errors import DeviceError, DeviceLostError, HwnasError, InputError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device
+from hwnas.progress import Progress
 
 ROOM = Path(remote.__file__).parents[1]
 

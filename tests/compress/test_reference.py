@@ -13,23 +13,23 @@ from tiny import make_data, run_hwnas
 from torch import nn
 from workplace import tinynet
 
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec
-from hwnas.compress.checkpoint import load_module, save_module
 from hwnas.compress.data import Data
-from hwnas.compress.models import find_network, input_shape
-from hwnas.compress.partition import partition
 from hwnas.compress.prepare import Initial, initial_reference
-from hwnas.compress.reference import (
+from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.space import find_candidates
+from hwnas.compress.spaces import load_space
+from hwnas.errors import InputError
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.build import (
     build_reference,
     find_reference,
     load_pretrained,
     published_classes,
 )
-from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.weights import load_weights, read_state
-from hwnas.errors import InputError
+from hwnas.networks.find import find_network, input_shape
+from hwnas.networks.partition import partition
+from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.weights import load_weights, read_state
 
 
 def settings(**changed: Any) -> LibrarySettings:
@@ -322,7 +322,7 @@ def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -
         std=(0.5, 0.5, 0.5),
         class_names=tuple("0123456789"),
     )
-    from hwnas.compress.architecture import build_module
+    from hwnas.networks.build import build_module
 
     folder.mkdir()
     spec.save(folder / "architecture.json")

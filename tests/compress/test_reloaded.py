@@ -19,13 +19,13 @@ from torch import nn
 
 import hwnas
 from hwnas.compress import reloaded
-from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.data import load_data
-from hwnas.compress.progress import Progress
 from hwnas.compress.reloaded import confirm_stored, stored_outputs
-from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_bytes
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.weights import read_state
+from hwnas.progress import Progress
 
 LIBRARY = replace(spoiling.LIBRARY, cuts=("stem", "layer1", "layer2", "layer3"))
 
@@ -149,8 +149,8 @@ def test_outputs_come_from_the_files(stored: tuple[Path, nn.Module]) -> None:
 @pytest.mark.parametrize("file", ["model.safetensors", "model.onnx"])
 def test_what_is_another_network_is_not_confirmed(stored: tuple[Path, nn.Module], file: str) -> None:
     folder, module = stored
-    from hwnas.compress.checkpoint import save_module
     from hwnas.network import export_onnx
+    from hwnas.networks.serialize import save_module
 
     with torch.no_grad():
         weight = module.get_parameter("head.fc.weight")

@@ -10,13 +10,13 @@ import torch
 from timm.models.mobilenetv3 import _gen_mobilenet_v3
 from torch import nn
 
-from hwnas.compress.architecture import build_part
-from hwnas.compress.blocks import InvertedBottleneckSpec, count
-from hwnas.compress.partition import Partition, partition
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space, space_names
-from hwnas.compress.variants import VariantSpec
 from hwnas.errors import InputError
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
+from hwnas.networks.blocks.variants import VariantSpec
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition, partition
 
 COMPRESSION = load_space("compression")
 PAPERS = {"compression", "donna", "donnav2", "mobilenetv3"}

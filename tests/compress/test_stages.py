@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from workplace.branches import Branches
 from workplace.tinynet import Tiny
 
-from hwnas.compress.models import open_model
-from hwnas.compress.partition import partition
-from hwnas.compress.reference import find_reference
-from hwnas.compress.stages import cut_points, distinct, stage_cuts
-from hwnas.compress.weights import load_weights
 from hwnas.errors import InputError
+from hwnas.networks.build import find_reference
+from hwnas.networks.cut_points import cut_points, distinct, stage_cuts
+from hwnas.networks.find import open_model
+from hwnas.networks.partition import partition
+from hwnas.networks.weights import load_weights
 
 
 def names(model: nn.Module, size: int) -> list[str]:

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from hwnas.compress import stitch as room
-from hwnas.compress.blocks import count
 from hwnas.compress.library import Library
-from hwnas.compress.partition import Partition
 from hwnas.compress.stitch import Stitcher, network_of
 from hwnas.network import Network, export_onnx
+from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.partition import Partition
 
 
 @pytest.fixture

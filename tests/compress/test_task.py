@@ -19,7 +19,6 @@ from torch import Tensor
 import hwnas
 from hwnas.compress.checkpoint import read_summary
 from hwnas.compress.data import load_data
-from hwnas.compress.progress import Progress
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.task import (
     CLASSIFICATION,
@@ -31,6 +30,7 @@ from hwnas.compress.task import (
     mean_iou,
 )
 from hwnas.errors import InputError
+from hwnas.progress import Progress
 
 
 def test_mean_iou_is_scikit_learns() -> None:

@@ -17,21 +17,21 @@ import torch
 from tiny import furnish, run_job, run_python
 from torch import Tensor, nn
 
-from hwnas.compress.architecture import build_part
-from hwnas.compress.blocks import SqueezeExcite
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
-from hwnas.compress.partition import Partition, partition
-from hwnas.compress.progress import Progress
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
-from hwnas.compress.variants import VariantSpec, build_variant, find_gates, find_variants
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
+from hwnas.networks.blocks.inverted_bottleneck import SqueezeExcite
+from hwnas.networks.blocks.variants import VariantSpec, build_variant, find_gates, find_variants
+from hwnas.networks.build import build_part
+from hwnas.networks.partition import Partition, partition
 from hwnas.onnx_file import operators_of
 from hwnas.page import Plot, Table
+from hwnas.progress import Progress
 
 SWISHNET = '''
 """Two small stages with Swish and squeeze-and-excitation everywhere, under names of its own."""

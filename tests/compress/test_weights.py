@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from workplace import tinynet
 
 from hwnas.compress.prepare import initial_reference
-from hwnas.compress.weights import load_weights, read_state
 from hwnas.errors import InputError
+from hwnas.networks.weights import load_weights, read_state
 
 State = dict[str, Any]
 HERE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

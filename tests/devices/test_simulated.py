@@ -65,7 +65,7 @@ def test_a_batch_shares_the_loading_of_weights(network: Network) -> None:
 
 def test_a_network_of_parts_costs_what_its_stitched_graph_costs() -> None:
     """Parts are parsed one by one; the whole graph is parsed by itself."""
-    from hwnas.compress.partition import partition
+    from hwnas.networks.partition import partition
 
     parts = partition(timm.create_model("efficientnet_b0").eval(), (3, 64, 64))
     pieces = [

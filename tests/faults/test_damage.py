@@ -16,11 +16,11 @@ from tiny import snapshot
 import hwnas
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.library import Library
-from hwnas.compress.models import find_network
-from hwnas.compress.reference import find_reference
 from hwnas.compress.report import write_reports
-from hwnas.compress.weights import read_state
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
+from hwnas.networks.build import find_reference
+from hwnas.networks.find import find_network
+from hwnas.networks.weights import read_state
 from hwnas.profiles.baseline import read_baseline
 
 FILES = (

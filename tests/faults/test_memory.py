@@ -253,8 +253,8 @@ def hungry(*_, **__):
     EVENT
 
 sys.argv = ["hwnas", "profile", "mobilenetv3_small_050", "--device", "sim-npu"]
-import hwnas.compress.models
-hwnas.compress.models.find_network = hungry
+import hwnas.networks.find
+hwnas.networks.find.find_network = hungry
 main()
 """
 

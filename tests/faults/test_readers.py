@@ -20,7 +20,6 @@ from hwnas.cli.main import app
 from hwnas.cli.plan import command_of, read_plan
 from hwnas.compress.account import read_account
 from hwnas.compress.across import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
-from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.checkpoint import is_intact, read_summary
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.report.stored import read_run
@@ -31,6 +30,7 @@ from hwnas.devices.simulator.loading import load_accelerator
 from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.measurement import Fingerprint, Interval, Measurement
+from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.profiles.baseline import Baseline, Recorded, read_baseline, write_baseline
 from hwnas.profiles.catalogue import load_profile
 from hwnas.profiles.protocols import load_protocol

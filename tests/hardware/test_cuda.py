@@ -31,7 +31,7 @@ def make_cuda(precision: Any = "fp32", **options: Any) -> CudaDevice:
 
 
 def b0() -> Network:
-    from hwnas.compress.models import find_network
+    from hwnas.networks.find import find_network
 
     return find_network("efficientnet_b0")
 

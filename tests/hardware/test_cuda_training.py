@@ -14,13 +14,13 @@ from workplace import tinynet
 
 from hwnas.compress import training
 from hwnas.compress.distill import Distilled, DistillSettings, distill, positions_of, teacher_statistics
-from hwnas.compress.partition import partition
 from hwnas.compress.place import Place
-from hwnas.compress.progress import Progress
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.task import CLASSIFICATION
 from hwnas.compress.teacher import Teacher, keep_features
+from hwnas.networks.partition import partition
+from hwnas.progress import Progress
 
 pytestmark = [
     pytest.mark.hardware,

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.progress import Progress
 from hwnas.errors import InputError, first_line
 from hwnas.files import hwnas_cache, locked, sha256_of_file
+from hwnas.progress import Progress
 
 CHUNK_BYTES = 2**18
 TIMEOUT_S = 60.0

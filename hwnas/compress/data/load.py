@@ -18,8 +18,8 @@ from hwnas.compress.data.own import call_for_data
 from hwnas.compress.data.sets import SETS
 from hwnas.compress.data.sources import FolderSource, Source, printable
 from hwnas.compress.data.store import decoded
-from hwnas.compress.progress import Progress
 from hwnas.errors import InputError
+from hwnas.progress import Progress
 
 DEBIAN = Path("/usr/share/datasets")
 

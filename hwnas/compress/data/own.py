@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hwnas.compress.data.dataset import Data, Images
-from hwnas.compress.imports import call_function
-from hwnas.compress.tensors import unusual
 from hwnas.errors import InputError
+from hwnas.networks.tensors import unusual
+from hwnas.networks.user_code import call_function
 
 IMAGENET_CLASSES = 1000
 BUILD = "let it build and return a hwnas.Data (docs/data.md)"

@@ -19,7 +19,6 @@ from PIL import Image
 from hwnas.compress.data.images import Mode, Raw, to_pixels
 from hwnas.compress.data.sources import Source, printable
 from hwnas.compress.data.splits import Arrangement, arrange
-from hwnas.compress.progress import Progress
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import InputError, first_line
 from hwnas.files import (
@@ -33,6 +32,7 @@ from hwnas.files import (
     write_json,
 )
 from hwnas.measurement import STRICT
+from hwnas.progress import Progress
 from hwnas.ranges import Count, Figure, Nanoseconds, Position
 
 SCHEMA = "hwnas.images/2"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from hwnas.compress.architecture import CandidateSpec
-from hwnas.compress.families import FamilySpec
-from hwnas.compress.families.residual import BOTTLENECK, ResidualSpec
-from hwnas.compress.families.transformer import TransformerSpec
-from hwnas.compress.variants import VariantSpec
+from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.blocks.families import FamilySpec
+from hwnas.networks.blocks.residual import BOTTLENECK, ResidualSpec
+from hwnas.networks.blocks.transformer import TransformerSpec
+from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK
 
 COLUMN, LABELS, BAR, GAP, BAR_LARGEST = 260, 70, 14, 4, 210

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hwnas.compress.account import Spent, read_account
-from hwnas.compress.architecture import ArchitectureSpec
 from hwnas.compress.architectures import Architectures, Finetuned, block_metrics, is_known
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
-from hwnas.compress.intact import SUMMARY_SCHEMA, require_intact
 from hwnas.compress.library import Entry, Library
-from hwnas.compress.partition import Shared, counted_again
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
 from hwnas.compress.run import read_run_record
@@ -27,6 +24,9 @@ from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_signed
 from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
+from hwnas.networks.partition import Shared, counted_again
 from hwnas.ranges import Count, Figure, Milliseconds
 
 T = TypeVar("T")

@@ -11,13 +11,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-from hwnas.compress.blocks import InvertedBottleneckSpec
-from hwnas.compress.families.convnext import ConvNextSpec
-from hwnas.compress.families.residual import ResidualSpec
-from hwnas.compress.families.transformer import TransformerSpec
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_toml
 from hwnas.measurement import STRICT
+from hwnas.networks.blocks.convnext import ConvNextSpec
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
+from hwnas.networks.blocks.residual import ResidualSpec
+from hwnas.networks.blocks.transformer import TransformerSpec
 from hwnas.ranges import Factor, Size, SizeOrNone
 
 REFERENCE = "reference"

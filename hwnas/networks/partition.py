@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.agreement import disagreement
-from hwnas.compress.decisions import require_no_decisions
-from hwnas.compress.network_checks import keep_input, require_one_function, writes_to_input
-from hwnas.compress.stages import (
+from hwnas.errors import InputError, first_line
+from hwnas.network import in_eval_mode, plain_attention
+from hwnas.networks.checks import keep_input, require_one_function, writes_to_input
+from hwnas.networks.control_flow import require_no_decisions
+from hwnas.networks.cut_points import (
     Shape,
     alive_nodes,
     batch_sizes,
@@ -25,8 +27,6 @@ from hwnas.compress.stages import (
     run_once,
     stage_cuts,
 )
-from hwnas.errors import InputError, first_line
-from hwnas.network import in_eval_mode, plain_attention
 from hwnas.ranges import Count, Position
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.blocks import check_properties
-from hwnas.compress.families.convnext import ACTIVATIONS_WITH_GELU, Resample, plan_map
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.networks.blocks.convnext import ACTIVATIONS_WITH_GELU, Resample, plan_map
+from hwnas.networks.blocks.inverted_bottleneck import check_properties
 from hwnas.ranges import Factor, Size
 
 POSITION_KERNEL = 3

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.compress.blocks import InvertedBottleneck, SqueezeExcite
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneck, SqueezeExcite
 
 Normed = tuple[nn.Conv2d, nn.BatchNorm2d]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas.compress.intact import require_intact
 from hwnas.errors import InputError, first_line
 from hwnas.network import Network, Part, in_eval_mode, random_input
+from hwnas.networks.intact import require_intact
 
 CALIBRATION_BATCHES = 8
 MOST_NOISE = 2**26  # numbers
@@ -19,7 +19,7 @@ MOST_NOISE = 2**26  # numbers
 if TYPE_CHECKING:
     from torch import nn
 
-    from hwnas.compress.architecture import ReferenceSpec
+    from hwnas.networks.architecture import ReferenceSpec
 
 
 def find_network(text: str, shape: tuple[int, ...] | None = None, *, has_batch: bool = False) -> Network:
@@ -59,14 +59,14 @@ def _find(text: str, shape: tuple[int, ...] | None, has_batch: bool) -> Network:
     if path.suffix == ".onnx":
         return Network.from_onnx(path, shape, has_batch=has_batch)
     if (path / "model.onnx").is_file() and (path / "architecture.json").is_file():
-        from hwnas.compress.checkpoint import load_module
+        from hwnas.networks.serialize import load_module
 
         graph = Network.from_onnx(path / "model.onnx").onnx()
         part = Part(path.resolve().name, onnx=lambda: graph, module=lambda: load_module(path))
         return _reshaped(Network(part.name, [part]), shape)
     import torch
 
-    from hwnas.compress.reference import build_reference, find_reference
+    from hwnas.networks.build import build_reference, find_reference
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same network has the same content hash every time
@@ -83,9 +83,9 @@ def _require_one_way(module: nn.Module, shape: tuple[int, ...]) -> None:
     Raises:
         InputError: it cannot take such images, or branches on their values.
     """
-    from hwnas.compress.decisions import require_no_decisions
-    from hwnas.compress.network_checks import keep_input, writes_to_input
-    from hwnas.compress.stages import input_fix
+    from hwnas.networks.checks import keep_input, writes_to_input
+    from hwnas.networks.control_flow import require_no_decisions
+    from hwnas.networks.cut_points import input_fix
 
     x = random_input(shape)
     try:
@@ -118,7 +118,7 @@ def open_model(text: str, image_size: int, *, allow_code: bool) -> tuple[nn.Modu
     Raises:
         InputError: nothing of that name, or it does not say what it takes.
     """
-    from hwnas.compress.reference import build_reference, find_reference
+    from hwnas.networks.build import build_reference, find_reference
 
     spec = find_reference(text, image_size=image_size)
     module = build_reference(spec, allow_code=allow_code or spec.source == "function")
@@ -141,7 +141,7 @@ def image_size(text: str) -> int:
     Raises:
         InputError: it does not say, or they are no squares.
     """
-    from hwnas.compress.reference import build_reference, find_reference
+    from hwnas.networks.build import build_reference, find_reference
 
     spec = find_reference(text)
     fix = "say how large the images shall be: --image-size N"
@@ -189,7 +189,7 @@ def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[
     import torch
     from torch import nn
 
-    from hwnas.compress.partition import partition
+    from hwnas.networks.partition import partition
 
     module = network.parts[0].module() if len(network.parts) == 1 else network.module()
     shape = network.input_shape

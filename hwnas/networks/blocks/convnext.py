@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.compress.blocks import ACTIVATIONS, check_properties, divisible, strides
 from hwnas.measurement import STRICT
+from hwnas.networks.blocks.inverted_bottleneck import ACTIVATIONS, check_properties, divisible, strides
 from hwnas.ranges import Factor, Size
 
 LAYER_SCALE = 1e-6

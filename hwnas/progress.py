@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from hwnas.profiles.queue import QueueStatus
-
 
 class Progress:
     """Receives what happens; this one shows nothing. The command line shows it on stderr."""
@@ -15,8 +11,3 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-
-
-def watch_queue(progress: Progress) -> Callable[[QueueStatus], None]:
-    """Show how far a device with a queue is as a step of its own."""
-    return lambda status: progress.advance("jobs", status.done, status.networks, status.describe())

@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.intact import require_intact
-from hwnas.compress.progress import Progress
-from hwnas.compress.reference import narrow_classifier
-from hwnas.compress.tensors import unusual
-from hwnas.compress.weight_files import read_file
 from hwnas.errors import InputError
+from hwnas.networks.intact import require_intact
+from hwnas.networks.tensors import unusual
+from hwnas.networks.weight_files import read_file
+from hwnas.progress import Progress
 
 NAMED_AT_MOST = 3
 DEPTH = 4
@@ -317,3 +316,27 @@ def _why_none(content: object, found: Sequence[str]) -> str:
     if strange and len(strange) < len(content):
         return f"holds no state dict: {strange[0]} is a {type(content[strange[0]]).__name__}, not a tensor"
     return f"holds no state dict, it holds {', '.join(map(str, list(content)[:NAMED_AT_MOST]))}"
+
+
+IMAGENET_CLASSES = 1000
+
+
+def narrow_classifier(
+    state: Mapping[str, Tensor], module: nn.Module, classes: Sequence[int]
+) -> dict[str, Tensor]:
+    """The weights of a timm model that tells only some of the classes apart, in the given order.
+
+    A linear classifier computes each class by a row of its own, so the logits of the others are gone and
+    those of the given ones stay what they were.
+
+    Args:
+        state: of the model with all of ImageNet's classes; another one stays as it is.
+        module: the model with as many outputs as there are `classes`.
+    """
+    named = module.pretrained_cfg["classifier"]  # type: ignore[index]
+    layers = (named,) if isinstance(named, str) else named
+    heads = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    return {
+        key: value[list(classes)] if key in heads and len(value) == IMAGENET_CLASSES else value
+        for key, value in state.items()
+    }

@@ -9,8 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.blocks import ACTIVATIONS, SqueezeExcite, check_properties, divisible, strides
 from hwnas.measurement import STRICT
+from hwnas.networks.blocks.inverted_bottleneck import (
+    ACTIVATIONS,
+    SqueezeExcite,
+    check_properties,
+    divisible,
+    strides,
+)
 from hwnas.ranges import Factor, Size
 
 BOTTLENECK = 4  # ResNet's output channels / those of the 3×3 convolution

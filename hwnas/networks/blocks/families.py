@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from hwnas.compress import blocks
-from hwnas.compress.blocks import InvertedBottleneckSpec, build_candidate
-from hwnas.compress.families.convnext import ConvNextSpec, build_convnext, convnext_cost, match_resample
-from hwnas.compress.families.residual import ResidualSpec, build_residual, match_residual, residual_cost
-from hwnas.compress.families.tokens import OnPatches, grid, others_cost
-from hwnas.compress.families.transformer import (
+from hwnas.networks.blocks import inverted_bottleneck
+from hwnas.networks.blocks.convnext import ConvNextSpec, build_convnext, convnext_cost, match_resample
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, build_candidate
+from hwnas.networks.blocks.residual import ResidualSpec, build_residual, match_residual, residual_cost
+from hwnas.networks.blocks.tokens import OnPatches, grid, others_cost
+from hwnas.networks.blocks.transformer import (
     TransformerSpec,
     build_on_map,
     build_on_tokens,
@@ -64,7 +64,7 @@ def match_output(module: nn.Module, spec: FamilySpec, mean: Tensor, variance: Te
     body = module.body if isinstance(module, OnPatches) else module
     assert isinstance(body, nn.Module)
     if isinstance(spec, InvertedBottleneckSpec):
-        blocks.match_output(body, mean, variance)
+        inverted_bottleneck.match_output(body, mean, variance)
     elif isinstance(spec, ResidualSpec):
         match_residual(body, mean, variance)
     else:
@@ -85,7 +85,7 @@ def _on_map(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int])
 
 def _cost_on_map(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
     if isinstance(spec, InvertedBottleneckSpec):
-        return blocks.cost(spec, in_shape, out_shape)
+        return inverted_bottleneck.cost(spec, in_shape, out_shape)
     if isinstance(spec, ResidualSpec):
         return residual_cost(spec, in_shape, out_shape)
     if isinstance(spec, ConvNextSpec):

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hwnas.compress.models import find_network, with_noise
 from hwnas.ending import contained, explained
 from hwnas.errors import InputError, first_line
 from hwnas.files import write_bytes
 from hwnas.network import Network, Part
+from hwnas.networks.find import find_network, with_noise
 from hwnas.processes import ending_with_parent
 from hwnas.temporary import explained_space, held_folder, temporary_folder
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from hwnas.compress.architecture import ArchitectureSpec, ReferenceSpec, build_module
-from hwnas.compress.imports import call_function, import_function
-from hwnas.compress.intact import require_intact
-from hwnas.compress.network_checks import plain_module
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
-
-IMAGENET_CLASSES = 1000
+from hwnas.networks.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec
+from hwnas.networks.blocks.families import build_replacement
+from hwnas.networks.blocks.variants import VariantSpec, build_variant
+from hwnas.networks.checks import plain_module
+from hwnas.networks.intact import require_intact
+from hwnas.networks.partition import Partition, partition
+from hwnas.networks.user_code import call_function, import_function
+from hwnas.networks.weights import narrow_classifier
 
 
 def find_reference(text: str, classes: int | None = None, image_size: int = 0) -> ReferenceSpec:
@@ -139,22 +142,43 @@ def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Modu
     return model.eval()
 
 
-def narrow_classifier(
-    state: Mapping[str, Tensor], module: nn.Module, classes: Sequence[int]
-) -> dict[str, Tensor]:
-    """The weights of a timm model that tells only some of the classes apart, in the given order.
-
-    A linear classifier computes each class by a row of its own, so the logits of the others are gone and
-    those of the given ones stay what they were.
+def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> nn.Sequential:
+    """The network with fresh weights, parts by name (`stem`, `block1` …, `head`), in eval mode.
 
     Args:
-        state: of the model with all of ImageNet's classes; another one stays as it is.
-        module: the model with as many outputs as there are `classes`.
+        allow_code: import and call the `module:function` that the reference may name.
+
+    Raises:
+        InputError: the reference names code that is not allowed, or cannot be built.
     """
-    named = module.pretrained_cfg["classifier"]  # type: ignore[index]
-    layers = (named,) if isinstance(named, str) else named
-    heads = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    return {
-        key: value[list(classes)] if key in heads and len(value) == IMAGENET_CLASSES else value
-        for key, value in state.items()
-    }
+    from hwnas.networks.build import build_reference
+
+    reference = build_reference(spec.reference, allow_code=allow_code)
+    parts = partition(reference, spec.input_shape, spec.cuts)
+    if len(spec.parts) != len(parts.modules):
+        raise InputError(
+            f"parts: the architecture names {len(spec.parts)}, its cuts make {len(parts.modules)}",
+            "restore architecture.json as it was emitted",
+        )
+    return assemble(parts, [build_part(parts, n, part) for n, part in enumerate(spec.parts)])
+
+
+def build_part(parts: Partition, part: int, spec: CandidateSpec | None) -> nn.Module:
+    """The untrained module of a candidate of part 0 … N + 1; the reference's own where `spec` is None.
+
+    Raises:
+        InputError: the candidate cannot stand there.
+    """
+    if spec is None:
+        return parts.modules[part]
+    if isinstance(spec, VariantSpec):
+        return build_variant(spec, parts.modules[part])
+    with torch.random.fork_rng(devices=[]):
+        return build_replacement(spec, *parts.part_shapes(part))
+
+
+def assemble(parts: Partition, modules: Sequence[nn.Module]) -> nn.Sequential:
+    """The given modules, one a part, as one module in eval mode."""
+    from collections import OrderedDict
+
+    return nn.Sequential(OrderedDict(zip(parts.names, modules, strict=True))).eval()

@@ -1,0 +1,1 @@
+"""A network: how it is found, built, cut and stored. Knows no library, device or search."""

@@ -1,0 +1,66 @@
+"""The files of a stored network: written, and read again as a module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hwnas.errors import InputError
+from hwnas.files import read_json, write_bytes
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.build import build_module
+from hwnas.networks.checks import is_answer
+from hwnas.networks.intact import require_intact
+
+HASHED = ("model.safetensors", "architecture.json", "model.onnx")
+
+
+def save_module(module: nn.Module, path: Path) -> None:
+    """Write a module's state dict as safetensors; a tensor of several names stands under the first."""
+    from hwnas.networks.weights import tensor_names
+
+    again = {name for _, *others in tensor_names(module) for name in others}
+    save_state({name: value for name, value in module.state_dict().items() if name not in again}, path)
+
+
+def save_state(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as safetensors."""
+    from safetensors.torch import save
+
+    copies = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    write_bytes(path, save(copies))
+
+
+def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
+    """See `hwnas.load`."""
+    from hwnas.networks.weights import load_weights
+
+    folder = Path(path)
+    if not (folder / "architecture.json").is_file():
+        raise InputError(
+            f"{folder} is not a checkpoint: it has no architecture.json",
+            "give a directory such as runs/demo/checkpoints/cpu-knee",
+        )
+    require_intact(folder)
+    module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
+    load_weights(module, folder / "model.safetensors")
+    _require_told_answer(folder, module)
+    return module
+
+
+def _require_told_answer(folder: Path, module: nn.Module) -> None:
+    """Refuse a network that answers otherwise than when it was stored: its code is not what it was."""
+    shape = ArchitectureSpec.read(folder / "architecture.json").input_shape
+    for file, keys in (("measurement.json", ("summary", "answer")), ("reference.json", ("answer",))):
+        plain = read_json(folder / file) if (folder / file).is_file() else None
+        for key in keys:
+            plain = plain.get(key) if isinstance(plain, dict) else None
+        if plain is not None and not is_answer(module, shape, plain):
+            raise InputError(
+                f"{folder} answers otherwise than when it was stored: the code that builds it has changed",
+                "restore that code as it was, or give the command that made it again",
+            )
