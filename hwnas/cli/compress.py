@@ -26,7 +26,7 @@ from hwnas.cli.output import (
     print_table,
 )
 from hwnas.cli.parsing import a_number
-from hwnas.compress.filter import DEFAULT_THRESHOLD
+from hwnas.compress.settings import DEFAULT_THRESHOLD
 from hwnas.errors import HwnasError
 from hwnas.ranges import LARGEST_FIGURE, LARGEST_SIZE, LARGEST_THREADS
 

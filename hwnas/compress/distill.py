@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from hwnas.compress.metrics import (
     distance,
 )
 from hwnas.compress.place import GraphPool, channels_last
+from hwnas.compress.settings import Loss
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Features, Teacher
 from hwnas.compress.training import learning_rate_factor
@@ -31,8 +31,6 @@ from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
-
-Loss = Literal["nsr", "mse"]
 
 LEARNING_RATES = {
     "inverted-bottleneck": 4e-2,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Figure, Position
-
-DEFAULT_THRESHOLD = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +36,6 @@ class ChoiceCost:
     reason: str | None = None
     kept: bool = True
     beaten_by: Position | None = None
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a threshold below zero or not finite. Raises InputError."""
-    if not 0 <= threshold < math.inf:
-        raise InputError(f"the filter's threshold is {threshold:g}", "give --filter-threshold 0 or more")
 
 
 def filter_choices(choices: Sequence[ChoiceCost], threshold: float) -> list[ChoiceCost]:

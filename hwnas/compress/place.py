@@ -9,14 +9,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from hwnas.compress.settings import Place
 from hwnas.errors import InputError, first_line, is_out_of_memory, memory_error
-
-Place = Literal["cpu", "cuda"]
 
 FLOATS_OF_A_VECTOR = 16
 """Of AVX-512."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from hwnas.compress.distill import Loss
-from hwnas.compress.filter import check_threshold
-from hwnas.compress.place import Place
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.ranges import Figure, Seed, Size, SizeOrNone, Threads
@@ -184,3 +182,18 @@ def preset(name: str) -> Mapping[str, Any]:
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"unknown preset {name!r}", f"{hint}presets: {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+Place = Literal["cpu", "cuda"]
+
+
+Loss = Literal["nsr", "mse"]
+
+
+DEFAULT_THRESHOLD = 0.1
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold below zero or not finite. Raises InputError."""
+    if not 0 <= threshold < math.inf:
+        raise InputError(f"the filter's threshold is {threshold:g}", "give --filter-threshold 0 or more")

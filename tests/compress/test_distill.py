@@ -15,13 +15,13 @@ from hwnas.compress.distill import (
     LEARNING_RATES,
     Distilled,
     DistillSettings,
-    Loss,
     distill,
     initial_module,
     teacher_statistics,
     total_steps,
 )
 from hwnas.compress.metrics import ChannelStatistics
+from hwnas.compress.settings import Loss
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher, teacher_features

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.filter import ChoiceCost, check_threshold, filter_choices
+from hwnas.compress.filter import ChoiceCost, filter_choices
+from hwnas.compress.settings import check_threshold
 from hwnas.errors import InputError
 
 OWN = ChoiceCost(choice=0, name="reference", loss=0.0, cost=2.0, cost_ratio=1.0, other_costs=(50,))

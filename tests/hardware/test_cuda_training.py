@@ -14,7 +14,7 @@ from workplace import tinynet
 
 from hwnas.compress import training
 from hwnas.compress.distill import Distilled, DistillSettings, distill, positions_of, teacher_statistics
-from hwnas.compress.place import Place
+from hwnas.compress.settings import Place
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.task import CLASSIFICATION

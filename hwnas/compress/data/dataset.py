@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from hwnas.compress.place import Place
+from hwnas.compress.settings import Place
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwnas.compress import quality
 from hwnas.compress.architectures import block_metrics, metric_rows
 from hwnas.compress.predictor import MIN_NETWORKS, Predictor, leave_one_out
+from hwnas.compress.quality import describe
 from hwnas.compress.report import plots
 from hwnas.compress.report.stored import FrontRow, Search, StoredRun
 from hwnas.compress.strategies import ExactShare
@@ -43,9 +43,7 @@ def against_exact(exact: ExactShare) -> str:
 
 def predictor(stored: StoredRun, fitted: Predictor) -> Section:
     """How good the accuracy predictor is on networks that it was not fitted to."""
-    intro = (
-        f"Ridge regression of the second order on the NSR of each part (DONNA), {quality.describe(fitted)}."
-    )
+    intro = f"Ridge regression of the second order on the NSR of each part (DONNA), {describe(fitted)}."
     if stored.lost:
         files = ", ".join(str(path.relative_to(stored.path)) for path in stored.lost)
         intro += (
