@@ -300,15 +300,15 @@ def compress(
     One library serves all devices: --device given again, or in a later command for the same run directory.
     A run that was stopped goes on when the same command is given again.
     """
-    from hwnas.compress.batch import compress_all, failure_of
+    from hwnas.compress.budget import plan_of, require_consent
     from hwnas.compress.device_check import check_devices
     from hwnas.compress.executor import executor_at
     from hwnas.compress.front import target_of
     from hwnas.compress.library import added_candidates
+    from hwnas.compress.multi_device import compress_all, failure_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
     from hwnas.compress.place import find_place
-    from hwnas.compress.plan import plan_of, require_consent
     from hwnas.compress.run import recorded_settings
     from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset

@@ -11,8 +11,8 @@ from fake_cuda import FakeCudaDevice, FakeLayer
 from torch import nn
 
 from hwnas.cli import main as command_line
+from hwnas.compress.budget import Plan, plan_of, require_consent
 from hwnas.compress.front import target_of
-from hwnas.compress.plan import Plan, plan_of, require_consent
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceError, InputError
