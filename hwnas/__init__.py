@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwnas.compress.data import Data, Images
-    from hwnas.compress.task import Metric, Task
+    from hwnas.compress.data.task import Metric, Task
 
 __all__ = ["Data", "Images", "Metric", "Task", "__version__", "load"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(data, name)
     if name in ("Metric", "Task"):
-        from hwnas.compress import task
+        from hwnas.compress.data import task
 
         return getattr(task, name)
     raise AttributeError(f"module 'hwnas' has no attribute {name!r}")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from hwnas.compress import training
+from hwnas.compress.data.task import load_task
 from hwnas.compress.distill import Distilled, DistillSettings
 from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
@@ -20,7 +21,6 @@ from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.run import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
-from hwnas.compress.task import load_task
 from hwnas.compress.teacher import Kept, Teacher
 from hwnas.errors import InputError
 from hwnas.network import export_onnx

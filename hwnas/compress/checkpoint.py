@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hwnas.compress.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
+from hwnas.compress.data.task import ACCURACY, CLASSIFICATION, Metric, difference, quantity
 from hwnas.errors import InputError
 from hwnas.files import (
     check_schema,

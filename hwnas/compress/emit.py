@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
+from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.reloaded import confirm_stored
@@ -19,7 +20,6 @@ from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.compress.stitch import Choices, network_of
-from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision

@@ -16,6 +16,7 @@ from hwnas.compress import training
 from hwnas.compress.account import Account
 from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
+from hwnas.compress.data.task import quantity
 from hwnas.compress.distill import positions_of, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
@@ -48,7 +49,6 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.stitch import Stitcher, own_parts
-from hwnas.compress.task import quantity
 from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.errors import DeviceError, HwnasError, InputError, memory_error
 from hwnas.files import decode, encode, sha256_of_plain

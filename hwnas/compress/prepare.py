@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from hwnas.compress import training
 from hwnas.compress.data import Data, load_data
+from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.compress.place import channels_last
 from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.run import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import own_parts
-from hwnas.compress.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
 from hwnas.network import Network, random_input

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
+from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.place import placed
-from hwnas.compress.task import CLASSIFICATION, Task
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
 

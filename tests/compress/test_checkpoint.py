@@ -11,7 +11,7 @@ from torch import nn
 from workplace import tinynet
 
 import hwnas
-from hwnas.compress.task import ACCURACY, REGRESSION, difference, quantity
+from hwnas.compress.data.task import ACCURACY, REGRESSION, difference, quantity
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec

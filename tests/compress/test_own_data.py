@@ -16,7 +16,7 @@ from tiny import make_data
 
 import hwnas
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.task import REGRESSION, SEGMENTATION, check_output
+from hwnas.compress.data.task import REGRESSION, SEGMENTATION, check_output
 from hwnas.errors import InputError
 
 

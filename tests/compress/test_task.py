@@ -19,8 +19,7 @@ from torch import Tensor
 import hwnas
 from hwnas.compress.checkpoint import read_summary
 from hwnas.compress.data import load_data
-from hwnas.compress.statistics import mean_score
-from hwnas.compress.task import (
+from hwnas.compress.data.task import (
     CLASSIFICATION,
     IGNORED,
     REGRESSION,
@@ -29,6 +28,7 @@ from hwnas.compress.task import (
     load_task,
     mean_iou,
 )
+from hwnas.compress.statistics import mean_score
 from hwnas.errors import InputError
 from hwnas.progress import Progress
 

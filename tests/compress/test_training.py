@@ -12,7 +12,7 @@ from workplace import tinynet
 
 from hwnas.compress import training
 from hwnas.compress.data import Data
-from hwnas.compress.task import CLASSIFICATION
+from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.errors import HwnasError, RunDirectoryError
 
 EPOCHS = 3

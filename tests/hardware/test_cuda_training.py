@@ -13,11 +13,11 @@ from spoiling import LIBRARY, SEARCH
 from workplace import tinynet
 
 from hwnas.compress import training
+from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.compress.distill import Distilled, DistillSettings, distill, positions_of, teacher_statistics
 from hwnas.compress.settings import Place
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
-from hwnas.compress.task import CLASSIFICATION
 from hwnas.compress.teacher import Teacher, keep_features
 from hwnas.networks.partition import partition
 from hwnas.progress import Progress

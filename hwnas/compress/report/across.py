@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hwnas.compress.across import FILE as COMPARED
 from hwnas.compress.across import Comparison, DeviceFront, OnDevice, Picked
+from hwnas.compress.data.task import quantity
 from hwnas.compress.report.plots import LOSSES, joined
-from hwnas.compress.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
     BLUE,
