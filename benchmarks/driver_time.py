@@ -28,7 +28,7 @@ from hwnas.compress.front import target_of
 from hwnas.compress.library import Library
 from hwnas.compress.metrics import BlockMetrics
 from hwnas.compress.pipeline import Job, compress, job_hashes, open_job
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate
 from hwnas.files import hwnas_home

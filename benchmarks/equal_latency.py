@@ -27,10 +27,10 @@ from result_tables import OWN, Row, accuracy_table, cost_table, verdicts
 
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress import training
-from hwnas.compress.account import Spent, read_account
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
-from hwnas.compress.run import recorded_settings
+from hwnas.compress.run.cost_log import Spent, read_account
+from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError, InputError

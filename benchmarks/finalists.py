@@ -12,9 +12,9 @@ from result_tables import Row, spent_since
 from torch import nn
 
 from hwnas.compress import training
-from hwnas.compress.account import Account, Spent, read_account
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.pipeline import Workshop, quality_for
+from hwnas.compress.run.cost_log import Account, Spent, read_account
 from hwnas.compress.search import pick
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Stitcher, network_of

@@ -13,9 +13,9 @@ import torch_pruning
 from torch import Tensor, nn
 
 from hwnas.compress import training
-from hwnas.compress.account import Account, Step
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.prepare import Reference
+from hwnas.compress.run.cost_log import Account, Step
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.files import read_json, write_json

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from hwnas.compress.account import Spent
+from hwnas.compress.run.cost_log import Spent
 from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.measurement import Interval
 

@@ -40,7 +40,7 @@ from hwnas.compress.pipeline import build_library, job_hashes, open_job
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.prior import block_prior
 from hwnas.compress.quality import Quality
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.stitch import Choices, Stitcher

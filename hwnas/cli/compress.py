@@ -301,7 +301,6 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.compress.budget import plan_of, require_consent
-    from hwnas.compress.device_check import check_devices
     from hwnas.compress.executor import executor_at
     from hwnas.compress.front import target_of
     from hwnas.compress.library import added_candidates
@@ -309,7 +308,8 @@ def compress(
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
     from hwnas.compress.place import find_place
-    from hwnas.compress.run import recorded_settings
+    from hwnas.compress.run.device_check import check_devices
+    from hwnas.compress.run.directory import recorded_settings
     from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset
     from hwnas.devices.machine import usable_cores

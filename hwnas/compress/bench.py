@@ -18,7 +18,7 @@ from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
 from hwnas.compress.place import channels_last, give_back_memory, require_place
 from hwnas.compress.prepare import Reference, open_data
-from hwnas.compress.run import versions
+from hwnas.compress.run.directory import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Kept, Teacher

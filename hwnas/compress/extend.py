@@ -16,7 +16,7 @@ from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
 from hwnas.compress.place import require_network, require_place
 from hwnas.compress.prepare import prepare_reference
-from hwnas.compress.run import RunDirectory, recorded_settings
+from hwnas.compress.run.directory import RunDirectory, recorded_settings
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError

@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hwnas.compress import training
-from hwnas.compress.account import Step
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
 from hwnas.compress.place import placed
 from hwnas.compress.prepare import Reference
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.run.cost_log import Step
+from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices, Stitcher

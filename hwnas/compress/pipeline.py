@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from hwnas.compress import training
-from hwnas.compress.account import Account
 from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
@@ -44,7 +43,8 @@ from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.reloaded import rehearse
 from hwnas.compress.report import write_report
 from hwnas.compress.report.stored import ReferenceRecord
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.run.cost_log import Account
+from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space

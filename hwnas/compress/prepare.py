@@ -15,7 +15,7 @@ from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.compress.place import channels_last
 from hwnas.compress.reloaded import confirm_stored
-from hwnas.compress.run import RunDirectory
+from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import own_parts

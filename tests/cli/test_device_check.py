@@ -8,7 +8,7 @@ import pytest
 import tiny
 from command import Hwnas, refused
 
-from hwnas.compress.device_check import check_devices
+from hwnas.compress.run.device_check import check_devices
 from hwnas.devices.lock import DeviceLock
 from hwnas.profiles.catalogue import load_profile
 from hwnas.progress import Progress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.compress.account import Account, read_account
+from hwnas.compress.run.cost_log import Account, read_account
 from hwnas.errors import RunDirectoryError
 
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hwnas.compress.account import Spent, Step
 from hwnas.compress.data import Data
 from hwnas.compress.prepare import Reference
+from hwnas.compress.run.cost_log import Spent, Step
 from hwnas.errors import InputError
 from hwnas.files import read_json
 from hwnas.measurement import Interval

@@ -21,9 +21,9 @@ from workplace import tinynet
 
 from hwnas.compress import executor as executors
 from hwnas.compress.bench import PackedBench
-from hwnas.compress.device_check import check_devices
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
-from hwnas.compress.run import versions
+from hwnas.compress.run.device_check import check_devices
+from hwnas.compress.run.directory import versions
 from hwnas.devices import remote
 from hwnas.devices.base import Device
 from hwnas.errors import DeviceError, DeviceLostError, HwnasError, InputError

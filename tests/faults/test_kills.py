@@ -11,7 +11,7 @@ import pytest
 import tiny
 from campaign import STEPS, Campaign, Server, serving
 
-from hwnas.compress.account import read_account
+from hwnas.compress.run.cost_log import read_account
 
 
 @pytest.fixture(scope="module")

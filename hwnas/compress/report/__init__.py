@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import device_folders, read_run
-from hwnas.compress.run import refuse_links
+from hwnas.compress.run.directory import refuse_links
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import safe_name
 from hwnas.page import INSTALL, is_available, write_page

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas.compress.account import Spent, read_account
 from hwnas.compress.architectures import Architectures, Finetuned, block_metrics, is_known
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import Summary, read_summary
@@ -15,7 +14,8 @@ from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.prepare import read_record
-from hwnas.compress.run import read_run_record
+from hwnas.compress.run.cost_log import Spent, read_account
+from hwnas.compress.run.directory import read_run_record
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
 from hwnas.compress.space import Candidate

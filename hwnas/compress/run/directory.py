@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from hwnas.compress.account import Account
+from hwnas.compress.run.cost_log import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
 from hwnas.files import (

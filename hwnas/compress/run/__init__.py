@@ -1,0 +1,1 @@
+"""A run directory: its lock, its record, what it has cost so far."""
