@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hwnas.compress.statistics import mean_score, paired_difference
+from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.measurement import Interval
 
 LIBRARY, SCRATCH = "library", "scratch"

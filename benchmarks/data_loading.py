@@ -15,12 +15,12 @@ from dataclasses import replace
 import timm
 import torch
 
-from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher
+from hwnas.compress.training import loop
 from hwnas.networks.partition import partition
 
 MODEL = "tf_efficientnet_lite0"
@@ -33,7 +33,7 @@ EPOCH_IMAGES = 20_000
 
 def main() -> None:
     """Print one row a data set."""
-    training.tune_allocator()
+    loop.tune_allocator()
     print(f"{MODEL}, {SLICE} candidates a slice, batches of {BATCH}, {torch.get_num_threads()} threads")
     print(
         f"{'data':<12}{'side':>5}{'first start s':>15}{'second s':>10}{'MB':>6}"
@@ -101,7 +101,7 @@ def finetuning_rate(data: Data) -> float:
     """Images a second of a network that is finetuned against the reference's logits."""
     student, teacher = (timm.create_model(MODEL, num_classes=10) for _ in range(2))
     student.train().to(memory_format=torch.channels_last)
-    loss = training.distillation_loss(teacher.eval().to(memory_format=torch.channels_last))
+    loss = loop.distillation_loss(teacher.eval().to(memory_format=torch.channels_last))
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, fused=True)
     batches = data.train_batches(BATCH, 0, 0, augment=False)
     start = 0.0

@@ -81,11 +81,11 @@ def measured(way: str, model: str, name: str, steps: int) -> dict[str, float]:
     import timm
     import torch
 
-    from hwnas.compress import training
     from hwnas.compress.data import load_data
-    from hwnas.compress.place import find_place
     from hwnas.compress.space import find_candidates
     from hwnas.compress.spaces import load_space
+    from hwnas.compress.training import loop
+    from hwnas.compress.training.placement import find_place
     from hwnas.networks.partition import partition
 
     torch.manual_seed(0)
@@ -100,7 +100,7 @@ def measured(way: str, model: str, name: str, steps: int) -> dict[str, float]:
     val = replace(data.val, pixels=data.val.pixels[:8], labels=None)
     data = replace(data, train=train, val=val, test=val)
     if way != "plain":
-        training.tune_allocator()
+        loop.tune_allocator()
         for module in parts.modules:
             module.to(memory_format=torch.channels_last)
     for module in parts.modules:

@@ -26,12 +26,12 @@ from finalists import BOUNDS, PEER, Bench, Finalist, measured, note, pruned, rec
 from result_tables import OWN, Row, accuracy_table, cost_table, verdicts
 
 from hwnas.cli.output import TerminalProgress
-from hwnas.compress import training
 from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.run.cost_log import Spent, read_account
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
+from hwnas.compress.training import loop
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
         finalists += pruned(bench, options.choose_epochs)
         finalists.sort(key=lambda finalist: -finalist[0].bound)
         rows = measured(bench, finalists, load_protocol(options.report))
-        scores = training.scores(workshop.reference.module(), job.data, workshop.reference.task)
+        scores = loop.scores(workshop.reference.module(), job.data, workshop.reference.task)
         assert scores is not None
         return report(options, rows, accuracy_table(rows, scores), len(job.candidates))
 

@@ -11,13 +11,13 @@ from pruning_peer import Peer
 from result_tables import Row, spent_since
 from torch import nn
 
-from hwnas.compress import training
 from hwnas.compress.front import Target, search_device
 from hwnas.compress.pipeline import Workshop, quality_for
 from hwnas.compress.run.cost_log import Account, Spent, read_account
 from hwnas.compress.search import pick
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.stitch import Stitcher, network_of
+from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_json, safe_name, write_json
 from hwnas.measurement import Measurement, Protocol
@@ -190,7 +190,7 @@ def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) ->
             latency_ratio=median_interval(result.anchor_ratios),
             latency_ms=median_interval(result.medians_ms),
             reference_ms=median_interval(result.anchor_ms),
-            scores=training.scores(module, data, task),
+            scores=loop.scores(module, data, task),
             macs=macs,
             params=params,
         )

@@ -28,19 +28,19 @@ from result_tables import cost_table
 from torch import Tensor, nn
 
 from hwnas.cli.output import TerminalProgress
-from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
-from hwnas.compress.place import placed
 from hwnas.compress.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search import pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.placement import placed
 from hwnas.devices.machine import usable_cores
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
@@ -101,7 +101,7 @@ class Bench:
         module = self.start(start)
 
         def after_epoch(done: int, loss: float) -> None:
-            found = training.scores(deepcopy(module), data, task)
+            found = loop.scores(deepcopy(module), data, task)
             assert found is not None
             interval = mean_score(found)
             curve[str(done)] = [interval.value, interval.low, interval.high]
@@ -113,12 +113,12 @@ class Bench:
         else:
             own, teacher = start == LIBRARY, reference.module()
             if own:
-                training.recalibrate(module, data, settings.batch_size)
+                loop.recalibrate(module, data, settings.batch_size)
             with placed(data.place, teacher):
-                training.fit(
+                loop.fit(
                     module,
                     data,
-                    training.distillation_loss(teacher, task) if own else training.target_loss(task),
+                    loop.distillation_loss(teacher, task) if own else loop.target_loss(task),
                     epochs=epochs,
                     batch_size=settings.batch_size,
                     learning_rate=FINETUNE_LEARNING_RATE if own else TRAIN_LEARNING_RATE,
@@ -128,7 +128,7 @@ class Bench:
                 )
             save_state(module.state_dict(), weights)
             state_file.unlink(missing_ok=True)
-        scores = training.scores(module, data, task)
+        scores = loop.scores(module, data, task)
         assert scores is not None
         intervals = {
             int(done): Interval(value=v, low=low, high=high) for done, (v, low, high) in curve.items()
@@ -163,7 +163,7 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
             for start, times in ((LIBRARY, 1), (SCRATCH, SHORTER))
         }
         reference = workshop.reference
-        scores = training.scores(reference.module(), reference.data, reference.task)
+        scores = loop.scores(reference.module(), reference.data, reference.task)
         assert scores is not None
     longest = max(options.epochs)
     curves = {

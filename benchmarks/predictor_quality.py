@@ -28,7 +28,6 @@ import torch
 from cifar_subset import SEEDS, Lines, settings_of
 from predictor_tables import Found, table, verdict
 
-from hwnas.compress import training
 from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
 from hwnas.compress.data import Images
 from hwnas.compress.executor import LocalExecutor
@@ -38,6 +37,7 @@ from hwnas.compress.quality import dna_scores, prepare_quality
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.compress.training import loop
 from hwnas.networks.blocks.inverted_bottleneck import count as count_cost
 from hwnas.progress import Progress
 
@@ -167,16 +167,16 @@ def estimate(job: Job) -> tuple[float, float]:
     The reference stands for every network, though most are smaller, and its blocks for their candidates.
     """
     settings, whole = job.settings, job.data.train
-    training.tune_allocator()
+    loop.tune_allocator()
     torch.set_num_threads(settings.threads)
     count = TIMED_BATCHES * settings.batch_size
     few = Images(pixels=whole.pixels[:count], labels=None if whole.labels is None else whole.labels[:count])
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.process_time()
-        training.fit(
+        loop.fit(
             deepcopy(job.initial.module),
             replace(job.data, train=few),
-            training.distillation_loss(deepcopy(job.initial.module).eval(), job.initial.task),
+            loop.distillation_loss(deepcopy(job.initial.module).eval(), job.initial.task),
             epochs=1,
             batch_size=settings.batch_size,
             learning_rate=FINETUNE_LEARNING_RATE,

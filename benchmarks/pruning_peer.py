@@ -12,12 +12,12 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from hwnas.compress import training
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.prepare import Reference
 from hwnas.compress.run.cost_log import Account, Step
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.statistics import mean_score
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import mean_score
 from hwnas.files import read_json, write_json
 from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.serialize import save_state
@@ -103,7 +103,7 @@ class Peer:
         return float(known[what])
 
     def _accuracy(self, module: nn.Module) -> float:
-        scores = training.scores(module, self.reference.data, self.reference.task, self.reference.data.val)
+        scores = loop.scores(module, self.reference.data, self.reference.task, self.reference.data.val)
         assert scores is not None
         return mean_score(scores).value
 
@@ -131,17 +131,17 @@ class Peer:
         reference, settings = self.reference, self.settings
         data, state_file = reference.data, trained.with_name(f".{trained.name}")
         macs, _ = count(module, data.image_shape)
-        images = training.images_per_epoch(data, settings.batch_size)
+        images = loop.images_per_epoch(data, settings.batch_size)
 
         def after_epoch(done: int, loss: float) -> None:
             self.account.lap(step, images=images, of=len(data.train), macs=macs)
             self.progress.advance(f"finetune {trained.stem}", done, epochs, f"loss {loss:.3f}")
 
-        training.recalibrate(module, data, settings.batch_size)
-        training.fit(
+        loop.recalibrate(module, data, settings.batch_size)
+        loop.fit(
             module,
             data,
-            training.distillation_loss(reference.module(), reference.task),
+            loop.distillation_loss(reference.module(), reference.task),
             epochs=epochs,
             batch_size=settings.batch_size,
             learning_rate=rate,
@@ -195,7 +195,7 @@ def closely_within(
 def with_gradients(reference: Reference) -> nn.Module:
     """A copy of the reference with the gradients of some training batches, which Taylor wants."""
     module, data = deepcopy(reference.module()).eval().requires_grad_(True), reference.data
-    loss = training.target_loss(reference.task)
+    loss = loop.target_loss(reference.task)
     for number, (x, targets) in enumerate(data.train_batches(64, 0, 0, augment=False)):
         if number == GRADIENT_BATCHES:
             break

@@ -23,7 +23,6 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 import torch  # noqa: E402
 
-from hwnas.compress import training  # noqa: E402
 from hwnas.compress.bench import TeacherBench, distill_slice  # noqa: E402
 from hwnas.compress.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
@@ -31,6 +30,7 @@ from hwnas.compress.pipeline import open_job  # noqa: E402
 from hwnas.compress.prepare import Reference  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
 from hwnas.compress.teacher import Teacher  # noqa: E402
+from hwnas.compress.training import loop  # noqa: E402
 from hwnas.progress import Progress  # noqa: E402
 
 
@@ -89,7 +89,7 @@ def bench() -> tuple[TeacherBench, list[list[Any]]]:
         threads=1,
     )
     job = open_job(settings, Progress())
-    training.tune_allocator()
+    loop.tune_allocator()
     reference = Reference(spec=job.initial.spec, parts=job.parts, data=job.data)
     reference.module().to(memory_format=torch.channels_last)
     # Every block in turn, so that slices are alike.

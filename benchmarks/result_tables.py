@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from hwnas.compress.run.cost_log import Spent
-from hwnas.compress.statistics import mean_score, paired_difference
+from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.measurement import Interval
 
 OWN = "hwnas"

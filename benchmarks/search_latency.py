@@ -28,7 +28,6 @@ import torch
 from plain_search import plain
 from pymoo.indicators.hv import HV
 
-from hwnas.compress import training
 from hwnas.compress.additive import non_dominated
 from hwnas.compress.block_costs import measured_block_costs
 from hwnas.compress.costs import measured_costs
@@ -44,6 +43,7 @@ from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.compress.training import loop
 from hwnas.measurement import Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol
@@ -78,7 +78,7 @@ class _Lines(Progress):
 def make_stitcher(path: Path, candidates: int) -> Stitcher:
     """The networks of the library in a run directory, which is made or gone on with."""
     job = open_job(replace(SETTINGS, per_block=candidates), _Lines())
-    training.tune_allocator()
+    loop.tune_allocator()
     torch.set_num_threads(SETTINGS.threads)
     with RunDirectory.open(path, job.settings, job_hashes(job)) as run:
         library = Library(run.library)

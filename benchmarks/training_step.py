@@ -10,7 +10,7 @@ import sys
 
 CODE = """
 import sys, time, timm, torch
-from hwnas.compress.training import tune_allocator
+from hwnas.compress.training.loop import tune_allocator
 if "allocator" in sys.argv[1]:
     tune_allocator()
 layout = torch.channels_last if "channels" in sys.argv[1] else torch.contiguous_format

@@ -307,11 +307,11 @@ def compress(
     from hwnas.compress.multi_device import compress_all, failure_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
-    from hwnas.compress.place import find_place
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.run.directory import recorded_settings
     from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset
+    from hwnas.compress.training.placement import find_place
     from hwnas.devices.machine import usable_cores
     from hwnas.files import encode
     from hwnas.profiles.catalogue import load_profile

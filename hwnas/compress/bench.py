@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress import training
 from hwnas.compress.data.task import load_task
 from hwnas.compress.distill import Distilled, DistillSettings
 from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.place import channels_last, give_back_memory, require_place
 from hwnas.compress.prepare import Reference, open_data
 from hwnas.compress.run.directory import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Kept, Teacher
+from hwnas.compress.training import loop
+from hwnas.compress.training.placement import channels_last, give_back_memory, require_place
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 from hwnas.networks.architecture import ArchitectureSpec
@@ -101,7 +101,7 @@ class PackedBench:
                 "install the same versions on all machines",
             )
         require_place(self.settings.train_on)
-        training.tune_allocator()
+        loop.tune_allocator()
         torch.set_num_threads(self.settings.threads)
         if Path(self.folder).is_dir():
             os.chdir(self.folder)

@@ -20,11 +20,11 @@ from hwnas.compress.metrics import (
     StatisticsAccumulator,
     distance,
 )
-from hwnas.compress.place import GraphPool, channels_last
 from hwnas.compress.settings import Loss
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Features, Teacher
-from hwnas.compress.training import learning_rate_factor
+from hwnas.compress.training.loop import learning_rate_factor
+from hwnas.compress.training.placement import GraphPool, channels_last
 from hwnas.networks.blocks.families import match_output
 from hwnas.networks.blocks.inherit import inherit
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec

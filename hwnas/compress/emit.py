@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress import training
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
@@ -18,8 +17,9 @@ from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
-from hwnas.compress.statistics import mean_score, paired_difference
 from hwnas.compress.stitch import Choices, network_of
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
@@ -91,7 +91,7 @@ def emit_checkpoints(
     if todo:
         measurements = _measure(emission, todo)
         reference = emission.finetuner.reference
-        scores = training.scores(reference.module(), reference.data, reference.task)
+        scores = loop.scores(reference.module(), reference.data, reference.task)
         for finished, measurement in zip(todo, measurements, strict=True):
             _say_missed(emission, finished, measurement)
             _write(emission, finished, measurement, scores)
@@ -123,8 +123,8 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
     finetuner, epochs = emission.finetuner, emission.search.finetune_epochs
     reference, stitcher, data = finetuner.reference, finetuner.stitcher, finetuner.reference.data
     unfinished = stitcher.module(point.choices)
-    training.recalibrate(unfinished, data, finetuner.settings.batch_size)
-    stitched = training.scores(unfinished, data, reference.task)
+    loop.recalibrate(unfinished, data, finetuner.settings.batch_size)
+    stitched = loop.scores(unfinished, data, reference.task)
     module, _ = finetuner.finetune(
         point.choices,
         epochs,
@@ -140,8 +140,8 @@ def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished
         module=module,
         network=network,
         stitched=stitched,
-        scores=training.scores(module, data, reference.task),
-        agreement=training.agreement(module, reference.module(), data, reference.task),
+        scores=loop.scores(module, data, reference.task),
+        agreement=loop.agreement(module, reference.module(), data, reference.task),
     )
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress import training
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library, added_candidates, store_added
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
-from hwnas.compress.place import require_network, require_place
 from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory, recorded_settings
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space
+from hwnas.compress.training import loop
+from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
 from hwnas.progress import Progress
 
@@ -67,7 +67,7 @@ def extend(
     found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
     require_place(job.settings.train_on)
     require_network(job.settings.train_on, job.parts.modules, job.data.image_shape)
-    training.tune_allocator()
+    loop.tune_allocator()
     torch.set_num_threads(job.settings.threads)
     with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:
         library.add([*job.candidates, *added_candidates(path)])

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from hwnas.compress import training
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
-from hwnas.compress.place import placed
 from hwnas.compress.prepare import Reference
 from hwnas.compress.run.cost_log import Step
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.build import assemble, build_part
@@ -66,13 +66,13 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     # Copied together: weights that several parts share stay shared.
     module = assemble(parts, deepcopy([build_part(parts, n, spec) for n, spec in enumerate(network.specs)]))
     module.load_state_dict(network.state)
-    training.recalibrate(module, data, settings.batch_size)
+    loop.recalibrate(module, data, settings.batch_size)
     scratch = bench.scratch
     with placed(data.place, teacher):
-        training.fit(
+        loop.fit(
             module,
             data,
-            training.distillation_loss(teacher, task),
+            loop.distillation_loss(teacher, task),
             epochs=network.epochs,
             batch_size=settings.batch_size,
             learning_rate=FINETUNE_LEARNING_RATE,
@@ -80,11 +80,11 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
             state_file=scratch and _state_file(scratch, network.choices, network.epochs),
             progress=tell,
         )
-    scores = training.scores(module, data, task, data.val)
+    scores = loop.scores(module, data, task, data.val)
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},
         accuracy=None if scores is None else mean_score(scores),
-        agreement=mean_score(training.agreement(module, teacher, data, task, data.val)),
+        agreement=mean_score(loop.agreement(module, teacher, data, task, data.val)),
     )
 
 
@@ -157,7 +157,7 @@ class Finetuner:
         """
         bench = TeacherBench(reference=self.reference, settings=self.settings, scratch=self.run.architectures)
         data = self.reference.data
-        images = training.images_per_epoch(data, self.settings.batch_size)
+        images = loop.images_per_epoch(data, self.settings.batch_size)
 
         def after_epoch(network: Stitched, done: int, loss: float) -> None:
             macs, _ = self.stitcher.cost(network.choices)

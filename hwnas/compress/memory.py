@@ -10,9 +10,9 @@ from dataclasses import replace
 from hwnas.compress.distill import Distilled, DistillSettings, distill
 from hwnas.compress.library import OUT_OF_MEMORY
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.place import give_back_memory
 from hwnas.compress.space import Candidate
 from hwnas.compress.teacher import Teacher
+from hwnas.compress.training.placement import give_back_memory
 from hwnas.errors import is_out_of_memory
 
 SMALLEST_BATCH = 8

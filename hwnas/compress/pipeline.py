@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from hwnas.compress import training
 from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
@@ -29,7 +28,6 @@ from hwnas.compress.operators import (
     require_choices,
     require_exports,
 )
-from hwnas.compress.place import explained_memory, give_back_memory, require_network, require_place
 from hwnas.compress.prepare import (
     Initial,
     Reference,
@@ -50,6 +48,13 @@ from hwnas.compress.space import Candidate, architecture_count, find_candidates
 from hwnas.compress.spaces import Space, load_space
 from hwnas.compress.stitch import Stitcher, own_parts
 from hwnas.compress.teacher import Kept, Teacher, keep_features
+from hwnas.compress.training import loop
+from hwnas.compress.training.placement import (
+    explained_memory,
+    give_back_memory,
+    require_network,
+    require_place,
+)
 from hwnas.errors import DeviceError, HwnasError, InputError, memory_error
 from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
@@ -187,7 +192,7 @@ def open_workshop(
         )
     require_place(settings.train_on)
     require_network(settings.train_on, parts.modules, job.data.image_shape)
-    training.tune_allocator()
+    loop.tune_allocator()
     torch.set_num_threads(settings.threads)
     if not (out / "reference" / "reference.json").is_file():
         require_trainable(parts.names, parts.modules, random_input((2, *job.data.image_shape)))
@@ -222,7 +227,7 @@ def open_workshop(
 @contextmanager
 def join_workshop(job: Job, out: Path, lock: int) -> Iterator[Workshop]:
     """The workshop in a process of whoever opened it; `lock` as for `RunDirectory.join`."""
-    training.tune_allocator()
+    loop.tune_allocator()
     torch.set_num_threads(job.settings.threads)
     run = RunDirectory.join(out, lock)
     with Library(run.library) as library:

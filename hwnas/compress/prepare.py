@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress import training
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
-from hwnas.compress.place import channels_last
 from hwnas.compress.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.statistics import mean_score
 from hwnas.compress.stitch import own_parts
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
 from hwnas.network import Network, random_input
@@ -207,16 +207,16 @@ def prepare_reference(
     if initial.to_train:
         progress.say(f"{settings.model} has no weights for {data.name}: it is trained first")
         macs, _ = count(module, data.image_shape)
-        images = training.images_per_epoch(data, settings.batch_size)
+        images = loop.images_per_epoch(data, settings.batch_size)
 
         def after_epoch(done: int, loss: float) -> None:
             run.account.lap("reference training", images=images, of=len(data.train), macs=macs)
             progress.advance("train reference", done, settings.train_epochs, f"loss {loss:.3f}")
 
-        training.fit(
+        loop.fit(
             module,
             data,
-            training.target_loss(reference.task),
+            loop.target_loss(reference.task),
             epochs=settings.train_epochs,
             batch_size=settings.batch_size,
             learning_rate=TRAIN_LEARNING_RATE,
@@ -228,7 +228,7 @@ def prepare_reference(
     save_module(module, weights)
     reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
     write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
-    scores = training.scores(module, data, reference.task)
+    scores = loop.scores(module, data, reference.task)
     confirm_stored(run.reference, module, data)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
     write_signed(

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from hwnas import processes
 from hwnas.agreement import disagreement
 from hwnas.compress.data import Data, Images
-from hwnas.compress.place import channels_last
 from hwnas.compress.stitch import network_of
+from hwnas.compress.training.placement import channels_last
 from hwnas.errors import HwnasError, first_line
 from hwnas.files import write_bytes
 from hwnas.network import in_eval_mode

@@ -12,12 +12,15 @@ from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.ranges import Figure, Seed, Size, SizeOrNone, Threads
 
+Place = Literal["cpu", "cuda"]
+Loss = Literal["nsr", "mse"]
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
 Filter = Literal["device", "macs", "none"]
 Quality = Literal["loss", "predictor", "dna"]
 Strategy = Literal["nsga2", "exact", "scale", "random"]
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
+DEFAULT_THRESHOLD = 0.1  # of the filter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,15 +185,6 @@ def preset(name: str) -> Mapping[str, Any]:
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"unknown preset {name!r}", f"{hint}presets: {', '.join(PRESETS)}")
     return PRESETS[name]
-
-
-Place = Literal["cpu", "cuda"]
-
-
-Loss = Literal["nsr", "mse"]
-
-
-DEFAULT_THRESHOLD = 0.1
 
 
 def check_threshold(threshold: float) -> None:

@@ -17,6 +17,7 @@ from hwnas.networks.tensors import unusual
 from hwnas.networks.weight_files import read_file
 from hwnas.progress import Progress
 
+IMAGENET_CLASSES = 1000
 NAMED_AT_MOST = 3
 DEPTH = 4
 STATES = (
@@ -316,9 +317,6 @@ def _why_none(content: object, found: Sequence[str]) -> str:
     if strange and len(strange) < len(content):
         return f"holds no state dict: {strange[0]} is a {type(content[strange[0]]).__name__}, not a tensor"
     return f"holds no state dict, it holds {', '.join(map(str, list(content)[:NAMED_AT_MOST]))}"
-
-
-IMAGENET_CLASSES = 1000
 
 
 def narrow_classifier(

@@ -322,7 +322,9 @@ def test_a_whole_compression_and_what_comes_after_it(
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert "train reference: 1/1" in done.err
-    monkeypatch.setattr("hwnas.compress.place.find_place", lambda: "cuda")  # the run stays where it was begun
+    monkeypatch.setattr(
+        "hwnas.compress.training.placement.find_place", lambda: "cuda"
+    )  # the run stays where it was begun
     text = hwnas(*tiny.compress_arguments("out", steps=1, train_epochs=1, finetune_epochs=1))
     assert "out/checkpoints/steady-knee" in text.out
     assert "← knee" in text.out

@@ -11,7 +11,7 @@ from tiny import compress_arguments, furnish, make_data, run_hwnas
 from torch import nn
 
 from hwnas.compress.emit import _scores_in_precision
-from hwnas.compress.training import scores
+from hwnas.compress.training.loop import scores
 from hwnas.measurement import Precision
 from hwnas.network import Network
 

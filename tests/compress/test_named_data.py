@@ -18,11 +18,11 @@ from pictures import Heard, picture, pictures
 from safetensors.torch import save_file
 
 import hwnas
-from hwnas.compress import training
 from hwnas.compress.data import Data, Images, load_data, sets
 from hwnas.compress.data.download import Published
 from hwnas.compress.prepare import Reference, initial_reference
 from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.training import loop
 from hwnas.errors import InputError
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.partition import partition
@@ -251,7 +251,7 @@ def test_shared_imagenette_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     initial = initial_reference(settings, data, allow_code=False)
     assert initial.mean == (0.5, 0.5, 0.5)
     data = replace(data, mean=initial.mean, std=initial.std, test=few(data.test, 8))
-    correct = training.scores(initial.module, data)
+    correct = loop.scores(initial.module, data)
     assert correct is not None
     assert float(correct.float().mean()) > 0.95
 

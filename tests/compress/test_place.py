@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from workplace import tinynet
 
-from hwnas.compress.place import require_network
+from hwnas.compress.training.placement import require_network
 from hwnas.errors import InputError
 from hwnas.networks.partition import partition
 
@@ -48,8 +48,8 @@ import sys
 import torch
 from torch import nn
 
-from hwnas.compress.place import channels_last
-from hwnas.compress.training import tune_allocator
+from hwnas.compress.training.placement import channels_last
+from hwnas.compress.training.loop import tune_allocator
 
 torch.set_num_threads(2)
 tune_allocator()

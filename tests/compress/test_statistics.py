@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hwnas.compress.statistics import accuracy, paired_difference
+from hwnas.compress.training.intervals import accuracy, paired_difference
 
 
 def answers(right: int, total: int) -> torch.Tensor:

@@ -28,7 +28,7 @@ from hwnas.compress.data.task import (
     load_task,
     mean_iou,
 )
-from hwnas.compress.statistics import mean_score
+from hwnas.compress.training.intervals import mean_score
 from hwnas.errors import InputError
 from hwnas.progress import Progress
 

@@ -10,9 +10,9 @@ from tiny import make_data
 from torch import Tensor, nn
 from workplace import tinynet
 
-from hwnas.compress import training
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, RunDirectoryError
 
 EPOCHS = 3
@@ -36,7 +36,7 @@ def fit(
     *,
     seed: int = 0,
     kill_after: int = 0,
-    loss: training.LossFunction | None = None,
+    loss: loop.LossFunction | None = None,
 ) -> nn.Module:
     torch.manual_seed(4)
     model = Dropping()
@@ -45,10 +45,10 @@ def fit(
         if epoch == kill_after:
             raise Killed
 
-    training.fit(
+    loop.fit(
         model,
         data,
-        loss or training.target_loss(CLASSIFICATION),
+        loss or loop.target_loss(CLASSIFICATION),
         epochs=EPOCHS,
         batch_size=16,
         learning_rate=1e-2,
@@ -107,7 +107,7 @@ def test_a_kill_inside_of_an_epoch_goes_back_to_its_beginning(data: Data, tmp_pa
         calls += 1
         if calls == 6:  # of four batches an epoch
             raise Killed
-        return training.target_loss(CLASSIFICATION)(logits, x, labels)
+        return loop.target_loss(CLASSIFICATION)(logits, x, labels)
 
     with pytest.raises(Killed):
         fit(tmp_path / "resumed", data, loss=killing)
@@ -142,10 +142,10 @@ def test_a_model_with_one_layer_in_two_places_is_trained_and_resumed(data: Data,
 
     def run(name: str, epochs: int) -> nn.Module:
         model = shared()
-        training.fit(
+        loop.fit(
             model,
             data,
-            training.target_loss(CLASSIFICATION),
+            loop.target_loss(CLASSIFICATION),
             epochs=2,
             batch_size=16,
             learning_rate=1e-2,
@@ -170,7 +170,7 @@ def test_a_model_with_one_layer_in_two_places_is_trained_and_resumed(data: Data,
 
 @pytest.mark.parametrize("total", [1, 2, 5, 17, 1000])
 def test_the_learning_rate_rises_then_falls_to_nothing(total: int) -> None:
-    factors = [training.learning_rate_factor(step, total) for step in range(total)]
+    factors = [loop.learning_rate_factor(step, total) for step in range(total)]
     top = factors.index(max(factors))
     assert all(a < b for a, b in itertools.pairwise(factors[: top + 1]))
     assert all(a > b for a, b in itertools.pairwise(factors[top:]))
@@ -180,15 +180,15 @@ def test_the_learning_rate_rises_then_falls_to_nothing(total: int) -> None:
         assert factors[-1] < 0.05
         assert max(factors) > 0.99
         assert top == pytest.approx(0.2 * total, abs=1)
-    assert training.learning_rate_factor(total, total) == pytest.approx(0, abs=1e-12) or total == 1
-    assert training.learning_rate_factor(2 * total + 2, total) == pytest.approx(0, abs=1e-12)
+    assert loop.learning_rate_factor(total, total) == pytest.approx(0, abs=1e-12) or total == 1
+    assert loop.learning_rate_factor(2 * total + 2, total) == pytest.approx(0, abs=1e-12)
 
 
 def test_recalibrating_changes_nothing_but_statistics(data: Data) -> None:
     model = tinynet.seeded()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     momenta = [m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    training.recalibrate(model, data, 16)
+    loop.recalibrate(model, data, 16)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     statistics = {key for key in before if "running" in key or "num_batches" in key}
     assert changed == statistics
@@ -200,7 +200,7 @@ def test_recalibrating_changes_nothing_but_statistics(data: Data) -> None:
 def test_recalibrated_statistics_are_those_of_the_training_images() -> None:
     data = make_data(train=64)
     model = tinynet.seeded()
-    training.recalibrate(model, data, 64)
+    loop.recalibrate(model, data, 64)
     convolution, norm = (model.get_submodule(f"stem.1.{index}") for index in (0, 1))
     with torch.no_grad():
         pooled = model.get_submodule("stem.0")(data.normalize(data.train.pixels))
@@ -212,7 +212,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images() -> None:
 
 def test_distilling_end_to_end_comes_near_the_teacher(data: Data, tmp_path: Path) -> None:
     teacher = tinynet.seeded()
-    loss = training.distillation_loss(teacher)
+    loss = loop.distillation_loss(teacher)
     logits, x = torch.randn(5, 10), data.normalize(data.test.pixels[:5])
     with torch.no_grad():
         target = teacher(x).double().softmax(1)
@@ -230,7 +230,7 @@ def test_right_answers_are_by_image_and_absent_without_labels(data: Data) -> Non
             int(model(data.normalize(data.test.pixels[i : i + 1])).argmax()) == int(data.test.labels[i])  # type: ignore[index]
             for i in range(len(data.test))
         ]
-    found = training.scores(model, data, batch_size=7)
+    found = loop.scores(model, data, batch_size=7)
     assert found is not None
     assert found.tolist() == expected
-    assert training.scores(model, make_data(labels=False)) is None
+    assert loop.scores(model, make_data(labels=False)) is None

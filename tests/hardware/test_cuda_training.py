@@ -12,13 +12,13 @@ import torch
 from spoiling import LIBRARY, SEARCH
 from workplace import tinynet
 
-from hwnas.compress import training
 from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.compress.distill import Distilled, DistillSettings, distill, positions_of, teacher_statistics
 from hwnas.compress.settings import Place
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space
 from hwnas.compress.teacher import Teacher, keep_features
+from hwnas.compress.training import loop
 from hwnas.networks.partition import partition
 from hwnas.progress import Progress
 
@@ -62,18 +62,18 @@ def test_a_killed_training_goes_on(tmp_path: Path) -> None:
         "seed": 0,
         "state_file": tmp_path / "state",
     }
-    loss = training.target_loss(CLASSIFICATION)
+    loss = loop.target_loss(CLASSIFICATION)
     with pytest.raises(Killed):
-        training.fit(model, data, loss, progress=kill, **how)
+        loop.fit(model, data, loss, progress=kill, **how)
     told: dict[int, float] = {}
-    training.fit(model, data, loss, progress=told.__setitem__, **how)
+    loop.fit(model, data, loss, progress=told.__setitem__, **how)
     assert list(told) == [2, 3, 4, 5, 6]
     at_once: dict[int, float] = {}
     whole = {**how, "state_file": tmp_path / "whole"}
-    training.fit(tinynet.seeded(), data, loss, progress=at_once.__setitem__, **whole)
+    loop.fit(tinynet.seeded(), data, loss, progress=at_once.__setitem__, **whole)
     assert told[6] == pytest.approx(at_once[6], rel=0.05)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
-    scores = training.scores(model, data)
+    scores = loop.scores(model, data)
     assert scores is not None
     assert len(scores) == len(data.test)
 

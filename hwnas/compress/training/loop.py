@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.data.task import CLASSIFICATION, Task
-from hwnas.compress.place import placed
+from hwnas.compress.training.placement import placed
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
 
