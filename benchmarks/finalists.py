@@ -16,13 +16,14 @@ from hwnas.compress.pipeline import Workshop, quality_for
 from hwnas.compress.run.cost_log import Account, Spent, read_account
 from hwnas.compress.search import pick
 from hwnas.compress.settings import SearchSettings
-from hwnas.compress.stitch import Stitcher, network_of
+from hwnas.compress.stitch import Stitcher
 from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_json, safe_name, write_json
 from hwnas.measurement import Measurement, Protocol
 from hwnas.network import Network
 from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.serialize import network_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval

@@ -13,7 +13,7 @@ import torch_pruning
 from torch import Tensor, nn
 
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
-from hwnas.compress.prepare import Reference
+from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Account, Step
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop

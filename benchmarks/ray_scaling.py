@@ -27,7 +27,7 @@ from hwnas.compress.bench import TeacherBench, distill_slice  # noqa: E402
 from hwnas.compress.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
 from hwnas.compress.pipeline import open_job  # noqa: E402
-from hwnas.compress.prepare import Reference  # noqa: E402
+from hwnas.compress.reference.prepare import Reference  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
 from hwnas.compress.teacher import Teacher  # noqa: E402
 from hwnas.compress.training import loop  # noqa: E402

@@ -36,9 +36,9 @@ from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
-from hwnas.compress.prepare import prepare_reference
 from hwnas.compress.prior import block_prior
 from hwnas.compress.quality import Quality
+from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings

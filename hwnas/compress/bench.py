@@ -15,7 +15,7 @@ from hwnas.compress.distill import Distilled, DistillSettings
 from hwnas.compress.executor import Tell
 from hwnas.compress.memory import distill_within_memory
 from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.prepare import Reference, open_data
+from hwnas.compress.reference.prepare import Reference, open_data
 from hwnas.compress.run.directory import versions
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import Candidate

@@ -14,10 +14,10 @@ from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
-from hwnas.compress.reloaded import confirm_stored
+from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
-from hwnas.compress.stitch import Choices, network_of
+from hwnas.compress.stitch import Choices
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError
@@ -25,6 +25,7 @@ from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
+from hwnas.networks.serialize import network_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
 from hwnas.profiles.queue import watch_queue

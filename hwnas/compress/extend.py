@@ -13,7 +13,7 @@ from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library import Library, added_candidates, store_added
 from hwnas.compress.operators import check_exports
 from hwnas.compress.pipeline import build_library, job_hashes, open_job
-from hwnas.compress.prepare import prepare_reference
+from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory, recorded_settings
 from hwnas.compress.space import Candidate, find_candidates
 from hwnas.compress.spaces import load_space

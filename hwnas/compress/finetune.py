@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
-from hwnas.compress.prepare import Reference
+from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Step
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings

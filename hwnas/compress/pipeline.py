@@ -28,7 +28,8 @@ from hwnas.compress.operators import (
     require_choices,
     require_exports,
 )
-from hwnas.compress.prepare import (
+from hwnas.compress.quality import Quality, prepare_quality, refit
+from hwnas.compress.reference.prepare import (
     Initial,
     Reference,
     initial_reference,
@@ -37,10 +38,9 @@ from hwnas.compress.prepare import (
     read_record,
     require_same_again,
 )
-from hwnas.compress.quality import Quality, prepare_quality, refit
-from hwnas.compress.reloaded import rehearse
+from hwnas.compress.reference.record import ReferenceRecord
+from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.report import write_report
-from hwnas.compress.report.stored import ReferenceRecord
 from hwnas.compress.run.cost_log import Account
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings

@@ -10,9 +10,9 @@ from pathlib import Path
 from hwnas.compress.architectures import PREDICTOR_FILE, Architectures, block_metrics, metric_rows
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
-from hwnas.compress.prepare import read_record
 from hwnas.compress.quality import describe_lost
-from hwnas.compress.report.stored import ReferenceRecord
+from hwnas.compress.reference.prepare import read_record
+from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import decode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property, partial
 
@@ -12,11 +11,12 @@ from torch import nn
 
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.operators import Refused
-from hwnas.network import Network, Part, export_onnx, in_eval_mode
+from hwnas.network import Network, Part
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.build import assemble, build_part
 from hwnas.networks.partition import Partition, counted_again
+from hwnas.networks.serialize import _part
 from hwnas.ranges import Position
 
 Choices = tuple[Position, ...]
@@ -176,23 +176,3 @@ def own_parts(parts: Partition) -> list[Part]:
         _part(name, module, shape)
         for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
     ]
-
-
-def network_of(
-    module: nn.Sequential, parts: Partition, name: str, calibration: np.ndarray | None = None
-) -> Network:
-    """The network of a module that was assembled from parts and then trained."""
-    pieces = [
-        _part(part, child, shape)
-        for (part, child), shape in zip(module.named_children(), parts.shapes[:-1], strict=True)
-    ]
-    return Network(name, pieces, calibration)
-
-
-def _part(name: str, module: nn.Module, shape: Sequence[int]) -> Part:
-    """A part of a trained module, exported when its graph is first asked for. shape: (C, H, W) or (T, C)."""
-    return Part(
-        name,
-        onnx=partial(export_onnx, module, (1, *shape), name),
-        module=lambda: in_eval_mode(deepcopy(module)),
-    )

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import hwnas
 from hwnas.compress.data import Data, Images, load_data, sets
 from hwnas.compress.data.download import Published
-from hwnas.compress.prepare import Reference, initial_reference
+from hwnas.compress.reference.prepare import Reference, initial_reference
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
 from hwnas.errors import InputError

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.prepare import Reference
+from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Spent, Step
 from hwnas.errors import InputError
 from hwnas.files import read_json

@@ -14,7 +14,7 @@ from torch import nn
 from workplace import tinynet
 
 from hwnas.compress.data import Data
-from hwnas.compress.prepare import Initial, initial_reference
+from hwnas.compress.reference.prepare import Initial, initial_reference
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.space import find_candidates
 from hwnas.compress.spaces import load_space

@@ -18,9 +18,9 @@ from tiny import furnish, run_job
 from torch import nn
 
 import hwnas
-from hwnas.compress import reloaded
 from hwnas.compress.data import load_data
-from hwnas.compress.reloaded import confirm_stored, stored_outputs
+from hwnas.compress.reference import reloaded
+from hwnas.compress.reference.reloaded import confirm_stored, stored_outputs
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_bytes
 from hwnas.networks.architecture import ArchitectureSpec
@@ -197,7 +197,7 @@ def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest
     with pytest.raises(HwnasError, match="it is another network"):
         compress(place, "plain", "refused")
     assert list((run / "checkpoints").iterdir()) == []
-    monkeypatch.setattr("hwnas.compress.prepare.confirm_stored", refuse)
+    monkeypatch.setattr("hwnas.compress.reference.prepare.confirm_stored", refuse)
     with pytest.raises(HwnasError, match="it is another network"):
         compress(place, "plain", "unborn")
     assert not (place / "unborn/reference/reference.json").exists()

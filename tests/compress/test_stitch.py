@@ -15,10 +15,11 @@ from torch import nn
 
 from hwnas.compress import stitch as room
 from hwnas.compress.library import Library
-from hwnas.compress.stitch import Stitcher, network_of
+from hwnas.compress.stitch import Stitcher
 from hwnas.network import Network, export_onnx
 from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.partition import Partition
+from hwnas.networks.serialize import network_of
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tiny import make_data
 from torch import Tensor, nn
 from workplace import tinynet
 
-from hwnas.compress.prepare import initial_reference
+from hwnas.compress.reference.prepare import initial_reference
 from hwnas.errors import InputError
 from hwnas.networks.weights import load_weights, read_state
 

@@ -151,7 +151,7 @@ def test_one_place_counts_cpus() -> None:
         "devices/machine.py",
         "devices/chip.py",  # of the whole machine, for its name
         "processes.py",  # of the whole machine, for which allocators reserve addresses
-        "compress/reloaded.py",  # passes the threads of training on
+        "compress/reference/reloaded.py",  # passes the threads of training on
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,51 +12,22 @@ from hwnas.compress.checkpoint import Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library import Entry, Library
 from hwnas.compress.predictor import Predictor
-from hwnas.compress.prepare import read_record
+from hwnas.compress.reference.prepare import read_record
+from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.run.cost_log import Spent, read_account
 from hwnas.compress.run.directory import read_run_record
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
-from hwnas.compress.space import Candidate
 from hwnas.compress.stitch import Choices
 from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_signed
-from hwnas.measurement import Fingerprint, Interval, Measurement, Protocol
+from hwnas.measurement import Fingerprint, Measurement, Protocol
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
-from hwnas.networks.partition import Shared, counted_again
 from hwnas.ranges import Count, Figure, Milliseconds
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceRecord:
-    """`reference.json`, as far as the report needs it.
-
-    Attributes:
-        macs, params: of each part.
-        shared: weights that several parts hold, in the params of each of them.
-    """
-
-    accuracy: Interval | None
-    trained_epochs: Count
-    parts: tuple[str, ...]
-    macs: tuple[Count, ...]
-    params: tuple[Count, ...]
-    shared: tuple[Shared, ...] = ()
-
-    def counts(self, candidates: Sequence[Candidate | None]) -> tuple[int, int]:
-        """MACs and parameters of an architecture.
-
-        Args:
-            candidates: chosen for each part; None is the reference's own.
-        """
-        macs = [c.macs if c else own for c, own in zip(candidates, self.macs, strict=True)]
-        params = [c.params if c else own for c, own in zip(candidates, self.params, strict=True)]
-        choices = [c.choice if c else 0 for c in candidates]
-        return sum(macs), sum(params) - counted_again(self.shared, choices)
 
 
 @dataclass(frozen=True, kw_only=True)

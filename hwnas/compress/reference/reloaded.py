@@ -1,8 +1,8 @@
 """Stored networks as a user meets them: loaded in a fresh process, from nothing but their files.
 
-The process is `python -m hwnas.compress.reloaded`; one serves all networks of a command. A question is a line
-of JSON and the images; the answer is, batch by batch, what the module and what `model.onnx` gives. It ends
-when its input does.
+The process is `python -m hwnas.compress.reference.reloaded`; one serves all networks of a command. A question
+is a line of JSON and the images; the answer is, batch by batch, what the module and what `model.onnx` gives.
+It ends when its input does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from hwnas import processes
 from hwnas.agreement import disagreement
 from hwnas.compress.data import Data, Images
-from hwnas.compress.stitch import network_of
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import HwnasError, first_line
 from hwnas.files import write_bytes
@@ -36,7 +35,7 @@ from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import assemble
 from hwnas.networks.partition import Partition
-from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.serialize import load_module, network_of, save_module
 from hwnas.temporary import temporary_folder
 
 BATCH = 256

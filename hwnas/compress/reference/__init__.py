@@ -1,0 +1,1 @@
+"""The network that is compressed: prepared, recorded, confirmed."""
