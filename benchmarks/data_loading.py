@@ -16,10 +16,10 @@ import timm
 import torch
 
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.teacher import Teacher
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import DistillSettings, distill, teacher_statistics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.teacher import Teacher
 from hwnas.compress.training import loop
 from hwnas.networks.partition import partition
 

@@ -82,8 +82,8 @@ def measured(way: str, model: str, name: str, steps: int) -> dict[str, float]:
     import torch
 
     from hwnas.compress.data import load_data
-    from hwnas.compress.space import find_candidates
-    from hwnas.compress.spaces import load_space
+    from hwnas.compress.library.candidates import find_candidates
+    from hwnas.compress.library.space import load_space
     from hwnas.compress.training import loop
     from hwnas.compress.training.placement import find_place
     from hwnas.networks.partition import partition
@@ -122,8 +122,8 @@ def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -
     """As `hwnas compress` does it."""
     import torch
 
-    from hwnas.compress.distill import DistillSettings, distill, positions_of, teacher_statistics
-    from hwnas.compress.teacher import Teacher, keep_features
+    from hwnas.compress.library.distill import DistillSettings, distill, positions_of, teacher_statistics
+    from hwnas.compress.library.teacher import Teacher, keep_features
 
     how = DistillSettings(loss="nsr", epochs=1, steps=None, batch_size=BATCH, seed=0)
     teacher = Teacher(parts, data, {})

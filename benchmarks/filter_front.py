@@ -31,13 +31,13 @@ from hwnas.compress.additive import exact_front
 from hwnas.compress.block_costs import BlockCosts, measured_block_costs
 from hwnas.compress.costs import measured_costs
 from hwnas.compress.evolution import search
+from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
 from hwnas.compress.prior import block_prior
 from hwnas.compress.quality import Quality
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import DEFAULT_THRESHOLD, LibrarySettings
-from hwnas.compress.stitch import Stitcher
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import Session

@@ -31,13 +31,13 @@ from hwnas.cli.output import TerminalProgress
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.front import search_device, target_of
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
 from hwnas.compress.reference.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search import pick
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.stitch import Choices
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import placed

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import timm
 import torch
 
-from hwnas.compress.operators import require_exports
+from hwnas.compress.library.operators import require_exports
 from hwnas.network import random_input
 from hwnas.networks.build import assemble
 from hwnas.networks.checks import (

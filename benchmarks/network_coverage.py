@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.space import load_space
 from hwnas.networks.cut_points import cut_points, distinct
 from hwnas.networks.find import open_model
 from hwnas.networks.partition import Partition, partition

@@ -32,11 +32,11 @@ from hwnas.compress.architectures import Architectures, block_metrics, metric_ro
 from hwnas.compress.data import Images
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.finetune import FINETUNE_LEARNING_RATE, Finetuner
+from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.pipeline import Job, Workshop, open_job, open_workshop
 from hwnas.compress.quality import dna_scores, prepare_quality
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.training import loop
 from hwnas.networks.blocks.inverted_bottleneck import count as count_cost
 from hwnas.progress import Progress

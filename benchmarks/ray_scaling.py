@@ -23,13 +23,13 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 import torch  # noqa: E402
 
-from hwnas.compress.bench import TeacherBench, distill_slice  # noqa: E402
-from hwnas.compress.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
+from hwnas.compress.library.distill import teacher_statistics  # noqa: E402
+from hwnas.compress.library.teacher import Teacher  # noqa: E402
+from hwnas.compress.library.worker import TeacherBench, distill_slice  # noqa: E402
 from hwnas.compress.pipeline import open_job  # noqa: E402
 from hwnas.compress.reference.prepare import Reference  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
-from hwnas.compress.teacher import Teacher  # noqa: E402
 from hwnas.compress.training import loop  # noqa: E402
 from hwnas.progress import Progress  # noqa: E402
 
@@ -153,7 +153,7 @@ def main() -> None:
 
 def stored(folder: Path, work: TeacherBench, slices: list[list[Any]]) -> float:
     """Candidates a second that the driver writes into the library, files synced."""
-    from hwnas.compress.library import Library
+    from hwnas.compress.library.store import Library
 
     short = replace(work, settings=replace(work.settings, steps=1))
     found = [

@@ -33,16 +33,17 @@ from hwnas.compress.block_costs import measured_block_costs
 from hwnas.compress.costs import measured_costs
 from hwnas.compress.evolution import search
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.library import Library
-from hwnas.compress.operators import check_exports
-from hwnas.compress.pipeline import build_library, job_hashes, open_job
+from hwnas.compress.library.build import build_library
+from hwnas.compress.library.operators import check_exports
+from hwnas.compress.library.stitch import Choices, Stitcher
+from hwnas.compress.library.store import Library
+from hwnas.compress.pipeline import job_hashes, open_job
 from hwnas.compress.prior import block_prior
 from hwnas.compress.quality import Quality
 from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.training import loop
 from hwnas.measurement import Measurement, Protocol
 from hwnas.profiles.catalogue import load_profile, open_device

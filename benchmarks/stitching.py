@@ -21,12 +21,12 @@ import onnxruntime as ort
 import timm
 import torch
 
-from hwnas.compress.distill import Distilled
-from hwnas.compress.library import Library
-from hwnas.compress.metrics import BlockMetrics
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.stitch import Choices, Stitcher
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import Distilled
+from hwnas.compress.library.metrics import BlockMetrics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.stitch import Choices, Stitcher
+from hwnas.compress.library.store import Library
 from hwnas.network import export_onnx
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import partition

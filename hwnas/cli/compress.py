@@ -303,7 +303,7 @@ def compress(
     from hwnas.compress.budget import plan_of, require_consent
     from hwnas.compress.executor import executor_at
     from hwnas.compress.front import target_of
-    from hwnas.compress.library import added_candidates
+    from hwnas.compress.library.store import added_candidates
     from hwnas.compress.multi_device import compress_all, failure_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job

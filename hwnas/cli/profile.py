@@ -106,7 +106,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.operators import require_accepted
+    from hwnas.compress.library.operators import require_accepted
     from hwnas.networks.find import block_networks
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
 

@@ -31,8 +31,8 @@ def space(
     """Show the candidates of each part of a network, with MACs and parameters, and the size of the space."""
     from rich.table import Table
 
-    from hwnas.compress.space import architecture_count, find_candidates
-    from hwnas.compress.spaces import load_space
+    from hwnas.compress.library.candidates import architecture_count, find_candidates
+    from hwnas.compress.library.space import load_space
     from hwnas.networks.blocks.inverted_bottleneck import count
     from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition

@@ -11,9 +11,9 @@ from hwnas.compress.checkpoint import Summary
 from hwnas.compress.costs import measured_costs
 from hwnas.compress.data.task import Metric
 from hwnas.compress.front import Target, measurements_file
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Workshop
 from hwnas.compress.settings import MEASURED, Quality, SearchSettings
-from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT, Interval, Measurement

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from hwnas.compress.library import Entry
+from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.store import Entry
 from hwnas.compress.predictor import Predictor, fit_predictor
-from hwnas.compress.stitch import Choices
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (
     decode,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hwnas.compress.filter import ChoiceCost, filter_choices
+from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.settings import MEASURED, TIMED, Objective
-from hwnas.compress.stitch import Stitcher
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hwnas.compress.block_costs import energy_mj
+from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.plausible import implausible
 from hwnas.compress.search import Costs, Evaluator, Point, pareto_front
 from hwnas.compress.settings import TIMED, Objective
-from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.errors import DeviceError
 from hwnas.measurement import Measurement
 from hwnas.profiles.session import Session

@@ -14,10 +14,10 @@ from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import SearchOutcome, Target, measurements_file
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search import Point, check_rule, pick
 from hwnas.compress.settings import TIMED, SearchSettings
-from hwnas.compress.stitch import Choices
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError

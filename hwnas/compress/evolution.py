@@ -18,8 +18,8 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.optimize import minimize
 
 from hwnas.compress.additive import evenly, exact_front, fit_tables, non_dominated, sum_of
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search import Costs, Evaluator, Point
-from hwnas.compress.stitch import Choices
 
 SCREENED = 5
 """Offspring that are bred for each one that is evaluated."""

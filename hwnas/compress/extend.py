@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.library import Library, added_candidates, store_added
-from hwnas.compress.operators import check_exports
-from hwnas.compress.pipeline import build_library, job_hashes, open_job
+from hwnas.compress.library.build import build_library
+from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.operators import check_exports
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.store import Library, added_candidates, store_added
+from hwnas.compress.pipeline import job_hashes, open_job
 from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory, recorded_settings
-from hwnas.compress.space import Candidate, find_candidates
-from hwnas.compress.spaces import load_space
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError

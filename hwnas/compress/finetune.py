@@ -10,13 +10,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
-from hwnas.compress.bench import TeacherBench
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
+from hwnas.compress.library.stitch import Choices, Stitcher
+from hwnas.compress.library.worker import TeacherBench
 from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Step
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import placed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,22 +11,24 @@ from typing import Any
 
 import torch
 
-from hwnas.compress.bench import TeacherBench, distill_settings, distill_slice
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
-from hwnas.compress.distill import positions_of, teacher_statistics, total_steps
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
-from hwnas.compress.library import Library, added_candidates
-from hwnas.compress.operators import (
+from hwnas.compress.library.build import build_library
+from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates
+from hwnas.compress.library.operators import (
     check_device,
     check_exports,
     find_refused,
     require_choices,
     require_exports,
 )
+from hwnas.compress.library.space import Space, load_space
+from hwnas.compress.library.stitch import Stitcher, own_parts
+from hwnas.compress.library.store import Library, added_candidates
 from hwnas.compress.quality import Quality, prepare_quality, refit
 from hwnas.compress.reference.prepare import (
     Initial,
@@ -41,21 +42,14 @@ from hwnas.compress.reference.prepare import (
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.report import write_report
-from hwnas.compress.run.cost_log import Account
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.space import Candidate, architecture_count, find_candidates
-from hwnas.compress.spaces import Space, load_space
-from hwnas.compress.stitch import Stitcher, own_parts
-from hwnas.compress.teacher import Kept, Teacher, keep_features
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import (
-    explained_memory,
-    give_back_memory,
     require_network,
     require_place,
 )
-from hwnas.errors import DeviceError, HwnasError, InputError, memory_error
+from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
 from hwnas.network import Network, random_input
@@ -313,85 +307,6 @@ def _report(run: RunDirectory, device: str, progress: Progress) -> str | None:
         progress.say(f"no report without plotly: {INSTALL}, then: hwnas report {shlex.quote(str(run.path))}")
         return None
     return str(write_report(run.path, run.device(device)))
-
-
-def build_library(
-    library: Library,
-    reference: Reference,
-    settings: LibrarySettings,
-    account: Account,
-    progress: Progress,
-    executor: Executor,
-) -> int:
-    """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
-
-    Returns:
-        How many were distilled by this call without failing.
-
-    Raises:
-        HwnasError: every candidate of the library failed, or memory does not even suffice for the reference.
-    """
-    pending = library.pending()
-    slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
-    if slices:
-        with explained_memory():
-            _distill_slices(library, slices, reference, settings, account, progress, executor)
-    give_back_memory(settings.train_on)
-    shutil.rmtree(library.features, ignore_errors=True)
-    entries = library.entries()
-    failed = [entry for entry in entries if entry.state == "failed"]
-    for entry in failed:
-        later = "; the next call tries it again" if entry.is_put_off else ""
-        progress.say(f"{entry.candidate.name} failed and is left out: {entry.reason}{later}")
-    if len(failed) == len(entries) and all(entry.is_put_off for entry in failed):
-        raise memory_error(MemoryError(f"no candidate could be trained, {failed[0].reason}"))
-    if len(failed) == len(entries):
-        raise HwnasError(
-            f"every candidate failed, the first one because {failed[0].reason}",
-            "distil from another reference, or with another --loss, into a new --out PATH",
-        )
-    progress.say(f"library: {len(entries) - len(failed)} of {len(entries)} candidates")
-    return len(pending) - len({entry.candidate for entry in failed} & set(pending))
-
-
-def _distill_slices(
-    library: Library,
-    slices: Sequence[Sequence[Candidate]],
-    reference: Reference,
-    settings: LibrarySettings,
-    account: Account,
-    progress: Progress,
-    executor: Executor,
-) -> None:
-    data, how = reference.data, distill_settings(settings)
-    steps = total_steps(data, how)
-    total = steps * sum(len(candidates) for candidates in slices)
-    done = 0
-
-    def advance(candidates: Sequence[Candidate], step: int, loss: float) -> None:
-        step = min(step, steps)  # there are more of smaller batches
-        progress.advance("distill", done + step * len(candidates), total, f"{how.loss} {loss:.3f}")
-
-    teacher, pending = Teacher(reference.parts, data, {}), [c for of_slice in slices for c in of_slice]
-    kept: Kept = {}
-    if executor.is_local:
-        positions = positions_of(pending)
-        kept = keep_features(teacher, library.features, positions, how.batch_size, progress.say)
-        teacher = Teacher(reference.parts, data, kept)
-    statistics = teacher_statistics(teacher, {c.part for c in pending}, how.batch_size)
-    bench = TeacherBench(reference=reference, settings=settings, statistics=statistics, kept=kept)
-    for candidates, results in executor.run(distill_slice, bench, slices, advance):
-        for candidate, (result, graph) in zip(candidates, results, strict=True):
-            if result.smaller_batches is not None:
-                smaller = f"it was given batches of {result.smaller_batches}"
-                progress.say(f"{candidate.name} needs too much memory; {smaller}")
-            if result.reason is not None:
-                library.fail(candidate, result.reason)
-                continue
-            library.finish(candidate, result, graph)
-            images = steps * min(how.batch_size, len(data.train))
-            account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
-        done += steps * len(candidates)
 
 
 def _calibration(data: Data) -> Any:

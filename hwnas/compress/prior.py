@@ -8,9 +8,9 @@ import numpy as np
 
 from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.evolution import Tables
+from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.quality import Quality
 from hwnas.compress.settings import MEASURED, Objective
-from hwnas.compress.stitch import Stitcher
 
 
 def block_prior(

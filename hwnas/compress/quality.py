@@ -19,9 +19,9 @@ from hwnas.compress.architectures import (
 )
 from hwnas.compress.executor import Executor
 from hwnas.compress.finetune import Finetuner
+from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.settings import SearchSettings
-from hwnas.compress.stitch import Choices, Stitcher
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.settings import TIMED, Objective
-from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError, InputError
 from hwnas.measurement import STRICT
 from hwnas.ranges import LARGEST_FIGURE, Figure

@@ -10,9 +10,9 @@ import numpy as np
 
 from hwnas.compress.additive import exact_front, non_dominated, sum_of
 from hwnas.compress.evolution import UNSEEN, Learner, Motion, Tables, search
+from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search import Costs, Evaluator, Point
 from hwnas.compress.settings import SearchSettings
-from hwnas.compress.stitch import Choices
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Figure

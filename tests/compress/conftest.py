@@ -12,11 +12,11 @@ from torch import nn
 from workplace import tinynet
 
 from hwnas.compress.data import Data
-from hwnas.compress.distill import DistillSettings, distill, teacher_statistics
-from hwnas.compress.library import Library
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.teacher import Teacher
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import DistillSettings, distill, teacher_statistics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.store import Library
+from hwnas.compress.library.teacher import Teacher
 from hwnas.network import export_onnx
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition, partition

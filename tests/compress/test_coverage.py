@@ -15,7 +15,7 @@ from tiny import run_job
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.library import Library
+from hwnas.compress.library.store import Library
 from hwnas.progress import Progress
 
 FAST = ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224", "branches:two")

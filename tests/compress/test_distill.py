@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.distill import (
+from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.distill import (
     LEARNING_RATES,
     Distilled,
     DistillSettings,
@@ -20,11 +21,10 @@ from hwnas.compress.distill import (
     teacher_statistics,
     total_steps,
 )
-from hwnas.compress.metrics import ChannelStatistics
+from hwnas.compress.library.metrics import ChannelStatistics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.teacher import Teacher, teacher_features
 from hwnas.compress.settings import Loss
-from hwnas.compress.space import Candidate, find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.teacher import Teacher, teacher_features
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
 
@@ -81,7 +81,7 @@ def test_nothing_is_dropped_by_chance(
     statistics: Statistics,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    room: Any = importlib.import_module("hwnas.compress.distill")
+    room: Any = importlib.import_module("hwnas.compress.library.distill")
     real, real_match, inputs = room.build_part, room.match_output, []
 
     class DropPath(nn.Module):
@@ -215,7 +215,7 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
     statistics: Statistics,
 ) -> None:
     healthy = distill(candidates, teacher, statistics, HOW)
-    room: Any = importlib.import_module("hwnas.compress.distill")
+    room: Any = importlib.import_module("hwnas.compress.library.distill")
     real = room.build_part
 
     def poisoned(whole: object, part: int, spec: object) -> nn.Module:

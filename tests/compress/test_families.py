@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.space import load_space
 from hwnas.compress.report.drawing import Box, draw
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec

@@ -11,10 +11,10 @@ import torch
 from tiny import make_spec
 from torch import nn
 
-from hwnas.compress.distill import initial_module
-from hwnas.compress.metrics import ChannelStatistics
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import initial_module
+from hwnas.compress.library.metrics import ChannelStatistics
+from hwnas.compress.library.space import load_space
 from hwnas.networks.blocks.inherit import find_bottlenecks, inherit
 from hwnas.networks.blocks.inverted_bottleneck import (
     InvertedBottleneck,

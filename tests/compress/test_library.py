@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.distill import Distilled
-from hwnas.compress.library import Entry, Library
-from hwnas.compress.metrics import BlockMetrics
-from hwnas.compress.space import Candidate, find_candidates
-from hwnas.compress.spaces import load_space
+from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.distill import Distilled
+from hwnas.compress.library.metrics import BlockMetrics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.store import Entry, Library
 from hwnas.database import Database
 from hwnas.errors import HwnasError, RunDirectoryError
 from hwnas.networks.build import build_part
@@ -247,9 +247,9 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 import torch
-from hwnas.compress.distill import Distilled
-from hwnas.compress.library import Library
-from hwnas.compress.metrics import BlockMetrics
+from hwnas.compress.library.distill import Distilled
+from hwnas.compress.library.store import Library
+from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.errors import HwnasError
 
 library = Library(Path(sys.argv[1]))

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.metrics import DEAD_CHANNEL, MetricsAccumulator, StatisticsAccumulator, distance
+from hwnas.compress.library.metrics import DEAD_CHANNEL, MetricsAccumulator, StatisticsAccumulator, distance
 
 MAPS, TOKENS = (11, 5, 3, 4), (11, 7, 5)
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from workplace import oddnets
 
-from hwnas.compress.operators import require_exports
-from hwnas.compress.stitch import own_parts
-from hwnas.compress.teacher import teacher_features
+from hwnas.compress.library.operators import require_exports
+from hwnas.compress.library.stitch import own_parts
+from hwnas.compress.library.teacher import teacher_features
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.network import Network, export_onnx, in_eval_mode, random_input
 from hwnas.networks.blocks.inverted_bottleneck import count

@@ -22,7 +22,7 @@ from torch import nn
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.front import target_of
-from hwnas.compress.library import Library
+from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.report import write_reports
 from hwnas.compress.run.cost_log import read_account
@@ -591,7 +591,7 @@ def test_several_picks_and_one_that_is_not_reached(copy: Path) -> None:
 def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
     workplace: Path, place: Path, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distillation: Any = importlib.import_module("hwnas.compress.distill")
+    distillation: Any = importlib.import_module("hwnas.compress.library.distill")
     real = distillation.build_part
     names = []
 
@@ -618,7 +618,7 @@ def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
 def test_a_library_in_which_everything_failed_is_told(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distillation: Any = importlib.import_module("hwnas.compress.distill")
+    distillation: Any = importlib.import_module("hwnas.compress.library.distill")
     real = distillation.build_part
 
     def poisoned(parts: Any, part: int, spec: Any) -> nn.Module:

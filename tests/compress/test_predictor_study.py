@@ -18,10 +18,10 @@ from torch import Tensor
 from hwnas.compress.block_costs import BlockCosts, PartCosts
 from hwnas.compress.data import Images
 from hwnas.compress.filter import ChoiceCost, filter_choices
+from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.search import Point
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.stitch import Stitcher
 from hwnas.networks.partition import partition
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol

@@ -9,12 +9,12 @@ import pytest
 
 from hwnas.compress.block_costs import BlockCosts, CostName, PartCosts
 from hwnas.compress.filter import ChoiceCost
-from hwnas.compress.library import Library
+from hwnas.compress.library.stitch import Stitcher
+from hwnas.compress.library.store import Library
 from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.prior import block_prior
 from hwnas.compress.quality import Quality
 from hwnas.compress.settings import Objective
-from hwnas.compress.stitch import Stitcher
 from hwnas.networks.partition import Partition
 
 MS = [{0: 3.0}, {0: 5.0, 1: 9.0, 3: 0.5}, {0: 2.0, 1: 7.0, 2: 0.25, 3: 4.0}, {0: 6.0}]

@@ -16,7 +16,7 @@ from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 
 from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
 from hwnas.compress.extend import extend
-from hwnas.compress.library import Library
+from hwnas.compress.library.store import Library
 from hwnas.compress.predict import predict_networks
 from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.report import write_report

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.agreement import disagreement
-from hwnas.compress.stitch import own_parts
+from hwnas.compress.library.stitch import own_parts
 from hwnas.errors import NetworkFormError
 from hwnas.network import Network, plain_attention, random_input
 from hwnas.networks.blocks.inverted_bottleneck import count

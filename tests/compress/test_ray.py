@@ -20,8 +20,8 @@ import tiny
 from workplace import tinynet
 
 from hwnas.compress import executor as executors
-from hwnas.compress.bench import PackedBench
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
+from hwnas.compress.library.worker import PackedBench
 from hwnas.compress.run.device_check import check_devices
 from hwnas.compress.run.directory import versions
 from hwnas.devices import remote

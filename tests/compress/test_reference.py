@@ -14,10 +14,10 @@ from torch import nn
 from workplace import tinynet
 
 from hwnas.compress.data import Data
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.space import load_space
 from hwnas.compress.reference.prepare import Initial, initial_reference
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.build import (

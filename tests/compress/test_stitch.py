@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress import stitch as room
-from hwnas.compress.library import Library
-from hwnas.compress.stitch import Stitcher
+from hwnas.compress.library import stitch as room
+from hwnas.compress.library.stitch import Stitcher
+from hwnas.compress.library.store import Library
 from hwnas.network import Network, export_onnx
 from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.partition import Partition

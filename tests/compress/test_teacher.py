@@ -11,12 +11,12 @@ import pytest
 import timm
 import torch
 
-from hwnas.compress import teacher as teachers
 from hwnas.compress.data import Data, Images
-from hwnas.compress.distill import DistillSettings, distill, positions_of, teacher_statistics
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.teacher import Split, Teacher, keep_features, teacher_features
+from hwnas.compress.library import teacher as teachers
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import DistillSettings, distill, positions_of, teacher_statistics
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.teacher import Split, Teacher, keep_features, teacher_features
 from hwnas.networks.partition import Partition, partition
 
 BATCH = 16

@@ -17,12 +17,12 @@ import torch
 from tiny import furnish, run_job, run_python
 from torch import Tensor, nn
 
-from hwnas.compress.library import Library
-from hwnas.compress.operators import check_exports
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.operators import check_exports
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.store import Library
 from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import read_run
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
 from hwnas.networks.blocks.inverted_bottleneck import SqueezeExcite

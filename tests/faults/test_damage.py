@@ -15,7 +15,7 @@ from tiny import snapshot
 
 import hwnas
 from hwnas.compress.checkpoint import is_intact
-from hwnas.compress.library import Library
+from hwnas.compress.library.store import Library
 from hwnas.compress.report import write_reports
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.networks.build import find_reference

@@ -17,10 +17,10 @@ from spoiling import Place, Said, go_on
 from tiny import compress_arguments, run_python, snapshot, start_python
 from torch import nn
 
-from hwnas.compress.distill import DistillSettings
-from hwnas.compress.library import Library
-from hwnas.compress.memory import with_batches_of
-from hwnas.compress.space import Candidate
+from hwnas.compress.library.candidates import Candidate
+from hwnas.compress.library.distill import DistillSettings
+from hwnas.compress.library.out_of_memory import with_batches_of
+from hwnas.compress.library.store import Library
 from hwnas.errors import HwnasError, InputError, NetworkFormError, is_out_of_memory
 
 LIMITED = """
@@ -29,7 +29,7 @@ import torch
 from hwnas.cli.main import main
 from hwnas.cli.output import TerminalProgress
 
-distillation = importlib.import_module("hwnas.compress.distill")
+distillation = importlib.import_module("hwnas.compress.library.distill")
 command = importlib.import_module("hwnas.cli.compress")
 gigabytes_an_image, *arguments = sys.argv[1:]
 real, names = distillation.build_part, []
@@ -99,7 +99,7 @@ def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_a
     fits: int, state: str, place: Place, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks for 1 PiB, which no machine gives, for batches of more images than fit."""
-    distillation: Any = importlib.import_module("hwnas.compress.distill")
+    distillation: Any = importlib.import_module("hwnas.compress.library.distill")
     real = distillation.build_part
     with Library(copy / "library") as library:
         first, *rest = library.entries()
@@ -157,7 +157,7 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("hwnas.compress.memory.distill", broken)
+    monkeypatch.setattr("hwnas.compress.library.out_of_memory.distill", broken)
     next((copy / "library/blocks").glob("*.onnx")).unlink()
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         go_on(copy, Said())
@@ -235,7 +235,7 @@ def test_a_candidate_whose_export_finds_no_memory_is_not_marked_as_failed(
         connection.execute("DELETE FROM candidates WHERE choice = 1")
     connection.close()
     with monkeypatch.context() as patch:
-        patch.setattr("hwnas.compress.operators.export_onnx", hungry)
+        patch.setattr("hwnas.compress.library.operators.export_onnx", hungry)
         with pytest.raises(HwnasError, match="memory does not suffice"):
             go_on(copy, Said())
     go_on(copy, Said())

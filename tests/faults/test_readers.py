@@ -21,11 +21,11 @@ from hwnas.cli.plan import command_of, read_plan
 from hwnas.compress.across import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
 from hwnas.compress.checkpoint import is_intact, read_summary
 from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.library.space import load_space
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings
-from hwnas.compress.spaces import load_space
 from hwnas.devices.simulator.loading import load_accelerator
 from hwnas.errors import HwnasError
 from hwnas.files import read_json

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from spoiling import go_on
 
 import hwnas
-from hwnas.compress.library import Library
+from hwnas.compress.library.store import Library
 from hwnas.compress.report import write_reports
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import is_one_name

@@ -13,11 +13,17 @@ from spoiling import LIBRARY, SEARCH
 from workplace import tinynet
 
 from hwnas.compress.data.task import CLASSIFICATION
-from hwnas.compress.distill import Distilled, DistillSettings, distill, positions_of, teacher_statistics
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.distill import (
+    Distilled,
+    DistillSettings,
+    distill,
+    positions_of,
+    teacher_statistics,
+)
+from hwnas.compress.library.space import load_space
+from hwnas.compress.library.teacher import Teacher, keep_features
 from hwnas.compress.settings import Place
-from hwnas.compress.space import find_candidates
-from hwnas.compress.spaces import load_space
-from hwnas.compress.teacher import Teacher, keep_features
 from hwnas.compress.training import loop
 from hwnas.networks.partition import partition
 from hwnas.progress import Progress

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
+from hwnas.compress.library.stitch import own_parts
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
-from hwnas.compress.stitch import own_parts
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import channels_last

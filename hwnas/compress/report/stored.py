@@ -10,7 +10,8 @@ from hwnas.compress.architectures import Architectures, Finetuned, block_metrics
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
-from hwnas.compress.library import Entry, Library
+from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.predictor import Predictor
 from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
@@ -18,7 +19,6 @@ from hwnas.compress.run.cost_log import Spent, read_account
 from hwnas.compress.run.directory import read_run_record
 from hwnas.compress.search import Point
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
-from hwnas.compress.stitch import Choices
 from hwnas.compress.strategies import ExactShare
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_signed

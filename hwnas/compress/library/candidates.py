@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
-from hwnas.compress.spaces import REFERENCE, Space, resolve
+from hwnas.compress.library.space import REFERENCE, Space, resolve
 from hwnas.errors import InputError
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.blocks.families import FamilySpec, replacement_cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 
-from hwnas.compress.library import Entry, Library
+from hwnas.compress.library.store import Entry, Library
 from hwnas.errors import InputError, NetworkFormError, is_out_of_memory, memory_error
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, export_onnx

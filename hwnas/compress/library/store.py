@@ -11,9 +11,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hwnas.compress.distill import Distilled
-from hwnas.compress.metrics import BlockMetrics
-from hwnas.compress.space import Candidate
+from hwnas.compress.library.candidates import Candidate
+from hwnas.compress.library.distill import Distilled
+from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.database import Database
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (

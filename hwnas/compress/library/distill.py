@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.metrics import (
+from hwnas.compress.library.candidates import Candidate
+from hwnas.compress.library.metrics import (
     BlockMetrics,
     ChannelStatistics,
     MetricsAccumulator,
     StatisticsAccumulator,
     distance,
 )
+from hwnas.compress.library.teacher import Features, Teacher
 from hwnas.compress.settings import Loss
-from hwnas.compress.space import Candidate
-from hwnas.compress.teacher import Features, Teacher
 from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last
 from hwnas.networks.blocks.families import match_output

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas.compress.library import Entry, Library
-from hwnas.compress.operators import Refused
+from hwnas.compress.library.operators import Refused
+from hwnas.compress.library.store import Entry, Library
 from hwnas.network import Network, Part
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.blocks.inverted_bottleneck import count

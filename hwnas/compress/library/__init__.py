@@ -1,0 +1,1 @@
+"""The block library: candidates of each part, distilled once for all devices."""
