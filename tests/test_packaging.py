@@ -44,7 +44,7 @@ def test_the_wheel_holds_one_top_level_package_with_its_data(tmp_path: Path) -> 
     names = zipfile.ZipFile(build("wheel", tmp_path)).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"hwnas"}
     assert "hwnas/profiles/catalogue/cpu.toml" in names
-    assert "hwnas/compress/spaces/donna.toml" in names
+    assert "hwnas/compress/library/spaces/donna.toml" in names
     assert {"hwnas/py.typed", "hwnas/page.css", "hwnas/page.js"} <= set(names)
 
 

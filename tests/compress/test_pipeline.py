@@ -329,7 +329,7 @@ def test_a_network_that_changed_is_refused(copy: Path, workplace: Path) -> None:
 
 
 def test_a_space_that_changed_is_refused(workplace: Path) -> None:
-    text = (Path(__file__).parents[2] / "hwnas/compress/spaces/compression.toml").read_text()
+    text = (Path(__file__).parents[2] / "hwnas/compress/library/spaces/compression.toml").read_text()
     space = workplace / "mine.toml"
     space.write_text(text)
     library = replace(LIBRARY, space="mine.toml")

@@ -38,7 +38,7 @@ def specs_of(candidates: list[Candidate], part: int) -> list[InvertedBottleneckS
 
 def write(folder: Path, *changes: tuple[str, str], name: str = "mine.toml") -> str:
     """A space of one's own: donnav2 with some text replaced."""
-    text = (Path(__file__).parents[2] / "hwnas/compress/spaces/donnav2.toml").read_text()
+    text = (Path(__file__).parents[2] / "hwnas/compress/library/spaces/donnav2.toml").read_text()
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)

@@ -160,7 +160,7 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
         ),
         "protocol": Reader(protocol, lambda p: load_protocol(str(p))),
         "space": Reader(
-            copied(package / "compress/spaces/donna.toml", "space.toml"), lambda p: load_space(str(p))
+            copied(package / "compress/library/spaces/donna.toml", "space.toml"), lambda p: load_space(str(p))
         ),
         "accelerator": Reader(
             copied(next((package / "devices/simulator/accelerators").glob("*.toml")), "accelerator.toml"),

@@ -20,6 +20,7 @@ from hwnas.networks.blocks.residual import ResidualSpec
 from hwnas.networks.blocks.transformer import TransformerSpec
 from hwnas.ranges import Factor, Size, SizeOrNone
 
+_SPACES = importlib.resources.files("hwnas.compress.library") / "spaces"
 REFERENCE = "reference"
 """As the block itself has it."""
 
@@ -174,7 +175,7 @@ def load_space(name_or_path: str) -> Space:
 
 
 def _files() -> dict[str, Traversable]:
-    files = (file for file in importlib.resources.files(__name__).iterdir() if file.name.endswith(".toml"))
+    files = (file for file in _SPACES.iterdir() if file.name.endswith(".toml"))
     return {file.name.removesuffix(".toml"): file for file in files}
 
 
