@@ -34,7 +34,7 @@ from hwnas.compress.evolution import search
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
 from hwnas.compress.prior import block_prior
-from hwnas.compress.quality import Quality
+from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point
 from hwnas.compress.settings import DEFAULT_THRESHOLD, LibrarySettings

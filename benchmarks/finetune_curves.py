@@ -29,10 +29,10 @@ from torch import Tensor, nn
 
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.front import search_device, target_of
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
+from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.reference.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings

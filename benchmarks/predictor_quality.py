@@ -28,13 +28,14 @@ import torch
 from cifar_subset import SEEDS, Lines, settings_of
 from predictor_tables import Found, table, verdict
 
-from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
 from hwnas.compress.data import Images
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.finetune import FINETUNE_LEARNING_RATE, Finetuner
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.pipeline import Job, Workshop, open_job, open_workshop
-from hwnas.compress.quality import dna_scores, prepare_quality
+from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE, Finetuner
+from hwnas.compress.quality.finetuned import Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.model import dna_scores, prepare_quality
+from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop

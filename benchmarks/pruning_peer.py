@@ -12,7 +12,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from hwnas.compress.finetune import FINETUNE_LEARNING_RATE
+from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Account, Step
 from hwnas.compress.settings import LibrarySettings
@@ -127,7 +127,7 @@ class Peer:
         return shaped(self.reference.module(), read_state(weights))
 
     def _finetune(self, module: nn.Module, epochs: int, rate: float, trained: Path, step: Step) -> None:
-        """As `hwnas.compress.finetune.finetune_network` does, but for the learning rate."""
+        """As `hwnas.compress.quality.finetune.finetune_network` does, but for the learning rate."""
         reference, settings = self.reference, self.settings
         data, state_file = reference.data, trained.with_name(f".{trained.name}")
         macs, _ = count(module, data.image_shape)

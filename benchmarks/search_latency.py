@@ -39,7 +39,7 @@ from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import job_hashes, open_job
 from hwnas.compress.prior import block_prior
-from hwnas.compress.quality import Quality
+from hwnas.compress.quality.model import Quality
 from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point

@@ -27,8 +27,8 @@ def predict(
     """Predict the accuracy that networks of a run will have once they are finetuned."""
     from rich.table import Table
 
-    from hwnas.compress.predict import predict_networks
-    from hwnas.compress.quality import describe
+    from hwnas.compress.quality.model import describe
+    from hwnas.compress.quality.predict import predict_networks
     from hwnas.files import encode
 
     predictor, rows = predict_networks(run, architectures)

@@ -14,7 +14,7 @@ from hwnas.compress.costs import confirmed, counted_costs, measured_costs, time_
 from hwnas.compress.library.operators import check_forbidden
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.prior import block_prior, choice_sizes
-from hwnas.compress.quality import Quality
+from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search import Point, check_rule, pareto_front
 from hwnas.compress.settings import LibrarySettings, Objective, SearchSettings, Strategy

@@ -15,7 +15,6 @@ from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
-from hwnas.compress.finetune import Finetuner
 from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates
@@ -29,7 +28,8 @@ from hwnas.compress.library.operators import (
 from hwnas.compress.library.space import Space, load_space
 from hwnas.compress.library.stitch import Stitcher, own_parts
 from hwnas.compress.library.store import Library, added_candidates
-from hwnas.compress.quality import Quality, prepare_quality, refit
+from hwnas.compress.quality.finetune import Finetuner
+from hwnas.compress.quality.model import Quality, prepare_quality, refit
 from hwnas.compress.reference.prepare import (
     Initial,
     Reference,

@@ -9,7 +9,7 @@ import numpy as np
 from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.evolution import Tables
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.quality import Quality
+from hwnas.compress.quality.model import Quality
 from hwnas.compress.settings import MEASURED, Objective
 
 

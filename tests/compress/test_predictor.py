@@ -12,8 +12,15 @@ from sklearn.model_selection import GridSearchCV, LeaveOneOut, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from hwnas.compress.predictor import PENALTIES, Predictor, fit_predictor, leave_one_out, score, second_order
-from hwnas.compress.quality import describe
+from hwnas.compress.quality.model import describe
+from hwnas.compress.quality.predictor import (
+    PENALTIES,
+    Predictor,
+    fit_predictor,
+    leave_one_out,
+    score,
+    second_order,
+)
 from hwnas.errors import InputError
 from hwnas.files import encode, signed, write_json
 
@@ -64,7 +71,7 @@ def test_the_penalty_is_the_one_that_leave_one_out_finds() -> None:
 
 def test_left_out_scores_are_those_of_scikit_learns_cross_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one penalty to choose from, so that only the leaving out is compared."""
-    monkeypatch.setattr("hwnas.compress.predictor.PENALTIES", np.array([0.3]))
+    monkeypatch.setattr("hwnas.compress.quality.predictor.PENALTIES", np.array([0.3]))
     metrics, accuracies = networks(22, seed=4)
     expected = cross_val_predict(sklearn_pipeline(0.3), metrics, accuracies, cv=LeaveOneOut())
     np.testing.assert_allclose(leave_one_out(metrics, accuracies), expected, rtol=1e-9)

@@ -11,9 +11,9 @@ from hwnas.compress.block_costs import BlockCosts, CostName, PartCosts
 from hwnas.compress.filter import ChoiceCost
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library
-from hwnas.compress.predictor import Predictor, fit_predictor
 from hwnas.compress.prior import block_prior
-from hwnas.compress.quality import Quality
+from hwnas.compress.quality.model import Quality
+from hwnas.compress.quality.predictor import Predictor, fit_predictor
 from hwnas.compress.settings import Objective
 from hwnas.networks.partition import Partition
 

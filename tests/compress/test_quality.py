@@ -14,11 +14,12 @@ import pytest
 import spoiling
 from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 
-from hwnas.compress.architectures import Architectures, block_metrics, metric_rows, sample_networks
 from hwnas.compress.extend import extend
 from hwnas.compress.library.store import Library
-from hwnas.compress.predict import predict_networks
-from hwnas.compress.predictor import Predictor, fit_predictor
+from hwnas.compress.quality.finetuned import Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.predict import predict_networks
+from hwnas.compress.quality.predictor import Predictor, fit_predictor
+from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.report import write_report
 from hwnas.compress.run.cost_log import read_account
 from hwnas.errors import InputError, RunDirectoryError

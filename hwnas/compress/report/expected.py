@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwnas.compress.architectures import block_metrics, metric_rows
-from hwnas.compress.predictor import MIN_NETWORKS, Predictor, leave_one_out
-from hwnas.compress.quality import describe
+from hwnas.compress.quality.finetuned import block_metrics, metric_rows
+from hwnas.compress.quality.model import describe
+from hwnas.compress.quality.predictor import MIN_NETWORKS, Predictor, leave_one_out
 from hwnas.compress.report import plots
 from hwnas.compress.report.stored import FrontRow, Search, StoredRun
 from hwnas.compress.strategies import ExactShare

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas.compress.architectures import Architectures, Finetuned, block_metrics, is_known
 from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import Summary, read_summary
 from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
-from hwnas.compress.predictor import Predictor
+from hwnas.compress.quality.finetuned import Architectures, Finetuned, block_metrics, is_known
+from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.run.cost_log import Spent, read_account

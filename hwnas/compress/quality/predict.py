@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.architectures import PREDICTOR_FILE, Architectures, block_metrics, metric_rows
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
-from hwnas.compress.predictor import Predictor
-from hwnas.compress.quality import describe_lost
+from hwnas.compress.quality.finetuned import PREDICTOR_FILE, Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.model import describe_lost
+from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.errors import InputError, RunDirectoryError

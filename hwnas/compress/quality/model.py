@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.compress.architectures import (
+from hwnas.compress.executor import Executor
+from hwnas.compress.library.stitch import Choices, Stitcher
+from hwnas.compress.quality.finetune import Finetuner
+from hwnas.compress.quality.finetuned import (
     METRIC,
     Metrics,
     block_metrics,
     is_known,
     metric_rows,
     metrics_sha256,
-    sample_networks,
 )
-from hwnas.compress.executor import Executor
-from hwnas.compress.finetune import Finetuner
-from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.predictor import Predictor
+from hwnas.compress.quality.predictor import Predictor
+from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress

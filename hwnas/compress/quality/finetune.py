@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from hwnas.compress.architectures import Architectures, Finetuned, finetuned_name
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.worker import TeacherBench
+from hwnas.compress.quality.finetuned import Architectures, Finetuned, finetuned_name
 from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import Step
 from hwnas.compress.run.directory import RunDirectory

@@ -1,0 +1,1 @@
+"""How good an architecture is before it is finetuned, and finetuned networks."""
