@@ -23,13 +23,13 @@ import torch
 from torch import nn
 
 from hwnas.cli.main import app
-from hwnas.compress.front import target_of
 from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import Job, compress, job_hashes, open_job
 from hwnas.compress.run.directory import RunDirectory
+from hwnas.compress.search.search import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.files import hwnas_home
 from hwnas.measurement import Conditions, Fingerprint, Measurement

@@ -26,10 +26,10 @@ from finalists import BOUNDS, PEER, Bench, Finalist, measured, note, pruned, rec
 from result_tables import OWN, Row, accuracy_table, cost_table, verdicts
 
 from hwnas.cli.output import TerminalProgress
-from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.run.cost_log import Spent, read_account
 from hwnas.compress.run.directory import recorded_settings
+from hwnas.compress.search.search import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.compress.training import loop
 from hwnas.devices.machine import usable_cores

@@ -27,16 +27,16 @@ import numpy as np
 from cifar_subset import Lines, settings_of
 from search_latency import front_of, values_of, volume
 
-from hwnas.compress.additive import exact_front
-from hwnas.compress.block_costs import BlockCosts, measured_block_costs
-from hwnas.compress.costs import measured_costs
-from hwnas.compress.evolution import search
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
-from hwnas.compress.prior import block_prior
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.search import Point
+from hwnas.compress.search.additive import exact_front
+from hwnas.compress.search.block_costs import BlockCosts, measured_block_costs
+from hwnas.compress.search.costs import measured_costs
+from hwnas.compress.search.initial_tables import block_prior
+from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.points import Point
 from hwnas.compress.settings import DEFAULT_THRESHOLD, LibrarySettings
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import load_protocol

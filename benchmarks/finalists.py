@@ -11,11 +11,11 @@ from pruning_peer import Peer
 from result_tables import Row, spent_since
 from torch import nn
 
-from hwnas.compress.front import Target, search_device
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import Workshop, quality_for
 from hwnas.compress.run.cost_log import Account, Spent, read_account
-from hwnas.compress.search import pick
+from hwnas.compress.search.pick import pick
+from hwnas.compress.search.search import Target, search_device
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, InputError

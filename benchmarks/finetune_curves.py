@@ -29,14 +29,14 @@ from torch import Tensor, nn
 
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.front import search_device, target_of
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.reference.prepare import TRAIN_LEARNING_RATE
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings
-from hwnas.compress.search import pick
+from hwnas.compress.search.pick import pick
+from hwnas.compress.search.search import search_device, target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score

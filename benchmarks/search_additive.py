@@ -17,8 +17,8 @@ import numpy as np
 from plain_search import POPULATION, plain
 from pymoo.indicators.hv import HV
 
-from hwnas.compress.additive import exact_front, non_dominated, sum_of
-from hwnas.compress.evolution import search
+from hwnas.compress.search.additive import exact_front, non_dominated, sum_of
+from hwnas.compress.search.nsga2 import search
 
 BLOCKS, CHOICES = 5, 384
 

@@ -28,21 +28,21 @@ import torch
 from plain_search import plain
 from pymoo.indicators.hv import HV
 
-from hwnas.compress.additive import non_dominated
-from hwnas.compress.block_costs import measured_block_costs
-from hwnas.compress.costs import measured_costs
-from hwnas.compress.evolution import search
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.operators import check_exports
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import job_hashes, open_job
-from hwnas.compress.prior import block_prior
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.search import Point
+from hwnas.compress.search.additive import non_dominated
+from hwnas.compress.search.block_costs import measured_block_costs
+from hwnas.compress.search.costs import measured_costs
+from hwnas.compress.search.initial_tables import block_prior
+from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.points import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
 from hwnas.measurement import Measurement, Protocol

@@ -18,8 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 import hwnas
 from hwnas.cli.main import app
-from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.report.stored import FrontRecord, SearchRecord
+from hwnas.compress.search.block_costs import BlockCosts
+from hwnas.compress.search.record import FrontRecord, SearchRecord
 
 EXTREMES = (10**19, -(10**18), 10**400, -(2**70), 1e308, -1e308, 5e-324)
 LARGEST = 10**24

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.front import target_of
 from hwnas.compress.pipeline import compress, open_job
+from hwnas.compress.search.search import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.progress import Progress

@@ -302,13 +302,13 @@ def compress(
     """
     from hwnas.compress.budget import plan_of, require_consent
     from hwnas.compress.executor import executor_at
-    from hwnas.compress.front import target_of
     from hwnas.compress.library.store import added_candidates
     from hwnas.compress.multi_device import compress_all, failure_of
     from hwnas.compress.pipeline import compress as run_compress
     from hwnas.compress.pipeline import open_job
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.run.directory import recorded_settings
+    from hwnas.compress.search.search import target_of
     from hwnas.compress.settings import MEASURED, LibrarySettings, Objective, SearchSettings
     from hwnas.compress.settings import preset as load_preset
     from hwnas.compress.training.placement import find_place

@@ -11,8 +11,8 @@ import typer
 from pydantic import Field
 
 from hwnas.cli.device_options import cluster_of
-from hwnas.compress.front import profile_of
-from hwnas.compress.search import check_rule
+from hwnas.compress.search.pick import check_rule
+from hwnas.compress.search.search import profile_of
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
 from hwnas.measurement import STRICT, DeviceProfile

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hwnas.compress.checkpoint import Summary
-from hwnas.compress.costs import measured_costs
 from hwnas.compress.data.task import Metric
-from hwnas.compress.front import Target, measurements_file
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Workshop
+from hwnas.compress.search.costs import measured_costs
+from hwnas.compress.search.search import Target, measurements_file
 from hwnas.compress.settings import MEASURED, Quality, SearchSettings
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_signed, write_signed

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
-from hwnas.compress.front import SearchOutcome, Target, measurements_file
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import Finetuner
 from hwnas.compress.reference.reloaded import confirm_stored
-from hwnas.compress.search import Point, check_rule, pick
+from hwnas.compress.search.pick import check_rule, pick
+from hwnas.compress.search.points import Point
+from hwnas.compress.search.search import SearchOutcome, Target, measurements_file
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, paired_difference

@@ -12,9 +12,9 @@ from typing import Any
 
 from hwnas.compress.across import compare_devices
 from hwnas.compress.executor import Executor
-from hwnas.compress.front import Target
 from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
 from hwnas.compress.report.across import write_comparison
+from hwnas.compress.search.search import Target
 from hwnas.compress.search_process import search_apart
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import encode

@@ -15,7 +15,6 @@ from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
 from hwnas.compress.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
-from hwnas.compress.front import Target, require_energy, search_device
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates
 from hwnas.compress.library.operators import (
@@ -43,6 +42,7 @@ from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.report import write_report
 from hwnas.compress.run.directory import RunDirectory
+from hwnas.compress.search.search import Target, require_energy, search_device
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import (

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hwnas import processes
-from hwnas.compress.front import Target, search_device, target_of
 from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
+from hwnas.compress.search.search import Target, search_device, target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.ending import contained, explained
 from hwnas.errors import HwnasError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.additive import evenly, exact_front, fit_tables, non_dominated, sum_of
+from hwnas.compress.search.additive import evenly, exact_front, fit_tables, non_dominated, sum_of
 from hwnas.errors import HwnasError
 
 

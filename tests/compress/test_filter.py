@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.filter import ChoiceCost, filter_choices
+from hwnas.compress.search.filter import ChoiceCost, filter_choices
 from hwnas.compress.settings import check_threshold
 from hwnas.errors import InputError
 

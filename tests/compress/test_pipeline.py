@@ -21,11 +21,11 @@ from torch import nn
 
 from hwnas.compress.checkpoint import is_intact
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.front import target_of
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress, open_job
 from hwnas.compress.report import write_reports
 from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.search.search import target_of
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
 from hwnas.files import read_signed

@@ -15,12 +15,12 @@ import pytest
 from tiny import make_data, tree
 from torch import Tensor
 
-from hwnas.compress.block_costs import BlockCosts, PartCosts
 from hwnas.compress.data import Images
-from hwnas.compress.filter import ChoiceCost, filter_choices
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.pipeline import open_job, open_workshop
-from hwnas.compress.search import Point
+from hwnas.compress.search.block_costs import BlockCosts, PartCosts
+from hwnas.compress.search.filter import ChoiceCost, filter_choices
+from hwnas.compress.search.points import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.networks.partition import partition
 from hwnas.profiles.catalogue import load_profile, open_device

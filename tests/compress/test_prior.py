@@ -7,13 +7,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hwnas.compress.block_costs import BlockCosts, CostName, PartCosts
-from hwnas.compress.filter import ChoiceCost
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library
-from hwnas.compress.prior import block_prior
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
+from hwnas.compress.search.block_costs import BlockCosts, CostName, PartCosts
+from hwnas.compress.search.filter import ChoiceCost
+from hwnas.compress.search.initial_tables import block_prior
 from hwnas.compress.settings import Objective
 from hwnas.networks.partition import Partition
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.evolution import Learned, Learner, search
-from hwnas.compress.search import Evaluator, Point, check_rule, pareto_front, pick
+from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.pick import check_rule, pick
+from hwnas.compress.search.points import Evaluator, Point, pareto_front
+from hwnas.compress.search.surrogate import Learned, Learner
 from hwnas.compress.settings import Objective
 from hwnas.errors import HwnasError, InputError
 

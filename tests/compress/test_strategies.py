@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pymoo.indicators.hv import HV
 
-from hwnas.compress.additive import non_dominated, sum_of
-from hwnas.compress.search import Point, pareto_front
+from hwnas.compress.search.additive import non_dominated, sum_of
+from hwnas.compress.search.points import Point, pareto_front
+from hwnas.compress.search.strategies import Problem, exact_share, explore
 from hwnas.compress.settings import SearchSettings, Strategy
-from hwnas.compress.strategies import Problem, exact_share, explore
 
 Choices = tuple[int, ...]
 

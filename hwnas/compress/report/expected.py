@@ -8,8 +8,9 @@ from hwnas.compress.quality.finetuned import block_metrics, metric_rows
 from hwnas.compress.quality.model import describe
 from hwnas.compress.quality.predictor import MIN_NETWORKS, Predictor, leave_one_out
 from hwnas.compress.report import plots
-from hwnas.compress.report.stored import FrontRow, Search, StoredRun
-from hwnas.compress.strategies import ExactShare
+from hwnas.compress.report.stored import Search, StoredRun
+from hwnas.compress.search.record import FrontRow
+from hwnas.compress.search.strategies import ExactShare
 from hwnas.page import Section
 
 HEADING = "Accuracy predictor"

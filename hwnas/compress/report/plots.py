@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hwnas.compress.block_costs import BlockCosts, PartCosts
 from hwnas.compress.emit import checkpoint_name
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.report.stored import Search, StoredRun
-from hwnas.compress.search import Point, pareto_front
+from hwnas.compress.search.block_costs import BlockCosts, PartCosts
+from hwnas.compress.search.points import Point, pareto_front
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
 NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}

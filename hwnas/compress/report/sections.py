@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.compress.block_costs import BlockCosts
 from hwnas.compress.checkpoint import milliseconds, ratio
 from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.report import plots
@@ -12,7 +11,8 @@ from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.rankers import Agreement, agreement, growth
 from hwnas.compress.report.stored import Search, StoredRun
-from hwnas.compress.search import Point
+from hwnas.compress.search.block_costs import BlockCosts
+from hwnas.compress.search.points import Point
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.judgement import as_sentence, judge, sentences

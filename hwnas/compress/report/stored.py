@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas.compress.block_costs import BLOCKS_SCHEMA, BlockCosts
 from hwnas.compress.checkpoint import Summary, read_summary
-from hwnas.compress.front import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.quality.finetuned import Architectures, Finetuned, block_metrics, is_known
@@ -17,55 +15,18 @@ from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.run.cost_log import Spent, read_account
 from hwnas.compress.run.directory import read_run_record
-from hwnas.compress.search import Point
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, Quality, Strategy
-from hwnas.compress.strategies import ExactShare
+from hwnas.compress.search.block_costs import BLOCKS_SCHEMA, BlockCosts
+from hwnas.compress.search.points import Point
+from hwnas.compress.search.record import FrontRecord, SearchRecord
+from hwnas.compress.search.search import FRONT_SCHEMA, SEARCH_SCHEMA
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import check_schema, decode, read_json, read_signed
-from hwnas.measurement import Fingerprint, Measurement, Protocol
+from hwnas.measurement import Measurement
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
-from hwnas.ranges import Count, Figure, Milliseconds
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontRow:
-    """A network of the front; None where a figure is not known."""
-
-    choices: Choices
-    loss: Figure
-    cost_ratios: dict[str, Figure]
-    latency_ms: Milliseconds | None
-    macs: Count
-    params: Count
-    predicted_accuracy: Figure | None = None
-    extrapolates: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrontRecord:
-    """`front.json`."""
-
-    device: str
-    objectives: tuple[str, ...]
-    protocol: Protocol
-    fingerprint: Fingerprint | None
-    anchor: Choices
-    anchor_latency_ms: Milliseconds | None
-    front: tuple[FrontRow, ...]
-    quality: Quality = "loss"
-    strategy: Strategy = "nsga2"
-    exact: ExactShare | None = None
-    judgement: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchRecord:
-    """`search.json`."""
-
-    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hwnas.compress.filter import ChoiceCost, filter_choices
 from hwnas.compress.library.stitch import Stitcher
+from hwnas.compress.search.filter import ChoiceCost, filter_choices
 from hwnas.compress.settings import MEASURED, TIMED, Objective
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import encode

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwnas.compress.block_costs import BlockCosts, counted_block_costs, measured_block_costs
-from hwnas.compress.costs import confirmed, counted_costs, measured_costs, time_ratio
 from hwnas.compress.library.operators import check_forbidden
 from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.prior import block_prior, choice_sizes
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.search import Point, check_rule, pareto_front
+from hwnas.compress.search.block_costs import BlockCosts, counted_block_costs, measured_block_costs
+from hwnas.compress.search.costs import confirmed, counted_costs, measured_costs, time_ratio
+from hwnas.compress.search.initial_tables import block_prior, choice_sizes
+from hwnas.compress.search.pick import check_rule
+from hwnas.compress.search.points import Point, pareto_front
+from hwnas.compress.search.strategies import ExactShare, Problem, exact_share, explore
 from hwnas.compress.settings import LibrarySettings, Objective, SearchSettings, Strategy
 from hwnas.compress.settings import Quality as QualityName
-from hwnas.compress.strategies import ExactShare, Problem, exact_share, explore
 from hwnas.devices.base import Device
 from hwnas.errors import InputError, NetworkFormError, PreparationError
 from hwnas.files import encode, write_signed

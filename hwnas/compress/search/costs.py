@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hwnas.compress.block_costs import energy_mj
 from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.plausible import implausible
-from hwnas.compress.search import Costs, Evaluator, Point, pareto_front
+from hwnas.compress.search.block_costs import energy_mj
+from hwnas.compress.search.points import Costs, Evaluator, Point, pareto_front
 from hwnas.compress.settings import TIMED, Objective
 from hwnas.errors import DeviceError
 from hwnas.measurement import Measurement
 from hwnas.profiles.session import Session
+
+FACTOR = 100
+"""MACs and latency disagree by a factor of 2 to 10 between networks of one device, never by this."""
 
 
 def measured_costs(
@@ -101,3 +103,19 @@ def counted_costs(stitcher: Stitcher, objectives: Sequence[Objective]) -> Costs:
 def _counted_ratio(stitcher: Stitcher, objective: Objective, choices: Choices) -> float:
     index = ("macs", "params").index(objective)
     return stitcher.cost(choices)[index] / stitcher.cost((0,) * len(choices))[index]
+
+
+def implausible(measurement: Measurement, macs_ratio: float) -> str | None:
+    """Why a measurement cannot be right; None where it can.
+
+    A latency that is too high needs no check: such a network loses against the reference by itself.
+
+    Args:
+        macs_ratio: MACs of the network, in units of the reference's.
+    """
+    if measurement.anchor_ratio * FACTOR >= macs_ratio:
+        return None
+    return (
+        f"{measurement.latency_ms:.3g} ms is {measurement.anchor_ratio:.3g} of the anchor's latency, with "
+        f"{macs_ratio:.3g} of the MACs: the device's clock erred; the same command measures it again"
+    )

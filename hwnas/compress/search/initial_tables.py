@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hwnas.compress.block_costs import BlockCosts
-from hwnas.compress.evolution import Tables
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.quality.model import Quality
+from hwnas.compress.search.block_costs import BlockCosts
+from hwnas.compress.search.surrogate import Tables
 from hwnas.compress.settings import MEASURED, Objective
 
 

@@ -8,10 +8,11 @@ from math import prod
 
 import numpy as np
 
-from hwnas.compress.additive import exact_front, non_dominated, sum_of
-from hwnas.compress.evolution import UNSEEN, Learner, Motion, Tables, search
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.search import Costs, Evaluator, Point
+from hwnas.compress.search.additive import exact_front, non_dominated, sum_of
+from hwnas.compress.search.nsga2 import Motion, search
+from hwnas.compress.search.points import Costs, Evaluator, Point
+from hwnas.compress.search.surrogate import UNSEEN, Learner, Tables
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
