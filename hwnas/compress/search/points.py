@@ -1,4 +1,4 @@
-"""What a search sees, the front of it, and the network that is picked from the front."""
+"""What a search sees, and the front of it."""
 
 from __future__ import annotations
 
