@@ -416,8 +416,8 @@ def compress(
 def _show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from hwnas.compress.checkpoint import Summary, compared_with, milliseconds, ratio
     from hwnas.compress.data.task import CLASSIFICATION, difference, quantity
+    from hwnas.compress.emit.summary import Summary, compared_with, milliseconds, ratio
     from hwnas.files import decode
 
     front = result["front"]

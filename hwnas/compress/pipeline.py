@@ -13,7 +13,7 @@ import torch
 
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import quantity
-from hwnas.compress.emit import Emission, emit_checkpoints
+from hwnas.compress.emit.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates

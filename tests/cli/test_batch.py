@@ -16,7 +16,7 @@ import pytest
 import tiny
 from command import Hwnas, refused
 
-from hwnas.compress import across
+from hwnas.compress.emit import cross_device
 from hwnas.devices.base import BaseDevice
 from hwnas.errors import DeviceLostError
 from hwnas.measurement import DeviceProfile
@@ -178,7 +178,7 @@ def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_lat
 
     command = [*arguments("steady", "picky"), "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr(across, "open_device", lost)
+        patch.setattr(cross_device, "open_device", lost)
         first = hwnas(*command)
     assert first.code == 2
     assert "not everything could be done: picky: the cable was pulled" in first.err
@@ -207,7 +207,7 @@ def test_a_search_that_is_killed_leaves_the_others_and_the_same_is_found_as_with
     assert hwnas(*arguments("one", "two", out="whole"), "--json").code == 0
     killed, whole = (tiny.snapshot(place / out) for out in ("run", "whole"))
     assert killed == whole
-    compared = [json.loads((place / out / across.FILE).read_text()) for out in ("run", "whole")]
+    compared = [json.loads((place / out / cross_device.FILE).read_text()) for out in ("run", "whole")]
     assert compared[0] == compared[1]
 
 

@@ -10,7 +10,7 @@ import torch
 from tiny import compress_arguments, furnish, make_data, run_hwnas
 from torch import nn
 
-from hwnas.compress.emit import _scores_in_precision
+from hwnas.compress.emit.emit import _scores_in_precision
 from hwnas.compress.training.loop import scores
 from hwnas.measurement import Precision
 from hwnas.network import Network

@@ -19,7 +19,7 @@ from spoiling import LIBRARY, SEARCH
 from tiny import compress_arguments, furnish, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 
-from hwnas.compress.checkpoint import is_intact
+from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress, open_job
@@ -245,7 +245,7 @@ def test_a_run_that_ends_at_any_moment_of_a_step_ends_with_the_same(
 def test_a_kill_between_files_and_rows(
     batch: str, finished: dict[str, Any], place: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hwnas.compress import checkpoint
+    from hwnas.compress.emit import checkpoint
     from hwnas.database import Database
 
     target: Any = Database if batch == "library.finish" else checkpoint
@@ -455,7 +455,7 @@ def test_a_device_without_energy_is_refused_before_anything_is_trained(workplace
 def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "hwnas.compress.emit.pick", lambda front, rule, *more: max(front, key=lambda p: p.costs)
+            "hwnas.compress.emit.emit.pick", lambda front, rule, *more: max(front, key=lambda p: p.costs)
         )
         watch = Watch()
         run(copy, picks=("speedup=1.5",), finetune_epochs=1, watch=watch)

@@ -193,7 +193,7 @@ def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest
     def refuse(*_: object) -> None:
         raise HwnasError("it is another network", "report it")
 
-    monkeypatch.setattr("hwnas.compress.emit.confirm_stored", refuse)
+    monkeypatch.setattr("hwnas.compress.emit.emit.confirm_stored", refuse)
     with pytest.raises(HwnasError, match="it is another network"):
         compress(place, "plain", "refused")
     assert list((run / "checkpoints").iterdir()) == []

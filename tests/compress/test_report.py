@@ -14,7 +14,7 @@ import pytest
 from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
-from hwnas.compress.checkpoint import model_card
+from hwnas.compress.emit.model_card import model_card
 from hwnas.compress.report import write_reports
 from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run

@@ -17,7 +17,6 @@ from tiny import make_data, run_hwnas, run_job
 from torch import Tensor
 
 import hwnas
-from hwnas.compress.checkpoint import read_summary
 from hwnas.compress.data import load_data
 from hwnas.compress.data.task import (
     CLASSIFICATION,
@@ -28,6 +27,7 @@ from hwnas.compress.data.task import (
     load_task,
     mean_iou,
 )
+from hwnas.compress.emit.summary import read_summary
 from hwnas.compress.training.intervals import mean_score
 from hwnas.errors import InputError
 from hwnas.progress import Progress

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tiny import compress_arguments, furnish, run_hwnas
 from workplace import tinynet
 
-from hwnas.compress.checkpoint import is_intact
+from hwnas.compress.emit.checkpoint import is_intact
 
 
 @pytest.fixture(scope="module")

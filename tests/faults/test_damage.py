@@ -14,7 +14,7 @@ from spoiling import Place, Said, go_on
 from tiny import snapshot
 
 import hwnas
-from hwnas.compress.checkpoint import is_intact
+from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.library.store import Library
 from hwnas.compress.report import write_reports
 from hwnas.errors import HwnasError, InputError, RunDirectoryError

@@ -18,9 +18,10 @@ from spoiling import Place
 
 from hwnas.cli.main import app
 from hwnas.cli.plan import command_of, read_plan
-from hwnas.compress.across import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
-from hwnas.compress.checkpoint import is_intact, read_summary
 from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.emit.checkpoint import is_intact
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
+from hwnas.compress.emit.summary import read_summary
 from hwnas.compress.library.space import load_space
 from hwnas.compress.report.across import write_comparison
 from hwnas.compress.report.stored import read_run

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hwnas.compress.across import FILE as COMPARED
-from hwnas.compress.across import Comparison, DeviceFront, OnDevice, Picked
 from hwnas.compress.data.task import quantity
+from hwnas.compress.emit.cross_device import FILE as COMPARED
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, Picked
 from hwnas.compress.report.plots import LOSSES, joined
 from hwnas.errors import InputError
 from hwnas.page import (

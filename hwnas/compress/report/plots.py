@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from hwnas.compress.emit import checkpoint_name
+from hwnas.compress.emit.emit import checkpoint_name
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.compress.checkpoint import milliseconds, ratio
 from hwnas.compress.data.task import difference, quantity
+from hwnas.compress.emit.summary import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is

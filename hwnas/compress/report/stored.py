@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hwnas.compress.checkpoint import Summary, read_summary
+from hwnas.compress.emit.summary import Summary, read_summary
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.quality.finetuned import Architectures, Finetuned, block_metrics, is_known

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hwnas.compress.checkpoint import Summary, is_intact, read_summary, write_checkpoint
 from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
+from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
+from hwnas.compress.emit.summary import Summary, read_summary
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import Finetuner
 from hwnas.compress.reference.reloaded import confirm_stored

@@ -1,0 +1,1 @@
+"""Checkpoints: picked networks, finetuned, measured, confirmed, written."""

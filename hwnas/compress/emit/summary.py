@@ -1,0 +1,110 @@
+"""What a checkpoint says of its network, as a record and in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.compress.data.task import ACCURACY, CLASSIFICATION, Metric, quantity
+from hwnas.files import check_schema, decode, read_json
+from hwnas.measurement import STRICT, Interval
+from hwnas.networks.intact import SUMMARY_SCHEMA
+from hwnas.ranges import Count, Figure, Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished checkpoint amounts to, beside its measurement.
+
+    Attributes:
+        pick: the rule by which the architecture was picked from the front.
+        choices: of each part; 0 is the reference's own.
+        anchor: choices of the architecture that latencies are compared with: all 0, the reference, unless
+            the device refuses that.
+        latency_ms, latency_anchor_ms: medians, with intervals over the repeats.
+        latency_reference_ms: as the anchor's; None where the device refuses the reference.
+        latency_ratio: to the anchor, the two interleaved in one session.
+        accuracy_stitched: before finetuning, batch normalisation recalibrated.
+        accuracy, accuracy_reference, accuracy_difference: on the test part, by the task's metric, which
+            `metric` names; None without labels.
+        agreement: how far network and reference give the same on the test part, by `agreement_metric`; for
+            classes the share of images on which they answer alike.
+        accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
+            where there is no such graph.
+        macs, params: of the network, and of the reference.
+        finetune_epochs: over the training part.
+        protocol: by which the latencies were taken.
+        fingerprint: id of the fingerprint that they belong to.
+        command: that made it.
+        answer: some values of the network's output for a random input, by which it is known again.
+    """
+
+    __pydantic_config__ = STRICT
+    pick: str
+    device: str
+    data: str
+    choices: tuple[Position, ...]
+    anchor: tuple[Position, ...]
+    latency_ms: Interval
+    latency_anchor_ms: Interval
+    latency_reference_ms: Interval | None
+    latency_ratio: Interval
+    accuracy_stitched: Interval | None
+    accuracy: Interval | None
+    accuracy_reference: Interval | None
+    accuracy_difference: Interval | None
+    agreement: Interval
+    macs: Count
+    macs_reference: Count
+    params: Count
+    params_reference: Count
+    finetune_epochs: Count
+    protocol: str
+    fingerprint: str
+    command: str
+    accuracy_in_precision: Interval | None = None
+    task: str = "classification"
+    metric: Metric = ACCURACY
+    agreement_metric: Metric = CLASSIFICATION.agreement_metric
+    answer: tuple[Figure, ...] | None = None
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary in a checkpoint's `measurement.json`. Raises InputError naming what is wrong."""
+    file = path / "measurement.json"
+    return decode(
+        Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), f"{file}: summary"
+    )
+
+
+def agreement_of(summary: Summary) -> str:
+    """How far the network gives what the reference gives, in words."""
+    told = quantity(summary.agreement, summary.agreement_metric)
+    if summary.task == CLASSIFICATION.name:
+        return f"On {told} of these images it answers what the reference answers"
+    return f"{capital(summary.agreement_metric.name)}: {told}"
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def compared_with(summary: Summary) -> str:
+    """Which network's latency the ratio is to."""
+    if not any(summary.anchor):
+        return "the reference"
+    name = "-".join(str(choice) for choice in summary.anchor)
+    return f"the anchor, architecture {name} before finetuning, {milliseconds(summary.latency_anchor_ms)}"
+
+
+def milliseconds(interval: Interval | None) -> str:
+    """`1.234 ms [1.230, 1.241]`, or that it is not known."""
+    if interval is None:
+        return "not known (refused by the device)"
+    return f"{interval.value:.3f} ms [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def ratio(interval: Interval) -> str:
+    """`0.497 [0.490, 0.503]`."""
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
