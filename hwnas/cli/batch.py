@@ -55,7 +55,7 @@ def batch(
 
     from hwnas.cli.main import app
     from hwnas.cli.plan import command_of, read_plan
-    from hwnas.compress.report.across import write_batch
+    from hwnas.compress.report.cross_device import write_batch
     from hwnas.compress.run.device_check import check_devices
     from hwnas.page import is_available
 

@@ -20,7 +20,7 @@ def report(
     """Make the report of a run again: one offline HTML file a device, from what is stored."""
     from hwnas.compress.emit import cross_device
     from hwnas.compress.report import write_reports
-    from hwnas.compress.report.across import write_comparison
+    from hwnas.compress.report.cross_device import write_comparison
 
     paths = [str(path) for path in write_reports(run, device)]
     if device is None and (run / cross_device.FILE).is_file():

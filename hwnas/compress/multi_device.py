@@ -16,7 +16,7 @@ from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.pipeline import Job, Wanted, Workshop, compress_for, open_workshop, quality_for
-from hwnas.compress.report.across import write_comparison
+from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.search.costs import measured_costs
 from hwnas.compress.search.search import Target, measurements_file
 from hwnas.compress.search_process import search_apart

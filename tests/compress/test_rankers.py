@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.report.rankers import agreement, front_of, growth, hypervolume
+from hwnas.compress.report.proxies import agreement, front_of, growth, hypervolume
 
 Network = tuple[float, float, float]
 value = st.integers(1, 30).map(float)

@@ -23,7 +23,7 @@ from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
 from hwnas.compress.emit.summary import read_summary
 from hwnas.compress.library.space import load_space
-from hwnas.compress.report.across import write_comparison
+from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.run.cost_log import read_account
 from hwnas.compress.run.directory import recorded_settings

@@ -8,8 +8,8 @@ from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.emit.summary import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
-from hwnas.compress.report.expected import against_exact, loss_text, predictor, what_loss_is
-from hwnas.compress.report.rankers import Agreement, agreement, growth
+from hwnas.compress.report.proxies import Agreement, agreement, growth
+from hwnas.compress.report.quality import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
