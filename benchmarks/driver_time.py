@@ -23,7 +23,6 @@ import torch
 from torch import nn
 
 from hwnas.cli.main import app
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.compress.library.store import Library
@@ -34,6 +33,7 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.files import hwnas_home
 from hwnas.measurement import Conditions, Fingerprint, Measurement
 from hwnas.network import export_onnx
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.build import build_part
 from hwnas.onnx_file import operators_of
 from hwnas.profiles.protocols import QUICK

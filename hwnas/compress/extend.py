@@ -11,7 +11,7 @@ import torch
 
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
-from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.operators import check_exports
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.store import Library, added_candidates, store_added
@@ -21,6 +21,7 @@ from hwnas.compress.run.directory import RunDirectory, recorded_settings
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
+from hwnas.networks.architecture import Candidate
 from hwnas.progress import Progress
 
 

@@ -16,7 +16,7 @@ from hwnas.compress.data.task import quantity
 from hwnas.compress.emit.emit import Emission, emit_checkpoints
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
-from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates
+from hwnas.compress.library.candidates import architecture_count, find_candidates
 from hwnas.compress.library.operators import (
     check_device,
     check_exports,
@@ -25,7 +25,7 @@ from hwnas.compress.library.operators import (
     require_exports,
 )
 from hwnas.compress.library.space import Space, load_space
-from hwnas.compress.library.stitch import Stitcher, own_parts
+from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library, added_candidates
 from hwnas.compress.quality.finetune import Finetuner
 from hwnas.compress.quality.model import Quality, prepare_quality, refit
@@ -53,7 +53,9 @@ from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import decode, encode, sha256_of_plain
 from hwnas.measurement import Interval
 from hwnas.network import Network, random_input
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.checks import require_trainable
+from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition, partition
 from hwnas.page import INSTALL, is_available
 from hwnas.progress import Progress

@@ -12,7 +12,7 @@ from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
 from hwnas.networks.blocks.families import FamilySpec
 from hwnas.networks.blocks.variants import VariantSpec
-from hwnas.ranges import Figure, Size
+from hwnas.ranges import Count, Figure, Position, Size
 
 SCHEMA = "hwnas.architecture/2"
 
@@ -70,3 +70,25 @@ class ArchitectureSpec:
     def read(path: Path) -> ArchitectureSpec:
         """Read `architecture.json`. Raises InputError naming what is wrong in it."""
         return decode(ArchitectureSpec, check_schema(read_json(path), SCHEMA, path), path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """B[n,m]: replacement m (from 1; 0 is the reference's own) of part n (0 the stem, N + 1 the head).
+
+    Attributes:
+        part_name: `stem`, `block1` … `blockN`, `head`.
+        macs, params: of the replacement.
+    """
+
+    part: Position
+    part_name: str
+    choice: Position
+    spec: CandidateSpec
+    macs: Count
+    params: Count
+
+    @property
+    def name(self) -> str:
+        """Unique in a run: `block3-k5-e3-d2-swish-se-depthwise-w0.5`."""
+        return f"{self.part_name}-{self.spec.name}"

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from hwnas.errors import InputError
 from hwnas.files import read_json, write_bytes
-from hwnas.network import Network, Part, export_onnx, in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import build_module
 from hwnas.networks.checks import is_answer
 from hwnas.networks.intact import require_intact
-from hwnas.networks.partition import Partition
 
 HASHED = ("model.safetensors", "architecture.json", "model.onnx")
 
@@ -69,23 +64,3 @@ def _require_told_answer(folder: Path, module: nn.Module) -> None:
                 f"{folder} answers otherwise than when it was stored: the code that builds it has changed",
                 "restore that code as it was, or give the command that made it again",
             )
-
-
-def network_of(
-    module: nn.Sequential, parts: Partition, name: str, calibration: np.ndarray | None = None
-) -> Network:
-    """The network of a module that was assembled from parts and then trained."""
-    pieces = [
-        _part(part, child, shape)
-        for (part, child), shape in zip(module.named_children(), parts.shapes[:-1], strict=True)
-    ]
-    return Network(name, pieces, calibration)
-
-
-def _part(name: str, module: nn.Module, shape: Sequence[int]) -> Part:
-    """A part of a trained module, exported when its graph is first asked for. shape: (C, H, W) or (T, C)."""
-    return Part(
-        name,
-        onnx=partial(export_onnx, module, (1, *shape), name),
-        module=lambda: in_eval_mode(deepcopy(module)),
-    )

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.distill import (
     LEARNING_RATES,
     Distilled,
@@ -25,6 +25,7 @@ from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.teacher import Teacher, teacher_features
 from hwnas.compress.settings import Loss
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
 

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.compress.library.candidates import Candidate, find_candidates
+from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.store import Entry, Library
 from hwnas.database import Database
 from hwnas.errors import HwnasError, RunDirectoryError
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
 

@@ -13,7 +13,6 @@ from torch import nn
 from workplace import oddnets
 
 from hwnas.compress.library.operators import require_exports
-from hwnas.compress.library.stitch import own_parts
 from hwnas.compress.library.teacher import teacher_features
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.network import Network, export_onnx, in_eval_mode, random_input
@@ -28,6 +27,7 @@ from hwnas.networks.checks import (
     require_trainable,
     writes_to_input,
 )
+from hwnas.networks.exported import own_parts
 from hwnas.networks.find import find_network
 from hwnas.networks.partition import Partition, counted_again, partition
 from hwnas.networks.serialize import save_module

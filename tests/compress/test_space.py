@@ -10,9 +10,10 @@ import torch
 from timm.models.mobilenetv3 import _gen_mobilenet_v3
 from torch import nn
 
-from hwnas.compress.library.candidates import Candidate, architecture_count, find_candidates
+from hwnas.compress.library.candidates import architecture_count, find_candidates
 from hwnas.compress.library.space import Space, load_space, space_names
 from hwnas.errors import InputError
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part

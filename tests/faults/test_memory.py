@@ -17,11 +17,11 @@ from spoiling import Place, Said, go_on
 from tiny import compress_arguments, run_python, snapshot, start_python
 from torch import nn
 
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import DistillSettings
 from hwnas.compress.library.out_of_memory import with_batches_of
 from hwnas.compress.library.store import Library
 from hwnas.errors import HwnasError, InputError, NetworkFormError, is_out_of_memory
+from hwnas.networks.architecture import Candidate
 
 LIMITED = """
 import importlib, json, resource, sys

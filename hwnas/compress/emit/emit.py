@@ -27,7 +27,7 @@ from hwnas.files import safe_name
 from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
-from hwnas.networks.serialize import network_of
+from hwnas.networks.exported import network_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
 from hwnas.profiles.queue import watch_queue

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 
 from hwnas.compress.executor import Executor
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import positions_of, teacher_statistics, total_steps
 from hwnas.compress.library.store import Library
 from hwnas.compress.library.teacher import Kept, Teacher, keep_features
@@ -16,6 +15,7 @@ from hwnas.compress.run.cost_log import Account
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training.placement import explained_memory, give_back_memory
 from hwnas.errors import HwnasError, memory_error
+from hwnas.networks.architecture import Candidate
 from hwnas.progress import Progress
 
 

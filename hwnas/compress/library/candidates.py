@@ -5,20 +5,18 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 import torch
 
 from hwnas.compress.library.space import REFERENCE, Space, resolve
 from hwnas.errors import InputError
-from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.architecture import Candidate, CandidateSpec
 from hwnas.networks.blocks.families import FamilySpec, replacement_cost
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
 from hwnas.networks.blocks.variants import VariantSpec, find_gates, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
-from hwnas.ranges import Count, Position
 
 T = TypeVar("T")
 _Sized = tuple[int, int, FamilySpec]
@@ -31,28 +29,6 @@ ACTIVATION_NAMES = {
     "hardswish": "hswish",
 }
 """How a space calls the activations whose classes have these names in lower case."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """B[n,m]: replacement m (from 1; 0 is the reference's own) of part n (0 the stem, N + 1 the head).
-
-    Attributes:
-        part_name: `stem`, `block1` … `blockN`, `head`.
-        macs, params: of the replacement.
-    """
-
-    part: Position
-    part_name: str
-    choice: Position
-    spec: CandidateSpec
-    macs: Count
-    params: Count
-
-    @property
-    def name(self) -> str:
-        """Unique in a run: `block3-k5-e3-d2-swish-se-depthwise-w0.5`."""
-        return f"{self.part_name}-{self.spec.name}"
 
 
 def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[Candidate]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.metrics import (
     BlockMetrics,
     ChannelStatistics,
@@ -25,6 +24,7 @@ from hwnas.compress.library.teacher import Features, Teacher
 from hwnas.compress.settings import Loss
 from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks.families import match_output
 from hwnas.networks.blocks.inherit import inherit
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec

@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import Distilled, DistillSettings, distill
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.store import OUT_OF_MEMORY
 from hwnas.compress.library.teacher import Teacher
 from hwnas.compress.training.placement import give_back_memory
 from hwnas.errors import is_out_of_memory
+from hwnas.networks.architecture import Candidate
 
 SMALLEST_BATCH = 8
 

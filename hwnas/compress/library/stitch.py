@@ -15,8 +15,8 @@ from hwnas.network import Network, Part
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.build import assemble, build_part
+from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition, counted_again
-from hwnas.networks.serialize import _part
 from hwnas.ranges import Position
 
 Choices = tuple[Position, ...]
@@ -168,11 +168,3 @@ class Stitcher:
             return self.library.load(entry, build_part(self.parts, candidate.part, candidate.spec))
 
         return Part(candidate.part_name, onnx=partial(self.library.onnx, entry), module=module)
-
-
-def own_parts(parts: Partition) -> list[Part]:
-    """The reference's own parts."""
-    return [
-        _part(name, module, shape)
-        for name, module, shape in zip(parts.names, parts.modules, parts.shapes[:-1], strict=True)
-    ]

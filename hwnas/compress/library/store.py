@@ -11,7 +11,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
 from hwnas.database import Database
@@ -26,6 +25,7 @@ from hwnas.files import (
     write_bytes,
     write_signed,
 )
+from hwnas.networks.architecture import Candidate
 from hwnas.onnx_file import has_external_data
 from hwnas.ranges import Figure, Seconds
 

@@ -12,7 +12,6 @@ import torch
 
 from hwnas.compress.data.task import load_task
 from hwnas.compress.executor import Tell
-from hwnas.compress.library.candidates import Candidate
 from hwnas.compress.library.distill import Distilled, DistillSettings
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.out_of_memory import distill_within_memory
@@ -24,7 +23,7 @@ from hwnas.compress.training import loop
 from hwnas.compress.training.placement import channels_last, give_back_memory, require_place
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
-from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.architecture import ArchitectureSpec, Candidate
 from hwnas.networks.build import build_part, build_reference
 from hwnas.networks.partition import partition
 from hwnas.progress import Progress

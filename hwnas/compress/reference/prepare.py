@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
-from hwnas.compress.library.stitch import own_parts
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
@@ -27,6 +26,7 @@ from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.build import assemble, build_reference, find_reference, load_pretrained, published_classes
 from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
 from hwnas.networks.cut_points import input_fix
+from hwnas.networks.exported import own_parts
 from hwnas.networks.find import image_size
 from hwnas.networks.intact import REFERENCE_SCHEMA, require_intact
 from hwnas.networks.partition import Partition

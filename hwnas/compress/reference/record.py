@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwnas.compress.library.candidates import Candidate
 from hwnas.measurement import Interval
+from hwnas.networks.architecture import Candidate
 from hwnas.networks.partition import Shared, counted_again
 from hwnas.ranges import Count
 

@@ -34,8 +34,9 @@ from hwnas.files import write_bytes
 from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import assemble
+from hwnas.networks.exported import network_of
 from hwnas.networks.partition import Partition
-from hwnas.networks.serialize import load_module, network_of, save_module
+from hwnas.networks.serialize import load_module, save_module
 from hwnas.temporary import temporary_folder
 
 BATCH = 256
