@@ -34,9 +34,9 @@ import numpy as np
 from hwnas.devices.base import Device
 from hwnas.files import encode
 from hwnas.network import Network
-from hwnas.profiles import gate
 from hwnas.profiles.catalogue import load_profile, open_device
-from hwnas.profiles.ranks import paired_shift
+from hwnas.profiles.gate import decision
+from hwnas.profiles.gate.rank_tests import paired_shift
 from hwnas.profiles.sitting import Pace, log_ratio, repeats
 
 LAYERS = {"same": 20, "5 %": 21, "10 %": 22}
@@ -215,7 +215,7 @@ def sitting(device: Any, both: list[Network], thresholds: tuple[float, ...]) -> 
     for repeat in repeats(device, both, PACE):
         yield repeat
         log_ratios.append(log_ratio(repeat))
-        settled |= {limit for limit in thresholds if gate.is_settled(log_ratios, limit)}
+        settled |= {limit for limit in thresholds if decision.is_settled(log_ratios, limit)}
         if len(settled) == len(thresholds):
             return
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from scipy import stats
 
-from hwnas.profiles import gate
+from hwnas.profiles.gate import decision
 from hwnas.profiles.sitting import Slices, log_ratio
 
 Repeats = Sequence[tuple[Slices, Slices]]
@@ -26,13 +26,15 @@ ASV_P, ASV_FACTOR = 0.002, 1.1
 def ours(repeats_ms: Repeats, threshold: float) -> str:
     """`hwnas check`, which looks after each repeat whether it is settled."""
     needed = repeats_needed(repeats_ms, threshold)
-    return gate.decide_paired([*map(log_ratio, repeats_ms[:needed])], threshold).verdict
+    return decision.decide_paired([*map(log_ratio, repeats_ms[:needed])], threshold).verdict
 
 
 def repeats_needed(repeats_ms: Repeats, threshold: float) -> int:
     """How many of the repeats `hwnas check` takes: until it is settled, or all there are."""
     log_ratios = [*map(log_ratio, repeats_ms)]
-    settled = (count for count in range(1, len(log_ratios)) if gate.is_settled(log_ratios[:count], threshold))
+    settled = (
+        count for count in range(1, len(log_ratios)) if decision.is_settled(log_ratios[:count], threshold)
+    )
     return next(settled, len(log_ratios))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gate_rules
 import numpy as np
 
-from hwnas.profiles.ranks import paired_shift
+from hwnas.profiles.gate.rank_tests import paired_shift
 from hwnas.profiles.sitting import log_ratio
 
 THRESHOLDS = {"same": (0.05, 0.025), "5 %": (0.025,), "10 %": (0.05,)}

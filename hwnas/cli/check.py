@@ -18,8 +18,8 @@ from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
-    from hwnas.profiles.baseline import Recorded
-    from hwnas.profiles.check_report import Checked, Report
+    from hwnas.profiles.gate.baseline import Recorded
+    from hwnas.profiles.gate.report import Checked, Report
 
 DEFAULT_FILE = Path("hwnas-baseline.json")
 SECONDS = 45.0
@@ -80,9 +80,9 @@ def record(
     from hwnas.files import encode
     from hwnas.networks.find import find_network
     from hwnas.networks.git_revision import committed_in
-    from hwnas.profiles import check as checks
-    from hwnas.profiles.baseline import SCHEMA, Baseline, Recorded, write_baseline
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
+    from hwnas.profiles.gate import check as checks
+    from hwnas.profiles.gate.baseline import SCHEMA, Baseline, Recorded, write_baseline
     from hwnas.profiles.session import require_kind
     from hwnas.profiles.sitting import Pace, latency_ms, median_ms
     from hwnas.version import __version__
@@ -165,9 +165,9 @@ def run(
     """Measure networks beside their baseline and decide whether they became slower."""
     from hwnas.cli.check_baseline import Sizes, find_entries
     from hwnas.files import write_bytes, write_json
-    from hwnas.profiles import check_formats
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.check import Terms, check
+    from hwnas.profiles.gate import formats
+    from hwnas.profiles.gate.check import Terms, check
     from hwnas.profiles.sitting import Pace
 
     fraction = parse_fraction(threshold, "--threshold")
@@ -192,21 +192,21 @@ def run(
     else:
         _show(report)
     if junit is not None:
-        write_bytes(junit, check_formats.junit(report).encode())
+        write_bytes(junit, formats.junit(report).encode())
     if action_benchmark is not None:
-        write_json(action_benchmark, check_formats.action_benchmark(report))
+        write_json(action_benchmark, formats.action_benchmark(report))
     if bencher is not None:
-        write_json(bencher, check_formats.bencher(report))
+        write_json(bencher, formats.bencher(report))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(check_formats.markdown(report))
+            file.write(formats.markdown(report))
     raise Verdict(report.exit_code)
 
 
 def _tell(checked: Checked) -> None:
     """One line on stderr as soon as a network is decided."""
-    from hwnas.profiles.check_formats import TITLES
+    from hwnas.profiles.gate.formats import TITLES
 
     line = f"{checked.model}: {TITLES[checked.verdict]}: {checked.reason}"
     messages().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -214,7 +214,7 @@ def _tell(checked: Checked) -> None:
 
 def _show_annotations(report: Report, as_json: bool) -> None:
     """Print GitHub's annotations where GitHub runs this; beside JSON on stderr."""
-    from hwnas.profiles.check_formats import github_annotations
+    from hwnas.profiles.gate.formats import github_annotations
 
     if os.environ.get("GITHUB_ACTIONS") == "true":
         typer.echo(github_annotations(report), nl=False, err=as_json)
@@ -224,7 +224,7 @@ def _show(report: Report) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from hwnas.profiles.check_formats import TITLES, figures
+    from hwnas.profiles.gate.formats import TITLES, figures
 
     table = Table()
     table.add_column("network", no_wrap=True)

@@ -14,8 +14,8 @@ from hwnas.errors import HwnasError, InputError
 if TYPE_CHECKING:
     from hwnas.measurement import Fingerprint
     from hwnas.network import Network
-    from hwnas.profiles.baseline import Recorded
-    from hwnas.profiles.check import Entry
+    from hwnas.profiles.gate.baseline import Recorded
+    from hwnas.profiles.gate.check import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def _from_file(
     recorded: bool,
     held: ExitStack,
 ) -> Found:
-    from hwnas.profiles.baseline import read_baseline
+    from hwnas.profiles.gate.baseline import read_baseline
 
     if not path.exists():
         raise InputError(
@@ -137,7 +137,7 @@ def _from_file(
 
 
 def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: ExitStack) -> Entry:
-    from hwnas.profiles.check import Entry
+    from hwnas.profiles.gate.check import Entry
 
     network = sizes.find(known.model)
     old = None
@@ -161,7 +161,7 @@ def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None
 
 def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
     from hwnas.networks.git_revision import checked_out
-    from hwnas.profiles.check import Entry
+    from hwnas.profiles.gate.check import Entry
 
     networks = [sizes.find(model) for model in models]
     try:
@@ -177,7 +177,7 @@ def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Siz
 
 
 def _only(models: Sequence[str], baseline: str, sizes: Sizes) -> Entry:
-    from hwnas.profiles.check import Entry
+    from hwnas.profiles.gate.check import Entry
 
     if len(models) != 1:
         raise InputError(

@@ -66,7 +66,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a network's latencies over time, by fingerprint. `hwnas history MODEL` does the same."""
-    from hwnas.profiles.history import write_history
+    from hwnas.profiles.history.series import write_history
 
     if html is not None and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent}", f"mkdir -p {shlex.quote(str(html.parent))}")
@@ -102,7 +102,7 @@ def export(
 ) -> None:
     """Write measurements with their raw samples to a file for sharing."""
     from hwnas.measurement import Measurement
-    from hwnas.profiles.sharing import export_lines
+    from hwnas.profiles.history.exchange import export_lines
 
     with _store() as store:
         known = [result for result in store.all() if isinstance(result, Measurement)]
@@ -124,7 +124,7 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Add the measurements of a file; what is known already is not added again."""
-    from hwnas.profiles.sharing import import_file
+    from hwnas.profiles.history.exchange import import_file
 
     with _store() as store:
         added, known = import_file(file, store)
@@ -142,7 +142,7 @@ def _store() -> MeasurementStore:
 def _find(store: MeasurementStore, model: str, device: str | None) -> list[Measurement]:
     """By name; where there is none of that name, by content, which older measurements know alone."""
     from hwnas.errors import HwnasError
-    from hwnas.profiles.history import find_history
+    from hwnas.profiles.history.series import find_history
 
     found = find_history(store, model, None, device)
     if found:
@@ -166,7 +166,7 @@ def _tell(as_json: bool, text: str, plain: dict[str, Any]) -> None:
 def _show_table(found: list[Measurement]) -> None:
     from itertools import groupby
 
-    from hwnas.profiles.history import bar
+    from hwnas.profiles.history.series import bar
     from hwnas.profiles.judgement import disturbed_by
     from hwnas.profiles.statistics import median_interval
 

@@ -17,7 +17,7 @@ Format = Literal["table", "json", "csv", "markdown"]
 
 def show(rows: Sequence[dict[str, Any]], form: Format) -> None:
     """Print the rows in a form."""
-    from hwnas.profiles.rows import as_csv, as_markdown
+    from hwnas.profiles.profile_rows import as_csv, as_markdown
 
     match form:
         case "json":
@@ -35,7 +35,7 @@ def show_layers(model: str, layers: Sequence[Layer]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from hwnas.profiles.rows import operator_table
+    from hwnas.profiles.profile_rows import operator_table
 
     table = Table(title=f"{escape(model)}: operators, timed one by one", title_justify="left")
     table.add_column("operator")

@@ -91,7 +91,7 @@ def rows_of(
     """A row for each network, as plain data."""
     from hwnas.files import encode
     from hwnas.profiles.parts import parts_row
-    from hwnas.profiles.rows import row
+    from hwnas.profiles.profile_rows import row
 
     rows = []
     for model, network, pieces in zip(models, networks, parts, strict=True):

@@ -17,9 +17,9 @@ from hwnas.devices.queue import QueueDevice
 from hwnas.files import encode
 from hwnas.measurement import STRICT, Fingerprint, Interval, Measurement, Protocol
 from hwnas.network import Network
-from hwnas.profiles.check import measure_repeats
+from hwnas.profiles.gate.check import measure_repeats
+from hwnas.profiles.gate.rank_tests import Shift, fewest_pairs, paired_shift, unpaired_shift
 from hwnas.profiles.judgement import judge_conditions
-from hwnas.profiles.ranks import Shift, fewest_pairs, paired_shift, unpaired_shift
 from hwnas.profiles.session import require_kind
 from hwnas.profiles.sitting import Pace, Slices, latency_ms, median_ms
 

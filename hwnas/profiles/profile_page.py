@@ -12,8 +12,8 @@ from hwnas import page
 from hwnas.measurement import Layer, Measurement
 from hwnas.profiles.judgement import as_sentence, clean_bill, judge
 from hwnas.profiles.parts import describe_sum
+from hwnas.profiles.profile_rows import operator_table, summarise
 from hwnas.profiles.protocols import describe
-from hwnas.profiles.rows import operator_table, summarise
 
 BINS = 80
 DRAWN = 4000

@@ -23,7 +23,7 @@ from hwnas.measurement import (
     Protocol,
 )
 from hwnas.network import Network
-from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.job_store import JobStore
 from hwnas.progress import Progress
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 300.0

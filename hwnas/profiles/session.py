@@ -20,7 +20,7 @@ from hwnas.measurement import (
     Protocol,
 )
 from hwnas.network import Network
-from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.job_store import JobStore
 from hwnas.profiles.judgement import Finding, judge, sentences
 from hwnas.profiles.protocols import ONCE, queued
 from hwnas.profiles.queue import QueueRun, QueueStatus

@@ -272,7 +272,7 @@ def test_a_check_that_is_ended_by_a_signal_leaves_nothing(
     (place / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(place / "temporary"))
     write_model(place / "model.onnx", 112_000)
-    monkeypatch.setattr("hwnas.profiles.check.check", terminated)
+    monkeypatch.setattr("hwnas.profiles.gate.check.check", terminated)
     done = hwnas("check", "run", "model.onnx", "--baseline", "HEAD", "--device", DEVICE)
     assert (done.code, done.err.strip()) == (code, told)
     assert not list((place / "temporary").iterdir())

@@ -21,7 +21,7 @@ from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.networks.build import find_reference
 from hwnas.networks.find import find_network
 from hwnas.networks.weights import read_state
-from hwnas.profiles.baseline import read_baseline
+from hwnas.profiles.gate.baseline import read_baseline
 
 FILES = (
     "library/library.db",
@@ -202,7 +202,7 @@ def test_the_references_architecture_is_written_again(place: Place, copy: Path) 
 def test_a_baseline_with_another_latency_is_refused(tmp_path: Path) -> None:
     from hwnas.files import encode, write_json
     from hwnas.measurement import Fingerprint
-    from hwnas.profiles.baseline import Baseline, Recorded, write_baseline
+    from hwnas.profiles.gate.baseline import Baseline, Recorded, write_baseline
 
     fingerprint = Fingerprint(
         chip="c", os_build="o", driver="d", runtime="r", precision="fp32", power_mode="default"
@@ -230,7 +230,7 @@ def test_a_changed_job_of_a_queue_is_submitted_again(column: str, tmp_path: Path
 
     from hwnas.devices.queue import QueueJob, QueueResult
     from hwnas.measurement import Fingerprint
-    from hwnas.profiles.jobs import JobStore
+    from hwnas.profiles.job_store import JobStore
     from hwnas.profiles.protocols import QUICK
     from hwnas.profiles.store import MeasurementStore
 

@@ -32,10 +32,10 @@ from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.measurement import Fingerprint, Interval, Measurement
 from hwnas.networks.architecture import ArchitectureSpec
-from hwnas.profiles.baseline import Baseline, Recorded, read_baseline, write_baseline
 from hwnas.profiles.catalogue import load_profile
+from hwnas.profiles.gate.baseline import Baseline, Recorded, read_baseline, write_baseline
+from hwnas.profiles.history.exchange import import_file
 from hwnas.profiles.protocols import load_protocol
-from hwnas.profiles.sharing import import_file
 from hwnas.profiles.store import MeasurementStore
 
 ANYTHING = st.recursive(

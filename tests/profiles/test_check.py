@@ -13,9 +13,9 @@ from hwnas.devices.base import BaseDevice
 from hwnas.errors import DeviceError, DeviceLostError
 from hwnas.measurement import Fingerprint
 from hwnas.network import Network, Part
-from hwnas.profiles.baseline import Recorded
-from hwnas.profiles.check import Entry, Terms, check, measure_repeats
-from hwnas.profiles.check_report import Checked, Report
+from hwnas.profiles.gate.baseline import Recorded
+from hwnas.profiles.gate.check import Entry, Terms, check, measure_repeats
+from hwnas.profiles.gate.report import Checked, Report
 from hwnas.profiles.sitting import Pace, latency_ms, median_ms, repeats
 from hwnas.testing.scripted import ScriptedDevice
 from hwnas.testing.scripted_queue import ScriptedHub, ScriptedQueueDevice

@@ -10,9 +10,9 @@ import pytest
 
 from hwnas.files import decode
 from hwnas.measurement import Fingerprint
-from hwnas.profiles import check_formats
-from hwnas.profiles.check_report import Checked, Report
-from hwnas.profiles.gate import decide_paired
+from hwnas.profiles.gate import formats
+from hwnas.profiles.gate.decision import decide_paired
+from hwnas.profiles.gate.report import Checked, Report
 
 EVIL = "a|b<script>\x01%\n::error::x,y:z"
 FINGERPRINT = Fingerprint(
@@ -45,7 +45,7 @@ def report() -> Report:
 
 
 def test_junit(report: Report) -> None:
-    suite = ElementTree.fromstring(check_formats.junit(report)).find("testsuite")  # noqa: S314
+    suite = ElementTree.fromstring(formats.junit(report)).find("testsuite")  # noqa: S314
     assert suite is not None
     assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
         "tests": "6",
@@ -59,7 +59,7 @@ def test_junit(report: Report) -> None:
 
 
 def test_annotations_are_one_line_each_and_cannot_be_forged(report: Report) -> None:
-    lines = check_formats.github_annotations(report).splitlines()
+    lines = formats.github_annotations(report).splitlines()
     assert [re.match(r"::(\w+) title=[^:,]*::", line)[1] for line in lines] == [  # type: ignore[index]
         "notice",
         "error",
@@ -70,7 +70,7 @@ def test_annotations_are_one_line_each_and_cannot_be_forged(report: Report) -> N
 
 
 def test_the_step_summary_has_a_row_each_with_nothing_that_ends_a_cell(report: Report) -> None:
-    text = check_formats.markdown(report)
+    text = formats.markdown(report)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(report.networks)
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {8}
@@ -78,7 +78,7 @@ def test_the_step_summary_has_a_row_each_with_nothing_that_ends_a_cell(report: R
 
 
 def test_github_action_benchmark(report: Report) -> None:
-    entries = json.loads(json.dumps(check_formats.action_benchmark(report)))
+    entries = json.loads(json.dumps(formats.action_benchmark(report)))
     assert len(entries) == 5
     for entry in entries:
         assert set(entry) == {"name", "unit", "value", "range", "extra"}
@@ -87,7 +87,7 @@ def test_github_action_benchmark(report: Report) -> None:
 
 
 def test_bencher_metric_format_is_in_nanoseconds(report: Report) -> None:
-    found = json.loads(json.dumps(check_formats.bencher(report)))
+    found = json.loads(json.dumps(formats.bencher(report)))
     assert len(found) == 5
     for measures in found.values():
         assert measures == {"latency": {"value": 12e6, "lower_value": 11e6, "upper_value": 13e6}}

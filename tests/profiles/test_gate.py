@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.profiles.gate import (
+from hwnas.profiles.gate.decision import (
     FALSE_ALARMS,
     FIRST_LOOK,
     confidence,

@@ -16,15 +16,15 @@ from hwnas.errors import InputError
 from hwnas.files import decode, encode
 from hwnas.measurement import Conditions, CpuTimes, Fingerprint, Measurement
 from hwnas.network import Network, Part
-from hwnas.profiles.check import Entry, Terms, check
-from hwnas.profiles.check_formats import markdown
 from hwnas.profiles.comparison import compare
-from hwnas.profiles.history import write_history
+from hwnas.profiles.gate.check import Entry, Terms, check
+from hwnas.profiles.gate.formats import markdown
+from hwnas.profiles.history.series import write_history
 from hwnas.profiles.judgement import clean_bill, disturbed_by, judge, sentences, two_modes
 from hwnas.profiles.parts import describe_sum, parts_row, sum_error
 from hwnas.profiles.profile_page import write_report
+from hwnas.profiles.profile_rows import as_csv, as_markdown, row
 from hwnas.profiles.protocols import ADAPTIVE, QUICK
-from hwnas.profiles.rows import as_csv, as_markdown, row
 from hwnas.profiles.session import Session
 from hwnas.profiles.sitting import Pace
 from hwnas.profiles.store import MeasurementStore

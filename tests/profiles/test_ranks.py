@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from hwnas.profiles.ranks import fewest_pairs, paired_shift, unpaired_shift
+from hwnas.profiles.gate.rank_tests import fewest_pairs, paired_shift, unpaired_shift
 
 distinct = st.lists(st.integers(-10_000, 10_000).filter(bool), min_size=1, max_size=14, unique_by=abs)
 

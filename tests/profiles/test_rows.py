@@ -15,11 +15,11 @@ from browser import opened
 
 from hwnas.errors import InputError
 from hwnas.measurement import Conditions, Fingerprint, Layer, Measurement, MeasurementFailure
-from hwnas.profiles.history import bar, find_history, write_history
+from hwnas.profiles.history.exchange import export_lines, import_file
+from hwnas.profiles.history.series import bar, find_history, write_history
 from hwnas.profiles.profile_page import histogram, write_report
+from hwnas.profiles.profile_rows import as_csv, as_markdown, operator_table, read_measurements, row
 from hwnas.profiles.protocols import ADAPTIVE
-from hwnas.profiles.rows import as_csv, as_markdown, operator_table, read_measurements, row
-from hwnas.profiles.sharing import export_lines, import_file
 from hwnas.profiles.store import MeasurementStore
 
 FINGERPRINT = Fingerprint(

@@ -14,10 +14,17 @@ from hwnas.errors import DeviceLostError, NetworkFormError, PreparationError
 from hwnas.files import hwnas_home
 from hwnas.measurement import Fingerprint, Measurement, MeasurementResult, Protocol
 from hwnas.network import Network
-from hwnas.profiles import gate
-from hwnas.profiles.baseline import Recorded
-from hwnas.profiles.check_report import Checked, How, Report
-from hwnas.profiles.jobs import JobStore
+from hwnas.profiles.gate.baseline import Recorded
+from hwnas.profiles.gate.decision import (
+    Decision,
+    decide_modelled,
+    decide_paired,
+    decide_recorded,
+    fewest_repeats,
+    is_settled,
+)
+from hwnas.profiles.gate.report import Checked, How, Report
+from hwnas.profiles.job_store import JobStore
 from hwnas.profiles.judgement import judge_conditions
 from hwnas.profiles.queue import QueueRun
 from hwnas.profiles.session import require_kind
@@ -170,17 +177,17 @@ def _check_one(
     if entry.baseline is None:
         return _check_recorded(device, fingerprint, entry, terms, networks)
     both = [entry.baseline, entry.network]
-    settled = partial(gate.is_settled, threshold=threshold, networks=networks)
+    settled = partial(is_settled, threshold=threshold, networks=networks)
     old, new = measure_repeats(device, both, terms.pace, settled, clock)
     old_ms, new_ms = (tuple(map(latency_ms, taken)) for taken in (old, new))
     how: How
     if device.kind == "modelled":
-        how, decision = "modelled", gate.decide_modelled(old_ms[0], new_ms[0], threshold)
+        how, decision = "modelled", decide_modelled(old_ms[0], new_ms[0], threshold)
     elif isinstance(device, QueueDevice):
-        how, decision = "jobs", gate.decide_recorded(old_ms, new_ms, threshold, networks)
+        how, decision = "jobs", decide_recorded(old_ms, new_ms, threshold, networks)
     else:
         log_ratios = [math.log(now / then) for then, now in zip(old_ms, new_ms, strict=True)]
-        how, decision = "interleaved", gate.decide_paired(log_ratios, threshold, networks)
+        how, decision = "interleaved", decide_paired(log_ratios, threshold, networks)
     return Checked(
         model=entry.model,
         verdict=decision.verdict,
@@ -208,13 +215,13 @@ def _check_recorded(
         )
         return Checked(model=entry.model, verdict="inconclusive", how="not measured", reason=reason)
     # Nothing is interleaved, so the repeats are as many as those that were recorded.
-    pace = replace(terms.pace, max_repeats=max(len(recorded.repeats_ms), gate.fewest_repeats(networks)))
+    pace = replace(terms.pace, max_repeats=max(len(recorded.repeats_ms), fewest_repeats(networks)))
     (new,) = measure_repeats(device, [entry.network], pace)
     new_ms = tuple(map(latency_ms, new))
     if device.kind == "modelled":
-        decision = gate.decide_modelled(recorded.repeats_ms[0], new_ms[0], terms.threshold)
+        decision = decide_modelled(recorded.repeats_ms[0], new_ms[0], terms.threshold)
     else:
-        decision = gate.decide_recorded(recorded.repeats_ms, new_ms, terms.threshold, networks)
+        decision = decide_recorded(recorded.repeats_ms, new_ms, terms.threshold, networks)
     return Checked(
         model=entry.model,
         verdict=decision.verdict,
@@ -228,7 +235,7 @@ def _check_recorded(
     )
 
 
-def explain(decision: gate.Decision, terms: Terms) -> str:
+def explain(decision: Decision, terms: Terms) -> str:
     """Why, and what to do, in one line."""
     size = f"{abs(decision.effect):.1%} {'slower' if decision.effect > 0 else 'faster'}{_range(decision)}"
     limit = f"threshold {decision.threshold:.1%}, noise floor {decision.noise_floor or 0:.1%}"
@@ -268,7 +275,7 @@ def _measure_jobs(device: QueueDevice, network: Network) -> list[Slices]:
     return [(samples_ms,) for samples_ms in result.repeats_ms]
 
 
-def _range(decision: gate.Decision) -> str:
+def _range(decision: Decision) -> str:
     if decision.low is None or decision.high is None:
         return ""
     return f" [{100 * decision.low:+.1f}, {100 * decision.high:+.1f}]"

@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.errors import InputError
 from hwnas.files import read_bytes, write_bytes
 from hwnas.measurement import Measurement
-from hwnas.profiles.rows import read_measurements
+from hwnas.profiles.profile_rows import read_measurements
 from hwnas.profiles.store import MeasurementStore
 
 

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 from xml.etree import ElementTree
 
-from hwnas.profiles.check_report import Checked, Report
+from hwnas.profiles.gate.report import Checked, Report
 from hwnas.profiles.judgement import as_sentence
 
 TITLES = {

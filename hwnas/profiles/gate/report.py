@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hwnas.files import encode
 from hwnas.measurement import STRICT, Fingerprint
-from hwnas.profiles.gate import Decision
+from hwnas.profiles.gate.decision import Decision
 
 SCHEMA = "hwnas.check/1"
 

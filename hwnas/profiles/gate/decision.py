@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwnas.measurement import STRICT
-from hwnas.profiles.ranks import Shift, fewest_pairs, paired_shift, unpaired_shift
+from hwnas.profiles.gate.rank_tests import Shift, fewest_pairs, paired_shift, unpaired_shift
 
 FALSE_ALARMS = 0.01
 """The chance at most that a check of equal networks fails, all its networks together."""

@@ -1,0 +1,1 @@
+"""What was measured before: read, drawn over time, exported and imported."""
