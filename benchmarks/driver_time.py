@@ -30,14 +30,13 @@ from hwnas.compress.pipeline import Job, compress, job_hashes, open_job
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search.search import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.files import hwnas_home
 from hwnas.measurement import Conditions, Fingerprint, Measurement
 from hwnas.network import export_onnx
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.build import build_part
 from hwnas.onnx_file import operators_of
 from hwnas.profiles.protocols import QUICK
-from hwnas.profiles.store import MeasurementStore
+from hwnas.profiles.store import open_history
 from hwnas.progress import Progress
 
 CANDIDATES = (480, 960, 1920)
@@ -153,7 +152,7 @@ def remember(rows: int) -> None:
         )
         for row in range(rows)
     ]
-    with MeasurementStore(hwnas_home() / "history.db") as store:
+    with open_history() as store:
         store.add_new(measurements)
 
 

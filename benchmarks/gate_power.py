@@ -22,22 +22,26 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gate_rules
 import gate_table
 import numpy as np
 
 from hwnas.devices.base import Device
 from hwnas.files import encode
+from hwnas.measurement import Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.gate import decision
 from hwnas.profiles.gate.rank_tests import paired_shift
-from hwnas.profiles.sitting import Pace, log_ratio, repeats
+from hwnas.profiles.interleave import Slices, interleave
+from hwnas.profiles.protocols import SIDE_BY_SIDE, is_last
 
 LAYERS = {"same": 20, "5 %": 21, "10 %": 22}
 CYCLE = ("same", "5 %", "same", "10 %", "same")
@@ -45,9 +49,6 @@ BLOCK = 50
 """So many pairs unloaded, then so many loaded, and so on."""
 
 CHANNELS, SIZE = 64, 14
-PACE = Pace()
-"""The check's own, so its default budget."""
-
 BUSY = """
 import os, sys
 while os.getppid() == int(sys.argv[1]):
@@ -100,13 +101,13 @@ def verify(device: str, minutes: float) -> None:
     baseline, others = networks()
     all_networks = [baseline, *others.values()]
     macs = [count(each.module(), (3, SIZE, SIZE))[0] for each in all_networks]
-    pace = Pace(max_repeats=10**6, max_seconds=60 * minutes)
+    protocol = replace(SIDE_BY_SIDE, max_repeats=10**6, max_seconds=60 * minutes)
     with open_device(load_profile(device)) as opened:
         assert isinstance(opened, Device)
-        taken = list(repeats(opened, all_networks, pace))
+        taken = list(repeats(opened, all_networks, protocol))
     print(f"{len(taken)} interleaved repeats, lower deciles")
     for place, kind in enumerate(others, start=1):
-        shift = paired_shift([log_ratio((repeat[0], repeat[place])) for repeat in taken], 0.95)
+        shift = paired_shift([gate_rules.log_ratio((repeat[0], repeat[place])) for repeat in taken], 0.95)
         low, value, high = (f"{np.expm1(part):+.2%}" for part in (shift.low, shift.value, shift.high))
         interval = f"[{low}, {high}]" if np.isfinite(shift.low) else "(too few repeats for an interval)"
         print(f"{kind:>5}: MACs {macs[place] / macs[0] - 1:+.2%}, latency {value} {interval}")
@@ -120,7 +121,7 @@ def collect(path: Path, device: str, pairs: int, minutes: float) -> None:
     with open_device(load_profile(device)) as opened, path.open("a+b") as file:
         setup = {
             "fingerprint": encode(opened.fingerprint()),
-            "pace": encode(PACE),
+            "protocol": encode(SIDE_BY_SIDE),
             "networks": [baseline.hash, *(each.hash for each in others.values())],
         }
         known = read(path)
@@ -184,13 +185,11 @@ def take_pair(device: Any, both: list[Network], kind: str) -> dict[str, Any]:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     start_s, busy_s, own_s = time.monotonic(), machine_busy_s(), sum(os.times()[:4])
     elapsed_s, taken = [], []
-    for repeat in sitting(device, both, gate_table.THRESHOLDS[kind]):
+    for repeat in settled_repeats(device, both, gate_table.THRESHOLDS[kind]):
         elapsed_s.append(round(time.monotonic() - start_s, 2))
         taken.append([[[round(ms, 4) for ms in part] for part in slices] for slices in repeat])
     # The repeats' processes have ended, so that their time counts as our own.
     others_s = machine_busy_s() - busy_s - (sum(os.times()[:4]) - own_s)
-    if not taken:
-        sys.exit("the device throttled in every repeat; let it cool down and give the same command again")
     return {
         "kind": kind,
         "started_at": started_at,
@@ -201,6 +200,17 @@ def take_pair(device: Any, both: list[Network], kind: str) -> dict[str, Any]:
     }
 
 
+def repeats(device: Device, networks: Sequence[Network], protocol: Protocol) -> Iterator[tuple[Slices, ...]]:
+    """Interleaved repeats of all networks, as many as the protocol allows."""
+    with closing(interleave(device, networks, protocol)) as rounds:
+        for round_ in rounds:
+            for series in round_.failed:
+                sys.exit(f"{series.network.name}: {series.error}")
+            yield tuple(series.repeats[-1] for series in round_.active)
+            if is_last(protocol, len(round_.active[0].repeats), round_.elapsed_s):
+                return
+
+
 def machine_busy_s() -> float:
     """Seconds that all cores together have worked since the machine started, or were held from it."""
     ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -208,13 +218,13 @@ def machine_busy_s() -> float:
     return (sum(ticks) - ticks[idle] - ticks[waiting]) / os.sysconf("SC_CLK_TCK")
 
 
-def sitting(device: Any, both: list[Network], thresholds: tuple[float, ...]) -> Iterator[Any]:
+def settled_repeats(device: Any, both: list[Network], thresholds: tuple[float, ...]) -> Iterator[Any]:
     """Repeats as the check takes them, until it would be settled at each threshold."""
     log_ratios: list[float] = []
     settled: set[float] = set()
-    for repeat in repeats(device, both, PACE):
+    for repeat in repeats(device, both, SIDE_BY_SIDE):
         yield repeat
-        log_ratios.append(log_ratio(repeat))
+        log_ratios.append(gate_rules.log_ratio(repeat))
         settled |= {limit for limit in thresholds if decision.is_settled(log_ratios, limit)}
         if len(settled) == len(thresholds):
             return

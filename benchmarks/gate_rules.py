@@ -7,6 +7,7 @@ Each takes `repeats_ms` (repeat → baseline, candidate → slice → runs, in m
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,13 +15,19 @@ from functools import partial
 from scipy import stats
 
 from hwnas.profiles.gate import decision
-from hwnas.profiles.sitting import Slices, log_ratio
+from hwnas.profiles.interleave import Slices, latency_ms
 
 Repeats = Sequence[tuple[Slices, Slices]]
 Rule = Callable[[Repeats, float], str]
 
 OURS = "hwnas check"
 ASV_P, ASV_FACTOR = 0.002, 1.1
+
+
+def log_ratio(repeat: Sequence[Slices]) -> float:
+    """Logarithm of the second network's latency over the first one's."""
+    first_ms, second_ms = (latency_ms([*itertools.chain.from_iterable(slices)]) for slices in repeat)
+    return math.log(second_ms / first_ms)
 
 
 def ours(repeats_ms: Repeats, threshold: float) -> str:

@@ -10,7 +10,6 @@ import gate_rules
 import numpy as np
 
 from hwnas.profiles.gate.rank_tests import paired_shift
-from hwnas.profiles.sitting import log_ratio
 
 THRESHOLDS = {"same": (0.05, 0.025), "5 %": (0.025,), "10 %": (0.05,)}
 """At which each kind of pair is judged."""
@@ -54,7 +53,7 @@ class Judged:
     def __init__(self, pair: dict[str, Any]) -> None:
         self.kind, self.loaded, self.other_cores = pair["kind"], pair["loaded"], pair["other_cores"]
         repeats_ms = pair["repeats_ms"]
-        self.log_ratio = statistics.median(map(log_ratio, repeats_ms))
+        self.log_ratio = statistics.median(map(gate_rules.log_ratio, repeats_ms))
         self.verdicts = {
             (rule, threshold): decide(repeats_ms, threshold)
             for rule, decide in gate_rules.RULES.items()

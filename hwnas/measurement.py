@@ -175,6 +175,8 @@ class Protocol:
             most this fraction of it; 0 goes by `max_spread`.
         max_seconds: no repeat is begun later than this after the networks of a session that take turns; 0 is
             no limit.
+        slice_s: networks take turns within a repeat as well, each slice at least this long, until each has
+            `min_runs` and `min_s`, or four times `min_s` where runs are slow; 0 takes repeats in one piece.
         statistic: how a repeat's samples, and then the repeats, become one figure.
     """
 
@@ -191,6 +193,7 @@ class Protocol:
     fresh: bool = False
     precision: Ratio = 0.0
     max_seconds: Seconds = 0.0
+    slice_s: Seconds = 0.0
 
     def __post_init__(self) -> None:
         least = {"warmup_s": 0, "min_runs": 1, "min_s": 0, "repeats": 1, "max_repeats": self.repeats}
@@ -200,6 +203,7 @@ class Protocol:
             "cooldown_s": 0,
             "precision": 0,
             "max_seconds": 0,
+            "slice_s": 0,
         }.items():
             value = getattr(self, key)
             if not (math.isfinite(value) and value >= smallest):
@@ -213,7 +217,7 @@ class Protocol:
         """Sixteen hexadecimal digits that stand for this protocol."""
         plain = encode(self)
         # What came later does not count where it is not used: what was measured before keeps its protocol.
-        for key in ("fresh", "precision", "max_seconds"):
+        for key in ("fresh", "precision", "max_seconds", "slice_s"):
             if not plain[key]:
                 del plain[key]
         return sha256_of_plain(plain)[:16]

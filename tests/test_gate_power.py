@@ -60,7 +60,7 @@ def test_the_collector_only_appends_and_goes_on(power: ModuleType, tmp_path: Pat
     ("old", "new", "cause"),
     [
         ('"chip": "scripted"', '"chip": "other"', "fingerprint was"),
-        ('"max_seconds": 45.0', '"max_seconds": 90.0', "pace was"),
+        ('"max_seconds": 45.0', '"max_seconds": 90.0', "protocol was"),
         ('"networks": ["', '"networks": ["0', "networks was"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_pair_says_all_that_a_replay_needs(power: ModuleType, tmp_path: Path) 
     for pair in pairs:
         assert len(pair["elapsed_s"]) == len(pair["repeats_ms"]) >= 8
         assert pair["elapsed_s"] == sorted(pair["elapsed_s"])
-        assert pair["pace"]["max_seconds"] == 45.0
+        assert pair["protocol"]["max_seconds"] == 45.0
         for old, new in pair["repeats_ms"]:
             assert len(old) == len(new)
             assert all(run > 0 for slices in (old, new) for part in slices for run in part)

@@ -6,6 +6,7 @@ import os
 import shlex
 import statistics
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -83,8 +84,9 @@ def record(
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.gate import check as checks
     from hwnas.profiles.gate.baseline import SCHEMA, Baseline, Recorded, write_baseline
-    from hwnas.profiles.session import require_kind
-    from hwnas.profiles.sitting import Pace, latency_ms, median_ms
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session, require_kind
+    from hwnas.profiles.store import open_history
     from hwnas.version import __version__
 
     if len(set(models)) != len(models):
@@ -96,17 +98,20 @@ def record(
     require_kind(opened, {"measured", "modelled"}, "a check")
     networks = [find_network(model, shape, has_batch=batch is not None) for model in models]
     recorded = []
-    with opened:
-        fingerprint = opened.fingerprint()
+    protocol = replace(SIDE_BY_SIDE, max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
+    with (
+        open_history() as store,
+        Session(opened, protocol, store, recall=False) as session,
+    ):
+        fingerprint = session.fingerprint
         for model, network in zip(models, networks, strict=True):
-            pace = Pace(max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
-            (taken,) = checks.measure_repeats(opened, [network], pace)
+            (taken,) = session.side_by_side([network], lambda taken: False)
             entry = Recorded(
                 model=model,
                 network_hash=network.hash,
                 commit=committed_in(Path(model)),
-                repeats_ms=tuple(map(latency_ms, taken)),
-                medians_ms=tuple(map(median_ms, taken)),
+                repeats_ms=checks.lower_deciles_ms(taken),
+                medians_ms=taken.medians_ms,
                 input_shape=shape or (),
             )
             recorded.append(entry)
@@ -168,7 +173,9 @@ def run(
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.gate import formats
     from hwnas.profiles.gate.check import Terms, check
-    from hwnas.profiles.sitting import Pace
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session
+    from hwnas.profiles.store import open_history
 
     fraction = parse_fraction(threshold, "--threshold")
     for path in (junit, action_benchmark, bencher):
@@ -182,10 +189,12 @@ def run(
             baseline=baseline,
             accept=found.accept,
             recorded_on=found.recorded_on,
-            pace=Pace(max_seconds=max_seconds),
         )
         profile = with_options(load_profile(found.device), batch=found.batch)
-        report = check(open_device(profile), found.entries, terms, told=_tell)
+        store = held.enter_context(open_history())
+        protocol = replace(SIDE_BY_SIDE, max_seconds=max_seconds)
+        session = Session(open_device(profile), protocol, store, recall=False)
+        report = check(session, found.entries, terms, told=_tell)
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,12 +38,12 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
-    from hwnas.files import hwnas_home
     from hwnas.networks.find import find_network
     from hwnas.profiles import comparison
     from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.sitting import Pace
-    from hwnas.profiles.store import MeasurementStore
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session
+    from hwnas.profiles.store import open_history
 
     wanted = parse_fraction(precision, "--precision")
     shape = parse_shape(input_shape) if input_shape else None
@@ -51,14 +52,11 @@ def compare(
         network = find_network(model, shape, has_batch=batch is not None)
         network.name = model
         networks.append(network)
-    with MeasurementStore(hwnas_home() / "history.db") as store:
-        result = comparison.compare(
-            open_device(with_options(load_profile(device), batch=batch)),
-            *networks,
-            precision=wanted,
-            pace=Pace(max_repeats=1000, max_seconds=max_seconds),
-            keep=lambda measurement: store.put(measurement, measurement.fingerprint, measurement.protocol),
-        )
+    with open_history() as store:
+        opened = open_device(with_options(load_profile(device), batch=batch))
+        protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
+        session = Session(opened, protocol, store, recall=False)
+        result = comparison.compare(session, *networks, precision=wanted)
     if as_json:
         print_json(result.to_json())
     else:

@@ -133,10 +133,9 @@ def import_(
 
 
 def _store() -> MeasurementStore:
-    from hwnas.files import hwnas_home
-    from hwnas.profiles.store import MeasurementStore
+    from hwnas.profiles.store import open_history
 
-    return MeasurementStore(hwnas_home() / "history.db")
+    return open_history()
 
 
 def _find(store: MeasurementStore, model: str, device: str | None) -> list[Measurement]:

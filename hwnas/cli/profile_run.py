@@ -43,15 +43,14 @@ def measure(
         quiet: say nothing of the session.
     """
     from hwnas.devices.simulated import SimulatorDevice
-    from hwnas.files import hwnas_home
     from hwnas.profiles.protocols import describe
     from hwnas.profiles.queue import watch_queue
     from hwnas.profiles.session import Session
-    from hwnas.profiles.store import MeasurementStore
+    from hwnas.profiles.store import open_history
 
     found = Found()
     with (
-        MeasurementStore(hwnas_home() / "history.db") as store,
+        open_history() as store,
         TerminalProgress() as progress,
         Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
     ):

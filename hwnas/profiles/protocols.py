@@ -48,6 +48,20 @@ ADAPTIVE = Protocol(
 )
 """Many short repeats that share nothing, until their median is known to 1 % or a minute is over."""
 
+SIDE_BY_SIDE = Protocol(
+    name="side by side",
+    warmup_s=0.05,
+    min_runs=60,
+    min_s=0.35,
+    repeats=6,
+    max_repeats=30,
+    max_spread=0.0,
+    fresh=True,
+    max_seconds=45.0,
+    slice_s=0.05,
+)
+"""For `hwnas check` and `hwnas compare`; six jobs each at a queue can just reach significance."""
+
 CONFIRMING = 4
 
 ONCE = Protocol(name="once", warmup_s=0.0, min_runs=1, min_s=0.0, repeats=1, max_repeats=1, max_spread=0.0)
@@ -92,10 +106,11 @@ def queued(protocol: Protocol) -> Protocol:
         min_runs=1,
         min_s=0.0,
         cooldown_s=0.0,
-        max_repeats=protocol.repeats if protocol.precision else protocol.max_repeats,
+        max_repeats=protocol.repeats if protocol.precision or protocol.slice_s else protocol.max_repeats,
         fresh=False,
         precision=0.0,
         max_seconds=0.0,
+        slice_s=0.0,
     )
 
 
@@ -121,6 +136,12 @@ def is_enough(protocol: Protocol, medians_ms: Sequence[float], elapsed_s: float)
     if not protocol.precision or len(medians_ms) < protocol.repeats:
         return protocol.settled(medians_ms)
     return len(medians_ms) >= protocol.max_repeats or half_width(medians_ms) <= protocol.precision
+
+
+def is_last(protocol: Protocol, repeats: int, elapsed_s: float) -> bool:
+    """Whether repeats, taken in some time, are all that the protocol allows: one more would end too late."""
+    is_late = protocol.max_seconds and elapsed_s * (repeats + 1) / repeats > protocol.max_seconds
+    return bool(is_late) or repeats >= protocol.max_repeats
 
 
 def ending(protocol: Protocol, medians_ms: Sequence[float]) -> str:
@@ -153,6 +174,8 @@ def describe(protocol: Protocol) -> str:
         )
     if protocol.fresh:
         phrases.append("each in a session of its own")
+    if protocol.slice_s:
+        phrases.append(f"in turns of {protocol.slice_s:g} s")
     if protocol.precision:
         phrases[-1] += f", until the median is known to {protocol.precision:.1%}"
     if protocol.max_seconds:

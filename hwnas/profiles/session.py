@@ -1,16 +1,16 @@
-"""One sitting at a device: every network is measured once, and remembered before anybody is told."""
+"""A session with a device: every network is measured once, and remembered before anybody is told."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 
 from hwnas.devices.base import BaseDevice, Device
 from hwnas.devices.queue import QueueDevice
-from hwnas.errors import DeviceError
+from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import (
     Fingerprint,
     Kind,
@@ -20,14 +20,14 @@ from hwnas.measurement import (
     Protocol,
 )
 from hwnas.network import Network
+from hwnas.profiles.interleave import Control, interleave
 from hwnas.profiles.job_store import JobStore
 from hwnas.profiles.judgement import Finding, judge, sentences
-from hwnas.profiles.protocols import ONCE, queued
+from hwnas.profiles.protocols import ONCE, is_enough, is_last, queued
 from hwnas.profiles.queue import QueueRun, QueueStatus
-from hwnas.profiles.rounds import Anchor, Chunk
 from hwnas.profiles.store import MeasurementStore
 
-CHUNK = 8  # networks held prepared at once: enough to share the anchor's cost, few enough for any memory
+TOGETHER = 8  # networks held prepared at once: enough to share the control's cost, few enough for any memory
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
         self._protocol = protocol
         self._store = store
         self._anchor_network = anchor
-        self._anchor: Anchor | None = None
+        self._control: Control | None = None
         self._fingerprint: Fingerprint | None = None
         self._recalls = recall
         self._max_measurements = max_measurements
@@ -101,7 +101,7 @@ class Session:
             opened.enter_context(self.device)
             self._fingerprint = self.device.fingerprint()
             if self._anchor_network is not None and isinstance(self.device, Device):
-                self._anchor = Anchor(self.device, self.device.prepare(self._anchor_network), self.protocol)
+                self._control = Control(self.device, self.device.prepare(self._anchor_network), self.protocol)
             self._closing = opened.pop_all()
         return self
 
@@ -132,7 +132,7 @@ class Session:
                 pending[network.hash] = network
             else:
                 results[network.hash] = known
-            if not pending or (len(pending) == CHUNK and isinstance(self.device, Device)):
+            if not pending or (len(pending) == TOGETHER and isinstance(self.device, Device)):
                 yield from self._answer(waiting, results, pending)
                 waiting, results, pending = [], {}, {}
         yield from self._answer(waiting, results, pending)
@@ -143,20 +143,72 @@ class Session:
         self._store.put(failure, self.fingerprint, self.protocol)
         return failure
 
+    def side_by_side(
+        self, networks: Sequence[Network], is_settled: Callable[[Sequence[Measurement]], bool]
+    ) -> list[Measurement]:
+        """Measure networks against each other; each gets as many repeats as the others.
+
+        Args:
+            is_settled: whether what is measured so far is enough; the protocol's `max_repeats` and
+                `max_seconds` hold besides. Not asked at a queue.
+
+        Returns:
+            One of each network; they are in the store.
+
+        Raises:
+            DeviceLostError: the device went away.
+            PreparationError, NetworkFormError: a network could not be measured.
+        """
+        if isinstance(self.device, Device):
+            taken = self._take_side_by_side(self.device, networks, is_settled)
+            for measurement in taken:
+                self._keep(measurement)
+            return taken
+        results = [result for _, result in self.measure(networks)]
+        for result in results:
+            if isinstance(result, MeasurementFailure):
+                raise PreparationError(result.reason, "see the reason")
+        return [result for result in results if isinstance(result, Measurement)]
+
+    def _take_side_by_side(
+        self,
+        device: Device,
+        networks: Sequence[Network],
+        is_settled: Callable[[Sequence[Measurement]], bool],
+    ) -> list[Measurement]:
+        taken: list[Measurement] = []
+        protocol = self.protocol
+        with closing(
+            interleave(device, networks, protocol, self._control, self._sleep, self._clock)
+        ) as rounds:
+            for round_ in rounds:
+                for series in round_.failed:
+                    if taken and round_.conditions[1].throttled:  # the repeats before it stand
+                        return taken
+                    assert series.error is not None
+                    raise series.error
+                taken = [
+                    series.measurement(device, protocol, self.fingerprint, round_.conditions)
+                    for series in round_.active
+                ]
+                if is_last(protocol, len(taken[0].repeats_ms), round_.elapsed_s) or is_settled(taken):
+                    break
+        return taken
+
+    def _keep(self, result: MeasurementResult) -> None:
+        self._store.put(result, self.fingerprint, self.protocol)
+        if isinstance(result, Measurement):
+            self._judged.append(judge(result))
+
     def _answer(
         self, waiting: list[str], results: dict[str, MeasurementResult], pending: dict[str, Network]
     ) -> Iterator[tuple[str, MeasurementResult]]:
         def keep(result: MeasurementResult) -> None:
-            self._store.put(result, self.fingerprint, self.protocol)
+            self._keep(result)
             results[result.network_hash] = result
-            if isinstance(result, Measurement):
-                self._judged.append(judge(result))
 
         if pending and isinstance(self.device, Device):
-            chunk = Chunk(
-                self.device, self.protocol, self.fingerprint, self._anchor, keep, self._sleep, self._clock
-            )
-            chunk.measure(list(pending.values()))
+            self._measure_now(self.device, list(pending.values()), keep)
         elif pending and isinstance(self.device, QueueDevice):
             with JobStore(self._store, self.fingerprint, self.protocol) as jobs:
                 run = QueueRun(
@@ -172,6 +224,22 @@ class Session:
                 run.measure(pending)
         for network_hash in waiting:
             yield network_hash, results[network_hash]
+
+    def _measure_now(
+        self, device: Device, networks: Sequence[Network], keep: Callable[[MeasurementResult], None]
+    ) -> None:
+        """Interleave networks; each is kept as soon as its repeats are enough, or it fails."""
+        protocol = self.protocol
+        with closing(
+            interleave(device, networks, protocol, self._control, self._sleep, self._clock)
+        ) as rounds:
+            for round_ in rounds:
+                for series in round_.failed:
+                    keep(series.failure())
+                for series in list(round_.active):
+                    if series.repeats and is_enough(protocol, series.medians_ms, round_.elapsed_s):
+                        round_.active.remove(series)
+                        keep(series.measurement(device, protocol, self.fingerprint, round_.conditions))
 
     def _queue_anchor(self, pending: dict[str, Network]) -> tuple[str, float | None] | None:
         """The anchor's hash, and its latency where the store knows it; else it is measured first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from hwnas.database import Database
 from hwnas.errors import InputError
-from hwnas.files import check_schema, decode, encode, sha256
+from hwnas.files import check_schema, decode, encode, hwnas_home, sha256
 from hwnas.measurement import (
     MEASUREMENT_SCHEMAS,
     Fingerprint,
@@ -105,6 +105,11 @@ def _row(result: MeasurementResult, fingerprint: Fingerprint, protocol: Protocol
         plain = {"schema": FAILURE_SCHEMA, **encode(result)}
     row = (result.network_hash, fingerprint.id, protocol.id, json.dumps(plain, allow_nan=False))
     return (*row, _digest(row))
+
+
+def open_history() -> MeasurementStore:
+    """Open what was ever measured on this machine: `$HWNAS_HOME/history.db`. Raises as `MeasurementStore`."""
+    return MeasurementStore(hwnas_home() / "history.db")
 
 
 def _digest(key_and_body: Sequence[object]) -> str:

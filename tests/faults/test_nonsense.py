@@ -11,7 +11,7 @@ import pytest
 from spoiling import go_on
 
 from hwnas.measurement import Measurement
-from hwnas.profiles.rounds import without_outliers
+from hwnas.profiles.interleave import without_outliers
 from hwnas.profiles.store import MeasurementStore
 
 FAST = (

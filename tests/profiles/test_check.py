@@ -11,17 +11,20 @@ import pytest
 
 from hwnas.devices.base import BaseDevice
 from hwnas.errors import DeviceError, DeviceLostError
-from hwnas.measurement import Fingerprint
+from hwnas.measurement import Fingerprint, Measurement, Protocol
 from hwnas.network import Network, Part
 from hwnas.profiles.gate.baseline import Recorded
-from hwnas.profiles.gate.check import Entry, Terms, check, measure_repeats
+from hwnas.profiles.gate.check import Entry, Terms, check, lower_deciles_ms
 from hwnas.profiles.gate.report import Checked, Report
-from hwnas.profiles.sitting import Pace, latency_ms, median_ms, repeats
+from hwnas.profiles.interleave import Series, interleave, latency_ms
+from hwnas.profiles.protocols import SIDE_BY_SIDE
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore, open_history
 from hwnas.testing.scripted import ScriptedDevice
 from hwnas.testing.scripted_queue import ScriptedHub, ScriptedQueueDevice
 
-PACE = Pace(warmup_s=0, slice_s=0, repeat_s=0.02, repeat_runs=2, max_repeats=12)
-TERMS = Terms(threshold=0.05, baseline="main", accept="hwnas check record", pace=PACE)
+SHORT = replace(SIDE_BY_SIDE, warmup_s=0, slice_s=0.001, min_s=0.02, min_runs=2, repeats=1, max_repeats=12)
+TERMS = Terms(threshold=0.05, baseline="main", accept="hwnas check record")
 
 
 def network(name: str) -> Network:
@@ -38,11 +41,31 @@ def recorded(latency_ms: float = 10.0, repeats: int = 16) -> Recorded:
     return Recorded(model="new", network_hash="old", commit="", repeats_ms=samples, medians_ms=samples)
 
 
-def run(device: BaseDevice, *entries: Entry, terms: Terms = TERMS) -> Report:
+def run(device: BaseDevice, *entries: Entry, terms: Terms = TERMS, protocol: Protocol = SHORT) -> Report:
     told: list[Checked] = []
-    report = check(device, entries, terms, told=told.append, clock=itertools.count().__next__)
+    with open_history() as store:
+        report = check(opened(device, store, protocol), entries, terms, told=told.append)
     assert tuple(told) == report.networks
     return report
+
+
+def opened(device: BaseDevice, store: MeasurementStore, protocol: Protocol = SHORT) -> Session:
+    clock = itertools.count().__next__
+    return Session(device, protocol, store, recall=False, sleep=lambda seconds: None, clock=clock)
+
+
+def rounds(device: ScriptedDevice, names: str, protocol: Protocol, step: float = 0.0) -> list[list[Series]]:
+    """The networks' series after each round, as far as the time and the protocol's repeats allow."""
+    taken = []
+    ticks = itertools.count(step=step).__next__
+    with device:
+        for round_ in interleave(
+            device, [network(name) for name in names], protocol, sleep=lambda seconds: None, clock=ticks
+        ):
+            taken.append(list(round_.active))
+            if len(taken) == protocol.max_repeats:
+                break
+    return taken
 
 
 def verdict(device: BaseDevice, *entries: Entry, **terms: Any) -> str:
@@ -72,11 +95,10 @@ def test_what_to_do_is_said() -> None:
 
 def test_the_two_take_turns_and_every_repeat_prepares_anew() -> None:
     device = ScriptedDevice()
-    with device:
-        taken = list(repeats(device, [network("a"), network("b")], replace(PACE, max_repeats=2)))
-        assert device.held == []
+    taken = rounds(device, "ab", replace(SHORT, max_repeats=2))
+    assert device.held == []
     assert "".join(device.sampled) == "abba" + "baab"
-    assert [[len(slices) for slices in repeat] for repeat in taken] == [[2, 2], [2, 2]]
+    assert [[len(slices) for slices in series.repeats] for series in taken[-1]] == [[2, 2], [2, 2]]
 
 
 def test_a_drift_of_the_device_cancels() -> None:
@@ -87,9 +109,9 @@ def test_a_drift_of_the_device_cancels() -> None:
 
 def test_delays_that_hit_some_runs_do_not_move_the_lower_decile() -> None:
     generator = np.random.default_rng(0)
-    slices = tuple(tuple(10.0 + generator.exponential(9, 6) * (generator.random(6) < 0.6)) for _ in range(20))
-    assert latency_ms(slices) == 10.0
-    assert median_ms(slices) > 10.5
+    samples_ms = 10.0 + generator.exponential(9, 120) * (generator.random(120) < 0.6)
+    assert latency_ms(samples_ms.tolist()) == 10.0
+    assert np.median(samples_ms) > 10.5
 
 
 def test_noise_over_the_threshold_is_inconclusive() -> None:
@@ -98,12 +120,19 @@ def test_noise_over_the_threshold_is_inconclusive() -> None:
 
 
 def test_the_time_is_kept() -> None:
-    device = ScriptedDevice()
-    ticks = itertools.count(step=10.0).__next__
-    with device:
-        taken = list(repeats(device, [network("a")], replace(PACE, max_seconds=35.0), ticks))
-    assert len(taken) == 3
-    few = check(ScriptedDevice(), [entry("new")], replace(TERMS, pace=replace(PACE, max_repeats=3)))
+    with (
+        open_history() as store,
+        Session(
+            ScriptedDevice(),
+            replace(SHORT, max_seconds=35.0),
+            store,
+            recall=False,
+            clock=itertools.count(step=10.0).__next__,
+        ) as session,
+    ):
+        (taken,) = session.side_by_side([network("a")], lambda taken: False)
+    assert len(taken.repeats_ms) == 3
+    few = run(ScriptedDevice(), entry("new"), protocol=replace(SHORT, max_repeats=3))
     assert (few.exit_code, few.networks[0].verdict) == (3, "inconclusive")
     assert "repeats are too few to tell (3)" in few.networks[0].reason
     assert "--max-seconds" in few.networks[0].reason
@@ -175,10 +204,11 @@ def test_an_emulator_is_refused() -> None:
 
 def test_a_throttled_repeat_is_left_out() -> None:
     device = ScriptedDevice(throttled=2)
-    with device:
-        assert len(list(repeats(device, [network("a")], PACE))) == PACE.max_repeats - 2
+    taken = rounds(device, "a", replace(SHORT, max_repeats=1))
+    assert [len(series.repeats) for series in taken[0]] == [1]
+    assert len(device.sampled) == 3 * 2  # two repeats that throttled, one that did not
     (checked,) = run(ScriptedDevice(throttled=1000), entry("new")).networks
-    assert (checked.verdict, "throttled in every repeat" in checked.reason) == ("failed", True)
+    assert (checked.verdict, "throttled in all of 4 attempts" in checked.reason) == ("failed", True)
 
 
 def test_a_model_is_asked_once() -> None:
@@ -194,13 +224,21 @@ def test_a_model_is_asked_once() -> None:
 def test_at_a_queue_each_repeat_is_a_job() -> None:
     device = ScriptedQueueDevice(ScriptedHub(latencies_ms={"new": [12.0]}))
     device.poll_s = 0.0
-    (checked,) = run(device, entry("new")).networks
+    (checked,) = run(device, entry("new"), protocol=SIDE_BY_SIDE).networks
     assert (checked.verdict, checked.how) == ("regression", "jobs")
     assert len(checked.now_ms) == len(checked.baseline_ms) == 6
 
 
 def test_one_network_is_recorded_alone() -> None:
-    device = ScriptedDevice()
-    with device:
-        (taken,) = measure_repeats(device, [network("a")], PACE)
-    assert [latency_ms(slices) for slices in taken] == [10.0] * 12
+    with open_history() as store:
+        with opened(ScriptedDevice(), store) as session:
+            (taken,) = session.side_by_side([network("a")], lambda taken: False)
+        assert lower_deciles_ms(taken) == (10.0,) * 12
+        assert store.get(network("a").hash, taken.fingerprint, SHORT) == taken
+
+
+def test_what_a_check_took_is_in_the_history() -> None:
+    run(ScriptedDevice(), entry("new"))
+    with open_history() as store:
+        names = [found.network_name for found in store.all() if isinstance(found, Measurement)]
+    assert sorted(names) == ["new", "old"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -8,18 +9,20 @@ from hwnas.errors import DeviceError
 from hwnas.measurement import Measurement
 from hwnas.network import Network, Part
 from hwnas.profiles.comparison import Comparison, compare
-from hwnas.profiles.sitting import Pace
+from hwnas.profiles.protocols import SIDE_BY_SIDE
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import open_history
 from hwnas.testing.scripted import ScriptedDevice
 
-PACE = Pace(warmup_s=0, slice_s=0, repeat_s=0.02, repeat_runs=2, max_repeats=30)
+SHORT = replace(SIDE_BY_SIDE, warmup_s=0, slice_s=0.001, min_s=0.02, min_runs=2)
 
 
 def run(device: ScriptedDevice, precision: float = 0.01) -> tuple[Comparison, list[Measurement]]:
-    kept: list[Measurement] = []
     networks = [Network(name, [Part(name, onnx=name.encode)]) for name in "ab"]
-    clock = itertools.count().__next__
-    result = compare(device, *networks, precision=precision, pace=PACE, keep=kept.append, clock=clock)
-    return result, kept
+    with open_history() as store:
+        session = Session(device, SHORT, store, recall=False, clock=itertools.count().__next__)
+        result = compare(session, *networks, precision=precision)
+        return result, [found for found in store.all() if isinstance(found, Measurement)]
 
 
 def test_the_ratio_is_that_of_the_two_whatever_the_drift() -> None:

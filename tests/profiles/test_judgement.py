@@ -24,9 +24,8 @@ from hwnas.profiles.judgement import clean_bill, disturbed_by, judge, sentences,
 from hwnas.profiles.parts import describe_sum, parts_row, sum_error
 from hwnas.profiles.profile_page import write_report
 from hwnas.profiles.profile_rows import as_csv, as_markdown, row
-from hwnas.profiles.protocols import ADAPTIVE, QUICK
+from hwnas.profiles.protocols import ADAPTIVE, QUICK, SIDE_BY_SIDE
 from hwnas.profiles.session import Session
-from hwnas.profiles.sitting import Pace
 from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.scripted import ScriptedDevice
 
@@ -230,18 +229,18 @@ def test_a_session_a_comparison_and_a_check_are_judged(tmp_path: Path) -> None:
         assert text.endswith("(2 of 2 networks; this is the worst)")
         dict(session.measure([network("a")]))
         assert session.judgement == [text]  # what is remembered was judged when it was measured
-    pace = Pace(warmup_s=0, slice_s=0, repeat_s=0.02, repeat_runs=2, max_repeats=8)
-    compared = compare(BusyDevice(), network("a"), network("b"), precision=0.01, pace=pace)
+    short = replace(SIDE_BY_SIDE, warmup_s=0, slice_s=0.001, min_s=0.02, min_runs=2, max_repeats=8)
+    store = MeasurementStore(tmp_path / "m.db")
+    busy, quiet = (Session(device, short, store, recall=False) for device in (BusyDevice(), ScriptedDevice()))
+    compared = compare(busy, network("a"), network("b"), precision=0.01)
     assert compared.judgement[0].startswith(TOLD)
     entry = Entry(model="a", network=network("a"), baseline=network("b"))
-    report = check(BusyDevice(), [entry], Terms(threshold=0.05, baseline="b", accept="x", pace=pace))
+    terms = Terms(threshold=0.05, baseline="b", accept="x")
+    report = check(busy, [entry], terms)
     assert report.judgement[0].startswith(TOLD)
     assert report.to_json()["judgement"] == (report.judgement[0],)
     assert "Other work took 75%" in markdown(report)
-    assert (
-        check(ScriptedDevice(), [entry], Terms(threshold=0.05, baseline="b", accept="x", pace=pace)).judgement
-        == ()
-    )
+    assert check(quiet, [entry], terms).judgement == ()
 
 
 def test_pages_tell(tmp_path: Path) -> None:

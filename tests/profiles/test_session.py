@@ -13,7 +13,7 @@ from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.network import Network, Part
 from hwnas.profiles.protocols import ONCE
-from hwnas.profiles.session import CHUNK, Session, require_kind
+from hwnas.profiles.session import TOGETHER, Session, require_kind
 from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.scripted import ScriptedDevice
 
@@ -127,7 +127,7 @@ def test_only_a_few_networks_are_held_at_once(store: MeasurementStore) -> None:
     device = ScriptedDevice()
     with Session(device, TWICE, store, network("R")) as session:
         results = session.measure(networks("abcdefghijklmnopqrstuvwxyz"))
-        for _ in range(CHUNK):
+        for _ in range(TOGETHER):
             next(results)
         assert set(device.sampled) == set("Rabcdefgh")
         assert device.held == ["R"]
@@ -191,12 +191,12 @@ def test_a_device_that_stays_hot_fails_its_networks_until_it_is_cool(store: Meas
 def test_a_lost_device_keeps_what_was_measured(store: MeasurementStore) -> None:
     lost = DeviceLostError("the cable is out", "put it in again")
     names = "abcdefghijkl"
-    first_chunk = 2 * (CHUNK + 2)
+    first_chunk = 2 * (TOGETHER + 2)
     device = ScriptedDevice(raised={first_chunk + 3: lost})
     with pytest.raises(DeviceLostError):
         measure(device, store, names)
     assert device.held == []
-    assert len(store.all()) == CHUNK
+    assert len(store.all()) == TOGETHER
     again = ScriptedDevice()
     assert all(isinstance(result, Measurement) for result in measure(again, store, names).values())
     assert set(again.sampled) == set("Rijkl")

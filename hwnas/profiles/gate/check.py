@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 
-from hwnas.devices.base import BaseDevice, Device
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceLostError, NetworkFormError, PreparationError
-from hwnas.files import hwnas_home
-from hwnas.measurement import Fingerprint, Measurement, MeasurementResult, Protocol
+from hwnas.measurement import Fingerprint, Measurement
 from hwnas.network import Network
 from hwnas.profiles.gate.baseline import Recorded
 from hwnas.profiles.gate.decision import (
@@ -24,18 +20,12 @@ from hwnas.profiles.gate.decision import (
     is_settled,
 )
 from hwnas.profiles.gate.report import Checked, How, Report
-from hwnas.profiles.job_store import JobStore
+from hwnas.profiles.interleave import latency_ms
 from hwnas.profiles.judgement import judge_conditions
-from hwnas.profiles.queue import QueueRun
-from hwnas.profiles.session import require_kind
-from hwnas.profiles.sitting import Pace, Repeat, Slices, latency_ms, log_ratio, median_ms, repeats
-from hwnas.profiles.store import MeasurementStore
+from hwnas.profiles.session import Session, require_kind
 
 RECORDED_REPEATS = 16
 """Of each network in a baseline file."""
-
-JOBS = Protocol(name="check", warmup_s=0, min_runs=1, min_s=0, repeats=6, max_repeats=6, max_spread=0)
-"""At a queue: so many jobs each of the network and its baseline can just reach significance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,45 +57,42 @@ class Terms:
         baseline: what the user named as the baseline.
         accept: the command that makes what is measured now the baseline.
         recorded_on: the fingerprint of the recorded samples; None without any.
-        pace: of each network's repeats.
     """
 
     threshold: float
     baseline: str
     accept: str
     recorded_on: Fingerprint | None = None
-    pace: Pace = field(default_factory=Pace)
 
 
 def check(
-    device: BaseDevice,
+    session: Session,
     entries: Sequence[Entry],
     terms: Terms,
     told: Callable[[Checked], None] = lambda checked: None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Report:
     """Check networks one after the other.
 
     Args:
-        device: not yet entered.
+        session: not yet entered; it takes `SIDE_BY_SIDE` and recalls nothing.
         told: called with each result as soon as it is there.
 
     Raises:
         DeviceError: the device cannot be used, or its latencies mean nothing. One that is lost in the middle
-            is
-            no exception: what was decided by then is kept, the other networks are `failed`.
+            is no exception: what was decided by then is kept, the other networks are `failed`.
     """
+    device = session.device
     require_kind(device, {"measured", "modelled"}, "a check")
     done: list[Checked] = []
-    with device:
-        fingerprint, before = device.fingerprint(), device.conditions()
+    with session:
+        before = device.conditions()
         lost: DeviceLostError | None = None
         changed = sum(not entry.is_unchanged for entry in entries)
         for entry in entries:
             try:
                 if lost is not None:
                     raise lost
-                checked = _check_one(device, fingerprint, entry, terms, changed, clock)
+                checked = _check_one(session, entry, terms, changed)
             except (PreparationError, NetworkFormError, DeviceLostError) as error:
                 lost = error if isinstance(error, DeviceLostError) else lost
                 reason = f"{error.cause}; {error.fix}"
@@ -113,6 +100,7 @@ def check(
             done.append(checked)
             told(checked)
         judged = () if lost is not None else judge_conditions((before, device.conditions()))
+        fingerprint = session.fingerprint
     return Report(
         device=device.profile.name,
         fingerprint=fingerprint,
@@ -123,50 +111,18 @@ def check(
     )
 
 
-def measure_repeats(
-    device: BaseDevice,
-    networks: Sequence[Network],
-    pace: Pace,
-    is_settled: Callable[[Sequence[float]], bool] = lambda log_ratios: False,
-    clock: Callable[[], float] = time.monotonic,
-) -> list[list[Slices]]:
-    """The repeats of one network, or of two interleaved ones, on an open device.
-
-    Args:
-        is_settled: of the two's logarithms of the ratio so far, whether they are enough.
-
-    Returns:
-        For each network its repeats.
-
-    Raises:
-        PreparationError, NetworkFormError, DeviceLostError: a network could not be measured.
-    """
-    if isinstance(device, QueueDevice):
-        return [_measure_jobs(device, network) for network in networks]
-    assert isinstance(device, Device)
-    if device.kind == "modelled":  # its answer never changes
-        pace = replace(pace, warmup_s=0, slice_s=0, repeat_s=0, repeat_runs=1, max_repeats=1)
-    taken: list[Repeat] = []
-    for repeat in repeats(device, networks, pace, clock):
-        taken.append(repeat)
-        if len(networks) == 2 and is_settled([log_ratio(earlier) for earlier in taken]):
-            break
-    if not taken:
-        raise PreparationError(
-            f"device {device.profile.name} throttled in every repeat",
-            "let it cool down, or end what else uses its CPU quota, then give the same command again",
-        )
-    return [list(of_network) for of_network in zip(*taken, strict=True)]
+def lower_deciles_ms(measurement: Measurement) -> tuple[float, ...]:
+    """Return `latency_ms` of each repeat."""
+    return tuple(map(latency_ms, measurement.repeats_ms))
 
 
-def _check_one(
-    device: BaseDevice,
-    fingerprint: Fingerprint,
-    entry: Entry,
-    terms: Terms,
-    networks: int,
-    clock: Callable[[], float],
-) -> Checked:
+def log_ratios(first: Measurement, second: Measurement) -> list[float]:
+    """Return the logarithm of the second network's latency over the first one's, repeat by repeat."""
+    pairs = zip(lower_deciles_ms(first), lower_deciles_ms(second), strict=True)
+    return [math.log(now / then) for then, now in pairs]
+
+
+def _check_one(session: Session, entry: Entry, terms: Terms, networks: int) -> Checked:
     threshold = terms.threshold
     if entry.is_unchanged:
         reason = (
@@ -175,19 +131,20 @@ def _check_one(
         )
         return Checked(model=entry.model, verdict="unchanged", how="not measured", reason=reason)
     if entry.baseline is None:
-        return _check_recorded(device, fingerprint, entry, terms, networks)
-    both = [entry.baseline, entry.network]
-    settled = partial(is_settled, threshold=threshold, networks=networks)
-    old, new = measure_repeats(device, both, terms.pace, settled, clock)
-    old_ms, new_ms = (tuple(map(latency_ms, taken)) for taken in (old, new))
+        return _check_recorded(session, entry, terms, networks)
+
+    def settled(taken: Sequence[Measurement]) -> bool:
+        return is_settled(log_ratios(*taken), threshold, networks)
+
+    old, new = session.side_by_side([entry.baseline, entry.network], settled)
+    old_ms, new_ms = lower_deciles_ms(old), lower_deciles_ms(new)
     how: How
-    if device.kind == "modelled":
+    if session.device.kind == "modelled":
         how, decision = "modelled", decide_modelled(old_ms[0], new_ms[0], threshold)
-    elif isinstance(device, QueueDevice):
+    elif isinstance(session.device, QueueDevice):
         how, decision = "jobs", decide_recorded(old_ms, new_ms, threshold, networks)
     else:
-        log_ratios = [math.log(now / then) for then, now in zip(old_ms, new_ms, strict=True)]
-        how, decision = "interleaved", decide_paired(log_ratios, threshold, networks)
+        how, decision = "interleaved", decide_paired(log_ratios(old, new), threshold, networks)
     return Checked(
         model=entry.model,
         verdict=decision.verdict,
@@ -196,29 +153,27 @@ def _check_one(
         decision=decision,
         baseline_ms=old_ms,
         now_ms=new_ms,
-        baseline_median_ms=tuple(map(median_ms, old)),
-        now_median_ms=tuple(map(median_ms, new)),
+        baseline_median_ms=old.medians_ms,
+        now_median_ms=new.medians_ms,
     )
 
 
-def _check_recorded(
-    device: BaseDevice, fingerprint: Fingerprint, entry: Entry, terms: Terms, networks: int
-) -> Checked:
+def _check_recorded(session: Session, entry: Entry, terms: Terms, networks: int) -> Checked:
     recorded = entry.recorded
     assert recorded is not None, "an entry has a baseline network, recorded samples, or both"
-    if terms.recorded_on != fingerprint:
+    if terms.recorded_on != session.fingerprint:
         assert terms.recorded_on is not None
-        difference = _difference(terms.recorded_on, fingerprint)
+        difference = _difference(terms.recorded_on, session.fingerprint)
         reason = (
             f"recorded elsewhere ({difference}), and latencies of two fingerprints are never compared: check "
             f"against a git revision (--baseline REF), or record here: {terms.accept}"
         )
         return Checked(model=entry.model, verdict="inconclusive", how="not measured", reason=reason)
     # Nothing is interleaved, so the repeats are as many as those that were recorded.
-    pace = replace(terms.pace, max_repeats=max(len(recorded.repeats_ms), fewest_repeats(networks)))
-    (new,) = measure_repeats(device, [entry.network], pace)
-    new_ms = tuple(map(latency_ms, new))
-    if device.kind == "modelled":
+    enough = max(len(recorded.repeats_ms), fewest_repeats(networks))
+    (new,) = session.side_by_side([entry.network], lambda taken: len(taken[0].repeats_ms) >= enough)
+    new_ms = lower_deciles_ms(new)
+    if session.device.kind == "modelled":
         decision = decide_modelled(recorded.repeats_ms[0], new_ms[0], terms.threshold)
     else:
         decision = decide_recorded(recorded.repeats_ms, new_ms, terms.threshold, networks)
@@ -231,7 +186,7 @@ def _check_recorded(
         baseline_ms=recorded.repeats_ms,
         now_ms=new_ms,
         baseline_median_ms=recorded.medians_ms,
-        now_median_ms=tuple(map(median_ms, new)),
+        now_median_ms=new.medians_ms,
     )
 
 
@@ -253,26 +208,6 @@ def explain(decision: Decision, terms: Terms) -> str:
         f"{size}, {limit}: the noise hides what is asked for; check again on a quieter machine, with more "
         f"--max-seconds, or with a higher --threshold"
     )
-
-
-def _measure_jobs(device: QueueDevice, network: Network) -> list[Slices]:
-    found: list[MeasurementResult] = []
-    fingerprint = device.fingerprint()
-    with (
-        MeasurementStore(hwnas_home() / "history.db") as store,
-        JobStore(store, fingerprint, JOBS) as jobs,
-    ):
-
-        def keep(result: MeasurementResult) -> None:
-            store.put(result, fingerprint, JOBS)  # which closes its jobs
-            found.append(result)
-
-        run = QueueRun(device, JOBS, fingerprint, jobs, None, keep, time.sleep, lambda _status: None)
-        run.measure({network.hash: network})
-    (result,) = found
-    if not isinstance(result, Measurement):
-        raise PreparationError(result.reason, "see the reason")
-    return [(samples_ms,) for samples_ms in result.repeats_ms]
 
 
 def _range(decision: Decision) -> str:
