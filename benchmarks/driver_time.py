@@ -25,10 +25,11 @@ from torch import nn
 from hwnas.cli.main import app
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
+from hwnas.compress.library.run import Inputs, open_inputs
 from hwnas.compress.library.store import Library
-from hwnas.compress.pipeline import Job, compress, job_hashes, open_job
+from hwnas.compress.pipeline import compress
 from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.search.search import target_of
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.measurement import Conditions, Fingerprint, Measurement
 from hwnas.network import export_onnx
@@ -89,22 +90,25 @@ SEARCH = SearchSettings(
 Made = dict[str, tuple[dict[str, torch.Tensor], bytes]]
 
 
-def make(job: Job, candidate: Candidate, made: Made) -> tuple[dict[str, torch.Tensor], bytes]:
+def make(inputs: Inputs, candidate: Candidate, made: Made) -> tuple[dict[str, torch.Tensor], bytes]:
     """A candidate's fresh weights and its graph, exported once for all sizes of library."""
     if candidate.name not in made:
-        module = build_part(job.parts, candidate.part, candidate.spec)
-        graph = export_onnx(module, (1, *job.parts.shapes[candidate.part]))
+        module = build_part(inputs.parts, candidate.part, candidate.spec)
+        graph = export_onnx(module, (1, *inputs.parts.shapes[candidate.part]))
         made[candidate.name] = {key: value.clone() for key, value in module.state_dict().items()}, graph
     return made[candidate.name]
 
 
-def fill(job: Job, out: Path, made: Made) -> None:
+def fill(inputs: Inputs, out: Path, made: Made) -> None:
     """A run directory in which every candidate is done."""
     draw = random.Random(0)
-    with RunDirectory.open(out, job.settings, job_hashes(job)) as run, Library(run.library) as library:
-        library.add(job.candidates)
-        for candidate in job.candidates:
-            state, graph = make(job, candidate, made)
+    with (
+        RunDirectory.open(out, inputs.settings, inputs.hashes) as directory,
+        Library(directory.library) as library,
+    ):
+        library.add(inputs.candidates)
+        for candidate in inputs.candidates:
+            state, graph = make(inputs, candidate, made)
             loss = draw.random()
             metrics = BlockMetrics(nsr=loss, mse=loss, relative_l1=loss)
             library.store_operators([(candidate, operators_of(graph))])
@@ -117,15 +121,16 @@ def time_run(out: Path, per_block: int, made: Made) -> tuple[float, ...]:
     """How many candidates, and the CPU seconds of the command's first call and of the next one."""
     settings = replace(SETTINGS, per_block=per_block)
     torch.manual_seed(0)
-    fill(open_job(settings, Progress()), out, made)
+    fill(open_inputs(settings, Progress()), out, made)
     found = []
     for _ in range(2):
         torch.manual_seed(0)
         start = time.process_time()
-        job = open_job(settings, Progress())
-        compress(job, SEARCH, target_of(SEARCH), out, "hwnas compress …", Progress())
+        inputs = open_inputs(settings, Progress())
+        wanted = [(SEARCH, target_of(SEARCH))]
+        compress(inputs, wanted, out, "hwnas compress …", Progress()).require_all()
         found.append(time.process_time() - start)
-    return len(job.candidates), found[0], found[1]
+    return len(inputs.candidates), found[0], found[1]
 
 
 def remember(rows: int) -> None:

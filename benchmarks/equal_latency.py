@@ -26,10 +26,11 @@ from finalists import BOUNDS, PEER, Bench, Finalist, measured, note, pruned, rec
 from result_tables import OWN, Row, accuracy_table, cost_table, verdicts
 
 from hwnas.cli.output import TerminalProgress
-from hwnas.compress.pipeline import open_job, open_workshop
-from hwnas.compress.run.cost_log import Spent, read_account
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import open_inputs, open_run
+from hwnas.compress.run.cost_log import Cost, read_costs
 from hwnas.compress.run.directory import recorded_settings
-from hwnas.compress.search.search import target_of
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.compress.training import loop
 from hwnas.devices.machine import usable_cores
@@ -51,34 +52,26 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
     target = replace(target_of(search), protocol=PROTOCOL)
     second = replace(search, device=options.second_device)
     second_target = replace(target_of(second), protocol=PROTOCOL)
-    job = open_job(library, progress)
+    inputs = open_inputs(library, progress)
     keep_options(options)
-    with open_workshop(job, [(search, target)], options.out / "run", progress) as workshop:
-        bench = Bench(
-            out=options.out,
-            workshop=workshop,
-            stitcher=workshop.stitcher(target),
-            search=search,
-            target=target,
-            margin=options.margin,
-            progress=progress,
-        )
+    with open_run(inputs, [(search, target)], options.out / "run", progress) as opened:
+        device = DeviceRun(run=opened, search=search, target=target)
+        bench = Bench(out=options.out, device=device, margin=options.margin)
         if not records(options.out):
-            note(options.out, 0, LIBRARY, workshop.run.path / "account.json")
+            note(options.out, 0, LIBRARY, opened.directory.cost_log.path)
         finalists: list[Finalist] = []
         for number, (name, strategy) in enumerate(STRATEGIES.items(), 1):
-            by_strategy = replace(bench, search=replace(search, strategy=strategy))
-            finalists += searched(by_strategy, number, name, BOUNDS)
-        on_second = replace(
-            bench, search=second, target=second_target, stitcher=workshop.stitcher(second_target)
-        )
+            by_strategy = replace(device, search=replace(search, strategy=strategy))
+            finalists += searched(replace(bench, device=by_strategy), number, name, BOUNDS)
+        on_second = replace(bench, device=DeviceRun(run=opened, search=second, target=second_target))
         searched(on_second, len(STRATEGIES) + 1, second_name(options), BOUNDS[1:2])
         finalists += pruned(bench, options.choose_epochs)
         finalists.sort(key=lambda finalist: -finalist[0].bound)
         rows = measured(bench, finalists, load_protocol(options.report))
-        scores = loop.scores(workshop.reference.module(), job.data, workshop.reference.task)
+        reference = opened.reference
+        scores = loop.scores(reference.module(), reference.data, reference.task)
         assert scores is not None
-        return report(options, rows, accuracy_table(rows, scores), len(job.candidates))
+        return report(options, rows, accuracy_table(rows, scores), len(inputs.candidates))
 
 
 def keep_options(options: argparse.Namespace) -> None:
@@ -100,9 +93,9 @@ def second_name(options: argparse.Namespace) -> str:
 def report(options: argparse.Namespace, rows: Sequence[Row], accuracies: str, candidates: int) -> str:
     """All tables with what follows from them."""
     kept = [read_json(path) for path in records(options.out)]
-    costs = {each["name"]: decode(list[Spent], each["spent"], options.out) for each in kept}
+    costs = {each["name"]: decode(list[Cost], each["spent"], options.out) for each in kept}
     again = sum(s.epochs for s in costs[second_name(options)] if s.step == "distillation")
-    costs[PEER] = read_account(options.out / "pruning" / "account.json")
+    costs[PEER] = read_costs(options.out / "pruning" / "account.json")
     tuned, distilled = options.finetune_epochs, options.epochs
     measured_by = ", ".join(f"{each['name']} {each['networks']}" for each in kept if "networks" in each)
     return "\n".join(

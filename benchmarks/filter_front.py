@@ -27,13 +27,13 @@ import numpy as np
 from cifar_subset import Lines, settings_of
 from search_latency import front_of, values_of, volume
 
+from hwnas.compress.library.run import open_inputs, open_run
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.pipeline import job_hashes, open_job, open_workshop
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search.additive import exact_front
 from hwnas.compress.search.block_costs import BlockCosts, measured_block_costs
-from hwnas.compress.search.costs import measured_costs
+from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.compress.search.initial_tables import block_prior
 from hwnas.compress.search.nsga2 import search
 from hwnas.compress.search.points import Point
@@ -94,7 +94,7 @@ class Bench:
     def __init__(self, session: Session, stitcher: Stitcher, evaluations: int) -> None:
         self.session, self.stitcher, self.evaluations = session, stitcher, evaluations
         self.quality = Quality(stitcher, "nsr")
-        self.costs = measured_costs(session, stitcher, ("latency",), {})
+        self.costs = MeasuredCosts(session, stitcher, ("latency",))
 
     def blocks(self, threshold: float) -> BlockCosts:
         return measured_block_costs(
@@ -152,11 +152,11 @@ def verdict(threshold: float, gone: float, kept: float) -> str:
 
 def take_reference(settings: LibrarySettings, out: Path, trained: Path) -> None:
     """Give a run directory of another space the reference of one that differs in nothing else."""
-    job = open_job(settings, Progress())
-    with RunDirectory.open(out, settings, job_hashes(job)) as run:
-        if not (run.reference / REFERENCE[-1]).is_file() and (trained / REFERENCE[-1]).is_file():
+    inputs = open_inputs(settings, Progress())
+    with RunDirectory.open(out, settings, inputs.hashes) as directory:
+        if not (directory.reference / REFERENCE[-1]).is_file() and (trained / REFERENCE[-1]).is_file():
             for name in REFERENCE:
-                shutil.copy(trained / name, run.reference)
+                shutil.copy(trained / name, directory.reference)
 
 
 def main() -> None:
@@ -176,11 +176,11 @@ def main() -> None:
         trained, path = path / "reference", options.out / f"{options.space}-0"
         take_reference(settings, path, trained)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_workshop(open_job(settings, Progress()), [], path, Lines()) as workshop:
-        stitcher = Stitcher(workshop.job.parts, workshop.library)
+    with open_run(open_inputs(settings, Progress()), [], path, Lines()) as run:
+        stitcher = Stitcher(run.reference.parts, run.library)
         device, protocol = open_device(load_profile(options.device)), load_protocol(options.protocol)
         with (
-            MeasurementStore(workshop.run.path / f"filter-{device.profile.name}.db") as store,
+            MeasurementStore(run.directory.path / f"filter-{device.profile.name}.db") as store,
             Session(device, protocol, store, anchor=stitcher.reference) as session,
         ):
             text = compare(Bench(session, stitcher, options.evaluations), options.thresholds, options.seeds)

@@ -11,12 +11,12 @@ from pruning_peer import Peer
 from result_tables import Row, spent_since
 from torch import nn
 
-from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.pipeline import Workshop, quality_for
-from hwnas.compress.run.cost_log import Account, Spent, read_account
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.quality.finetune import finetune
+from hwnas.compress.quality.model import prepare_quality
+from hwnas.compress.run.cost_log import Cost, CostLog, read_costs
 from hwnas.compress.search.pick import pick
-from hwnas.compress.search.search import Target, search_device
-from hwnas.compress.settings import SearchSettings
+from hwnas.compress.search.search import search_device
 from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_json, safe_name, write_json
@@ -28,7 +28,6 @@ from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
 from hwnas.profiles.store import MeasurementStore
-from hwnas.progress import Progress
 
 BOUNDS = (0.75, 0.5, 0.35)
 PEER = "torch-pruning"
@@ -40,17 +39,13 @@ class Bench:
 
     Attributes:
         out: folder of everything that is kept.
-        stitcher: of the networks of the library, for the target.
+        device: that is searched for and measures.
         margin: share of a bound by which less is asked for.
     """
 
     out: Path
-    workshop: Workshop
-    stitcher: Stitcher
-    search: SearchSettings
-    target: Target
+    device: DeviceRun
     margin: float
-    progress: Progress
 
     def limit(self, bound: float) -> float:
         """What the methods are asked for."""
@@ -58,7 +53,7 @@ class Bench:
 
     def session(self, store: MeasurementStore, protocol: Protocol, recall: bool = True) -> Session:
         """On the device, with the reference as the anchor."""
-        device, anchor = open_device(self.target.profile), self.stitcher.reference
+        device, anchor = open_device(self.device.target.profile), self.device.stitcher.reference
         return Session(device, protocol, store, anchor=anchor, recall=recall)
 
 
@@ -68,8 +63,8 @@ Finalist = tuple[Row, nn.Module | None]
 
 def note(out: Path, number: int, name: str, account: Path, **more: Any) -> None:
     """Keep what a method has found, and what it spent beyond the methods before it."""
-    earlier = [decode(list[Spent], read_json(path)["spent"], path) for path in records(out)]
-    spent = spent_since(read_account(account), *earlier)
+    earlier = [decode(list[Cost], read_json(path)["spent"], path) for path in records(out)]
+    spent = spent_since(read_costs(account), *earlier)
     write_json(
         out / f"{number}-{safe_name(name)}.json", {"name": name, "spent": [encode(s) for s in spent], **more}
     )
@@ -81,35 +76,34 @@ def records(out: Path) -> list[Path]:
 
 def searched(bench: Bench, number: int, name: str, bounds: Sequence[float]) -> list[Finalist]:
     """The best networks of the library within some bounds, by one strategy, finetuned."""
-    workshop, search, device = bench.workshop, bench.search, bench.target.profile.name
-    finetuner, quality = quality_for(workshop, search, bench.target, bench.progress)
-    run, stitcher = workshop.run, finetuner.stitcher
+    device, run = bench.device, bench.device.run
+    quality = prepare_quality(device)
     record = bench.out / f"{number}-{safe_name(name)}.json"
-    epochs = search.finetune_epochs
+    epochs = device.search.finetune_epochs
 
     def finetuned(choices: Sequence[int]) -> nn.Module:
         what = f"finetune {'-'.join(map(str, choices))}"
 
         def tell(done: int, loss: float) -> None:
-            bench.progress.advance(what, done, epochs, f"loss {loss:.3f}")
+            run.progress.advance(what, done, epochs, f"loss {loss:.3f}")
 
-        return finetuner.finetune(tuple(choices), epochs, "finetuning", device, tell)[0]
+        return finetune(device, tuple(choices), epochs, tell)[0]
 
     if not record.exists():
-        outcome = search_device(
-            run, stitcher, quality, workshop.job.settings, search, bench.target, bench.progress
-        )
+        outcome = search_device(device, quality)
+        front = [row.point for row in outcome.front]
         picks: dict[str, list[int] | str] = {}
         for bound in bounds:
             rule = f"speedup={1 / bench.limit(bound)!r}"
             try:
-                point = pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)
+                point = pick(front, rule, outcome.objectives, outcome.anchor_latency_ms)
             except InputError as error:
                 picks[f"{bound:g}"] = error.cause
                 continue
             picks[f"{bound:g}"] = list(point.choices)
             finetuned(point.choices)
-        note(bench.out, number, name, run.path / "account.json", picks=picks, networks=len(outcome.points))
+        account = run.directory.cost_log.path
+        note(bench.out, number, name, account, picks=picks, networks=outcome.evaluated)
     found: list[Finalist] = []
     for bound, choices in ((bound, read_json(record)["picks"][f"{bound:g}"]) for bound in bounds):
         if isinstance(choices, str):
@@ -126,16 +120,16 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
     Args:
         choose_epochs: of each try at the bound in the middle, before the best way and rate are taken.
     """
+    device, run = bench.device, bench.device.run
     folder = bench.out / "pruning"
     folder.mkdir(exist_ok=True)
-    shape = (1, *bench.workshop.job.data.image_shape)
+    shape = (1, *run.reference.data.image_shape)
 
     def latency_ratio(module: nn.Module) -> float:
         network = Network.from_module("pruned", module, shape)
-        protocol = bench.target.protocol
         with (
             MeasurementStore(folder / "measurements.db") as store,
-            bench.session(store, protocol, recall=False) as session,
+            bench.session(store, device.target.protocol, recall=False) as session,
         ):
             ((_, result),) = session.measure([network])
         if not isinstance(result, Measurement):
@@ -144,16 +138,16 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
 
     peer = Peer(
         folder=folder,
-        reference=bench.workshop.reference,
-        settings=bench.workshop.job.settings,
+        reference=run.reference,
+        settings=run.settings,
         latency_ratio=latency_ratio,
-        account=Account(folder / "account.json"),
-        progress=bench.progress,
+        account=CostLog(folder / "account.json"),
+        progress=run.progress,
     )
     way, rate = peer.choose(bench.limit(BOUNDS[len(BOUNDS) // 2]), choose_epochs)
     found: list[Finalist] = []
     for bound in BOUNDS:
-        module = peer.network(way, rate, bench.limit(bound), bench.search.finetune_epochs)
+        module = peer.network(way, rate, bench.limit(bound), device.search.finetune_epochs)
         row = Row(method=PEER, bound=bound, network=f"{way}, rate {rate:.2g}")
         if module is None:
             row = replace(row, reason=f"no ratio reaches it by {way}")
@@ -163,8 +157,8 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
 
 def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) -> list[Row]:
     """All finalists in one session, and their answers on the part `test`."""
-    workshop, data = bench.workshop, bench.workshop.job.data
-    reference, task = workshop.reference, workshop.reference.task
+    run, reference = bench.device.run, bench.device.run.reference
+    data, task = reference.data, reference.task
     networks: dict[int, Network] = {}
     for number, (row, module) in enumerate(finalists):
         if module is None:
@@ -176,7 +170,7 @@ def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) ->
             else network_of(module, reference.parts, name)  # type: ignore[arg-type]
         )
     with MeasurementStore(bench.out / "finalists.db") as store, bench.session(store, protocol) as session:
-        bench.progress.say(f"measuring {len(networks)} finalists by the protocol {protocol.name}")
+        run.progress.say(f"measuring {len(networks)} finalists by the protocol {protocol.name}")
         results = [result for _, result in session.measure(networks.values())]
     rows = [row for row, _ in finalists]
     for number, result in zip(networks, results, strict=True):

@@ -29,14 +29,17 @@ from torch import Tensor, nn
 
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.data import Data, Images, load_data
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import open_inputs, open_run
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.pipeline import Workshop, open_job, open_workshop, quality_for
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
+from hwnas.compress.quality.model import prepare_quality
 from hwnas.compress.reference.prepare import TRAIN_LEARNING_RATE
-from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.run.cost_log import read_costs
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search.pick import pick
-from hwnas.compress.search.search import search_device, target_of
+from hwnas.compress.search.search import search_device
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
@@ -86,13 +89,13 @@ class Bench:
     """Trains one architecture in both ways."""
 
     out: Path
-    workshop: Workshop
+    device: DeviceRun
     choices: Choices
-    progress: Progress
 
     def train(self, start: str, epochs: int) -> tuple[Curve, Tensor]:
         """Accuracy over the epochs of a training; right or wrong on each test image at its end, (N,)."""
-        reference, settings = self.workshop.reference, self.workshop.job.settings
+        run = self.device.run
+        reference, settings = run.reference, run.settings
         data, task = reference.data, reference.task
         name = f"{start}-{epochs}"
         record, weights = self.out / f"{name}.json", self.out / f"{name}.safetensors"
@@ -106,7 +109,7 @@ class Bench:
             interval = mean_score(found)
             curve[str(done)] = [interval.value, interval.low, interval.high]
             write_json(record, curve)
-            self.progress.advance(name, done, epochs, f"loss {loss:.3f}, accuracy {interval.value:.1%}")
+            run.progress.advance(name, done, epochs, f"loss {loss:.3f}, accuracy {interval.value:.1%}")
 
         if weights.exists():
             module.load_state_dict(read_state(weights))
@@ -137,32 +140,31 @@ class Bench:
 
     def start(self, start: str) -> nn.Module:
         """The architecture with the library's weights, or with random ones."""
-        stitcher, reference = self.workshop.stitcher(target_of(SEARCH)), self.workshop.reference
+        stitcher, run = self.device.stitcher, self.device.run
         if start == LIBRARY:
             return stitcher.module(self.choices)
-        torch.manual_seed(
-            self.workshop.job.settings.seed + 1
-        )  # not the weights that the reference began with
+        torch.manual_seed(run.settings.seed + 1)  # not the weights that the reference began with
         specs = [stitcher.spec(part, choice) for part, choice in enumerate(self.choices)]
-        return build_module(reference.architecture(specs), allow_code=True)
+        return build_module(run.reference.architecture(specs), allow_code=True)
 
 
 def run(options: argparse.Namespace, progress: Progress) -> str:
     """The whole benchmark; its tables."""
     settings = settings_of(options)
     target = target_of(SEARCH)
-    job = open_job(settings, progress)
-    with open_workshop(job, [(SEARCH, target)], options.out / "run", progress) as workshop:
-        _, quality = quality_for(workshop, SEARCH, target, progress)
-        outcome = search_device(workshop.run, quality.stitcher, quality, settings, SEARCH, target, progress)
-        point = pick(outcome.front, "speedup=2", outcome.objectives, outcome.anchor_latency_ms)
-        bench = Bench(out=options.out, workshop=workshop, choices=point.choices, progress=progress)
+    inputs = open_inputs(settings, progress)
+    with open_run(inputs, [(SEARCH, target)], options.out / "run", progress) as opened:
+        device = DeviceRun(run=opened, search=SEARCH, target=target)
+        searched = search_device(device, prepare_quality(device))
+        front = [row.point for row in searched.front]
+        point = pick(front, "speedup=2", searched.objectives, searched.anchor_latency_ms)
+        bench = Bench(out=options.out, device=device, choices=point.choices)
         found = {
             (start, epochs * times): bench.train(start, epochs * times)
             for epochs in options.epochs
             for start, times in ((LIBRARY, 1), (SCRATCH, SHORTER))
         }
-        reference = workshop.reference
+        reference = opened.reference
         scores = loop.scores(reference.module(), reference.data, reference.task)
         assert scores is not None
     longest = max(options.epochs)
@@ -180,7 +182,7 @@ def run(options: argparse.Namespace, progress: Progress) -> str:
             curve_table(curves),
             "",
             "What came before, for all networks and devices together:\n",
-            cost_table({"library": read_account(options.out / "run" / "account.json")}),
+            cost_table({"library": read_costs(options.out / "run" / "account.json")}),
         ]
     )
 

@@ -29,14 +29,15 @@ from cifar_subset import SEEDS, Lines, settings_of
 from predictor_tables import Found, table, verdict
 
 from hwnas.compress.data import Images
-from hwnas.compress.executor import LocalExecutor
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import Inputs, open_inputs, open_run
 from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.pipeline import Job, Workshop, open_job, open_workshop
-from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE, Finetuner
-from hwnas.compress.quality.finetuned import Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE, finetune_all, finetuned_networks
+from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows
 from hwnas.compress.quality.model import dna_scores, prepare_quality
 from hwnas.compress.quality.sampling import sample_networks
-from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.run.cost_log import read_costs
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.networks.blocks.inverted_bottleneck import count as count_cost
@@ -66,30 +67,30 @@ def study(settings: LibrarySettings, plan: Plan, out: Path, progress: Progress) 
     Args:
         out: the run directory; the held-out networks have folders of their own in it.
     """
-    job = open_job(settings, progress)
+    inputs = open_inputs(settings, progress)
     folders = (out, out / HELD_OUT, out / AGAIN)
-    stored = sum(len(Architectures(path / "architectures").networks(plan.epochs)) for path in folders)
+    stored = sum(len(FinetunedNetworks(path / "architectures").networks(plan.epochs)) for path in folders)
     missing = plan.trainings - stored
     if missing > 0:
-        epoch_s, before_s = estimate(job)
+        epoch_s, before_s = estimate(inputs)
         progress.say(
             f"seed {settings.seed}: a finetune epoch of the reference takes {epoch_s:.0f} s of CPU time, "
             f"that of a smaller network less; {missing} trainings of {plan.epochs} epochs are missing, "
             f"{missing * plan.epochs * epoch_s / 60:.0f} min at most; reference and library, where they are "
             f"missing, {before_s / 60:.0f} min"
         )
-    with open_workshop(job, [], out, progress) as workshop:
-        stitcher = Stitcher(job.parts, workshop.library)
-        finetuner = Finetuner(workshop.run, workshop.reference, stitcher, settings, progress)
-        quality = prepare_quality(finetuner, _search(plan), out, settings.loss, progress, LocalExecutor())
-        fitted = finetuner.architectures.networks(plan.epochs)
+    search = _search(plan)
+    with open_run(inputs, [], out, progress) as run:
+        device = DeviceRun(run=run, search=search, target=target_of(search))
+        stitcher, quality = device.stitcher, prepare_quality(device)
+        fitted = finetuned_networks(run).networks(plan.epochs)
         networks = held_out(stitcher, [network.choices for network in fitted], plan.held_out, settings.seed)
         first, again = (
-            finetuned(workshop, stitcher, networks, plan.epochs, folder, seed, progress)
+            finetuned(device, networks, plan.epochs, folder, seed)
             for folder, seed in ((HELD_OUT, settings.seed), (AGAIN, settings.seed + OTHER_SEED))
         )
         assert quality.predictor is not None
-        rows = metric_rows(block_metrics(workshop.library.entries()), networks)
+        rows = metric_rows(block_metrics(run.library.entries()), networks)
         return Found(
             seed=settings.seed,
             accuracies=first,
@@ -99,7 +100,7 @@ def study(settings: LibrarySettings, plan: Plan, out: Path, progress: Progress) 
             errors=errors(stitcher, networks),
             fitted_accuracies=np.array([network.target for network in fitted]),
             fitted_errors=errors(stitcher, [network.choices for network in fitted]),
-            reference=None if workshop.accuracy is None else workshop.accuracy.value,
+            reference=None if run.accuracy is None else run.accuracy.value,
         )
 
 
@@ -128,28 +129,27 @@ def held_out(stitcher: Stitcher, fitted: Sequence[Choices], amount: int, seed: i
 
 
 def finetuned(
-    workshop: Workshop,
-    stitcher: Stitcher,
-    networks: Sequence[Choices],
-    epochs: int,
-    folder: str,
-    seed: int,
-    progress: Progress,
+    device: DeviceRun, networks: Sequence[Choices], epochs: int, folder: str, seed: int
 ) -> np.ndarray:
     """Accuracies (S,) on the part `test` of networks that are finetuned where they are not there yet."""
-    run = replace(workshop.run, path=workshop.run.path / folder)
-    run.path.mkdir(exist_ok=True)
-    data = workshop.reference.data
-    reference = replace(workshop.reference, data=replace(data, val=data.test))
-    finetuner = Finetuner(run, reference, stitcher, replace(workshop.job.settings, seed=seed), progress)
-    known = {network.choices: network.target for network in finetuner.architectures.networks(epochs)}
+    run, data = device.run, device.run.reference.data
+    directory = replace(run.directory, path=run.directory.path / folder)
+    directory.path.mkdir(exist_ok=True)
+    apart = replace(
+        run,
+        directory=directory,
+        reference=replace(run.reference, data=replace(data, val=data.test)),
+        settings=replace(run.settings, seed=seed),
+    )
+    known = {network.choices: network.target for network in finetuned_networks(apart).networks(epochs)}
     missing = [choices for choices in networks if choices not in known]
 
     def tell(choices: Choices, done: int, loss: float) -> None:
         place = f"network {missing.index(choices) + 1} of {len(missing)}, loss {loss:.3f}"
-        progress.advance(folder, done, epochs, place)
+        run.progress.advance(folder, done, epochs, place)
 
-    made = finetuner.finetune_all(missing, epochs, "predictor networks", None, tell, LocalExecutor())
+    held = replace(device, run=apart)
+    made = finetune_all(held, missing, epochs, "predictor networks", tell, run.executor)
     known |= {network.choices: network.target for network in made}
     return np.array([known[choices] for choices in networks])
 
@@ -162,12 +162,12 @@ def errors(stitcher: Stitcher, networks: Sequence[Choices]) -> dict[str, np.ndar
     return found | {"MACs": -costs[:, 0] / 1e6, "parameters": -costs[:, 1] / 1e6}
 
 
-def estimate(job: Job) -> tuple[float, float]:
+def estimate(inputs: Inputs) -> tuple[float, float]:
     """CPU seconds of one finetune epoch of the reference here, and of training reference and library.
 
     The reference stands for every network, though most are smaller, and its blocks for their candidates.
     """
-    settings, whole = job.settings, job.data.train
+    settings, whole = inputs.settings, inputs.data.train
     loop.tune_allocator()
     torch.set_num_threads(settings.threads)
     count = TIMED_BATCHES * settings.batch_size
@@ -175,9 +175,9 @@ def estimate(job: Job) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         start_s = time.process_time()
         loop.fit(
-            deepcopy(job.initial.module),
-            replace(job.data, train=few),
-            loop.distillation_loss(deepcopy(job.initial.module).eval(), job.initial.task),
+            deepcopy(inputs.initial.module),
+            replace(inputs.data, train=few),
+            loop.distillation_loss(deepcopy(inputs.initial.module).eval(), inputs.initial.task),
             epochs=1,
             batch_size=settings.batch_size,
             learning_rate=FINETUNE_LEARNING_RATE,
@@ -186,8 +186,8 @@ def estimate(job: Job) -> tuple[float, float]:
             progress=lambda *_: None,
         )
         epoch_s = (time.process_time() - start_s) * len(whole) / len(few)
-    own, _ = count_cost(job.initial.module, job.data.image_shape)
-    library = settings.epochs * sum(candidate.macs for candidate in job.candidates) / own
+    own, _ = count_cost(inputs.initial.module, inputs.data.image_shape)
+    library = settings.epochs * sum(candidate.macs for candidate in inputs.candidates) / own
     return epoch_s, epoch_s * (settings.train_epochs + library)
 
 
@@ -207,7 +207,7 @@ def main() -> None:
     print(f"`python benchmarks/predictor_quality.py {command}`:\n")
     print(table(found), verdict(found), sep="\n\n")
     minutes = [
-        sum(spent.seconds for spent in read_account(options.out / f"seed-{seed}" / "account.json")) / 60
+        sum(spent.seconds for spent in read_costs(options.out / f"seed-{seed}" / "account.json")) / 60
         for seed in options.seeds
     ]
     print(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.reference.prepare import Reference
-from hwnas.compress.run.cost_log import Account, Step
+from hwnas.compress.run.cost_log import CostLog, Step
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
@@ -61,7 +61,7 @@ class Peer:
     reference: Reference
     settings: LibrarySettings
     latency_ratio: Callable[[nn.Module], float]
-    account: Account
+    account: CostLog
     progress: Progress
 
     def choose(self, limit: float, epochs: int) -> tuple[str, float]:
@@ -121,7 +121,7 @@ class Peer:
                 save_state(pruned(graded, way, found[0], self.reference).state_dict(), weights)
                 self.progress.say(f"torch-pruning, {way}: ratio {found[0]:.3f} has latency {found[1]:.3f}")
             write_json(record, {"ratio_and_latency": found})
-            self.account.lap("search")
+            self.account.record("search")
         if read_json(record)["ratio_and_latency"] is None:
             return None
         return shaped(self.reference.module(), read_state(weights))
@@ -134,7 +134,7 @@ class Peer:
         images = loop.images_per_epoch(data, settings.batch_size)
 
         def after_epoch(done: int, loss: float) -> None:
-            self.account.lap(step, images=images, of=len(data.train), macs=macs)
+            self.account.record(step, images=images, of=len(data.train), macs=macs)
             self.progress.advance(f"finetune {trained.stem}", done, epochs, f"loss {loss:.3f}")
 
         loop.recalibrate(module, data, settings.batch_size)

@@ -25,9 +25,9 @@ import torch  # noqa: E402
 
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
 from hwnas.compress.library.distill import teacher_statistics  # noqa: E402
+from hwnas.compress.library.run import open_inputs  # noqa: E402
 from hwnas.compress.library.teacher import Teacher  # noqa: E402
-from hwnas.compress.library.worker import TeacherBench, distill_slice  # noqa: E402
-from hwnas.compress.pipeline import open_job  # noqa: E402
+from hwnas.compress.library.worker import TrainingContext, distill_slice  # noqa: E402
 from hwnas.compress.reference.prepare import Reference  # noqa: E402
 from hwnas.compress.settings import LibrarySettings  # noqa: E402
 from hwnas.compress.training import loop  # noqa: E402
@@ -36,7 +36,7 @@ from hwnas.progress import Progress  # noqa: E402
 
 @dataclass(frozen=True)
 class Nothing:
-    """A bench for tasks that do nothing."""
+    """A context for tasks that do nothing."""
 
     @property
     def needs(self) -> dict[str, int]:
@@ -49,7 +49,7 @@ class Nothing:
         return self
 
 
-def echo(bench: Nothing, task: int, tell: Tell) -> int:
+def echo(context: Nothing, task: int, tell: Tell) -> int:
     """The smallest task."""
     return task
 
@@ -70,7 +70,7 @@ def cluster(workers: int) -> Iterator[str]:
         found.shutdown()
 
 
-def bench() -> tuple[TeacherBench, list[list[Any]]]:
+def context() -> tuple[TrainingContext, list[list[Any]]]:
     """EfficientNet-B0 at 32 px with random weights, and slices of its first candidates."""
     settings = LibrarySettings(
         model="efficientnet_b0",
@@ -88,19 +88,19 @@ def bench() -> tuple[TeacherBench, list[list[Any]]]:
         seed=0,
         threads=1,
     )
-    job = open_job(settings, Progress())
+    inputs = open_inputs(settings, Progress())
     loop.tune_allocator()
-    reference = Reference(spec=job.initial.spec, parts=job.parts, data=job.data)
+    reference = Reference(spec=inputs.initial.spec, parts=inputs.parts, data=inputs.data)
     reference.module().to(memory_format=torch.channels_last)
     # Every block in turn, so that slices are alike.
     candidates = sorted(
-        (c for c in job.candidates if c.part in range(1, 6)), key=lambda c: (c.choice, c.part)
+        (c for c in inputs.candidates if c.part in range(1, 6)), key=lambda c: (c.choice, c.part)
     )
     candidates = candidates[:CANDIDATES]
     slices = [candidates[i : i + SLICE] for i in range(0, len(candidates), SLICE)]
-    teacher = Teacher(job.parts, job.data, {})
+    teacher = Teacher(inputs.parts, inputs.data, {})
     statistics = teacher_statistics(teacher, {c.part for c in candidates}, settings.batch_size)
-    return TeacherBench(reference=reference, settings=settings, statistics=statistics), slices
+    return TrainingContext(reference=reference, settings=settings, statistics=statistics), slices
 
 
 def seconds(executor: Executor, function: Any, work: Any, tasks: Any) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def seconds(executor: Executor, function: Any, work: Any, tasks: Any) -> tuple[f
 def main() -> None:
     """Print the tables."""
     torch.set_num_threads(1)
-    work, slices = bench()
+    work, slices = context()
     print(
         f"EfficientNet-B0 at 32 px, {CANDIDATES} candidates, {SLICE} a slice, {STEPS} steps of 64 images, "
         "one thread each"
@@ -151,7 +151,7 @@ def main() -> None:
         print(f"the driver stores {stored(Path(folder), work, slices):.0f} candidates a second")
 
 
-def stored(folder: Path, work: TeacherBench, slices: list[list[Any]]) -> float:
+def stored(folder: Path, work: TrainingContext, slices: list[list[Any]]) -> float:
     """Candidates a second that the driver writes into the library, files synced."""
     from hwnas.compress.library.store import Library
 

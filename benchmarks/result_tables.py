@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from hwnas.compress.run.cost_log import Spent
+from hwnas.compress.run.cost_log import Cost
 from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.measurement import Interval
 
@@ -123,9 +123,9 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def spent_since(now: Iterable[Spent], *earlier: Iterable[Spent]) -> list[Spent]:
+def spent_since(now: Iterable[Cost], *earlier: Iterable[Cost]) -> list[Cost]:
     """What was spent beyond what earlier lists hold, by step and device; steps without anything left out."""
-    before: dict[tuple[str, str | None], list[Spent]] = {}
+    before: dict[tuple[str, str | None], list[Cost]] = {}
     for known in earlier:
         for spent in known:
             before.setdefault((spent.step, spent.device), []).append(spent)
@@ -144,7 +144,7 @@ def spent_since(now: Iterable[Spent], *earlier: Iterable[Spent]) -> list[Spent]:
     return found
 
 
-def cost_table(costs: Mapping[str, Sequence[Spent]]) -> str:
+def cost_table(costs: Mapping[str, Sequence[Cost]]) -> str:
     """Epochs, seconds and training FLOPs of each step of each method, with sums where there are several."""
     lines = ["| what | step | epochs | seconds | training TFLOPs |", "|---|---|---|---|---|"]
     for what, steps in costs.items():

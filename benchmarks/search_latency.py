@@ -31,15 +31,14 @@ from pymoo.indicators.hv import HV
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.operators import check_exports
+from hwnas.compress.library.run import open_inputs, run_of
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.store import Library
-from hwnas.compress.pipeline import job_hashes, open_job
 from hwnas.compress.quality.model import Quality
-from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search.additive import non_dominated
 from hwnas.compress.search.block_costs import measured_block_costs
-from hwnas.compress.search.costs import measured_costs
+from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.compress.search.initial_tables import block_prior
 from hwnas.compress.search.nsga2 import search
 from hwnas.compress.search.points import Point
@@ -78,16 +77,16 @@ class _Lines(Progress):
 
 def make_stitcher(path: Path, candidates: int) -> Stitcher:
     """The networks of the library in a run directory, which is made or gone on with."""
-    job = open_job(replace(SETTINGS, per_block=candidates), _Lines())
+    inputs = open_inputs(replace(SETTINGS, per_block=candidates), _Lines())
     loop.tune_allocator()
     torch.set_num_threads(SETTINGS.threads)
-    with RunDirectory.open(path, job.settings, job_hashes(job)) as run:
-        library = Library(run.library)
-        library.add(job.candidates)
-        check_exports(library, job.parts, Progress())
-        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, Progress())
-        build_library(library, reference, job.settings, run.account, _Lines(), LocalExecutor())
-    return Stitcher(job.parts, library)
+    with RunDirectory.open(path, inputs.settings, inputs.hashes) as directory:
+        library = Library(directory.library)
+        library.add(inputs.candidates)
+        check_exports(library, inputs.parts, Progress())
+        run = run_of(inputs, directory, library, Progress(), LocalExecutor())
+        build_library(replace(run, progress=_Lines()))
+    return Stitcher(inputs.parts, library)
 
 
 class Bench:
@@ -101,8 +100,7 @@ class Bench:
         self.session = session
         self.stitcher = stitcher
         self.quality = Quality(stitcher, "nsr")
-        self.measured: dict[Choices, Measurement] = {}
-        self.costs = measured_costs(session, stitcher, ("latency",), self.measured)
+        self.costs = MeasuredCosts(session, stitcher, ("latency",))
 
     def plain(self, evaluations: int, seed: int) -> list[Point]:
         """What NSGA-II without anything learned sees."""

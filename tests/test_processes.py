@@ -19,7 +19,7 @@ def test_a_process_that_ended_before_it_read_anything_is_ended_all_the_same() ->
 
 
 def test_an_interrupt_from_the_keyboard_does_not_reach_it() -> None:
-    process = processes.start("hwnas.compress.search_process")
+    process = processes.start("hwnas.compress.search.process")
     try:
         assert os.getpgid(process.pid) != os.getpgid(0)
     finally:

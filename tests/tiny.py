@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -19,8 +20,9 @@ from typing import Any
 import torch
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.pipeline import compress, open_job
-from hwnas.compress.search.search import target_of
+from hwnas.compress.library.run import open_inputs
+from hwnas.compress.pipeline import compress
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.progress import Progress
@@ -39,10 +41,18 @@ def run_job(
     *,
     allow_code: bool = False,
 ) -> dict[str, Any]:
-    """What `hwnas compress` does with these settings."""
+    """What `hwnas compress` does with these settings, and prints of its one device."""
     target = target_of(search)
-    job = open_job(library, progress, allow_code=allow_code)
-    return compress(job, search, target, out, command, progress)
+    inputs = open_inputs(library, progress, allow_code=allow_code)
+    result = compress(inputs, [(search, target)], out, command, progress)
+    result.require_all()
+    return of_one_device(json.loads(json.dumps(result.to_json())))
+
+
+def of_one_device(result: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of `hwnas compress` for one device, what it says of that beside the rest."""
+    (device,) = result["devices"].values()
+    return {**result, **device}
 
 
 def furnish(folder: Path) -> None:

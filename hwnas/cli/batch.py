@@ -53,13 +53,12 @@ def batch(
     """
     import shlex
 
-    from hwnas.cli.main import app
-    from hwnas.cli.plan import command_of, read_plan
+    from hwnas.cli.plan import read_plan
     from hwnas.compress.report.cross_device import write_batch
     from hwnas.compress.run.device_check import check_devices
     from hwnas.page import is_available
 
-    folder, jobs = read_plan(plan, command_of(app))
+    folder, jobs = read_plan(plan)
     if dry_run:
         commands = [["hwnas", "compress", *job.arguments] for job in jobs]
         if as_json:

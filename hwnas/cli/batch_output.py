@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hwnas.cli.output import print_table
 
+if TYPE_CHECKING:
+    from hwnas.compress.emit.cross_device import Comparison, OnDevice
 
-def show_comparison(result: dict[str, Any]) -> None:
+
+def show_comparison(comparison: Comparison, report: Path | None) -> None:
     """The table "best for A, run on B", and where the report lies."""
     from rich.table import Table
 
-    comparison = result["comparison"]
-    if comparison["fronts"]:
+    if comparison.fronts:
         title = (
             "best for A, run on B: cost / reference there (more than the cheapest known at no higher loss)"
         )
         table = Table(title=title, title_justify="left")
         table.add_column("best for")
         table.add_column("choices", no_wrap=True)
-        for front in comparison["fronts"]:
-            table.add_column(f"on {front['device']}", justify="right")
-        for pick in comparison["picked"]:
-            rules = [f"{name}: {', '.join(rules)}" for name, rules in pick["best_for"].items()]
-            cells = [_cell(pick["on"][front["device"]]) for front in comparison["fronts"]]
-            table.add_row("\n".join(rules), "-".join(map(str, pick["choices"])), *cells)
+        for front in comparison.fronts:
+            table.add_column(f"on {front.device}", justify="right")
+        for pick in comparison.picked:
+            rules = [f"{name}: {', '.join(rules)}" for name, rules in pick.best_for.items()]
+            cells = [_cell(pick.on[front.device]) for front in comparison.fronts]
+            table.add_row("\n".join(rules), "-".join(map(str, pick.choices)), *cells)
         print_table(table)
-    if result["report"]:
-        typer.echo(f"report of all devices: {result['report']}")
+    if report is not None:
+        typer.echo(f"report of all devices: {report}")
 
 
-def _cell(here: dict[str, Any]) -> str:
-    if here["cost_ratio"] is None:
-        return f"– ({here['reason']})"
-    return f"{here['cost_ratio']:.3f} (+{here['excess']:.1%})"
+def _cell(here: OnDevice) -> str:
+    if here.cost_ratio is None:
+        return f"– ({here.reason})"
+    return f"{here.cost_ratio:.3f} (+{here.excess or 0.0:.1%})"
 
 
 COLUMNS = ("reference", "checkpoint", "latency / reference", "quality", "k params")
@@ -80,9 +83,7 @@ def show_batch(done: dict[str, Any]) -> None:
 
 
 def _checkpoints_of(result: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The checkpoints in what `hwnas compress --json` prints, for one device or for several."""
+    """The checkpoints in what `hwnas compress --json` prints."""
     if result is None:
         return []
-    if "devices" in result:
-        return [each for device in result["devices"].values() for each in device["checkpoints"]]
-    return list(result["checkpoints"])
+    return [each for device in result["devices"].values() for each in device["checkpoints"]]

@@ -7,7 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SIZE
 
 Batch = Annotated[
@@ -62,12 +61,3 @@ AllowUnknown = Annotated[
     bool,
     typer.Option("--allow-unknown", help="Charge operators that a simulated device does not know as copies."),
 ]
-
-
-def cluster_of(executor: str, ray_address: str | None) -> str:
-    """The address of the Ray cluster that the options name; empty without one."""
-    if executor == "ray":
-        return ray_address or "auto"
-    if ray_address:
-        raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
-    return ""

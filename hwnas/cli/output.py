@@ -43,11 +43,6 @@ class Verdict(Exception):
         self.exit_code = exit_code
 
 
-def parse_cuts(text: str) -> tuple[str, ...]:
-    """The names in `NAME,NAME`; none for an empty text."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
-
-
 def messages() -> Console:
     """The console for messages."""
     from rich.console import Console

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, parse_cuts, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, print_json, print_table
+from hwnas.compress.options import parse_cuts
 from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from pydantic import Field
 
-from hwnas.cli.device_options import cluster_of
+from hwnas.cli.options import arguments_of
+from hwnas.compress.options import CompressOptions
 from hwnas.compress.search.pick import check_rule
-from hwnas.compress.search.search import profile_of
+from hwnas.compress.search.target import profile_of
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
 from hwnas.measurement import STRICT, DeviceProfile
@@ -22,7 +22,7 @@ from hwnas.ranges import Figure, Setting
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """No argument of a process can hold the character NUL."""
 Value = Text | Setting | Figure | bool
-OWN = ("device", "pick", "speedup", "latency_ms", "out", "as_json", "dry_run")
+OWN = ("pick", "speedup", "latency_ms")
 """Options of `hwnas compress` that a plan sets by keys of its own."""
 
 
@@ -77,11 +77,8 @@ class Job:
     checked: tuple[tuple[DeviceProfile, str], ...]
 
 
-def read_plan(path: Path, compress: Any) -> tuple[Path, list[Job]]:
-    """The folder of a plan and its jobs, each checked as if it had been typed.
-
-    Args:
-        compress: the command whose options the plan gives.
+def read_plan(path: Path) -> tuple[Path, list[Job]]:
+    """Read a plan's folder and its jobs, each checked as if it had been typed.
 
     Raises:
         InputError: names the file and the offending key.
@@ -90,7 +87,7 @@ def read_plan(path: Path, compress: Any) -> tuple[Path, list[Job]]:
     if not plan.references:
         raise InputError(f"{path}: references: there is none", "add a [[references]] table with a model")
     folder = Path(plan.out)
-    jobs = [_job(path, plan, order, folder, compress) for order in plan.references]
+    jobs = [_job(path, plan, order, folder) for order in plan.references]
     folders = [job.out for job in jobs]
     twice = next((job for job in jobs if folders.count(job.out) > 1), None)
     if twice is not None:
@@ -98,7 +95,7 @@ def read_plan(path: Path, compress: Any) -> tuple[Path, list[Job]]:
     return folder, jobs
 
 
-def _job(path: Path, plan: Plan, order: Order, folder: Path, compress: Any) -> Job:
+def _job(path: Path, plan: Plan, order: Order, folder: Path) -> Job:
     devices = order.devices or plan.devices
     if not devices:
         raise InputError(f"{path}: devices: {order.model} has none", 'add devices = ["cpu", "sim-npu"]')
@@ -106,24 +103,44 @@ def _job(path: Path, plan: Plan, order: Order, folder: Path, compress: Any) -> J
         raise InputError(f"{path}: model: is {order.model!r}", "name a model, as for hwnas compress")
     out = folder / safe_name(order.name or Path(order.model.replace(":", "-")).name)
     rules = order.targets or plan.targets
-    arguments = [order.model, *(f"--device={name}" for name in devices), f"--out={out}"]
-    arguments += [f"--pick={rule}" for rule in rules]
-    for key, value in {**plan.options, **order.options}.items():
-        arguments += _argument(path, key, value, compress)
-    try:
-        given = compress.make_context("hwnas compress", list(arguments)).params
-    except typer.BadParameter as error:
-        raise InputError(f"{path}: {order.model}: {error.format_message()}", f"correct {path}") from None
-    objectives: Any = [str(name) for name in given["objective"] or ["latency"]]
+    options = _options(path, {**plan.options, **order.options})
     _check(f"{path}: devices", devices, load_profile)
-    _check(f"{path}: targets", rules, lambda rule: check_rule(rule, objectives))
+    _check(f"{path}: targets", rules, lambda rule: check_rule(rule, options.objective))
     try:
-        cluster = cluster_of(str(given["executor"]), given["ray_address"])
+        cluster = options.cluster
     except InputError as error:
         raise InputError(f"{path}: options.ray-address: {error.cause}", error.fix) from None
-    options = {key: given[key] for key in ("batch", "any_gpu", "allow_fallback")}
-    checked = [] if given["no_device_check"] else [(profile_of(name, **options), cluster) for name in devices]
-    return Job(model=order.model, out=out, arguments=tuple(arguments), checked=tuple(checked))
+    profiles = [
+        profile_of(name, batch=options.batch, any_gpu=options.any_gpu, allow_fallback=options.allow_fallback)
+        for name in devices
+    ]
+    return Job(
+        model=order.model,
+        out=out,
+        arguments=(
+            order.model,
+            *(f"--device={name}" for name in devices),
+            f"--out={out}",
+            *(f"--pick={rule}" for rule in rules),
+            *arguments_of(options),
+        ),
+        checked=() if options.no_device_check else tuple((profile, cluster) for profile in profiles),
+    )
+
+
+def _options(path: Path, given: Mapping[str, Value | list[Value]]) -> CompressOptions:
+    known = {field.name: field for field in fields(CompressOptions) if field.name not in OWN}
+    plain: dict[str, Any] = {}
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            names = ", ".join(sorted(each.replace("_", "-") for each in known))
+            raise InputError(
+                f"{path}: options.{key}: hwnas compress has no such option", f"known are {names}"
+            )
+        repeated = isinstance(known[name].default, tuple)
+        plain[name] = [value] if repeated and not isinstance(value, list) else value
+    return decode(CompressOptions, plain, f"{path}: options")
 
 
 def _check(key: str, values: Sequence[str], check: Callable[[str], object]) -> None:
@@ -132,24 +149,3 @@ def _check(key: str, values: Sequence[str], check: Callable[[str], object]) -> N
             check(value)
         except InputError as error:
             raise InputError(f"{key}: {error.cause}", error.fix) from None
-
-
-def _argument(path: Path, key: str, value: Value | list[Value], compress: Any) -> Sequence[str]:
-    flag = f"--{key.replace('_', '-')}"
-    known = {opt: option for option in compress.params for opt in option.opts}
-    option: Any = known.get(flag)
-    if option is None or option.name in OWN or option.param_type_name != "option":
-        near = ", ".join(sorted(opt.removeprefix("--") for opt, p in known.items() if p.name not in OWN))
-        raise InputError(f"{path}: options.{key}: hwnas compress has no such option", f"known are {near}")
-    if isinstance(value, list) and not option.multiple:
-        raise InputError(f"{path}: options.{key}: is {value!r}", "give one value")
-    if isinstance(value, bool) or option.is_flag:
-        if value is not True or not option.is_flag:
-            raise InputError(f"{path}: options.{key}: is {value!r}", "flags are true, or left out")
-        return [flag]
-    return [f"{flag}={each}" for each in (value if isinstance(value, list) else [value])]
-
-
-def command_of(app: typer.Typer) -> Any:
-    """`hwnas compress` as typer parses it, with its parameters."""
-    return getattr(typer.main.get_command(app), "commands")["compress"]  # noqa: B009 - of a group

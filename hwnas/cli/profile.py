@@ -20,10 +20,11 @@ from hwnas.cli.device_options import (
     Stacks,
     Tile,
 )
-from hwnas.cli.output import Cut, Json, messages, parse_cuts
+from hwnas.cli.output import Cut, Json, messages
 from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
 from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
+from hwnas.compress.options import parse_cuts
 from hwnas.errors import HwnasError, InputError
 from hwnas.ranges import LARGEST_SECONDS
 

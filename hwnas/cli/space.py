@@ -6,7 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, Space, parse_cuts, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, Space, print_json, print_table
+from hwnas.compress.options import parse_cuts
 from hwnas.ranges import LARGEST_SIZE
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"

@@ -25,7 +25,7 @@ MIN_IN_FLIGHT = 64
 PATIENCE_S = 60.0  # without a result, until it is asked whether any node can run a task
 
 
-class Bench(Protocol):
+class Context(Protocol):
     """What all tasks of a kind work on."""
 
     def pack(self) -> Packed:
@@ -33,21 +33,21 @@ class Bench(Protocol):
 
 
 class Packed(Protocol):
-    """A bench on its way."""
+    """A context on its way."""
 
     @property
     def needs(self) -> Mapping[str, int]:
         """What a task takes of a machine: `CPU`, in threads, and `GPU`."""
 
     def open(self) -> Any:
-        """The bench, on the machine that this is called on."""
+        """The context, on the machine that this is called on."""
 
 
 class Executor(Protocol):
     """Runs tasks.
 
     Attributes:
-        is_local: in this process, on the very bench that it is given.
+        is_local: in this process, on the very context that it is given.
     """
 
     is_local: bool
@@ -65,14 +65,14 @@ class Executor(Protocol):
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
-        bench: Bench,
+        context: Context,
         tasks: Iterable[Task],
         tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         """Each task with its result, as soon as that is there, in any order.
 
         Args:
-            function: of a module, given the bench, a task and a `Tell`.
+            function: of a module, given the context, a task and a `Tell`.
             tell: told the task first, then what it tells: at once by tasks in this process, and when it is
                 done by a task elsewhere.
         """
@@ -89,12 +89,12 @@ class LocalExecutor:
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
-        bench: Bench,
+        context: Context,
         tasks: Iterable[Task],
         tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         for task in tasks:
-            yield task, function(bench, task, partial(tell, task))
+            yield task, function(context, task, partial(tell, task))
 
 
 class RayExecutor:
@@ -129,7 +129,7 @@ class RayExecutor:
     def run(
         self,
         function: Callable[[Any, Task, Tell], Result],
-        bench: Bench,
+        context: Context,
         tasks: Iterable[Task],
         tell: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
@@ -139,7 +139,7 @@ class RayExecutor:
             HwnasError: a task failed, its nodes died again and again, or none is left that can run it.
         """
         ray = self._ray
-        packed = bench.pack()
+        packed = context.pack()
         self.require(packed.needs)
         # Not an argument of its own: Ray would fetch it before the task can find it in its worker's memory.
         shared = [ray.put((function, packed))]
@@ -192,11 +192,11 @@ def _listed(amounts: Mapping[str, float]) -> str:
 
 
 def _work(shared: list[Any], task: Any) -> tuple[Any, list[tuple[int, float]]]:
-    """What a worker does: each one opens the bench once. Gives the result and what was told."""
+    """What a worker does: each one opens the context once. Gives the result and what was told."""
     told: list[tuple[int, float]] = []
     with contained():
-        function, bench = _opened(shared[0])
-        return function(bench, task, lambda *what: told.append(what)), told
+        function, context = _opened(shared[0])
+        return function(context, task, lambda *what: told.append(what)), told
 
 
 @lru_cache(maxsize=1)

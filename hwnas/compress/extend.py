@@ -7,19 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.operators import check_exports
+from hwnas.compress.library.run import open_inputs, prepare_training, run_of
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.store import Library, added_candidates, store_added
-from hwnas.compress.pipeline import job_hashes, open_job
-from hwnas.compress.reference.prepare import prepare_reference
 from hwnas.compress.run.directory import RunDirectory, recorded_settings
-from hwnas.compress.training import loop
-from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
 from hwnas.progress import Progress
@@ -64,23 +59,24 @@ def extend(
             f"{path} is not a run directory: it has no run.toml",
             "give the directory that `hwnas compress --out` named, such as runs/demo",
         )
-    job = open_job(settings, progress, allow_code=allow_code)
+    inputs = open_inputs(settings, progress, allow_code=allow_code)
     chosen = load_space(space)
-    found = [c for c in find_candidates(job.parts, chosen, per_block) if 0 < c.part <= job.parts.block_count]
-    require_place(job.settings.train_on)
-    require_network(job.settings.train_on, job.parts.modules, job.data.image_shape)
-    loop.tune_allocator()
-    torch.set_num_threads(job.settings.threads)
-    with RunDirectory.open(path, job.settings, job_hashes(job)) as run, Library(run.library) as library:
-        library.add([*job.candidates, *added_candidates(path)])
+    blocks = range(1, inputs.parts.block_count + 1)
+    found = [c for c in find_candidates(inputs.parts, chosen, per_block) if c.part in blocks]
+
+    prepare_training(inputs)
+    with (
+        RunDirectory.open(path, settings, inputs.hashes) as directory,
+        Library(directory.library) as library,
+    ):
+        library.add([*inputs.candidates, *added_candidates(path)])
         known = [entry.candidate for entry in library.entries()]
         added = _numbered(found, known)
-        store_added(path, [c for c in (*known, *added) if c not in job.candidates])
+        store_added(path, [c for c in (*known, *added) if c not in inputs.candidates])
         library.add(added)
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
-        check_exports(library, job.parts, progress)
-        reference = prepare_reference(job.initial, job.parts, run, job.settings, job.data, progress)
-        done = build_library(library, reference, job.settings, run.account, progress, LocalExecutor())
+        check_exports(library, inputs.parts, progress)
+        done = build_library(run_of(inputs, directory, library, progress, LocalExecutor()))
     return Extension(space=chosen.name, found=len(found), added=len(added), done=done)
 
 

@@ -1,12 +1,10 @@
-"""What a run is asked to do. Presets fill in what the user leaves open."""
+"""What a run is asked to do, with nothing left open."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Literal
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
@@ -139,52 +137,6 @@ class SearchSettings:
     def uses_device(self) -> bool:
         """Whether the search needs the device at all."""
         return self.measures or self.filter == "device"
-
-
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "quick": {
-        "per_block": 6,
-        "epochs": 10,
-        "train_epochs": 40,
-        "protocol": "quick",
-        "population": 20,
-        "generations": 10,
-        "finetune_epochs": 20,
-        "predictor_networks": 20,
-        "predictor_epochs": 5,
-    },
-    "standard": {
-        "per_block": 0,
-        "epochs": 10,
-        "train_epochs": 60,
-        "protocol": "search",
-        "population": 32,
-        "generations": 16,
-        "finetune_epochs": 40,
-        "predictor_networks": 24,
-        "predictor_epochs": 10,
-    },
-    "paper": {
-        "per_block": 0,
-        "epochs": 1,
-        "train_epochs": 450,
-        "protocol": "search",
-        "population": 100,
-        "generations": 50,
-        "finetune_epochs": 50,
-        "predictor_networks": 30,
-        "predictor_epochs": 50,
-    },
-}
-
-
-def preset(name: str) -> Mapping[str, Any]:
-    """A preset's values by option. Raises InputError for an unknown name."""
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown preset {name!r}", f"{hint}presets: {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 
 def check_threshold(threshold: float) -> None:

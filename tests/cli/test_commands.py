@@ -320,7 +320,7 @@ def test_a_whole_compression_and_what_comes_after_it(
 ) -> None:
     done = hwnas(*tiny.compress_arguments("out", "--json", steps=1, train_epochs=1, finetune_epochs=1))
     assert done.code == 0, done.err
-    result = json.loads(done.out)
+    result = tiny.of_one_device(json.loads(done.out))
     assert "train reference: 1/1" in done.err
     monkeypatch.setattr(
         "hwnas.compress.training.placement.find_place", lambda: "cuda"

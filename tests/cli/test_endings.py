@@ -83,7 +83,7 @@ def test_a_search_in_a_process_of_its_own_tells_it_too(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(rude), str(tiny.ROOT))))
     (rude / "late.py").write_text(
         "import os, sys\nfrom tinynet import make\n"
-        "if any('search_process' in word for word in sys.orig_argv):\n    os._exit(0)\n"
+        "if any('search.process' in word for word in sys.orig_argv):\n    os._exit(0)\n"
     )
     arguments = tiny.compress_arguments("runs/a", "--device=picky.toml")
     arguments[1] = "late:make"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.compress.run.cost_log import Account, read_account
+from hwnas.compress.run.cost_log import CostLog, read_costs
 from hwnas.errors import RunDirectoryError
 
 
@@ -23,18 +23,18 @@ def test_laps_add_up_over_processes_and_are_in_the_order_of_the_steps(
     tmp_path: Path, clock: list[float]
 ) -> None:
     path = tmp_path / "account.json"
-    account = Account(path)
+    account = CostLog(path)
     clock[0] += 3
-    account.lap("search", "cpu")
+    account.record("search", "cpu")
     clock[0] += 2
-    account.lap("distillation", images=50, of=100, macs=7)
+    account.record("distillation", images=50, of=100, macs=7)
     clock[0] += 10  # what a killed process had not booked is lost
-    again = Account(path)
+    again = CostLog(path)
     clock[0] += 1
-    again.lap("distillation", images=50, of=100, macs=9)
+    again.record("distillation", images=50, of=100, macs=9)
     clock[0] += 4
-    again.lap("search", "npu")
-    spent = read_account(path)
+    again.record("search", "npu")
+    spent = read_costs(path)
     assert [(s.step, s.device, s.seconds) for s in spent] == [
         ("distillation", None, 3.0),
         ("search", "cpu", 3.0),
@@ -45,7 +45,7 @@ def test_laps_add_up_over_processes_and_are_in_the_order_of_the_steps(
 
 
 def test_no_account_is_an_empty_one(tmp_path: Path) -> None:
-    assert read_account(tmp_path / "account.json") == []
+    assert read_costs(tmp_path / "account.json") == []
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,12 @@ def test_a_damaged_account_is_named_before_any_work(tmp_path: Path, text: str) -
     path = tmp_path / "account.json"
     path.write_text(text)
     with pytest.raises(RunDirectoryError, match=r"account\.json") as error:
-        Account(path)
+        CostLog(path)
     assert "remove it" in error.value.fix
     assert path.read_text() == text
 
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
-    Account(tmp_path / "account.json").lap("finetuning", "cpu", images=4, of=2, macs=5)
+    CostLog(tmp_path / "account.json").record("finetuning", "cpu", images=4, of=2, macs=5)
     (entry,) = json.loads((tmp_path / "account.json").read_text())["spent"]
     assert entry["epochs"] == 2 and entry["training_flops"] == 120 and entry["seconds"] >= 0

@@ -16,8 +16,8 @@ from tiny import make_data, tree
 from torch import Tensor
 
 from hwnas.compress.data import Images
+from hwnas.compress.library.run import open_inputs, open_run
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.pipeline import open_job, open_workshop
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
 from hwnas.compress.search.filter import ChoiceCost, filter_choices
 from hwnas.compress.search.points import Point
@@ -298,8 +298,8 @@ def test_a_study_holds_networks_out_and_goes_on_where_it_was(
 
 def check_filter(front: ModuleType, out: Path, folder: Path) -> None:
     """The filter's table of the same library, on a device that never errs."""
-    with open_workshop(open_job(SETTINGS, Progress()), [], out, Progress()) as workshop:
-        stitcher = Stitcher(workshop.job.parts, workshop.library)
+    with open_run(open_inputs(SETTINGS, Progress()), [], out, Progress()) as opened:
+        stitcher = Stitcher(opened.reference.parts, opened.library)
         with (
             MeasurementStore(folder / "measured.db") as store,
             Session(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.data import Data
 from hwnas.compress.reference.prepare import Reference
-from hwnas.compress.run.cost_log import Spent, Step
+from hwnas.compress.run.cost_log import Cost, Step
 from hwnas.errors import InputError
 from hwnas.files import read_json
 from hwnas.measurement import Interval
@@ -122,8 +122,8 @@ def test_depthwise_layers_are_built_again(benchmark: Benchmark) -> None:
 
 
 def test_what_was_spent_since_is_told_by_step_and_device(benchmark: Benchmark) -> None:
-    def spent(step: Step, device: str | None, times: int) -> Spent:
-        return Spent(
+    def spent(step: Step, device: str | None, times: int) -> Cost:
+        return Cost(
             step=step,
             device=device,
             seconds=2.0 * times,

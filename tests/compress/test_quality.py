@@ -16,12 +16,12 @@ from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 
 from hwnas.compress.extend import extend
 from hwnas.compress.library.store import Library
-from hwnas.compress.quality.finetuned import Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows
 from hwnas.compress.quality.predict import predict_networks
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.report import write_report
-from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.run.cost_log import read_costs
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress
 
@@ -125,12 +125,12 @@ def metrics_of(path: Path, name: str = "nsr") -> Any:
 
 def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watch], place: Path) -> None:
     result, watch = finished
-    networks = Architectures(place / "whole/architectures").networks()
+    networks = FinetunedNetworks(place / "whole/architectures").networks()
     assert len(networks) >= 6
     assert {network.epochs for network in networks} == {1}
     rows = metric_rows(metrics_of(place / "whole"), [network.choices for network in networks])
     expected = fit_predictor(rows, np.array([network.target for network in networks]))
-    predictor = Architectures(place / "whole/architectures").predictor()
+    predictor = FinetunedNetworks(place / "whole/architectures").predictor()
     assert predictor == replace(
         expected,
         epochs=1,
@@ -143,7 +143,7 @@ def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watc
         assert row["loss"] == pytest.approx(1 - row["predicted_accuracy"])
         assert isinstance(row["extrapolates"], bool)
     assert [text for text in watch.said if "networks left out of the fit: Kendall tau" in text]
-    spent = {entry.step: entry for entry in read_account(place / "whole/account.json")}
+    spent = {entry.step: entry for entry in read_costs(place / "whole/account.json")}
     assert spent["predictor networks"].epochs == pytest.approx(6, rel=0.3)
     assert spent["predictor networks"].device is None
     assert (place / "whole/devices/steady/front-predictor.json").is_file()
@@ -155,7 +155,7 @@ def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
     """With as many epochs, what was finetuned for one purpose serves the other."""
     result, watch = finished
     (checkpoint,) = result["checkpoints"]
-    networks = [network.choices for network in Architectures(place / "whole/architectures").networks()]
+    networks = [network.choices for network in FinetunedNetworks(place / "whole/architectures").networks()]
     assert tuple(checkpoint["choices"]) in networks
     assert len(watch.finetuned) == len(networks) == len(set(networks))
 
@@ -183,24 +183,24 @@ def test_a_finished_search_keeps_its_predictor(finished: tuple[dict[str, Any], W
     assert stored(copy).keys() == before
     (copy / "devices/steady/quality-predictor.json").write_text("{}")
     run(copy, watch)
-    fitted = Architectures(copy / "architectures").predictor()
+    fitted = FinetunedNetworks(copy / "architectures").predictor()
     kept = Predictor.read(copy / "devices/steady/quality-predictor.json")
     assert SEARCH.predictor_networks < kept.networks <= fitted.networks
 
 
 def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
     watch = Watch()
-    before = len(Architectures(copy / "architectures").networks())
+    before = len(FinetunedNetworks(copy / "architectures").networks())
     run(copy, watch, predictor_networks=before + 2)
     assert len(watch.finetuned_for_predictor) == 2
-    assert Architectures(copy / "architectures").predictor().networks >= before + 2
+    assert FinetunedNetworks(copy / "architectures").predictor().networks >= before + 2
 
 
 def test_a_network_of_other_epochs_is_not_fitted(copy: Path) -> None:
     watch = Watch()
     run(copy, watch, predictor_epochs=2, predictor_networks=4)
     assert len(watch.finetuned_for_predictor) == 8  # two epochs each
-    assert Architectures(copy / "architectures").predictor().networks == 4
+    assert FinetunedNetworks(copy / "architectures").predictor().networks == 4
 
 
 @pytest.mark.parametrize("nth", [1, 3])
@@ -265,14 +265,14 @@ def test_a_predictor_keeps_what_it_was_fitted_to(
 
 
 def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:
-    before = Architectures(copy / "architectures").predictor().networks
+    before = FinetunedNetworks(copy / "architectures").predictor().networks
     watch = Watch()
-    choices = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    choices = {tuple(n.choices) for n in FinetunedNetworks(copy / "architectures").networks()}
     for speedup in ("1.01", "1.2", "1.3", "1.5", "1.7"):
         run(copy, watch, quality="loss", picks=(f"speedup={speedup}",))
-    after = {tuple(n.choices) for n in Architectures(copy / "architectures").networks()}
+    after = {tuple(n.choices) for n in FinetunedNetworks(copy / "architectures").networks()}
     assert len(after) > len(choices)
-    assert Architectures(copy / "architectures").predictor().networks == before + len(after - choices)
+    assert FinetunedNetworks(copy / "architectures").predictor().networks == before + len(after - choices)
 
 
 def test_the_dna_score_is_the_sum_of_relative_errors(copy: Path) -> None:
@@ -307,7 +307,7 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     assert "distill" not in watch.steps
     assert not [step for step in watch.finetuned if step.startswith("finetune predictor")]
     assert any(choice > 3 for row in front["front"] for choice in row["choices"])
-    before_picks = len(Architectures(copy / "architectures").networks()) - len(result["checkpoints"])
+    before_picks = len(FinetunedNetworks(copy / "architectures").networks()) - len(result["checkpoints"])
     searched = Predictor.read(copy / "devices/steady/quality-predictor.json")
     assert searched.networks >= before_picks  # not the one of the search before
     again = Watch()
@@ -373,7 +373,7 @@ def test_a_damaged_list_of_added_candidates_is_told_and_made_again(copy: Path) -
 
 
 def test_networks_of_candidates_that_are_gone_are_left_out_of_the_fit(copy: Path) -> None:
-    known = Architectures(copy / "architectures")
+    known = FinetunedNetworks(copy / "architectures")
     network = next(n for n in known.networks() if any(n.choices))
     metrics = dict(metrics_of(copy))
     gone = next(key for key in enumerate(network.choices) if key[1])
@@ -392,7 +392,7 @@ def test_a_damaged_predictor_does_not_stop_other_searches(copy: Path) -> None:
     assert run(copy, watch, quality="loss", picks=("speedup=1.02",))["report"]
     assert any("--quality predictor fits it again" in text for text in watch.said)
     run(copy)
-    assert Architectures(copy / "architectures").has_predictor
+    assert FinetunedNetworks(copy / "architectures").has_predictor
 
 
 def test_a_predictor_of_another_network_is_refused(copy: Path) -> None:

@@ -21,7 +21,7 @@ from workplace import tinynet
 
 from hwnas.compress import executor as executors
 from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
-from hwnas.compress.library.worker import PackedBench
+from hwnas.compress.library.worker import PackedContext
 from hwnas.compress.run.device_check import check_devices
 from hwnas.compress.run.directory import versions
 from hwnas.devices import remote
@@ -68,7 +68,7 @@ def test_an_address_where_nothing_listens_is_told_at_once(
 
 @dataclass(frozen=True)
 class Doubling:
-    """A bench that says where it was opened."""
+    """A context that says where it was opened."""
 
     factor: int = 2
     threads: int = 1
@@ -86,14 +86,14 @@ class Doubling:
         return replace(self, pid=os.getpid())
 
 
-def multiply(bench: Doubling, task: int, tell: Tell) -> tuple[int, int]:
+def multiply(context: Doubling, task: int, tell: Tell) -> tuple[int, int]:
     tell(1, 0.5)
     if task < 0:
         raise InputError("a negative task", "take another")
-    return bench.factor * task, bench.pid
+    return context.factor * task, context.pid
 
 
-def stand_still(bench: Doubling, task: int, tell: Tell) -> int:
+def stand_still(context: Doubling, task: int, tell: Tell) -> int:
     while task:
         time.sleep(0.1)
     return task
@@ -127,7 +127,7 @@ def test_tasks_run_on_the_nodes(small: Any) -> None:
     assert {task: result for task, (result, _) in found.items()} == {task: 2 * task for task in range(200)}
     pids = {pid for _, pid in found.values()}
     assert os.getpid() not in pids
-    assert len(pids) == 1  # the bench was opened once
+    assert len(pids) == 1  # the context was opened once
     with pytest.raises(InputError, match="a negative task"):
         list(executor.run(multiply, Doubling(), [1, -1, 2], lambda *_: None))
     with pytest.raises(HwnasError, match="a task failed on the Ray cluster"):
@@ -136,7 +136,7 @@ def test_tasks_run_on_the_nodes(small: Any) -> None:
 
 
 def test_a_bench_is_not_opened_with_other_packages() -> None:
-    packed = PackedBench(
+    packed = PackedContext(
         architecture=Any,  # type: ignore[arg-type]  # nothing of it is looked at before
         weights={},
         statistics={},

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pictures import picture, pictures
 from safetensors.torch import save_file
-from tiny import compress_arguments, furnish, run_hwnas
+from tiny import compress_arguments, furnish, of_one_device, run_hwnas
 from workplace import tinynet
 
 from hwnas.compress.emit.checkpoint import is_intact
@@ -34,8 +34,7 @@ def finished(place: Path) -> dict[str, Any]:
     done = run_hwnas(place, *arguments)
     assert done.returncode == 0, done.stderr
     assert "no labels, 32 × 32 pixels" in done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+    return of_one_device(json.loads(done.stdout))
 
 
 def test_a_run_without_labels_goes_through(finished: dict[str, Any], place: Path) -> None:
@@ -77,7 +76,7 @@ def test_a_reference_is_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
         pictures(tmp_path / "d", name, count=int(torch.randint(6, 9, (1,), generator=generator)))
     done = run_hwnas(tmp_path, *compress_arguments("run", "--json", data="folder:d", batch_size=32))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["checkpoints"][0]["accuracy"] is not None
+    assert of_one_device(json.loads(done.stdout))["checkpoints"][0]["accuracy"] is not None
     architecture = json.loads((tmp_path / "run" / "reference" / "architecture.json").read_text())
     assert architecture["class_names"] == [str(n) for n in range(10)]
     assert architecture["mean"] != [0.5, 0.5, 0.5]

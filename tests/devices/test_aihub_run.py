@@ -160,7 +160,16 @@ def test_a_whole_run_bounded_killed_and_picked_up(hub: LoopbackHub, tmp_path: Pa
     assert len(set(compiled[:5])) == 5
     assert len(compiled) == 5 + 2
     assert len(hub.jobs("inference_job")) == 5 + 2 * 5
-    assert len([p for p in result["front"]["failed"] if "5 measurements are used up" in p["reason"]]) > 0
+    assert (
+        len(
+            [
+                p
+                for p in result["devices"]["phone"]["front"]["failed"]
+                if "5 measurements are used up" in p["reason"]
+            ]
+        )
+        > 0
+    )
     assert (tmp_path / "run/checkpoints/phone-knee/model.onnx").is_file()
     before = len(hub.submitted)
     again = run(*command[3:])

@@ -12,7 +12,7 @@ from torch import nn
 
 from hwnas.cli import main as command_line
 from hwnas.compress.budget import Plan, plan_of, require_consent
-from hwnas.compress.search.search import target_of
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceError, InputError

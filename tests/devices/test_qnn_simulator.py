@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import Run, refused
 
-from hwnas.compress.search.search import target_of
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.base import Device
 from hwnas.devices.qnn_simulator import QnnSimulatorDevice

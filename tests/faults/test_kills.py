@@ -11,7 +11,7 @@ import pytest
 import tiny
 from campaign import STEPS, Campaign, Server, serving
 
-from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.run.cost_log import read_costs
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def check(campaign: Campaign) -> None:
 
 def trained(run: Path) -> dict[str, int]:
     """Images by step. What was stored just before a kill may be missing, nothing is booked twice."""
-    return {spent.step: spent.images for spent in read_account(run / "account.json")}
+    return {spent.step: spent.images for spent in read_costs(run / "account.json")}
 
 
 def test_a_run_killed_five_times_ends_with_the_same_library_front_and_checkpoint(server: Server) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from spoiling import Place, Said, go_on
-from tiny import compress_arguments, run_python, snapshot, start_python
+from tiny import compress_arguments, of_one_device, run_python, snapshot, start_python
 from torch import nn
 
 from hwnas.compress.library.distill import DistillSettings
@@ -68,7 +68,7 @@ def distilled(folder: Path, gigabytes_an_image: float) -> tuple[Path, str]:
     """A run in which one candidate takes that much memory for each image of a batch, and what it said."""
     done = run_python(folder, ["-c", LIMITED, str(gigabytes_an_image), *compress_arguments("out", "--json")])
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["checkpoints"]
+    assert of_one_device(json.loads(done.stdout))["checkpoints"]
     return folder / "out", done.stderr
 
 
@@ -314,7 +314,7 @@ def test_a_reference_that_does_not_fit_is_told_and_nothing_is_marked_as_failed(
     for file in (copy / "library/blocks").iterdir():
         file.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("hwnas.compress.pipeline.teacher_statistics", hungry)
+        patch.setattr("hwnas.compress.library.build.teacher_statistics", hungry)
         with pytest.raises(HwnasError, match="memory does not suffice"):
             go_on(copy, Said())
     go_on(copy, Said())

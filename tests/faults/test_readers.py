@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spoiling import Place
 
-from hwnas.cli.main import app
-from hwnas.cli.plan import command_of, read_plan
+from hwnas.cli.plan import read_plan
 from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
@@ -25,7 +24,7 @@ from hwnas.compress.emit.summary import read_summary
 from hwnas.compress.library.space import load_space
 from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.report.stored import read_run
-from hwnas.compress.run.cost_log import read_account
+from hwnas.compress.run.cost_log import read_costs
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.devices.simulator.loading import load_accelerator
 from hwnas.errors import HwnasError
@@ -169,14 +168,14 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
         ),
         "run.toml": Reader(run / "run.toml", lambda p: recorded_settings(p.parent)),
         "run.toml for the report": Reader(run / "run.toml", report),
-        "account.json": Reader(run / "account.json", read_account),
+        "account.json": Reader(run / "account.json", read_costs),
         "architecture.json": Reader(knee / "architecture.json", ArchitectureSpec.read),
         "summary of a checkpoint": Reader(knee / "measurement.json", lambda p: read_summary(p.parent)),
         "hashes of a checkpoint": Reader(knee / "measurement.json", lambda p: is_intact(p.parent)),
         "measurement": Reader(measurement, lambda p: Measurement.from_json(read_json(p), str(p))),
         "history": Reader(measurement, imported),
         "baseline": Reader(baseline, read_baseline),
-        "plan": Reader(plan, lambda p: read_plan(p, command_of(app))),
+        "plan": Reader(plan, read_plan),
         "comparison.json": Reader(run / "comparison.json", lambda p: write_comparison(p.parent)),
         "reference.json": Reader(run / "reference/reference.json", report),
         "front.json": Reader(steady / "front.json", report),

@@ -30,7 +30,7 @@ import torch.onnx  # noqa: F401
 from hwnas.cli import main as command_line
 from hwnas.cli.output import TerminalProgress
 
-for name in ("pipeline", "extend", "report", "emit"):
+for name in ("pipeline", "extend", "report", "emit.emit"):
     if importlib.util.find_spec(f"hwnas.compress.{name}"):
         importlib.import_module(f"hwnas.compress.{name}")
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "sqlite3.connect", "tempfile.mkstemp")

@@ -13,12 +13,12 @@ from hwnas.compress.data import Data
 from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
 from hwnas.compress.emit.summary import Summary, read_summary
+from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.finetune import Finetuner
+from hwnas.compress.quality.finetune import finetune
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search.pick import check_rule, pick
-from hwnas.compress.search.points import Point
-from hwnas.compress.search.search import SearchOutcome, Target, measurements_file
+from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, paired_difference
@@ -28,26 +28,8 @@ from hwnas.measurement import Interval, Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
 from hwnas.networks.exported import network_of
-from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
-from hwnas.profiles.queue import watch_queue
-from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import median_interval
-from hwnas.profiles.store import MeasurementStore
-
-
-@dataclass(frozen=True, kw_only=True)
-class Emission:
-    """What every checkpoint of one search is made from.
-
-    Attributes:
-        command: that the user gave, for the model cards.
-    """
-
-    finetuner: Finetuner
-    search: SearchSettings
-    target: Target
-    command: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,46 +46,58 @@ class _Finished:
     agreement: Tensor
 
 
-def emit_checkpoints(
-    emission: Emission, outcome: SearchOutcome
-) -> tuple[list[tuple[Path, Summary]], InputError | None]:
+@dataclass(frozen=True, kw_only=True)
+class Emitted:
+    """Checkpoints of one search.
+
+    Attributes:
+        checkpoints: their folders, and what they say.
+        unreached: why there is none for a pick, where no network of the front reaches it.
+    """
+
+    checkpoints: tuple[tuple[Path, Summary], ...]
+    unreached: InputError | None
+
+
+def emit_checkpoints(device: DeviceRun, found: FrontRecord, command: str) -> Emitted:
     """Write a checkpoint for each pick; one that is already there and is the same network stays.
 
     The picked networks and the anchor (the reference, where the device accepts it) are measured together,
     interleaved, by the protocol `report`.
 
-    Returns:
-        The checkpoints; and why there is none for a pick, where no point of the front reaches it.
+    Args:
+        command: that the user gave, for the model cards.
 
     Raises:
         DeviceError: the device cannot run a finished network.
     """
-    run = emission.finetuner.run
+    checkpoints, search = device.run.directory.checkpoints, device.search
     unreached: list[InputError] = []
-    picked: list[tuple[str, Point]] = []
-    for rule in emission.search.picks:
+    picked: list[tuple[Path, str, Choices]] = []
+    front = [row.point for row in found.front]
+    for rule in search.picks:
+        path = checkpoints / checkpoint_name(found.device, search.suffix, rule)
         try:
-            picked.append((rule, pick(outcome.front, rule, outcome.objectives, outcome.anchor_latency_ms)))
+            point = pick(front, rule, found.objectives, found.anchor_latency_ms)
         except InputError as error:
             unreached.append(error)
-    todo = []
-    for rule, point in picked:
-        path = run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule)
-        if not _is_written(path, point.choices, emission.search, outcome):
-            todo.append(_finish(emission, path.name, rule, point))
+        else:
+            picked.append((path, rule, point.choices))
+    todo = [
+        _finish(device, path.name, rule, choices)
+        for path, rule, choices in picked
+        if not _is_written(path, choices, search, found)
+    ]
     if todo:
-        measurements = _measure(emission, todo)
-        reference = emission.finetuner.reference
+        measurements = _measure(device, todo)
+        reference = device.run.reference
         scores = loop.scores(reference.module(), reference.data, reference.task)
         for finished, measurement in zip(todo, measurements, strict=True):
-            _say_missed(emission, finished, measurement)
-            _write(emission, finished, measurement, scores)
-        run.account.lap("report measurements", outcome.device)
-    paths = [run.checkpoints / checkpoint_name(outcome.device, outcome.suffix, rule) for rule, _ in picked]
-    checkpoints = [(path, read_summary(path)) for path in paths]
-    if not unreached:
-        return checkpoints, None
-    return checkpoints, InputError("; ".join(error.cause for error in unreached), unreached[-1].fix)
+            _say_missed(device, finished, measurement)
+            _write(device, finished, measurement, scores, command)
+        device.run.directory.cost_log.record("report measurements", device.name)
+    why = InputError("; ".join(error.cause for error in unreached), unreached[-1].fix) if unreached else None
+    return Emitted(checkpoints=tuple((path, read_summary(path)) for path, _, _ in picked), unreached=why)
 
 
 def checkpoint_name(device: str, suffix: str, rule: str) -> str:
@@ -111,61 +105,48 @@ def checkpoint_name(device: str, suffix: str, rule: str) -> str:
     return safe_name(f"{device}{suffix}-{rule.replace('=', '-')}")
 
 
-def _is_written(path: Path, choices: Choices, search: SearchSettings, outcome: SearchOutcome) -> bool:
+def _is_written(path: Path, choices: Choices, search: SearchSettings, found: FrontRecord) -> bool:
     """Whether a checkpoint is this very network, measured on a device with this fingerprint."""
     if not is_intact(path):
         return False
     summary = read_summary(path)
-    same_device = outcome.fingerprint is None or outcome.fingerprint.id == summary.fingerprint
+    same_device = found.fingerprint is None or found.fingerprint.id == summary.fingerprint
     same_training = summary.finetune_epochs == search.finetune_epochs
-    same_network = summary.choices == choices and summary.anchor == outcome.anchor
+    same_network = summary.choices == choices and summary.anchor == found.anchor
     return same_network and same_training and same_device
 
 
-def _finish(emission: Emission, name: str, rule: str, point: Point) -> _Finished:
-    finetuner, epochs = emission.finetuner, emission.search.finetune_epochs
-    reference, stitcher, data = finetuner.reference, finetuner.stitcher, finetuner.reference.data
-    unfinished = stitcher.module(point.choices)
-    loop.recalibrate(unfinished, data, finetuner.settings.batch_size)
+def _finish(device: DeviceRun, name: str, rule: str, choices: Choices) -> _Finished:
+    run, epochs = device.run, device.search.finetune_epochs
+    reference, stitcher, data = run.reference, device.stitcher, run.reference.data
+    unfinished = stitcher.module(choices)
+    loop.recalibrate(unfinished, data, run.settings.batch_size)
     stitched = loop.scores(unfinished, data, reference.task)
-    module, _ = finetuner.finetune(
-        point.choices,
+    module, _ = finetune(
+        device,
+        choices,
         epochs,
-        "finetuning",
-        emission.target.profile.name,
-        lambda done, loss: finetuner.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}"),
+        lambda done, loss: run.progress.advance(f"finetune {name}", done, epochs, f"loss {loss:.3f}"),
     )
-    network = network_of(module, reference.parts, name, stitcher.calibration)
     return _Finished(
         name=name,
         rule=rule,
-        choices=point.choices,
+        choices=choices,
         module=module,
-        network=network,
+        network=network_of(module, reference.parts, name, stitcher.calibration),
         stitched=stitched,
         scores=loop.scores(module, data, reference.task),
         agreement=loop.agreement(module, reference.module(), data, reference.task),
     )
 
 
-def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]:
-    finetuner, profile = emission.finetuner, emission.target.profile
-    stitcher, progress = finetuner.stitcher, finetuner.progress
+def _measure(device: DeviceRun, todo: Sequence[_Finished]) -> list[Measurement]:
     names = {finished.network.hash: finished.name for finished in todo}
+    networks = {finished.network.hash: finished.network for finished in todo}
     measurements = {}
-    with (
-        MeasurementStore(measurements_file(emission.finetuner.run.device(profile.name), stitcher)) as store,
-        Session(
-            open_device(profile, emission.target.cluster),
-            REPORT,
-            store,
-            anchor=stitcher.network(stitcher.anchor),
-            watch=watch_queue(progress),
-        ) as session,
-    ):
-        what = f"{', '.join(names.values())} and {stitcher.anchor_name}"
-        progress.say(f"measuring {what}, {describe(session.protocol)}")
-        networks = {finished.network.hash: finished.network for finished in todo}
+    with device.session(REPORT) as session:
+        what = f"{', '.join(names.values())} and {device.stitcher.anchor_name}"
+        device.run.progress.say(f"measuring {what}, {describe(session.protocol)}")
         for network_hash, result in session.measure(networks.values()):
             if not isinstance(result, Measurement):
                 raise DeviceError(
@@ -173,21 +154,19 @@ def _measure(emission: Emission, todo: Sequence[_Finished]) -> list[Measurement]
                     "give the same command again once that is mended; the finetuned network is kept",
                 )
             measurements[network_hash] = result
-        for text in session.judgement:
-            progress.say(text)
     return [measurements[finished.network.hash] for finished in todo]
 
 
-def _say_missed(emission: Emission, finished: _Finished, measurement: Measurement) -> None:
+def _say_missed(device: DeviceRun, finished: _Finished, measurement: Measurement) -> None:
     """Say so where a network surely misses, by the protocol `report`, the bound by which it was picked."""
-    objectives = emission.search.objectives
+    objectives = device.search.objectives
     limit = check_rule(finished.rule, objectives)
     if limit is None or not {*TIMED} & {*objectives}:
         return
     in_ms = finished.rule.startswith("latency-ms")
     found = median_interval(measurement.medians_ms if in_ms else measurement.anchor_ratios)
     if found.low > limit:
-        emission.finetuner.progress.say(
+        device.run.progress.say(
             f"{finished.name} misses {finished.rule}: {'ms' if in_ms else 'ratio'} {found.value:.3f} "
             f"[{found.low:.3f}, {found.high:.3f}], not {limit:.3f}. The search measured it shorter, or at a "
             "busier moment; --protocol search or report measures longer"
@@ -195,10 +174,13 @@ def _say_missed(emission: Emission, finished: _Finished, measurement: Measuremen
 
 
 def _write(
-    emission: Emission, finished: _Finished, measurement: Measurement, reference_scores: Tensor | None
+    device: DeviceRun,
+    finished: _Finished,
+    measurement: Measurement,
+    reference_scores: Tensor | None,
+    command: str,
 ) -> None:
-    reference, stitcher = emission.finetuner.reference, emission.finetuner.stitcher
-    profile = emission.target.profile
+    reference, stitcher, profile = device.run.reference, device.stitcher, device.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
@@ -229,10 +211,10 @@ def _write(
         macs_reference=macs_reference,
         params=params,
         params_reference=params_reference,
-        finetune_epochs=emission.search.finetune_epochs,
+        finetune_epochs=device.search.finetune_epochs,
         protocol=measurement.protocol.name,
         fingerprint=measurement.fingerprint.id,
-        command=emission.command,
+        command=command,
         answer=answer_of(finished.module, reference.data.image_shape),
     )
 
@@ -241,7 +223,7 @@ def _write(
 
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
-        emission.finetuner.run.checkpoints / finished.name,
+        device.run.directory.checkpoints / finished.name,
         module=finished.module,
         architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
         network=finished.network,

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hwnas.compress.executor import Executor
 from hwnas.compress.library.distill import positions_of, teacher_statistics, total_steps
-from hwnas.compress.library.store import Library
 from hwnas.compress.library.teacher import Kept, Teacher, keep_features
-from hwnas.compress.library.worker import TeacherBench, distill_settings, distill_slice
-from hwnas.compress.reference.prepare import Reference
-from hwnas.compress.run.cost_log import Account
-from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.library.worker import TrainingContext, distill_settings, distill_slice
 from hwnas.compress.training.placement import explained_memory, give_back_memory
 from hwnas.errors import HwnasError, memory_error
 from hwnas.networks.architecture import Candidate
-from hwnas.progress import Progress
+
+if TYPE_CHECKING:
+    from hwnas.compress.library.run import Run
 
 
-def build_library(
-    library: Library,
-    reference: Reference,
-    settings: LibrarySettings,
-    account: Account,
-    progress: Progress,
-    executor: Executor,
-) -> int:
+def build_library(run: Run) -> int:
     """Distil every candidate that is not done yet; each finished slice is on disk before the next starts.
 
     Returns:
@@ -35,11 +26,12 @@ def build_library(
     Raises:
         HwnasError: every candidate of the library failed, or memory does not even suffice for the reference.
     """
+    library, settings, progress = run.library, run.settings, run.progress
     pending = library.pending()
     slices = [pending[i : i + settings.slice_size] for i in range(0, len(pending), settings.slice_size)]
     if slices:
         with explained_memory():
-            _distill_slices(library, slices, reference, settings, account, progress, executor)
+            _distill_slices(run, slices)
     give_back_memory(settings.train_on)
     shutil.rmtree(library.features, ignore_errors=True)
     entries = library.entries()
@@ -58,16 +50,9 @@ def build_library(
     return len(pending) - len({entry.candidate for entry in failed} & set(pending))
 
 
-def _distill_slices(
-    library: Library,
-    slices: Sequence[Sequence[Candidate]],
-    reference: Reference,
-    settings: LibrarySettings,
-    account: Account,
-    progress: Progress,
-    executor: Executor,
-) -> None:
-    data, how = reference.data, distill_settings(settings)
+def _distill_slices(run: Run, slices: Sequence[Sequence[Candidate]]) -> None:
+    library, reference, progress, executor = run.library, run.reference, run.progress, run.executor
+    data, how = reference.data, distill_settings(run.settings)
     steps = total_steps(data, how)
     total = steps * sum(len(candidates) for candidates in slices)
     done = 0
@@ -83,8 +68,8 @@ def _distill_slices(
         kept = keep_features(teacher, library.features, positions, how.batch_size, progress.say)
         teacher = Teacher(reference.parts, data, kept)
     statistics = teacher_statistics(teacher, {c.part for c in pending}, how.batch_size)
-    bench = TeacherBench(reference=reference, settings=settings, statistics=statistics, kept=kept)
-    for candidates, results in executor.run(distill_slice, bench, slices, advance):
+    context = TrainingContext(reference=reference, settings=run.settings, statistics=statistics, kept=kept)
+    for candidates, results in executor.run(distill_slice, context, slices, advance):
         for candidate, (result, graph) in zip(candidates, results, strict=True):
             if result.smaller_batches is not None:
                 smaller = f"it was given batches of {result.smaller_batches}"
@@ -94,5 +79,7 @@ def _distill_slices(
                 continue
             library.finish(candidate, result, graph)
             images = steps * min(how.batch_size, len(data.train))
-            account.lap("distillation", images=images, of=len(data.train), macs=candidate.macs)
+            run.directory.cost_log.record(
+                "distillation", images=images, of=len(data.train), macs=candidate.macs
+            )
         done += steps * len(candidates)

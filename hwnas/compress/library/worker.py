@@ -30,7 +30,7 @@ from hwnas.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherBench:
+class TrainingContext:
     """A trained reference with its data, and how to train.
 
     Attributes:
@@ -50,11 +50,11 @@ class TeacherBench:
         """The reference as what candidates learn from."""
         return Teacher(self.reference.parts, self.reference.data, self.kept)
 
-    def pack(self) -> PackedBench:
+    def pack(self) -> PackedContext:
         """Everything but images and features, which each machine opens or computes by itself."""
         reference = self.reference
         state = reference.module().state_dict()
-        return PackedBench(
+        return PackedContext(
             architecture=reference.architecture([None] * len(reference.parts.modules)),
             weights={key: value.contiguous() for key, value in state.items()},
             statistics=self.statistics,
@@ -66,8 +66,8 @@ class TeacherBench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedBench:
-    """A bench on its way to another machine.
+class PackedContext:
+    """A context on its way to another machine.
 
     Attributes:
         data_hash: SHA-256 of the images' content.
@@ -88,8 +88,8 @@ class PackedBench:
         """What a task takes of a machine."""
         return self.settings.needs
 
-    def open(self) -> TeacherBench:
-        """The same bench here.
+    def open(self) -> TrainingContext:
+        """The same context here.
 
         Raises:
             InputError: the model, the data or a GPU are missing here, or the data or the packages are others.
@@ -122,7 +122,7 @@ class PackedBench:
         module = reference.module()
         module.load_state_dict(self.weights)
         channels_last(module)
-        return TeacherBench(reference=reference, settings=settings, statistics=self.statistics)
+        return TrainingContext(reference=reference, settings=settings, statistics=self.statistics)
 
 
 def _listed(packages: Mapping[str, str]) -> str:
@@ -141,12 +141,12 @@ def distill_settings(settings: LibrarySettings) -> DistillSettings:
 
 
 def distill_slice(
-    bench: TeacherBench, candidates: Sequence[Candidate], tell: Tell
+    context: TrainingContext, candidates: Sequence[Candidate], tell: Tell
 ) -> list[tuple[Distilled, bytes]]:
     """Train a slice of candidates and export them; a failed one has no graph."""
-    parts, how = bench.reference.parts, distill_settings(bench.settings)
-    results = distill_within_memory(candidates, bench.teacher, bench.statistics, how, tell)
-    give_back_memory(bench.settings.train_on)
+    parts, how = context.reference.parts, distill_settings(context.settings)
+    results = distill_within_memory(candidates, context.teacher, context.statistics, how, tell)
+    give_back_memory(context.settings.train_on)
     found = []
     for candidate, result in zip(candidates, results, strict=True):
         graph = b""

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.library.worker import TeacherBench
-from hwnas.compress.quality.finetuned import Architectures, Finetuned, finetuned_name
-from hwnas.compress.reference.prepare import Reference
-from hwnas.compress.run.cost_log import Step
-from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.library.worker import TrainingContext
+from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, finetuned_name
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
 from hwnas.networks.architecture import CandidateSpec
 from hwnas.networks.build import assemble, build_part
-from hwnas.progress import Progress
 
 FINETUNE_LEARNING_RATE = 5e-4  # AdamW, batches of 64; docs/networks.md
 
@@ -52,7 +50,7 @@ class Tuned:
     agreement: Interval
 
 
-def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tuned:
+def finetune_network(context: TrainingContext, network: Stitched, tell: Tell) -> Tuned:
     """Finetune a network against the reference's output.
 
     Args:
@@ -61,13 +59,13 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     Raises:
         HwnasError: the loss became NaN or infinite.
     """
-    reference, settings = bench.reference, bench.settings
+    reference, settings = context.reference, context.settings
     parts, data, teacher, task = reference.parts, reference.data, reference.module(), reference.task
     # Copied together: weights that several parts share stay shared.
     module = assemble(parts, deepcopy([build_part(parts, n, spec) for n, spec in enumerate(network.specs)]))
     module.load_state_dict(network.state)
     loop.recalibrate(module, data, settings.batch_size)
-    scratch = bench.scratch
+    scratch = context.scratch
     with placed(data.place, teacher):
         loop.fit(
             module,
@@ -88,101 +86,80 @@ def finetune_network(bench: TeacherBench, network: Stitched, tell: Tell) -> Tune
     )
 
 
-class Finetuner:
-    """Finetunes networks of one run.
+def finetuned_networks(run: Run) -> FinetunedNetworks:
+    """Return what was finetuned so far, for any device and any purpose."""
+    return FinetunedNetworks(run.directory.architectures)
 
-    Attributes:
-        architectures: what was finetuned so far, by any device and for any purpose.
+
+def finetune(
+    device: DeviceRun, choices: Choices, epochs: int, progress: Callable[[int, float], None]
+) -> tuple[nn.Sequential, Finetuned]:
+    """Return a network's finetuned module, in eval mode, and its record; trained here where it is not there.
+
+    Args:
+        progress: called after each epoch with its number and the loss.
+
+    Raises:
+        HwnasError: the loss became NaN or infinite.
     """
+    networks = finetuned_networks(device.run)
+    known = networks.find(choices, epochs)
+    if known is None:
+        if path := networks.damaged(epochs).get(choices):
+            device.run.progress.say(f"{path} or its weights are damaged; finetuned again")
+        (known,) = finetune_all(
+            device, [choices], epochs, "finetuning", lambda _, *what: progress(*what), LocalExecutor()
+        )
+    module = device.stitcher.module(choices)
+    networks.load(known, module)
+    # Also the state of a process that was killed before it removed it.
+    _state_file(networks.folder, choices, epochs).unlink(missing_ok=True)
+    return module, known
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        reference: Reference,
-        stitcher: Stitcher,
-        settings: LibrarySettings,
-        progress: Progress,
-    ) -> None:
-        self.run = run
-        self.reference = reference
-        self.stitcher = stitcher
-        self.settings = settings
-        self.progress = progress
-        self.architectures = Architectures(run.architectures)
 
-    def finetune(
-        self,
-        choices: Choices,
-        epochs: int,
-        step: Step,
-        device: str | None,
-        tell: Callable[[int, float], None],
-    ) -> tuple[nn.Sequential, Finetuned]:
-        """A network's finetuned module, in eval mode, and its record; from `architectures/` where it is
-        there.
+def finetune_all(
+    device: DeviceRun,
+    choices: Sequence[Choices],
+    epochs: int,
+    step: Literal["finetuning", "predictor networks"],
+    progress: Callable[[Choices, int, float], None],
+    executor: Executor,
+) -> list[Finetuned]:
+    """Finetune networks and keep each as soon as it is done.
 
-        Args:
-            step, device: of the account.
-            tell: called after each epoch with its number and the loss.
+    Args:
+        step: of the cost log; networks of the predictor serve all devices.
+        progress: called after each epoch with the network, the epoch's number and the loss.
 
-        Raises:
-            HwnasError: the loss became NaN or infinite.
-        """
-        known = self.architectures.find(choices, epochs)
-        if known is None:
-            if path := self.architectures.damaged(epochs).get(choices):
-                self.progress.say(f"{path} or its weights are damaged; finetuned again")
-            (known,) = self.finetune_all(
-                [choices], epochs, step, device, lambda _, *what: tell(*what), LocalExecutor()
-            )
-        module = self.stitcher.module(choices)
-        self.architectures.load(known, module)
-        # Also the state of a process that was killed before it removed it.
-        _state_file(self.run.architectures, choices, epochs).unlink(missing_ok=True)
-        return module, known
+    Raises:
+        HwnasError: the loss became NaN or infinite.
+    """
+    run, networks, stitcher = device.run, finetuned_networks(device.run), device.stitcher
+    context = TrainingContext(reference=run.reference, settings=run.settings, scratch=networks.folder)
+    data = run.reference.data
+    images = loop.images_per_epoch(data, run.settings.batch_size)
 
-    def finetune_all(
-        self,
-        networks: Sequence[Choices],
-        epochs: int,
-        step: Step,
-        device: str | None,
-        tell: Callable[[Choices, int, float], None],
-        executor: Executor,
-    ) -> list[Finetuned]:
-        """Finetune networks and keep each as soon as it is done. As `finetune`.
+    def after_epoch(network: Stitched, done: int, loss: float) -> None:
+        macs, _ = stitcher.cost(network.choices)
+        name = device.name if step == "finetuning" else None
+        run.directory.cost_log.record(step, name, images=images, of=len(data.train), macs=macs)
+        progress(network.choices, done, loss)
 
-        Args:
-            tell: is given the network first.
-        """
-        bench = TeacherBench(reference=self.reference, settings=self.settings, scratch=self.run.architectures)
-        data = self.reference.data
-        images = loop.images_per_epoch(data, self.settings.batch_size)
+    found = []
+    tasks = (_stitched(stitcher, each, epochs) for each in choices)
+    for network, tuned in executor.run(finetune_network, context, tasks, after_epoch):
+        found.append(networks.store(tuned.state, network.choices, epochs, tuned.accuracy, tuned.agreement))
+        _state_file(networks.folder, network.choices, epochs).unlink(missing_ok=True)
+    return found
 
-        def after_epoch(network: Stitched, done: int, loss: float) -> None:
-            macs, _ = self.stitcher.cost(network.choices)
-            self.run.account.lap(step, device, images=images, of=len(data.train), macs=macs)
-            tell(network.choices, done, loss)
 
-        tasks = self._stitched(networks, epochs)
-        found = []
-        for network, tuned in executor.run(finetune_network, bench, tasks, after_epoch):
-            found.append(
-                self.architectures.store(
-                    tuned.state, network.choices, epochs, tuned.accuracy, tuned.agreement
-                )
-            )
-            _state_file(self.run.architectures, network.choices, epochs).unlink(missing_ok=True)
-        return found
-
-    def _stitched(self, networks: Sequence[Choices], epochs: int) -> Iterator[Stitched]:
-        for choices in networks:
-            yield Stitched(
-                choices=choices,
-                epochs=epochs,
-                specs=tuple(self.stitcher.spec(part, choice) for part, choice in enumerate(choices)),
-                state=self.stitcher.module(choices).state_dict(),
-            )
+def _stitched(stitcher: Stitcher, choices: Choices, epochs: int) -> Stitched:
+    return Stitched(
+        choices=choices,
+        epochs=epochs,
+        specs=tuple(stitcher.spec(part, choice) for part, choice in enumerate(choices)),
+        state=stitcher.module(choices).state_dict(),
+    )
 
 
 def _state_file(folder: Path, choices: Choices, epochs: int) -> Path:

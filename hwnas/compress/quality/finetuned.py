@@ -79,7 +79,7 @@ def _choices_of(name: str) -> Choices:
     return tuple(int(choice) for choice in name.rpartition("-e")[0].split("-"))
 
 
-class Architectures:
+class FinetunedNetworks:
     """`architectures/` of a run directory: a record and weights for each network, and the predictor.
 
     A record is written once its weights are on disk; a network whose weights do not match is not known.

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.compress.executor import Executor
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices, Stitcher
-from hwnas.compress.quality.finetune import Finetuner
+from hwnas.compress.quality.finetune import finetune_all, finetuned_networks
 from hwnas.compress.quality.finetuned import (
     METRIC,
     Metrics,
@@ -23,7 +24,6 @@ from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.progress import Progress
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""
@@ -80,44 +80,29 @@ class Quality:
         return [loss - whole + whole / len(tables) for loss in losses]
 
 
-def prepare_quality(
-    finetuner: Finetuner,
-    settings: SearchSettings,
-    folder: Path,
-    loss_metric: str,
-    progress: Progress,
-    executor: Executor,
-) -> Quality:
-    """The quality model that the settings name; for the predictor, networks are finetuned until it has
-    enough.
+def prepare_quality(device: DeviceRun) -> Quality:
+    """Make the quality model of a search; for the predictor, networks are finetuned until it has enough.
 
     What was finetuned before for as many epochs counts, whatever for. A search that is repeated in the same
     library keeps its predictor, so it finds the same again, its picks having been finetuned since or not.
-
-    Args:
-        folder: keeps the search's predictor, as `quality-predictor.json` or the like.
-        loss_metric: the block loss of the library.
-        executor: finetunes.
+    The predictor is kept in the device's folder, as `quality-predictor.json` or the like.
 
     Raises:
         InputError: too few networks for a predictor can be made of the library.
     """
-    stitcher = finetuner.stitcher
+    stitcher, settings = device.stitcher, device.search
     if settings.quality != "predictor":
-        return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else loss_metric)
-    file = folder / f"quality{settings.suffix}.json"
-    metrics = block_metrics(stitcher.library.entries())
-    predictor = _kept(file, settings, metrics)
-    _finetune_again(
-        finetuner, _lost(finetuner, predictor, settings.predictor_epochs), settings, progress, executor
-    )
+        return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else device.run.settings.loss)
+    file = device.folder / f"quality{settings.suffix}.json"
+    predictor = _kept(file, settings, block_metrics(stitcher.library.entries()))
+    _finetune_again(device, _lost(device.run, predictor, settings.predictor_epochs))
     if predictor is None:
-        _finetune_missing(finetuner, settings, progress, executor)
-    newest = _fit(finetuner, settings.predictor_epochs)
+        _finetune_missing(device)
+    newest = _fit(device.run, settings.predictor_epochs)
     if predictor is None:
         predictor = newest
         predictor.save(file)
-    progress.say(f"accuracy predictor: {describe(predictor)}")
+    device.run.progress.say(f"accuracy predictor: {describe(predictor)}")
     return Quality(stitcher, METRIC, predictor)
 
 
@@ -133,70 +118,61 @@ def _kept(file: Path, settings: SearchSettings, metrics: Metrics) -> Predictor |
     return predictor if enough and same_epochs and same_library else None
 
 
-def refit(finetuner: Finetuner, progress: Progress) -> None:
+def refit(run: Run) -> None:
     """Fit a predictor that is there again, if networks were finetuned since then for as many epochs."""
-    architectures = finetuner.architectures
-    if not architectures.has_predictor:
+    networks, progress = finetuned_networks(run), run.progress
+    if not networks.has_predictor:
         return
     try:
-        predictor = architectures.predictor()
+        predictor = networks.predictor()
     except RunDirectoryError as error:
-        architectures.forget_predictor()
+        networks.forget_predictor()
         progress.say(f"{error.cause}; it is removed, --quality predictor fits it again")
         return
     if predictor.epochs is None:
         return
-    if lost := architectures.missed(predictor) | architectures.damaged(predictor.epochs):
+    if lost := networks.missed(predictor) | networks.damaged(predictor.epochs):
         progress.say(
             f"{describe_lost(lost)}; the predictor stays as it was, --quality predictor finetunes again"
         )
         return
-    if len(architectures.networks(predictor.epochs)) > predictor.networks:
-        fitted = _fit(finetuner, predictor.epochs)
+    if len(networks.networks(predictor.epochs)) > predictor.networks:
+        fitted = _fit(run, predictor.epochs)
         progress.say(f"accuracy predictor for the searches to come: {describe(fitted)}")
 
 
-def _finetune_missing(
-    finetuner: Finetuner, settings: SearchSettings, progress: Progress, executor: Executor
-) -> None:
+def _finetune_missing(device: DeviceRun) -> None:
     """Networks are sampled until there are enough."""
-    known = {network.choices for network in finetuner.architectures.networks(settings.predictor_epochs)}
+    settings = device.search
+    known = {each.choices for each in finetuned_networks(device.run).networks(settings.predictor_epochs)}
     wanted = sample_networks(
-        dna_scores(finetuner.stitcher), settings.predictor_networks, finetuner.settings.seed
+        dna_scores(device.stitcher), settings.predictor_networks, device.run.settings.seed
     )
     fresh = [choices for choices in wanted if choices not in known]
-    missing = max(0, settings.predictor_networks - len(known))
-    _finetune_networks(finetuner, fresh[:missing], settings.predictor_epochs, progress, executor)
+    _finetune_networks(device, fresh[: max(0, settings.predictor_networks - len(known))])
 
 
-def _lost(finetuner: Finetuner, kept: Predictor | None, epochs: int) -> dict[Choices, Path]:
+def _lost(run: Run, kept: Predictor | None, epochs: int) -> dict[Choices, Path]:
     """Networks of so many epochs that were finetuned once and are damaged, or that a predictor misses."""
-    architectures = finetuner.architectures
-    lost = architectures.damaged(epochs)
+    networks = finetuned_networks(run)
+    lost = networks.damaged(epochs)
     fitted = [] if kept is None else [kept]
-    if architectures.has_predictor:
+    if networks.has_predictor:
         with suppress(RunDirectoryError):  # it is fitted again in any case
-            fitted.append(architectures.predictor())
+            fitted.append(networks.predictor())
     for predictor in fitted:
         if predictor.epochs == epochs:
-            missed = architectures.missed(predictor)
+            missed = networks.missed(predictor)
             lost |= {choices: path for choices, path in missed.items() if not path.is_file()}
     return lost
 
 
-def _finetune_again(
-    finetuner: Finetuner,
-    lost: Mapping[Choices, Path],
-    settings: SearchSettings,
-    progress: Progress,
-    executor: Executor,
-) -> None:
+def _finetune_again(device: DeviceRun, lost: Mapping[Choices, Path]) -> None:
     """Damaged networks are made again, as far as the library still has their candidates."""
-    metrics = block_metrics(finetuner.stitcher.library.entries())
+    metrics = block_metrics(device.run.library.entries())
     if lost:
-        progress.say(f"{describe_lost(lost)}; finetuned again")
-    again = [choices for choices in lost if is_known(metrics, choices)]
-    _finetune_networks(finetuner, again, settings.predictor_epochs, progress, executor)
+        device.run.progress.say(f"{describe_lost(lost)}; finetuned again")
+    _finetune_networks(device, [choices for choices in lost if is_known(metrics, choices)])
 
 
 def describe_lost(lost: Mapping[Choices, Path]) -> str:
@@ -204,25 +180,23 @@ def describe_lost(lost: Mapping[Choices, Path]) -> str:
     return f"{', '.join(map(str, lost.values()))}: missing or damaged"
 
 
-def _finetune_networks(
-    finetuner: Finetuner, networks: Sequence[Choices], epochs: int, progress: Progress, executor: Executor
-) -> None:
+def _finetune_networks(device: DeviceRun, networks: Sequence[Choices]) -> None:
     if not networks:
         return
-    finished: dict[Choices, int] = {}
+    epochs, finished = device.search.predictor_epochs, dict[Choices, int]()
 
-    def tell(choices: Choices, done: int, loss: float) -> None:
+    def after_epoch(choices: Choices, done: int, loss: float) -> None:
         finished[choices] = done
         remark = f"network {len(finished)} of {len(networks)}, loss {loss:.3f}"
         total = len(networks) * epochs
-        progress.advance("finetune predictor networks", sum(finished.values()), total, remark)
+        device.run.progress.advance("finetune predictor networks", sum(finished.values()), total, remark)
 
-    finetuner.finetune_all(networks, epochs, "predictor networks", None, tell, executor)
+    finetune_all(device, networks, epochs, "predictor networks", after_epoch, device.run.executor)
 
 
-def _fit(finetuner: Finetuner, epochs: int) -> Predictor:
-    """Fit the predictor of `architectures/` to all networks that were finetuned for so many epochs."""
-    return finetuner.architectures.fit(block_metrics(finetuner.stitcher.library.entries()), epochs)
+def _fit(run: Run, epochs: int) -> Predictor:
+    """Fit the predictor of a run to all networks that were finetuned for so many epochs."""
+    return finetuned_networks(run).fit(block_metrics(run.library.entries()), epochs)
 
 
 def describe(predictor: Predictor) -> str:

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
-from hwnas.compress.quality.finetuned import PREDICTOR_FILE, Architectures, block_metrics, metric_rows
+from hwnas.compress.quality.finetuned import PREDICTOR_FILE, FinetunedNetworks, block_metrics, metric_rows
 from hwnas.compress.quality.model import describe_lost
 from hwnas.compress.quality.predictor import Predictor
-from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +49,10 @@ def predict_networks(run: Path, architectures: Sequence[str]) -> tuple[Predictor
             f"{run} is not a run directory with a library",
             "give the directory that `hwnas compress --out` named, such as runs/demo",
         )
-    file = run / "reference" / "reference.json"
-    reference = decode(ReferenceRecord, read_record(file), file)
+    reference = ReferenceRecord.read(run / "reference")
     with Library(run / "library") as library:
         entries = {(e.candidate.part, e.candidate.choice): e for e in library.entries() if e.state == "done"}
-    known = Architectures(run / "architectures")
+    known = FinetunedNetworks(run / "architectures")
     predictor = known.predictor()
     if predictor.parts != len(reference.parts):
         raise RunDirectoryError(

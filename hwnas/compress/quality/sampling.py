@@ -10,7 +10,7 @@ from hwnas.compress.library.stitch import Choices
 
 
 def sample_networks(scores: Sequence[Mapping[int, float]], amount: int, seed: int) -> list[Choices]:
-    """Architectures spread uniformly over the range of a score that adds up over parts (DONNA 3.2.2).
+    """FinetunedNetworks spread uniformly over the range of a score that adds up over parts (DONNA 3.2.2).
 
     The first two are the ends of the range, so that no metric of the space is beyond what a predictor is
     fitted to. The others follow a low-discrepancy sequence, so a shorter sample is the beginning of a

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
+from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
@@ -19,7 +19,7 @@ from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
-from hwnas.files import encode, read_bytes, read_signed, sha256, write_bytes, write_signed
+from hwnas.files import read_bytes, sha256, write_bytes
 from hwnas.network import Network, random_input
 from hwnas.networks.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec
 from hwnas.networks.blocks.inverted_bottleneck import count
@@ -28,7 +28,7 @@ from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
 from hwnas.networks.find import image_size
-from hwnas.networks.intact import REFERENCE_SCHEMA, require_intact
+from hwnas.networks.intact import require_intact
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
 from hwnas.networks.weights import IMAGENET_CLASSES, load_weights
@@ -184,22 +184,20 @@ def prepare_reference(
     graph = run.reference / "model.onnx"
     state_file = run.reference / "training.safetensors"
     if record.is_file():
-        known = read_record(record)
-        digest = known.get("weights_sha256")
-        if sha256(read_bytes(weights)) != digest:
+        known = ReferenceRecord.read(run.reference)
+        if sha256(read_bytes(weights)) != known.weights_sha256:
             raise RunDirectoryError(
                 f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
             )
         load_weights(module, weights)
         channels_last(module)
-        told = known.get("answer")
-        if told is not None and not is_answer(module, data.image_shape, told):
+        if known.answer is not None and not is_answer(module, data.image_shape, known.answer):
             raise RunDirectoryError(
                 f"{settings.model} is not the network of {run.path}: with the same weights it "
                 "answers otherwise",
                 "restore its code as it was, or start anew with --out PATH",
             )
-        if not graph.is_file() or sha256(read_bytes(graph)) != known.get("onnx_sha256"):
+        if not graph.is_file() or sha256(read_bytes(graph)) != known.onnx_sha256:
             write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
         _restore_architecture(reference, run.reference / "architecture.json", known)
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
@@ -210,7 +208,7 @@ def prepare_reference(
         images = loop.images_per_epoch(data, settings.batch_size)
 
         def after_epoch(done: int, loss: float) -> None:
-            run.account.lap("reference training", images=images, of=len(data.train), macs=macs)
+            run.cost_log.record("reference training", images=images, of=len(data.train), macs=macs)
             progress.advance("train reference", done, settings.train_epochs, f"loss {loss:.3f}")
 
         loop.fit(
@@ -231,40 +229,28 @@ def prepare_reference(
     scores = loop.scores(module, data, reference.task)
     confirm_stored(run.reference, module, data)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
-    write_signed(
-        record,
-        {
-            "schema": REFERENCE_SCHEMA,
-            "weights_sha256": sha256(read_bytes(weights)),
-            "architecture_sha256": sha256(read_bytes(run.reference / "architecture.json")),
-            "onnx_sha256": sha256(read_bytes(graph)),
-            "answer": answer_of(module, data.image_shape),
-            "trained_epochs": settings.train_epochs if initial.to_train else 0,
-            "metric": encode(reference.task.metric),
-            "accuracy": None if scores is None else encode(mean_score(scores)),
-            "parts": parts.names,
-            "macs": [macs for macs, _ in costs],
-            "params": [params for _, params in costs],
-            "shared": [encode(each) for each in parts.shared],
-            "cuts": list(parts.cuts),
-            "partition_max_abs_difference": parts.max_abs_difference,
-        },
-    )
+    ReferenceRecord(
+        weights_sha256=sha256(read_bytes(weights)),
+        architecture_sha256=sha256(read_bytes(run.reference / "architecture.json")),
+        onnx_sha256=sha256(read_bytes(graph)),
+        answer=answer_of(module, data.image_shape),
+        trained_epochs=settings.train_epochs if initial.to_train else 0,
+        metric=reference.task.metric,
+        accuracy=None if scores is None else mean_score(scores),
+        parts=tuple(parts.names),
+        macs=tuple(macs for macs, _ in costs),
+        params=tuple(params for _, params in costs),
+        shared=tuple(parts.shared),
+        cuts=tuple(parts.cuts),
+        partition_max_abs_difference=parts.max_abs_difference,
+    ).write(run.reference)
     state_file.unlink(missing_ok=True)
     return reference
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What `reference.json` says. Raises RunDirectoryError where it is not what was written."""
-    try:
-        return read_signed(path, REFERENCE_SCHEMA)
-    except InputError as error:
-        raise RunDirectoryError(error.cause, f"restore {path}, or start anew with --out PATH") from None
-
-
-def _restore_architecture(reference: Reference, path: Path, known: Mapping[str, Any]) -> None:
+def _restore_architecture(reference: Reference, path: Path, known: ReferenceRecord) -> None:
     """Write the reference's `architecture.json` again where it is missing or damaged."""
-    if not path.is_file() or known.get("architecture_sha256") != sha256(read_bytes(path)):
+    if not path.is_file() or known.architecture_sha256 != sha256(read_bytes(path)):
         reference.architecture([None] * len(reference.parts.modules)).save(path)
 
 

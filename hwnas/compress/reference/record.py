@@ -4,31 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from hwnas.compress.data.task import ACCURACY, Metric
+from hwnas.errors import InputError, RunDirectoryError
+from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Interval
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.intact import REFERENCE_RECORD, REFERENCE_SCHEMA
 from hwnas.networks.partition import Shared, counted_again
-from hwnas.ranges import Count
+from hwnas.ranges import Count, Figure
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRecord:
-    """`reference.json`, as far as the report needs it.
+    """`reference.json`. Hashes are empty where an earlier version did not write them.
 
     Attributes:
+        answer: what it gives for inputs that are always the same; None where it was not asked.
+        trained_epochs: 0 where it brought its weights.
+        accuracy: on the test part, by `metric`; None without labels.
+        parts: their names.
         macs, params: of each part.
         shared: weights that several parts hold, in the params of each of them.
+        cuts: modules behind which it is cut.
+        partition_max_abs_difference: between the composed parts and the whole network.
     """
 
-    accuracy: Interval | None
+    weights_sha256: str = ""
+    architecture_sha256: str = ""
+    onnx_sha256: str = ""
+    answer: tuple[float, ...] | None = None
     trained_epochs: Count
+    metric: Metric = ACCURACY
+    accuracy: Interval | None
     parts: tuple[str, ...]
     macs: tuple[Count, ...]
     params: tuple[Count, ...]
     shared: tuple[Shared, ...] = ()
+    cuts: tuple[str, ...] = ()
+    partition_max_abs_difference: Figure = 0.0
+
+    @staticmethod
+    def read(folder: Path) -> ReferenceRecord:
+        """Read the record in a run's `reference/`. Raises RunDirectoryError: it is not what was written."""
+        path = folder / REFERENCE_RECORD
+        try:
+            return decode(ReferenceRecord, read_signed(path, REFERENCE_SCHEMA), path)
+        except InputError as error:
+            raise RunDirectoryError(error.cause, f"restore {path}, or start anew with --out PATH") from None
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a run's `reference/`."""
+        write_signed(folder / REFERENCE_RECORD, {"schema": REFERENCE_SCHEMA, **encode(self)})
 
     def counts(self, candidates: Sequence[Candidate | None]) -> tuple[int, int]:
-        """MACs and parameters of an architecture.
+        """Return MACs and parameters of an architecture.
 
         Args:
             candidates: chosen for each part; None is the reference's own.

@@ -1,4 +1,4 @@
-"""Architectures drawn block by block: a column a network, a row a part, a bar a layer."""
+"""FinetunedNetworks drawn block by block: a column a network, a row a part, a bar a layer."""
 
 from __future__ import annotations
 

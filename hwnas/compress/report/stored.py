@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hwnas.compress.emit.summary import Summary, read_summary
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
-from hwnas.compress.quality.finetuned import Architectures, Finetuned, block_metrics, is_known
+from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, block_metrics, is_known
 from hwnas.compress.quality.predictor import Predictor
-from hwnas.compress.reference.prepare import read_record
 from hwnas.compress.reference.record import ReferenceRecord
-from hwnas.compress.run.cost_log import Spent, read_account
-from hwnas.compress.run.directory import read_run_record
-from hwnas.compress.search.block_costs import BLOCKS_SCHEMA, BlockCosts
+from hwnas.compress.run.cost_log import Cost, read_costs
+from hwnas.compress.run.directory import RunRecord
+from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
-from hwnas.compress.search.search import FRONT_SCHEMA, SEARCH_SCHEMA
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, decode, read_json, read_signed
+from hwnas.files import check_schema, read_json
 from hwnas.measurement import Measurement
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +47,7 @@ class Search:
     @property
     def kind(self) -> str:
         """What tells it apart from the other searches of the device, for people."""
-        kinds = [*self.front.objectives]
+        kinds: list[str] = [*self.front.objectives]
         kinds += [f"by {self.front.quality}"] if self.front.quality != "loss" else []
         kinds += [self.front.strategy] if self.front.strategy != "nsga2" else []
         return ", ".join(kinds)
@@ -101,7 +97,7 @@ class StoredRun:
     versions: dict[str, str]
     reference: ReferenceRecord
     entries: dict[tuple[int, int], Entry]
-    spent: tuple[Spent, ...]
+    spent: tuple[Cost, ...]
     searches: tuple[Search, ...]
     checkpoints: tuple[Checkpoint, ...]
     predictor: Predictor | None
@@ -156,19 +152,17 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         RunDirectoryError: a file is missing or damaged; it is named, with what to do.
     """
     try:
-        record = read_run_record(run / "run.toml")
-        record_file = run / "reference" / "reference.json"
-        reference = decode(ReferenceRecord, read_record(record_file), record_file)
+        record = RunRecord.read(run)
+        reference = ReferenceRecord.read(run / "reference")
         searches = [_search(folder, path) for path in sorted(folder.glob("front*.json"), key=_by_length)]
         checkpoints = _checkpoints(run, searches[0].front.device)
-        settings = decode(LibrarySettings, record.settings, f"{run / 'run.toml'}: settings")
     except InputError as error:
         raise RunDirectoryError(
             error.cause,
             f"{error.fix}; what a device's folder holds is made again by the `hwnas compress` command of "
             "the run",
         ) from None
-    architectures = Architectures(run / "architectures")
+    architectures = FinetunedNetworks(run / "architectures")
     predictor = architectures.predictor() if architectures.has_predictor else None
     entries = _entries(run / "library")
     metrics = block_metrics(list(entries.values()))
@@ -176,13 +170,13 @@ def read_run(run: Path, folder: Path) -> StoredRun:
     stored = StoredRun(
         path=run,
         folder=folder,
-        settings=settings,
+        settings=record.settings,
         versions=record.versions,
         reference=reference,
         entries=entries,
         spent=tuple(
             spent
-            for spent in read_account(run / "account.json")
+            for spent in read_costs(run / "account.json")
             if spent.device in (None, searches[0].front.device)
         ),
         searches=tuple(searches),
@@ -199,18 +193,13 @@ def _by_length(path: Path) -> tuple[int, str]:
     return len(path.name), path.name
 
 
-def _read(path: Path, schema: str, kind: type[T]) -> T:
-    return decode(kind, read_signed(path, schema, always=False), path)
-
-
 def _search(folder: Path, front: Path) -> Search:
     suffix = front.stem.removeprefix("front")
-    blocks = folder / f"blocks{suffix}.json"
     return Search(
         suffix=suffix,
-        front=_read(front, FRONT_SCHEMA, FrontRecord),
-        points=_read(folder / f"search{suffix}.json", SEARCH_SCHEMA, SearchRecord).points,
-        blocks=_read(blocks, BLOCKS_SCHEMA, BlockCosts) if blocks.is_file() else None,
+        front=FrontRecord.read(folder, suffix),
+        points=SearchRecord.read(folder, suffix).points,
+        blocks=BlockCosts.read(folder, suffix),
     )
 
 

@@ -31,7 +31,7 @@ STEPS: tuple[Step, ...] = get_args(Step)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class Cost:
     """The sum over one step.
 
     Attributes:
@@ -51,11 +51,11 @@ class Spent:
     training_flops: Operations
 
 
-class Account:
-    """`account.json` of a run directory. It goes on over kills and resumes, and several processes may book.
+class CostLog:
+    """`account.json` of a run directory. It goes on over kills and resumes, and several processes may record.
 
-    A lap is taken when its work is on disk, so work that a kill destroyed is not in the account, and neither
-    is its time.
+    Work is recorded when it is on disk, so work that a kill destroyed is not in the log, and neither is its
+    time.
 
     Raises:
         RunDirectoryError: the file is damaged.
@@ -63,13 +63,13 @@ class Account:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        read_account(path)
+        read_costs(path)
         self._since_s = time.perf_counter()
 
-    def lap(
+    def record(
         self, step: Step, device: str | None = None, *, images: int = 0, of: int = 1, macs: int = 0
     ) -> None:
-        """Book the time since the last lap, or since the account was opened, on a step.
+        """Record the time since the last entry, or since the log was opened, as spent on a step.
 
         Args:
             images: that a network was trained on,
@@ -77,9 +77,9 @@ class Account:
             macs: of the network, for one image.
         """
         now_s = time.perf_counter()
-        nothing = Spent(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
+        nothing = Cost(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
         with self._alone():
-            spent = {(entry.step, entry.device): entry for entry in read_account(self.path)}
+            spent = {(entry.step, entry.device): entry for entry in read_costs(self.path)}
             before = spent.get((step, device), nothing)
             spent[step, device] = replace(
                 before,
@@ -94,7 +94,7 @@ class Account:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Searches of several devices book side by side: the folder is the lock, so no file is left."""
+        """Searches of several devices record side by side: the folder is the lock, so no file is left."""
         descriptor = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -103,13 +103,13 @@ class Account:
             os.close(descriptor)
 
 
-def read_account(path: Path) -> list[Spent]:
+def read_costs(path: Path) -> list[Cost]:
     """What `account.json` says; nothing where there is none. Raises RunDirectoryError where it is damaged."""
     if not path.exists():
         return []
     try:
         plain = read_signed(path, SCHEMA, always=False)
-        return decode(list[Spent], plain.get("spent"), f"{path}: spent")
+        return decode(list[Cost], plain.get("spent"), f"{path}: spent")
     except InputError as error:
         raise RunDirectoryError(
             error.cause, f"restore {path}, or remove it: only what the run has spent so far is forgotten"

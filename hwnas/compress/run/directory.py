@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from hwnas.compress.run.cost_log import Account
+from hwnas.compress.run.cost_log import CostLog
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import RunDirectoryError
 from hwnas.files import (
@@ -30,6 +30,7 @@ from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/2"
+RECORD = "run.toml"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RunDirectory:
 
     path: Path
     lock: int
-    account: Account
+    cost_log: CostLog
 
     @staticmethod
     def open(path: Path, settings: LibrarySettings, hashes: dict[str, str]) -> RunDirectory:
@@ -51,12 +52,8 @@ class RunDirectory:
             RunDirectoryError: it holds something else, belongs to other settings, versions or contents, or
                 another process works in it.
         """
-        record = {
-            "settings": encode(settings) | {"cuts": list(settings.cuts)},
-            "versions": versions(),
-            "hashes": hashes,
-        }
-        file = path / "run.toml"
+        record = RunRecord(settings=settings, versions=versions(), hashes=hashes)
+        file = path / RECORD
         try:
             if not file.exists() and path.exists() and any(_is_foreign(item) for item in path.iterdir()):
                 raise RunDirectoryError(
@@ -70,9 +67,9 @@ class RunDirectory:
             ) from None
         try:
             if not file.exists():
-                write_toml(file, {"schema": SCHEMA, **signed(record)})
-            _compare(file, read_run_record(file), record)
-            run = RunDirectory(path, lock, Account(path / "account.json"))
+                record.write(path)
+            _require_same(path, RunRecord.read(path), record)
+            run = RunDirectory(path, lock, CostLog(path / "account.json"))
             refuse_links(path)
             run.reference.mkdir(exist_ok=True)
             _clean(path)
@@ -88,7 +85,7 @@ class RunDirectory:
         Args:
             lock: the descriptor of the lock, inherited: held until the last of these processes has ended.
         """
-        return RunDirectory(path, lock, Account(path / "account.json"))
+        return RunDirectory(path, lock, CostLog(path / "account.json"))
 
     def __enter__(self) -> Self:
         return self
@@ -185,36 +182,43 @@ def _lock(path: Path) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What `run.toml` holds; each section is compared key by key."""
+    """`run.toml`: what a run directory was made with.
+
+    Attributes:
+        versions: of the packages that results depend on.
+        hashes: of the contents that the library depends on, by what they are of.
+    """
 
     __pydantic_config__ = STRICT
-    settings: dict[str, Any]
+    settings: LibrarySettings
     versions: dict[str, str]
     hashes: dict[str, str]
 
+    @staticmethod
+    def read(run: Path) -> RunRecord:
+        """Read `run.toml` of a run directory. Raises InputError: it is not what was written."""
+        file = run / RECORD
+        plain = check_schema(read_toml(file), SCHEMA, file)
+        if "sha256" in plain:  # earlier versions did not sign it
+            plain = check_signature(plain, file)
+        return decode(RunRecord, plain, file)
 
-def _compare(file: Path, found: RunRecord, wanted: dict[str, Any]) -> None:
+    def write(self, run: Path) -> None:
+        """Write `run.toml` into a run directory."""
+        write_toml(run / RECORD, {"schema": SCHEMA, **signed(encode(self))})
+
+
+def _require_same(run: Path, found: RunRecord, wanted: RunRecord) -> None:
     for section in ("settings", "versions", "hashes"):
-        for key, value in wanted[section].items():
-            was = getattr(found, section).get(key)
-            if was != value:
+        was = encode(getattr(found, section))
+        for key, value in encode(getattr(wanted, section)).items():
+            if was.get(key) != value:
                 raise RunDirectoryError(
-                    f"{file.parent} was made with {key} = {was!r}, now it is {value!r}",
+                    f"{run} was made with {key} = {was.get(key)!r}, now it is {value!r}",
                     "choose another place with --out PATH, or give what it was made with",
                 )
 
 
-def recorded_settings(path: Path) -> LibrarySettings | None:
-    """What a run directory was made with; None where there is no run yet."""
-    file = path / "run.toml"
-    if not file.is_file():
-        return None
-    return decode(LibrarySettings, read_run_record(file).settings, f"{file}: settings")
-
-
-def read_run_record(file: Path) -> RunRecord:
-    """What `run.toml` says. Raises InputError where it is not what was written."""
-    plain = check_schema(read_toml(file), SCHEMA, file)
-    if "sha256" in plain:  # earlier versions did not sign it
-        plain = check_signature(plain, file)
-    return decode(RunRecord, plain, file)
+def recorded_settings(run: Path) -> LibrarySettings | None:
+    """Return what a run directory was made with; None where there is no run yet."""
+    return RunRecord.read(run).settings if (run / RECORD).is_file() else None

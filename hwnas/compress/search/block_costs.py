@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.search.filter import ChoiceCost, filter_choices
 from hwnas.compress.settings import MEASURED, TIMED, Objective
 from hwnas.errors import DeviceError, InputError
-from hwnas.files import encode
+from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
 from hwnas.profiles.session import Session
 from hwnas.progress import Progress
@@ -56,9 +57,22 @@ class BlockCosts:
         """What the filter leaves for each part."""
         return [[choice.choice for choice in part.choices if choice.kept] for part in self.parts]
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as in `blocks.json`."""
-        return {"schema": BLOCKS_SCHEMA, **encode(self), "unit": UNITS[self.cost]}
+    @staticmethod
+    def read(folder: Path, suffix: str) -> BlockCosts | None:
+        """Read `blocks.json`, or `blocks-SUFFIX.json`; None where no filter was used.
+
+        Raises:
+            InputError: it is not what was written.
+        """
+        path = folder / f"blocks{suffix}.json"
+        if not path.is_file():
+            return None
+        return decode(BlockCosts, read_signed(path, BLOCKS_SCHEMA, always=False), path)
+
+    def write(self, folder: Path, suffix: str) -> None:
+        """Write `blocks.json`, or `blocks-SUFFIX.json`, with the unit of the costs."""
+        plain = {"schema": BLOCKS_SCHEMA, **encode(self), "unit": UNITS[self.cost]}
+        write_signed(folder / f"blocks{suffix}.json", plain)
 
     def describe(self) -> str:
         """What the filter removed and why, for people: a line for all, and one for each part."""

@@ -9,79 +9,80 @@ from hwnas.compress.search.block_costs import energy_mj
 from hwnas.compress.search.points import Costs, Evaluator, Point, pareto_front
 from hwnas.compress.settings import TIMED, Objective
 from hwnas.errors import DeviceError
-from hwnas.measurement import Measurement
+from hwnas.measurement import Measurement, MeasurementResult
 from hwnas.profiles.session import Session
 
 FACTOR = 100
 """MACs and latency disagree by a factor of 2 to 10 between networks of one device, never by this."""
 
 
-def measured_costs(
-    session: Session,
-    stitcher: Stitcher,
-    objectives: Sequence[Objective],
-    measured: dict[Choices, Measurement],
-) -> Costs:
-    """Costs by measuring, as ratios to the anchor; what was measured is put into `measured`."""
-
-    def ratio(objective: Objective, choices: Choices) -> float:
-        if objective in TIMED:
-            return time_ratio(stitcher, choices, measured[choices])
-        if objective == "energy":
-            return energy_mj(measured[choices]) / whole_mj
-        return _counted_ratio(stitcher, objective, choices)
-
-    def costs(batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
-        answers: list[tuple[float, ...] | str] = []
-        results = session.measure(stitcher.network(choices) for choices in batch)
-        for choices, (_, result) in zip(batch, results, strict=True):
-            if not isinstance(result, Measurement):
-                answers.append(result.reason)
-                continue
-            wrong = implausible(result, _counted_ratio(stitcher, "macs", choices))
-            if wrong is not None:
-                answers.append(session.take_back(result, wrong).reason)
-                continue
-            measured[choices] = result
-            answers.append(tuple(ratio(objective, choices) for objective in objectives))
-        return answers
-
-    whole_mj = 1.0
-    if "energy" in objectives:
-        ((_, anchor),) = session.measure([stitcher.network(stitcher.anchor)])
-        if not isinstance(anchor, Measurement):
-            raise DeviceError(
-                f"{stitcher.anchor_name} could not be measured: {anchor.reason}",
-                "see the reason; hwnas devices lists other devices",
-            )
-        whole_mj = energy_mj(anchor)
-    return costs
-
-
-def confirmed(
-    points: Sequence[Point],
-    session: Session,
-    stitcher: Stitcher,
-    objectives: Sequence[Objective],
-    measured: dict[Choices, Measurement],
-) -> Iterator[list[Point]]:
-    """The points, with those of the front measured again until no other one is on it.
-
-    Of many noisy figures the lowest are too low, and a front is made of just these. What its networks cost
-    by this session replaces what they seemed to cost; those that come onto it in their place are next.
+class MeasuredCosts:
+    """Costs by measuring, as ratios to the anchor.
 
     Args:
-        session: of a protocol with more repeats.
-        measured: the measurements that are replaced.
+        session: on the device.
+        objectives: one cost each.
+
+    Attributes:
+        measurements: of the architectures that were asked for and could be measured.
+
+    Raises:
+        DeviceError: the anchor could not be measured, whose energy is the unit.
+    """
+
+    def __init__(self, session: Session, stitcher: Stitcher, objectives: Sequence[Objective]) -> None:
+        self.measurements: dict[Choices, Measurement] = {}
+        self._session = session
+        self._stitcher = stitcher
+        self._objectives = objectives
+        self._anchor_mj = self._measure_anchor_mj() if "energy" in objectives else 1.0
+
+    def __call__(self, batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
+        """Return the costs of each architecture, or the reason why it has none."""
+        results = self._session.measure(self._stitcher.network(choices) for choices in batch)
+        return [self._costs(choices, result) for choices, (_, result) in zip(batch, results, strict=True)]
+
+    def _costs(self, choices: Choices, result: MeasurementResult) -> tuple[float, ...] | str:
+        if not isinstance(result, Measurement):
+            return result.reason
+        wrong = implausible(result, _counted_ratio(self._stitcher, "macs", choices))
+        if wrong is not None:
+            return self._session.take_back(result, wrong).reason
+        self.measurements[choices] = result
+        return tuple(self._ratio(objective, choices) for objective in self._objectives)
+
+    def _ratio(self, objective: Objective, choices: Choices) -> float:
+        if objective in TIMED:
+            return time_ratio(self._stitcher, choices, self.measurements[choices])
+        if objective == "energy":
+            return energy_mj(self.measurements[choices]) / self._anchor_mj
+        return _counted_ratio(self._stitcher, objective, choices)
+
+    def _measure_anchor_mj(self) -> float:
+        ((_, anchor),) = self._session.measure([self._stitcher.network(self._stitcher.anchor)])
+        if not isinstance(anchor, Measurement):
+            raise DeviceError(
+                f"{self._stitcher.anchor_name} could not be measured: {anchor.reason}",
+                "see the reason; hwnas devices lists other devices",
+            )
+        return energy_mj(anchor)
+
+
+def confirmed(points: Sequence[Point], costs: Costs, anchor: Choices) -> Iterator[list[Point]]:
+    """Measure those of the front again until no other one is on it.
+
+    Of many noisy figures the lowest are too low, and a front is made of just these. What its networks cost
+    by these costs replaces what they seemed to cost; those that come onto it in their place are next.
+
+    Args:
+        costs: of a protocol with more repeats.
 
     Yields:
         The points after each round.
     """
     known = {point.choices: point for point in points}
-    evaluate = Evaluator(
-        lambda choices: known[choices].loss, measured_costs(session, stitcher, objectives, measured)
-    )
-    sure = {stitcher.anchor}
+    evaluate = Evaluator(lambda choices: known[choices].loss, costs)
+    sure = {anchor}
     while doubtful := [point.choices for point in pareto_front(known.values()) if point.choices not in sure]:
         sure.update(doubtful)
         known |= {point.choices: point for point in evaluate(doubtful)}

@@ -1,6 +1,6 @@
 """One device's search in a process of its own, beside those of other devices.
 
-The process is `python -m hwnas.compress.search_process`. It is sent one line of JSON, and answers with lines
+The process is `python -m hwnas.compress.search.process`. It is sent one line of JSON, and answers with lines
 of JSON: how far it is, and at the end `done`, or a failure with its fix. What it finds lies in the
 device's folder of the run directory. It ends when its input does.
 """
@@ -12,13 +12,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from hwnas import processes
-from hwnas.compress.pipeline import Workshop, join_workshop, open_job, quality_for
-from hwnas.compress.search.search import Target, search_device, target_of
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.run import join_run, open_inputs
+from hwnas.compress.quality.model import prepare_quality
+from hwnas.compress.search.search import search_device
+from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.ending import contained, explained
 from hwnas.errors import HwnasError
@@ -26,33 +28,25 @@ from hwnas.files import decode, encode
 from hwnas.progress import Progress
 
 
-def search_apart(
-    workshop: Workshop,
-    search: SearchSettings,
-    target: Target,
-    progress: Progress,
-    started: Callable[[subprocess.Popen[bytes]], None],
-    *,
-    allow_code: bool,
-) -> HwnasError | None:
-    """Search for one device in another process, and say why that failed if it did.
+def search_apart(device: DeviceRun, started: Callable[[subprocess.Popen[bytes]], None]) -> HwnasError | None:
+    """Search for one device in another process, and return why that failed if it did.
+
+    The run's progress is told how far it is; everything else is said when the search is gone through again.
 
     Args:
-        target: of the search.
-        progress: told how far it is; everything else is said when the search is gone through again.
         started: given the process, so that it can be terminated.
     """
-    lock = workshop.run.lock
+    run = device.run
     question = {
-        "library": encode(workshop.job.settings),
-        "search": encode(search),
-        "out": str(workshop.run.path),
-        "lock": lock,
-        "cluster": target.cluster,
-        "allow_code": allow_code,
+        "library": encode(run.settings),
+        "search": encode(device.search),
+        "out": str(run.directory.path),
+        "lock": run.directory.lock,
+        "cluster": device.target.cluster,
+        "allow_code": run.allow_code,
     }
     answer: dict[str, Any] = {}
-    process = processes.start(__name__, inherited=[lock])
+    process = processes.start(__name__, inherited=[run.directory.lock])
     started(process)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -63,7 +57,7 @@ def search_apart(
             answer = json.loads(line)
             if "advance" in answer:
                 step, *rest = answer["advance"]
-                progress.advance(f"{target.profile.name}: {step}", *rest)
+                run.progress.advance(f"{device.name}: {step}", *rest)
     except BrokenPipeError:
         pass
     finally:
@@ -115,11 +109,10 @@ def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
 def _search(question: dict[str, Any], reporter: _Reporter) -> None:
     library = decode(LibrarySettings, question["library"], "the question")
     search = decode(SearchSettings, question["search"], "the question")
-    target = replace(target_of(search), cluster=question["cluster"])
-    job = open_job(library, Progress(), allow_code=question["allow_code"])
-    with join_workshop(job, Path(question["out"]), question["lock"]) as workshop:
-        _, quality = quality_for(workshop, search, target, reporter)
-        search_device(workshop.run, quality.stitcher, quality, library, search, target, reporter)
+    inputs = open_inputs(library, Progress(), allow_code=question["allow_code"])
+    with join_run(inputs, Path(question["out"]), question["lock"], reporter) as run:
+        device = DeviceRun(run=run, search=search, target=target_of(search, question["cluster"]))
+        search_device(device, prepare_quality(device))
 
 
 if __name__ == "__main__":

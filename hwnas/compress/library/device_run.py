@@ -1,0 +1,132 @@
+"""One device of an open run: its networks, its folder, and the sessions in which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hwnas.compress.data import Data
+from hwnas.compress.library.operators import find_refused
+from hwnas.compress.library.stitch import Stitcher
+from hwnas.compress.settings import SearchSettings
+from hwnas.devices.base import Device
+from hwnas.errors import InputError, NetworkFormError, PreparationError
+from hwnas.measurement import DeviceProfile, Protocol
+from hwnas.network import Network
+from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.queue import watch_queue
+from hwnas.profiles.session import Session
+from hwnas.profiles.store import MeasurementStore
+
+if TYPE_CHECKING:
+    from hwnas.compress.library.run import Run
+
+CALIBRATION_IMAGES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device profile and the protocol by which its search measures.
+
+    Attributes:
+        cluster: address of the Ray cluster that has the device; empty where it hangs on this machine.
+    """
+
+    profile: DeviceProfile
+    protocol: Protocol
+    cluster: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRun:
+    """A run on one of its devices."""
+
+    run: Run
+    search: SearchSettings
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """The device profile's."""
+        return self.target.profile.name
+
+    @property
+    def folder(self) -> Path:
+        """What the run directory knows about the device; made when it is asked for."""
+        return self.run.directory.device(self.name)
+
+    @cached_property
+    def stitcher(self) -> Stitcher:
+        """The networks of the library that the device accepts."""
+        run, forbidden = self.run, self.target.profile.forbidden_operators
+        parts, library = run.reference.parts, run.library
+        refused = find_refused(parts, library.entries(), forbidden) if forbidden else {}
+        calibration = calibration_images(run.reference.data)
+        return Stitcher(parts, library, calibration, refused, run.settings.loss)
+
+    @contextmanager
+    def session(self, protocol: Protocol) -> Iterator[Session]:
+        """Open a session beside the anchor; what it measures is kept in the device's folder.
+
+        At the end it is said what stands against the measurements. What is measured by the search's protocol
+        is bounded by `max_measurements`.
+
+        Raises:
+            HwnasError: as `Session`.
+        """
+        bound = self.search.max_measurements if protocol == self.target.protocol else None
+        with (
+            MeasurementStore(self._measurements_file) as store,
+            Session(
+                open_device(self.target.profile, self.target.cluster),
+                protocol,
+                store,
+                anchor=self.stitcher.network(self.stitcher.anchor),
+                max_measurements=bound,
+                watch=watch_queue(self.run.progress),
+            ) as session,
+        ):
+            yield session
+            for text in session.judgement:
+                self.run.progress.say(text)
+
+    @property
+    def _measurements_file(self) -> Path:
+        """Those beside another anchor are ratios to something else."""
+        anchor = self.stitcher.anchor
+        return self.folder / f"measurements{'-' + '-'.join(map(str, anchor)) if any(anchor) else ''}.db"
+
+
+def require_energy(target: Target, network: Network) -> None:
+    """Refuse the objective energy before anything is trained for it.
+
+    A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
+
+    Raises:
+        InputError: the device does not tell what a network needs.
+    """
+    device = open_device(target.profile, target.cluster)
+    if not isinstance(device, Device):
+        return
+    with device:
+        try:
+            handle = device.prepare(network)
+        except (PreparationError, NetworkFormError):
+            return
+        device.release(handle)
+    if "energy_mj" not in handle.metrics:
+        raise InputError(
+            f"{target.profile.name} tells no energy", "take the objective latency, or a simulator"
+        )
+
+
+def calibration_images(data: Data) -> np.ndarray:
+    """Return normalised training images (N, C, H, W), by which networks are quantised."""
+    images: np.ndarray = data.normalize(data.train.pixels[:CALIBRATION_IMAGES]).contiguous().numpy()
+    return images

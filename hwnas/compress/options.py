@@ -1,0 +1,352 @@
+"""What a user may ask of a compression: each option once, with its help, its default and its step.
+
+The command line, plan files and `hwnas.compress` are made from this; `resolve` fills in what is left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
+
+from hwnas.compress.settings import (
+    DEFAULT_THRESHOLD,
+    MEASURED,
+    Filter,
+    LibrarySettings,
+    Loss,
+    Objective,
+    Place,
+    Quality,
+    SearchSettings,
+    Strategy,
+)
+from hwnas.errors import InputError
+from hwnas.measurement import STRICT
+from hwnas.ranges import LARGEST_SIZE, Figure, Seed, Size, SizeOrNone, Threads
+
+Preset = Literal["quick", "standard", "paper"]
+AtLeastTwo = Annotated[int, Interval(ge=2, le=LARGEST_SIZE)]
+AtLeastFour = Annotated[int, Interval(ge=4, le=LARGEST_SIZE)]
+
+
+@dataclass(frozen=True)
+class Help:
+    """What an option says of itself.
+
+    Attributes:
+        text: for people.
+        step: of the compression, under which `--help` lists it; empty for what most people need.
+        shown: the default for people, where that is found out later.
+    """
+
+    text: str
+    step: str = ""
+    shown: str = ""
+
+
+NETWORK, LIBRARY, DEVICE = "The network", "The block library", "The device"
+SEARCH, CHECKPOINTS, PLACE = "The search", "Checkpoints", "Where it runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """Options of `hwnas compress`, beside the model, its devices and the run directory.
+
+    None, 0 and empty texts leave a value open where the help says so.
+    """
+
+    __pydantic_config__ = STRICT
+    data: Annotated[
+        str,
+        Help(
+            "Images to distil with: digits, fashion-mnist, cifar10, imagenette (looked for in "
+            "$HWNAS_DATA_DIR, downloaded once), folder:PATH (a folder for each class, or no "
+            "labels), or module:function of one's own."
+        ),
+    ]
+    preset: Annotated[Preset, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
+    weights: Annotated[
+        str,
+        Help(
+            "A .safetensors or .pth file, `pretrained` (from the hub), or `none` (train on the "
+            "data). `auto` takes published weights where their classes are those of the data."
+        ),
+    ] = "auto"
+    objective: Annotated[
+        tuple[Objective, ...], Help("Cost to lower beside the loss; may be repeated.", shown="latency")
+    ] = ("latency",)
+    pick: Annotated[
+        tuple[str, ...], Help("knee, speedup=X or latency-ms=X; may be repeated.", shown="knee")
+    ] = ()
+    speedup: Annotated[
+        tuple[Figure, ...], Help("Pick the best network that is X times as fast as the reference.")
+    ] = ()
+    latency_ms: Annotated[tuple[Figure, ...], Help("Pick the best network that takes X ms at most.")] = ()
+
+    image_size: Annotated[
+        SizeOrNone,
+        Help("Side of the images in pixels; 0: the data's own, for a folder the model's.", NETWORK),
+    ] = 0
+    task: Annotated[
+        str, Help("classification, regression, segmentation, or one's own: module:NAME.", NETWORK)
+    ] = "classification"
+    cut: Annotated[str, Help("Modules behind which to cut, NAME,NAME.", NETWORK, shown="the stages")] = ""
+    allow_code: Annotated[
+        bool, Help("Let a checkpoint import and call the module:function it names.", NETWORK)
+    ] = False
+
+    space: Annotated[
+        str,
+        Help(
+            "Candidates of the blocks: compression, donna, donnav2, mobilenetv3, residual, "
+            "convnext, transformer, mixed, or a .toml file.",
+            LIBRARY,
+        ),
+    ] = "compression"
+    candidates: Annotated[
+        SizeOrNone | None,
+        Help("Candidates a block at most; 0: the space's own.", LIBRARY, shown="the space's own; quick: 6"),
+    ] = None
+    loss: Annotated[Loss, Help("Block loss: nsr (DONNA) or mse (DONNAv2).", LIBRARY)] = "nsr"
+    train_epochs: Annotated[
+        Size | None, Help("Epochs of a reference that has no weights for the data.", LIBRARY)
+    ] = None
+    epochs: Annotated[Size | None, Help("Epochs of distillation.", LIBRARY)] = None
+    steps: Annotated[SizeOrNone, Help("Stop distilling after this many batches; 0: no limit.", LIBRARY)] = 0
+    batch_size: Annotated[AtLeastTwo, Help("Images a batch.", LIBRARY)] = 64
+    slice_size: Annotated[
+        Size, Help("Candidates distilled side by side; a kill loses one slice at most.", LIBRARY)
+    ] = 10
+    seed: Annotated[Seed, Help("Of everything random.", LIBRARY)] = 0
+    threads: Annotated[
+        Threads, Help("CPU threads of training; 0: those of the run, or all cores.", LIBRARY)
+    ] = 0
+    train_on: Annotated[
+        Place | None,
+        Help(
+            "Where everything is trained.", LIBRARY, shown="where the run was begun, or a GPU if there is one"
+        ),
+    ] = None
+
+    protocol: Annotated[
+        str | None,
+        Help(
+            "How the search measures: quick, search, report, or a .toml file.",
+            DEVICE,
+            shown="the profile's, or the preset's",
+        ),
+    ] = None
+    batch: Annotated[
+        Size | None, Help("Images a run, where the device has batches.", DEVICE, shown="the profile's")
+    ] = None
+    any_gpu: Annotated[bool, Help("Measure on another GPU than the profile is for.", DEVICE)] = False
+    allow_fallback: Annotated[
+        bool, Help("Let a phone's CPU run what its accelerator cannot; recorded.", DEVICE)
+    ] = False
+    max_measurements: Annotated[
+        Size | None, Help("Networks that the run may measure before it emits checkpoints.", DEVICE)
+    ] = None
+    no_device_check: Annotated[
+        bool, Help("Train without asking first whether the devices are there and can be used.", DEVICE)
+    ] = False
+
+    filter: Annotated[
+        Filter | None,
+        Help(
+            "Leave out candidates that another one of the block beats by far, in its cost on the "
+            "device or in MACs.",
+            SEARCH,
+            shown="device, or macs where no objective is measured",
+        ),
+    ] = None
+    filter_threshold: Annotated[
+        Figure, Help("How much cheaper another candidate is, in units of the reference's block.", SEARCH)
+    ] = DEFAULT_THRESHOLD
+    quality: Annotated[
+        Quality,
+        Help(
+            "What stands for the accuracy: loss (Σ of block losses, DONNAv2), predictor (DONNA's, "
+            "fitted to networks that are finetuned for it), dna (Σ of relative L1).",
+            SEARCH,
+        ),
+    ] = "loss"
+    predictor_networks: Annotated[
+        AtLeastFour | None, Help("Networks that the predictor is fitted to at least.", SEARCH)
+    ] = None
+    predictor_epochs: Annotated[Size | None, Help("Epochs for which each of them is finetuned.", SEARCH)] = (
+        None
+    )
+    strategy: Annotated[
+        Strategy,
+        Help(
+            "nsga2; exact (the exact front of the block costs, corrected by what is measured); "
+            "baselines: scale (uniform depth and width), random.",
+            SEARCH,
+        ),
+    ] = "nsga2"
+    population: Annotated[AtLeastTwo | None, Help("Networks a generation.", SEARCH)] = None
+    generations: Annotated[
+        Size | None, Help("At most; a search ends when its front no longer moves.", SEARCH)
+    ] = None
+
+    finetune_epochs: Annotated[Size | None, Help("Epochs of each picked network.", CHECKPOINTS)] = None
+
+    executor: Annotated[
+        Literal["local", "ray"],
+        Help("Where blocks are distilled and devices hang: on this machine, or on a Ray cluster.", PLACE),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Help(
+            "Of the Ray cluster, HOST:PORT; this machine belongs to it.",
+            PLACE,
+            shown="the cluster that runs on this machine",
+        ),
+    ] = None
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """By which networks are picked from the front."""
+        times = [f"speedup={x:g}" for x in self.speedup] + [f"latency-ms={x:g}" for x in self.latency_ms]
+        return (*self.pick, *times) or ("knee",)
+
+    @property
+    def cluster(self) -> str:
+        """The address of the Ray cluster; empty without one. Raises InputError: one without executor."""
+        if self.executor == "ray":
+            return self.ray_address or "auto"
+        if self.ray_address:
+            raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Preset:
+    """What a preset fills in."""
+
+    candidates: int
+    epochs: int
+    train_epochs: int
+    protocol: str
+    population: int
+    generations: int
+    finetune_epochs: int
+    predictor_networks: int
+    predictor_epochs: int
+
+
+PRESETS: Mapping[str, _Preset] = {
+    "quick": _Preset(
+        candidates=6,
+        epochs=10,
+        train_epochs=40,
+        protocol="quick",
+        population=20,
+        generations=10,
+        finetune_epochs=20,
+        predictor_networks=20,
+        predictor_epochs=5,
+    ),
+    "standard": _Preset(
+        candidates=0,
+        epochs=10,
+        train_epochs=60,
+        protocol="search",
+        population=32,
+        generations=16,
+        finetune_epochs=40,
+        predictor_networks=24,
+        predictor_epochs=10,
+    ),
+    "paper": _Preset(
+        candidates=0,
+        epochs=1,
+        train_epochs=450,
+        protocol="search",
+        population=100,
+        generations=50,
+        finetune_epochs=50,
+        predictor_networks=30,
+        predictor_epochs=50,
+    ),
+}
+
+
+def resolve(
+    options: CompressOptions, model: str, devices: Sequence[str], out: Path
+) -> tuple[LibrarySettings, list[SearchSettings]]:
+    """Fill in what the options leave open, from preset, run directory, device profiles and this machine.
+
+    Args:
+        out: the run directory, which may be there already.
+
+    Returns:
+        The settings of the library, and of each device's search.
+
+    Raises:
+        InputError: a value that is none, or does not go with another.
+    """
+    from hwnas.compress.run.directory import recorded_settings
+    from hwnas.compress.training.placement import find_place
+    from hwnas.devices.machine import usable_cores
+    from hwnas.profiles.catalogue import load_profile
+
+    preset, known = PRESETS[options.preset], recorded_settings(out)
+
+    def given(name: str) -> Any:
+        value = getattr(options, name)
+        return getattr(preset, name) if value is None else value
+
+    library = LibrarySettings(
+        model=model,
+        weights=options.weights,
+        data=options.data,
+        image_size=options.image_size,
+        task=options.task,
+        cuts=parse_cuts(options.cut),
+        space=options.space,
+        per_block=given("candidates"),
+        loss=options.loss,
+        train_epochs=given("train_epochs"),
+        epochs=given("epochs"),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        slice_size=options.slice_size,
+        seed=options.seed,
+        threads=options.threads or (known.threads if known else usable_cores()),
+        train_on=options.train_on or (known.train_on if known else find_place()),
+    )
+    measures = any(name in MEASURED for name in options.objective)
+    search = SearchSettings(
+        device="",
+        objectives=options.objective,
+        filter=options.filter or ("device" if measures else "macs"),
+        filter_threshold=options.filter_threshold,
+        protocol=preset.protocol,
+        population=given("population"),
+        generations=given("generations"),
+        finetune_epochs=given("finetune_epochs"),
+        picks=options.rules,
+        batch=options.batch,
+        any_gpu=options.any_gpu,
+        allow_fallback=options.allow_fallback,
+        max_measurements=options.max_measurements,
+        quality=options.quality,
+        predictor_networks=given("predictor_networks"),
+        predictor_epochs=given("predictor_epochs"),
+        strategy=options.strategy,
+    )
+    protocols = [options.protocol or load_profile(name).protocol or preset.protocol for name in devices]
+    return library, [
+        replace(search, device=name, protocol=protocol)
+        for name, protocol in zip(devices, protocols, strict=True)
+    ]
+
+
+def parse_cuts(text: str) -> tuple[str, ...]:
+    """Return the names in `NAME,NAME`; none for an empty text."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
