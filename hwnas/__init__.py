@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hwnas.version import __version__
 
 if TYPE_CHECKING:
-    import os
-
-    from torch import nn
-
+    from hwnas.api import (
+        Checkpoint,
+        Run,
+        check,
+        compare,
+        compress,
+        devices,
+        load,
+        open_run,
+        partition,
+        profile,
+    )
     from hwnas.compress.data import Data, Images
     from hwnas.compress.data.task import Metric, Task
+    from hwnas.compress.search.record import FrontRecord as Front
+    from hwnas.measurement import Measurement
+    from hwnas.progress import Progress
 
-__all__ = ["Data", "Images", "Metric", "Task", "__version__", "load"]
+__all__ = [
+    "Checkpoint",
+    "Data",
+    "Front",
+    "Images",
+    "Measurement",
+    "Metric",
+    "Progress",
+    "Run",
+    "Task",
+    "__version__",
+    "check",
+    "compare",
+    "compress",
+    "devices",
+    "load",
+    "open_run",
+    "partition",
+    "profile",
+]
+
+_PLACES = {
+    "Data": ("hwnas.compress.data", "Data"),
+    "Images": ("hwnas.compress.data", "Images"),
+    "Metric": ("hwnas.compress.data.task", "Metric"),
+    "Task": ("hwnas.compress.data.task", "Task"),
+    "Front": ("hwnas.compress.search.record", "FrontRecord"),
+    "Measurement": ("hwnas.measurement", "Measurement"),
+    "Progress": ("hwnas.progress", "Progress"),
+}
+"""Where names lie that are not in `hwnas.api`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch only where it is used."""
-    if name in ("Data", "Images"):
-        from hwnas.compress import data
-
-        return getattr(data, name)
-    if name in ("Metric", "Task"):
-        from hwnas.compress.data import task
-
-        return getattr(task, name)
-    raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
-
-
-def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
-    """Read an emitted checkpoint directory back as a torch module in eval mode.
-
-    Args:
-        path: the checkpoint directory, holding `architecture.json` and `model.safetensors`.
-        allow_code: import and call the `module:function` that a checkpoint of one's own network names.
-
-    Raises:
-        InputError: a file is missing, damaged, or names code that is not allowed or cannot be imported.
-    """
-    from hwnas.networks.serialize import load_module
-
-    return load_module(path, allow_code=allow_code)
+    """Import what takes time only where it is used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
+    module, attribute = _PLACES.get(name, ("hwnas.api", name))
+    return getattr(import_module(module), attribute)

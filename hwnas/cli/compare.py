@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,25 +37,18 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
-    from hwnas.networks.find import find_network
-    from hwnas.profiles import comparison
-    from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.protocols import SIDE_BY_SIDE
-    from hwnas.profiles.session import Session
-    from hwnas.profiles.store import open_history
+    from hwnas import api
 
     wanted = parse_fraction(precision, "--precision")
-    shape = parse_shape(input_shape) if input_shape else None
-    networks = []
-    for model in (first, second):
-        network = find_network(model, shape, has_batch=batch is not None)
-        network.name = model
-        networks.append(network)
-    with open_history() as store:
-        opened = open_device(with_options(load_profile(device), batch=batch))
-        protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
-        session = Session(opened, protocol, store, recall=False)
-        result = comparison.compare(session, *networks, precision=wanted)
+    result = api.compare(
+        first,
+        second,
+        device,
+        precision=wanted,
+        max_seconds=max_seconds,
+        input_shape=parse_shape(input_shape) if input_shape else None,
+        batch=batch,
+    )
     if as_json:
         print_json(result.to_json())
     else:

@@ -63,42 +63,23 @@ def compress(
     One library serves all devices: --device given again, or in a later command for the same run directory.
     A run that was stopped goes on when the same command is given again.
     """
-    from hwnas.compress.budget import plan_of, require_consent
-    from hwnas.compress.executor import executor_at
-    from hwnas.compress.library.run import open_inputs
-    from hwnas.compress.library.store import added_candidates
-    from hwnas.compress.options import resolve
-    from hwnas.compress.pipeline import compress as run_compress
-    from hwnas.compress.run.device_check import check_devices
-    from hwnas.compress.search.target import target_of
+    from hwnas.api import plan_compression
     from hwnas.files import encode
 
-    path = out or Path("runs") / Path(model.replace(":", "-")).name
-    library, searches = resolve(options, model, device, path)
-    wanted = [(search, target_of(search, options.cluster)) for search in searches]
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
-        if not (dry_run or options.no_device_check):
-            check_devices([(target.profile, target.cluster) for _, target in wanted], progress)
-        inputs = open_inputs(library, progress, allow_code=options.allow_code)
-    choice_count = inputs.choice_count + len(added_candidates(path))
-    plans = [plan_of(search, target, choice_count, len(wanted) - 1) for search, target in wanted]
+        compression = plan_compression(options, model, device, out, progress, dry_run=dry_run)
     if dry_run:
+        plans = compression.plans
         if as_json:
             plain = [{"schema": "hwnas.plan/1", **encode(plan)} for plan in plans]
             print_json(plain[0] if len(plain) == 1 else plain)
         else:
             typer.echo("\n".join(plan.describe() for plan in plans))
         return
-    for plan in plans:
-        require_consent(plan, lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
-    command = shlex.join(["hwnas", *sys.argv[1:]])
-    with (
-        redirect_stdout(sys.stderr),
-        executor_at(options.cluster) as runner,
-        TerminalProgress() as progress,
-    ):
-        result = run_compress(inputs, wanted, path, command, progress, runner)
+    compression.require_consent(lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
+    with redirect_stdout(sys.stderr), TerminalProgress() as progress:
+        result = compression.run(shlex.join(["hwnas", *sys.argv[1:]]), progress)
     if as_json:
         print_json(result.to_json())
     else:

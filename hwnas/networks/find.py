@@ -77,6 +77,34 @@ def _find(text: str, shape: tuple[int, ...] | None, has_batch: bool) -> Network:
     return Network.from_module(spec.name, module, shape)
 
 
+def network_of_module(module: nn.Module, shape: tuple[int, ...] | None = None) -> Network:
+    """Return the network of a torch module, in eval mode; the module itself is left as it is.
+
+    Args:
+        shape: (C, H, W) of an image; None for the module's attribute `input_shape` or timm's.
+
+    Raises:
+        InputError: it does not say what it takes, or cannot be measured as it is; see `find_network`.
+    """
+    from copy import deepcopy
+
+    from hwnas.networks.checks import plain_module
+
+    name = type(module).__name__
+    config = getattr(module, "pretrained_cfg", None)
+    known = getattr(module, "input_shape", config.get("input_size") if isinstance(config, dict) else None)
+    if shape is None:
+        if not isinstance(known, tuple) or len(known) != 3:
+            raise InputError(
+                f"{name} does not say what it takes", "give input_shape=(channels, height, width)"
+            )
+        shape = known
+    plain = plain_module(deepcopy(module), name)
+    whole = (1, *shape)
+    _require_one_way(plain, whole)
+    return with_noise(Network.from_module(name, plain, whole))
+
+
 def _require_one_way(module: nn.Module, shape: tuple[int, ...]) -> None:
     """Make sure that a module computes the same for every image, and leaves the image as it is.
 

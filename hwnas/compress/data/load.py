@@ -18,6 +18,7 @@ from hwnas.compress.data.own import call_for_data
 from hwnas.compress.data.sets import SETS
 from hwnas.compress.data.sources import FolderSource, Source, printable
 from hwnas.compress.data.store import decoded
+from hwnas.compress.data.stored import PREFIX, load_stored
 from hwnas.errors import InputError
 from hwnas.progress import Progress
 
@@ -41,6 +42,8 @@ def load_data(
         InputError: unknown, not found, not readable, or no data set.
     """
     progress = progress or Progress()
+    if name.startswith(PREFIX):
+        return load_stored(name)
     if name.startswith("folder:"):
         if printable(name) != name:
             raise InputError(

@@ -32,13 +32,13 @@ def call_for_data(text: str) -> Data:
             "DataLoader are put together by torch.stack (docs/data.md)",
         )
     try:
-        return replace(_checked(data), name=text, digest=None)
+        return replace(check_data(data), name=text, digest=None)
     except InputError as error:
         raise InputError(f"{text}: {error.cause}", f"{error.fix} (docs/data.md)") from None
 
 
-def _checked(data: Data) -> Data:
-    """The data with plain values for their lists. Raises InputError, without the data's name."""
+def check_data(data: Data) -> Data:
+    """Return the data with plain values for their lists. Raises InputError, without the data's name."""
     names = data.class_names
     if isinstance(names, str) or not _is_list_of(names, str):
         raise InputError(f"class_names is {names!r:.80}", "give a tuple of one text a class")

@@ -1,0 +1,203 @@
+"""The public functions: examples that run, models and data of all kinds, silence, threads."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import hwnas
+from hwnas import api
+from hwnas.compress.data.load import load_data
+from hwnas.compress.data.stored import as_data, store_data
+from hwnas.errors import InputError
+from hwnas.network import Network
+
+SHORT: dict[str, Any] = {
+    "preset": "quick",
+    "weights": "none",
+    "candidates": 2,
+    "train_epochs": 1,
+    "epochs": 1,
+    "steps": 2,
+    "batch_size": 64,
+    "slice_size": 4,
+    "threads": 1,
+    "population": 4,
+    "generations": 2,
+    "finetune_epochs": 1,
+}
+
+
+def test_every_public_name_is_there_and_says_what_it_does() -> None:
+    for name in hwnas.__all__:
+        found = getattr(hwnas, name)
+        assert name == "__version__" or found.__doc__
+
+
+def test_the_examples_run() -> None:
+    assert doctest.testmod(api).failed == 0
+    examples = [test for test in doctest.DocTestFinder().find(api) if test.examples]
+    assert {test.name.rpartition(".")[2] for test in examples} >= {
+        "devices",
+        "profile",
+        "compare",
+        "check",
+        "partition",
+    }
+
+
+def test_the_packages_of_the_same_names_are_called_like_the_functions() -> None:
+    import hwnas.compress.options
+    import hwnas.devices.base
+
+    assert [profile.name for profile in hwnas.devices()] == [profile.name for profile in api.devices()]
+    with pytest.raises(InputError, match="no option 'presett'"):
+        hwnas.compress("resnet18", data="digits", devices="cpu", presett="quick")
+
+
+def test_importing_takes_no_torch() -> None:
+    code = "import sys, hwnas; hwnas.compress; print({'torch', 'onnx', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny.furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{tiny.ROOT}")
+    return tmp_path
+
+
+def test_a_model_of_any_kind_is_measured(place: Path) -> None:
+    tinynet = importlib.import_module("tinynet")
+    module = tinynet.make()
+    (place / "net.onnx").write_bytes(Network.from_module("net", module, (1, 3, 32, 32)).onnx())
+    shape = (3, 32, 32)
+    found = [
+        hwnas.profile(model, "sim-npu", input_shape=shape).latency_ms
+        for model in (module, tinynet.make, "tinynet:make", place / "net.onnx", "net.onnx")
+    ]
+    assert found == pytest.approx([found[0]] * 5)
+
+
+def test_models_that_cannot_be_told_are_refused() -> None:
+    with pytest.raises(InputError, match="does not say what it takes"):
+        hwnas.profile(nn.Conv2d(3, 4, 3), "sim-npu")
+    with pytest.raises(InputError, match="cannot be built again"):
+        hwnas.partition(nn.Conv2d(3, 4, 3))
+    with pytest.raises(InputError, match="cannot be built again"):
+        hwnas.profile(lambda: nn.Conv2d(3, 4, 3), "sim-npu")
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Random images of ten classes, as torchvision's ToTensor makes them."""
+
+    classes = tuple("abcdefghij")
+
+    def __init__(self, count: int = 120) -> None:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        self.images = pixels.float() / 255
+        self.labels = torch.arange(count) % 10
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+def test_a_dataset_and_its_arrays_are_the_same_data() -> None:
+    pictures = Pictures()
+    of_dataset = as_data(pictures)
+    arrays = (pictures.images.mul(255).round().to(torch.uint8).numpy(), pictures.labels.numpy())
+    of_arrays = as_data(arrays)
+    assert of_dataset.hash == of_arrays.hash
+    assert of_dataset.class_names == tuple("abcdefghij")
+    assert of_arrays.class_names == tuple("0123456789")
+    assert [len(part) for part in (of_dataset.train, of_dataset.val, of_dataset.test)] == [84, 12, 24]
+    again = load_data(store_data(of_dataset))
+    assert again.hash == of_dataset.hash
+    assert (again.mean, again.std, again.class_names) == (
+        of_dataset.mean,
+        of_dataset.std,
+        of_dataset.class_names,
+    )
+
+
+def test_data_that_are_none_are_refused() -> None:
+    with pytest.raises(InputError, match="the data are a int"):
+        as_data(3)
+    with pytest.raises(InputError, match="2 shapes"):
+        as_data([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0), (torch.zeros(3, 9, 9, dtype=torch.uint8), 1)])
+    with pytest.raises(InputError, match="int32"):
+        as_data((np.zeros((10, 3, 8, 8), dtype=np.int32), np.zeros(10)))
+
+
+def test_damaged_stored_data_are_refused() -> None:
+    name = store_data(as_data(Pictures()))
+    file = Path(name.partition(":")[2]) / "images.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        load_data(name)
+
+
+@pytest.mark.slow
+def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
+    place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tinynet = importlib.import_module("tinynet")
+
+    class Heard(hwnas.Progress):
+        steps: set[str] = set()  # noqa: RUF012
+
+        def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
+            self.steps.add(step)
+
+    found: list[hwnas.Run] = []
+    thread = threading.Thread(
+        target=lambda: found.append(
+            hwnas.compress(
+                tinynet.make,
+                data=Pictures(),
+                devices=["steady.toml", "picky.toml"],
+                out="runs/a",
+                speedup=[1.01],
+                pick=["knee"],
+                progress=Heard(),
+                **SHORT,
+            )
+        )
+    )
+    thread.start()
+    thread.join()
+    (run,) = found
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert {"distill", "search"} <= Heard.steps
+    assert run.devices == ["picky", "steady"]
+    assert run.front("steady").front
+    checkpoint = run.checkpoint("steady", "speedup=1.01")
+    assert checkpoint.module(allow_code=True)(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert checkpoint.summary.pick == "speedup=1.01"
+    assert [path.name for path in run.report("steady")] == ["report.html"]
+    with pytest.raises(InputError, match="has no checkpoint steady-best"):
+        run.checkpoint("steady", "best")
+    again = hwnas.open_run("runs/a")
+    assert [each.path for each in again.checkpoints()] == [each.path for each in run.checkpoints()]
