@@ -33,7 +33,7 @@ from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
 from hwnas.compress.training import loop
-from hwnas.devices.machine import usable_cores
+from hwnas.devices.host.machine import usable_cores
 from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, read_json, write_json
 from hwnas.profiles.protocols import SEARCH, load_protocol

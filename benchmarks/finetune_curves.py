@@ -44,7 +44,7 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import placed
-from hwnas.devices.machine import usable_cores
+from hwnas.devices.host.machine import usable_cores
 from hwnas.errors import HwnasError
 from hwnas.files import read_json, write_json
 from hwnas.measurement import Interval

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hwnas.devices.cuda import CudaDevice
-from hwnas.devices.cuda_runtimes import PRECISIONS, TORCH_RUNTIMES
+from hwnas.devices.cuda.device import CudaDevice
+from hwnas.devices.cuda.runtimes import PRECISIONS, TORCH_RUNTIMES
 from hwnas.errors import HwnasError
 from hwnas.measurement import DeviceProfile, Precision, spread
 from hwnas.network import Network

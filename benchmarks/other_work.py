@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from hwnas.devices import machine
+from hwnas.devices.host import machine
 from hwnas.measurement import CpuTimes
 
 WINDOWS_S = (0.2, 1.0, 3.0)

@@ -9,8 +9,8 @@ from typing import Any
 import onnxruntime as ort
 from torch import nn
 
-from hwnas.devices.cuda import CudaDevice
-from hwnas.devices.cuda_layer import CudaLayer, Gpu
+from hwnas.devices.cuda.calls import CudaLayer, Gpu
+from hwnas.devices.cuda.device import CudaDevice
 from hwnas.measurement import DeviceProfile
 
 V100 = Gpu(name="Tesla V100-SXM2-16GB", uuid="0-1", capability=(7, 0), processors=80, l2_bytes=6 * 2**20)

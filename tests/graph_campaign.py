@@ -132,7 +132,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 def _told_by_the_device(seed: int) -> str:
     """What is wrong with how the real device takes a case that crashes or hangs; empty if it tells it."""
-    from hwnas.devices.host import HostDevice
+    from hwnas.devices.host.device import HostDevice
     from hwnas.errors import HwnasError
     from hwnas.measurement import DeviceProfile
 
@@ -238,14 +238,14 @@ def _simulate(network: Any, seed: int) -> None:
 
 def _run(network: Any, _: int) -> None:
     """As the process of the host's device does, which answers any exception with its first line."""
-    from hwnas.devices import host_session
+    from hwnas.devices.host import ort_session
 
-    stop = host_session.Stop()
+    stop = ort_session.Stop()
     timer = threading.Timer(RUN_S, stop)
     timer.start()
     try:
-        loaded = host_session.load(network.onnx(), host_session.session_options(1), stop)
-        host_session.sample(loaded, 1, 0.0)
+        loaded = ort_session.load(network.onnx(), ort_session.session_options(1), stop)
+        ort_session.sample(loaded, 1, 0.0)
     except Exception as error:
         assert str(error).strip() or type(error).__name__
     finally:

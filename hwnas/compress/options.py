@@ -292,7 +292,7 @@ def resolve(
     """
     from hwnas.compress.run.directory import recorded_settings
     from hwnas.compress.training.placement import find_place
-    from hwnas.devices.machine import usable_cores
+    from hwnas.devices.host.machine import usable_cores
     from hwnas.profiles.catalogue import load_profile
 
     preset, known = PRESETS[options.preset], recorded_settings(out)

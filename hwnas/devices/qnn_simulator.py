@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hwnas.devices import host_session
 from hwnas.devices.base import Handle
-from hwnas.devices.host import HostDevice
+from hwnas.devices.host import ort_session
+from hwnas.devices.host.device import HostDevice
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError
 from hwnas.measurement import DeviceProfile, Fingerprint, Kind, Layer
@@ -66,19 +66,19 @@ class QnnSimulatorDevice(HostDevice):
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         return ()
 
-    def _load(self, content: bytes, stop: host_session.Stop) -> host_session.Loaded:
+    def _load(self, content: bytes, stop: ort_session.Stop) -> ort_session.Loaded:
         import onnxruntime as ort
         import onnxruntime_qnn
 
-        options = host_session.session_options(self.threads)
+        options = ort_session.session_options(self.threads)
         stop.loading(options)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         found = [device for device in ort.get_ep_devices() if device.ep_name == PROVIDER]
         backend = {"backend_path": onnxruntime_qnn.get_qnn_htp_path()}
         with _quiet():
             options.add_provider_for_devices(found[:1], backend | self._options_of_provider)
-            session = ort.InferenceSession(content, options)
-        return host_session.bind(session, stop)
+            inference = ort.InferenceSession(content, options)
+        return ort_session.bind(inference, stop)
 
     def _register(self) -> None:
         import onnxruntime as ort

@@ -10,9 +10,9 @@ import pytest
 from aihub_server import LoopbackHub
 from qai_hub.util import session as client_session
 
-from hwnas.devices import aihub_names
-from hwnas.devices.aihub import AiHubDevice, read_profile
-from hwnas.devices.aihub_names import Unit, nearest
+from hwnas.devices.aihub import names
+from hwnas.devices.aihub.device import AiHubDevice, read_profile
+from hwnas.devices.aihub.names import Unit, nearest
 from hwnas.devices.queue import QueueBusyError, QueueJob, QueueResult
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.files import encode
@@ -235,7 +235,7 @@ def test_a_name_of_unknown_chipset_gives_the_nearest_by_name(hub: LoopbackHub) -
 
 
 def test_every_known_phone_has_a_known_chipset() -> None:
-    assert set(aihub_names.KNOWN_PHONES.values()) <= set(aihub_names.GENERATIONS)
+    assert set(names.KNOWN_PHONES.values()) <= set(names.GENERATIONS)
 
 
 def test_upper_and_lower_case_are_alike(hub: LoopbackHub) -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.devices import machine
-from hwnas.devices.cgroup import quota_cpus, throttling
-from hwnas.devices.host import HostDevice
+from hwnas.devices.host import machine
+from hwnas.devices.host.cgroup import quota_cpus, throttling
+from hwnas.devices.host.device import HostDevice
 from hwnas.measurement import DeviceProfile
 
 V1 = "33 31 0:29 {mounted} /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n"
@@ -148,8 +148,8 @@ def test_one_place_counts_cpus() -> None:
         if any(name in path.read_text() for name in ("cpu_count", "sched_getaffinity", "get_num_threads"))
     }
     assert counting == {
-        "devices/machine.py",
-        "devices/chip.py",  # of the whole machine, for its name
+        "devices/host/machine.py",
+        "devices/host/chip.py",  # of the whole machine, for its name
         "processes.py",  # of the whole machine, for which allocators reserve addresses
         "compress/reference/reloaded.py",  # passes the threads of training on
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.devices.chip import chip
+from hwnas.devices.host.chip import chip
 
 XEON = """processor\t: 0
 vendor_id\t: GenuineIntel

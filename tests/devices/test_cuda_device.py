@@ -15,11 +15,11 @@ import valid_graphs
 from fake_cuda import V100, FakeCudaDevice, FakeLayer, make_cuda
 from torch import nn
 
-from hwnas.devices import nvml
 from hwnas.devices.base import Device
-from hwnas.devices.cuda import BLOCK, CudaDevice
-from hwnas.devices.cuda_kernels import check_kernels
-from hwnas.devices.cuda_layer import CudaLayer, Gpu
+from hwnas.devices.cuda import nvml
+from hwnas.devices.cuda.calls import CudaLayer, Gpu
+from hwnas.devices.cuda.device import BLOCK, CudaDevice
+from hwnas.devices.cuda.kernels import check_kernels
 from hwnas.errors import DeadlineError, DeviceError, DeviceLostError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part

@@ -12,10 +12,10 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from hwnas.devices import chip, machine
 from hwnas.devices.base import Device
-from hwnas.devices.host import HostDevice
-from hwnas.devices.host_session import PROVIDER
+from hwnas.devices.host import chip, machine
+from hwnas.devices.host.device import HostDevice
+from hwnas.devices.host.ort_session import PROVIDER
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas import precision
 from hwnas.devices.base import Handle
-from hwnas.devices.host import DEADLINE_S, HostDevice
-from hwnas.devices.host_process import HostProcess
+from hwnas.devices.host.device import DEADLINE_S, HostDevice
+from hwnas.devices.host.process import HostProcess
 from hwnas.errors import DeadlineError, DeviceError, NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement, MeasurementFailure, Protocol
 from hwnas.network import Network, Part
@@ -160,7 +160,7 @@ def test_a_late_end_of_another_kind_is_told_as_it_is() -> None:
 
 PARENT = """
 import sys
-from hwnas.devices.host_process import HostProcess
+from hwnas.devices.host.process import HostProcess
 process = HostProcess()
 print(process._process.pid, flush=True)
 process.load(open(sys.argv[1], "rb").read(), 1)

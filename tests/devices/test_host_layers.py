@@ -11,9 +11,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hwnas.devices import host_layers
-from hwnas.devices.host import HostDevice
-from hwnas.devices.host_layers import layers
+from hwnas.devices.host import layers as profiler
+from hwnas.devices.host.device import HostDevice
+from hwnas.devices.host.layers import layers
 from hwnas.measurement import DeviceProfile, Layer
 from hwnas.network import Network, Part
 
@@ -132,7 +132,7 @@ def nets() -> dict[str, tuple[bytes, dict[str, int]]]:
 
 def events_of(content: bytes) -> Counter[str]:
     """How often the profiler saw each kind in one run."""
-    events = host_layers._profile(content, 1, 0)
+    events = profiler._profile(content, 1, 0)
     return Counter(event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time"))
 
 
@@ -156,7 +156,7 @@ def test_the_times_of_a_run_add_up_to_it_and_each_operator_is_there_once(name: s
 
 def median_run_ms(content: bytes) -> float:
     """Of runs under the profiler, what it says of the whole."""
-    events = host_layers._profile(content, 1, 30)
+    events = profiler._profile(content, 1, 30)
     return float(np.median([event["dur"] for event in events if event["name"] == "model_run"])) / 1000
 
 
@@ -189,7 +189,7 @@ def test_iterations_are_summed_and_the_loop_has_what_is_left(monkeypatch: pytest
             run=120,
         )
 
-    monkeypatch.setattr(host_layers, "_profile", lambda content, threads, runs: run(0) * 2 + run(2))
+    monkeypatch.setattr(profiler, "_profile", lambda content, threads, runs: run(0) * 2 + run(2))
     found = {layer.name: round(1000 * (layer.time_ms or 0), 6) for layer in layers(b"", 1, 1.0)}
     assert found == {
         "outer0": 30.0,
@@ -202,7 +202,7 @@ def test_iterations_are_summed_and_the_loop_has_what_is_left(monkeypatch: pytest
 
 
 def test_what_the_profiler_does_not_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_layers, "_profile", lambda content, threads, runs: written(run=1)[:-1])
+    monkeypatch.setattr(profiler, "_profile", lambda content, threads, runs: written(run=1)[:-1])
     with pytest.raises(ValueError, match="more than 1,000,000 operators"):
         layers(b"", 1, 1.0)
 

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from hwnas.devices.base import Handle
-from hwnas.devices.host import HostDevice
-from hwnas.devices.host_process import HostProcess
+from hwnas.devices.host.device import HostDevice
+from hwnas.devices.host.process import HostProcess
 from hwnas.errors import NetworkFormError, PreparationError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, Part

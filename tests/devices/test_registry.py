@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from hwnas.devices import registry
-from hwnas.devices.host import HostDevice
+from hwnas.devices.host.device import HostDevice
 from hwnas.errors import DeviceError
 
 
@@ -13,9 +13,9 @@ from hwnas.errors import DeviceError
 def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our device class beside plugins that cannot be used."""
     values = {
-        "host": "hwnas.devices.host:HostDevice",
+        "host": "hwnas.devices.host.device:HostDevice",
         "absent": "no_such_package.device:Device",
-        "typo": "hwnas.devices.host:NoSuchDevice",
+        "typo": "hwnas.devices.host.device:NoSuchDevice",
         "other": "hwnas.errors:HwnasError",
     }
     entries = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in values.items())

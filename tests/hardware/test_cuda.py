@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from hwnas.devices.base import Device
-from hwnas.devices.cuda import CudaDevice
-from hwnas.devices.cuda_runtimes import PRECISIONS
+from hwnas.devices.cuda.device import CudaDevice
+from hwnas.devices.cuda.runtimes import PRECISIONS
 from hwnas.errors import DeviceError, NetworkFormError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.devices.host import HostDevice
+from hwnas.devices.host.device import HostDevice
 from hwnas.errors import DeviceError, InputError
 from hwnas.profiles.catalogue import load_profile, open_device, profile_names
 

@@ -19,7 +19,7 @@ from PIL import Image
 from hwnas.compress.data.images import Mode, Raw, to_pixels
 from hwnas.compress.data.sources import Source, printable
 from hwnas.compress.data.splits import Arrangement, arrange
-from hwnas.devices.machine import usable_cores
+from hwnas.devices.host.machine import usable_cores
 from hwnas.errors import InputError, first_line
 from hwnas.files import (
     check_schema,

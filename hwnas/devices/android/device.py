@@ -11,15 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hwnas.devices.android.adb import Link, LinkLost, find_serial
 from hwnas.devices.android.chips import Phone, check_phone
-from hwnas.devices.android.graphs import GraphFiles, graph_files
 from hwnas.devices.android.libraries import find_libraries, find_runner, programs, set_hash
-from hwnas.devices.android.link import Link, LinkLost, find_serial
 from hwnas.devices.android.placement import CPU, placement_of
+from hwnas.devices.android.runner_client import JobFailed, Runner, RunnerDied, settings_lines
 from hwnas.devices.android.settings import provider_of, read_settings, session_entries
-from hwnas.devices.android.state import Look, look, read_phone
+from hwnas.devices.android.snapshot import Look, look, read_phone
 from hwnas.devices.android.storage import Storage
-from hwnas.devices.android.warm import JobFailed, Runner, RunnerDied, settings_lines
+from hwnas.devices.android.weight_files import GraphFiles, graph_files
 from hwnas.devices.base import Device, Handle
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hwnas.devices.android.adb import Link, LinkLost, find_serial
 from hwnas.devices.android.chips import check_phone
 from hwnas.devices.android.device import AndroidDevice
 from hwnas.devices.android.libraries import find_libraries, find_runner
-from hwnas.devices.android.link import Link, LinkLost, find_serial
 from hwnas.devices.android.settings import Settings
-from hwnas.devices.android.state import Look, look, read_phone
+from hwnas.devices.android.snapshot import Look, look, read_phone
 from hwnas.errors import HwnasError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, Part

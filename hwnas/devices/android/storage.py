@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from hwnas.devices.android.adb import Link, StorageFull
 from hwnas.devices.android.libraries import set_hash
-from hwnas.devices.android.link import Link, StorageFull
 from hwnas.errors import DeviceError
 from hwnas.files import read_bytes
 

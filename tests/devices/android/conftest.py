@@ -14,8 +14,8 @@ import fake_phone
 import pytest
 from fake_phone import SERIAL, FakePhone
 
+from hwnas.devices.android.adb import Process
 from hwnas.devices.android.device import AndroidDevice
-from hwnas.devices.android.link import Process
 from hwnas.measurement import DeviceProfile
 
 MakeProfile = Callable[..., DeviceProfile]

@@ -181,9 +181,9 @@ def test_a_runner_that_was_left_behind_is_ended(phone: FakePhone, make_device: M
 
 
 def _owner() -> str:
-    from hwnas.devices.android import warm
+    from hwnas.devices.android import runner_client
 
-    return warm._owner()
+    return runner_client._owner()
 
 
 def test_another_computer_on_the_phone_is_not_disturbed(

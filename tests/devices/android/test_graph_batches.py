@@ -16,9 +16,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from hwnas.cli.main import app
+from hwnas.devices.android.adb import Link
 from hwnas.devices.android.device import AndroidDevice
-from hwnas.devices.android.graphs import graph_files
-from hwnas.devices.android.link import Link
+from hwnas.devices.android.weight_files import graph_files
 from hwnas.files import write_toml
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part, export_onnx

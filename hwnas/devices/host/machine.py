@@ -7,7 +7,7 @@ import platform
 import time
 from pathlib import Path
 
-from hwnas.devices import cgroup
+from hwnas.devices.host import cgroup
 from hwnas.measurement import CpuTimes
 
 CPUS = Path("/sys/devices/system/cpu")

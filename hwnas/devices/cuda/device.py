@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from hwnas.devices import machine
 from hwnas.devices.base import Device, Handle
-from hwnas.devices.cuda_kernels import check_kernels
-from hwnas.devices.cuda_layer import PROVIDERS, CudaLayer, Gpu
-from hwnas.devices.cuda_runtimes import ONNX_RUNTIMES, PRECISIONS, Runtime, build_run
-from hwnas.devices.host_session import Stop
-from hwnas.devices.nvml import Nvml
+from hwnas.devices.cuda.calls import PROVIDERS, CudaLayer, Gpu
+from hwnas.devices.cuda.kernels import check_kernels
+from hwnas.devices.cuda.nvml import Nvml
+from hwnas.devices.cuda.runtimes import ONNX_RUNTIMES, PRECISIONS, Runtime, build_run
+from hwnas.devices.host import machine
+from hwnas.devices.host.ort_session import Stop
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, DeviceLostError, HwnasError, PreparationError, first_line
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint

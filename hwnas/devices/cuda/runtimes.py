@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.devices.cuda_layer import CudaLayer
-from hwnas.devices.host_session import Stop, placement
+from hwnas.devices.cuda.calls import CudaLayer
+from hwnas.devices.host.ort_session import Stop, placement
 from hwnas.errors import PreparationError
 from hwnas.measurement import Precision
 from hwnas.network import Network

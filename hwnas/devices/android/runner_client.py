@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from hwnas.devices.android.link import Link, LinkLost, Process
+from hwnas.devices.android.adb import Link, LinkLost, Process
 from hwnas.errors import DeviceError
 from hwnas.files import hwnas_home, sha256
 

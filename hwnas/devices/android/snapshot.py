@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from hwnas.devices.android.adb import Link
 from hwnas.devices.android.chips import Phone
-from hwnas.devices.android.link import Link
 from hwnas.measurement import Conditions
 
 PROPERTIES = (

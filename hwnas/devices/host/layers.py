@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.devices import host_session
-from hwnas.devices.host_session import PROVIDER
+from hwnas.devices.host import ort_session
+from hwnas.devices.host.ort_session import PROVIDER
 from hwnas.measurement import Layer
 from hwnas.temporary import temporary_folder
 
@@ -66,11 +66,11 @@ def layers(content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
 
 def _profile(content: bytes, threads: int, runs: int) -> list[Event]:
     """The profiler's events of the run that allocates and of some more."""
-    options = host_session.session_options(threads)
+    options = ort_session.session_options(threads)
     with temporary_folder() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = f"{folder}/profile"
-        loaded = host_session.load(content, options)
+        loaded = ort_session.load(content, options)
         for _ in range(runs):
             loaded.run()
         events: list[Event] = json.loads(Path(loaded.session.end_profiling()).read_bytes())

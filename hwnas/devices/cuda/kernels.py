@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hwnas.devices.cuda_layer import Gpu
+from hwnas.devices.cuda.calls import Gpu
 from hwnas.errors import DeviceError
 
 # The last torch on PyPI for chips of this capability up to the next: 2.8 went to CUDA 12.8, 2.11 to 13.

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.devices.aihub_client import account, talking
-from hwnas.devices.aihub_names import Unit, find_unit
+from hwnas.devices.aihub.client import account, talking
+from hwnas.devices.aihub.names import Unit, find_unit
 from hwnas.devices.options import check_options
 from hwnas.devices.queue import QueueBusyError, QueueDevice, QueueJob, QueueResult
 from hwnas.errors import DeviceError, PreparationError

@@ -6,10 +6,10 @@ import re
 import threading
 from collections.abc import Callable
 
-from hwnas.devices import chip, host_session, machine
 from hwnas.devices.base import Device, Handle
-from hwnas.devices.host_process import HostProcess, ProcessDiedError
-from hwnas.devices.host_session import PROVIDER, Loaded, Stop
+from hwnas.devices.host import chip, machine, ort_session
+from hwnas.devices.host.ort_session import PROVIDER, Loaded, Stop
+from hwnas.devices.host.process import HostProcess, ProcessDiedError
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
 from hwnas.measurement import Conditions, CpuTimes, DeviceProfile, Fingerprint, Layer
@@ -136,7 +136,7 @@ class HostDevice(Device):
         try:
             if isinstance(state, Loaded):
                 self._interrupt = lambda: None  # it has ended once, and its input is the same
-                return host_session.sample(state, runs, seconds)
+                return ort_session.sample(state, runs, seconds)
             self._interrupt = state.kill
             samples_ms = state.sample(runs, seconds)
         except Exception as error:
@@ -174,7 +174,7 @@ class HostDevice(Device):
         return Handle(
             network_hash=network.hash,
             state=loaded,
-            placement=host_session.placement(loaded.session),
+            placement=ort_session.placement(loaded.session),
             metrics={"batch_size": float(batched.batch_size)},
         )
 
@@ -198,7 +198,7 @@ class HostDevice(Device):
         )
 
     def _load(self, content: bytes, stop: Stop) -> Loaded:
-        return host_session.load(content, host_session.session_options(self.threads), stop)
+        return ort_session.load(content, ort_session.session_options(self.threads), stop)
 
     def _batched(self, network: Network) -> Network:
         return network.batched(self.batch) if self.batch else network

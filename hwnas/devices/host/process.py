@@ -1,6 +1,6 @@
 """A network in a process of its own: nothing of an earlier one (memory layout, heap, threads) is left in it.
 
-The process is `python -m hwnas.devices.host_process`. It is sent one line of JSON with the size of the model
+The process is `python -m hwnas.devices.host.process`. It is sent one line of JSON with the size of the model
 and the model itself, and then one line of JSON for each sampling; it answers each with a line of JSON. It
 ends when its input does or its parent is no more, so it never outlives whoever started it.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas import processes
-from hwnas.devices import host_session
+from hwnas.devices.host import ort_session
 from hwnas.errors import NoSpaceError, first_line
 from hwnas.measurement import Layer
 
@@ -55,7 +55,7 @@ class HostProcess:
         self.placement = self._ask({"do": "load", "threads": threads}, content)["placement"]
 
     def layers(self, content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
-        """See `host_layers.layers`."""
+        """See `layers.layers`."""
         answer = self._ask({"do": "layers", "threads": threads, "seconds": seconds}, content)
         return tuple(Layer(**plain) for plain in answer["layers"])
 
@@ -108,20 +108,20 @@ class _Server:
     """What the process does: one answer to each question."""
 
     def __init__(self) -> None:
-        self._loaded: host_session.Loaded | None = None
+        self._loaded: ort_session.Loaded | None = None
 
     def answer(self, question: dict[str, Any], content: bytes) -> dict[str, Any]:
         if question["do"] == "layers":
-            from hwnas.devices.host_layers import layers
+            from hwnas.devices.host.layers import layers
 
             found = layers(content, question["threads"], question["seconds"])
             return {"layers": [asdict(layer) for layer in found]}
         if question["do"] == "load":
-            options = host_session.session_options(question["threads"])
-            self._loaded = host_session.load(content, options)
-            return {"placement": host_session.placement(self._loaded.session)}
+            options = ort_session.session_options(question["threads"])
+            self._loaded = ort_session.load(content, options)
+            return {"placement": ort_session.placement(self._loaded.session)}
         assert self._loaded is not None
-        return {"samples_ms": host_session.sample(self._loaded, question["runs"], question["seconds"])}
+        return {"samples_ms": ort_session.sample(self._loaded, question["runs"], question["seconds"])}
 
 
 def main() -> None:
