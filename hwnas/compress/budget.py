@@ -67,6 +67,8 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
         networks = min(networks, settings.max_measurements - blocks)
     checkpoints = len(settings.picks) + 1
     elsewhere = len(settings.picks) * other_devices if settings.measures else 0
+    if settings.max_measurements is not None:
+        elsewhere = min(elsewhere, max(0, settings.max_measurements - blocks - networks))
     jobs = None
     if isinstance(device, QueueDevice):
         jobs = (blocks + networks + elsewhere) * (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,8 @@ def test_picks_of_other_devices_are_planned_for() -> None:
     assert plan.describe().startswith(
         "aihub: at most 60 networks in the search, 3 afterwards, 6 of other devices, "
     )
+    bounded = replace(search, max_measurements=64)
+    assert plan_of(bounded, target_of(bounded), choice_count=20, other_devices=3).elsewhere == 4
     counted = settings(objectives=("macs",))
     assert plan_of(counted, target_of(counted), choice_count=20, other_devices=3).elsewhere == 0
 
