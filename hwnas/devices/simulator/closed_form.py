@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from .refills import portion, ragged, refills, waits
+
 # Columns of the layer table (one row a layer, int64).
 (
     K,
@@ -88,45 +90,6 @@ def spread(n: float, u: float) -> Any:
 
 
 @njit(error_model="numpy")
-def ragged(times: float, bits: float, width: float) -> Any:
-    """Bits that a port could have moved in the cycles that a number of transfers of some bits take."""
-    return times * (np.ceil(bits / width - 1e-9) * width - bits)
-
-
-@njit(error_model="numpy")
-def refills(
-    channels: float,
-    inner: float,
-    positions: float,
-    hold_w: float,
-    hold_o: float,
-    fill_pj: float,
-    sum_pj: float,
-    sum_bits: float,
-    room: float,
-) -> Any:
-    """How often the weight registers are filled, and bits of partial sums that come and go meanwhile.
-
-    Args:
-        channels, inner, positions: steps over output channels and groups, input channels and kernel, maps.
-        hold_w, hold_o: weights, partial sums that a register file holds.
-        fill_pj, sum_pj: energy of one fill; of a bit of partial sums that is read and written.
-        sum_bits, room: bits of all outputs as partial sums; of the memory next to the array.
-    """
-    once = channels * inner
-    if inner <= hold_w:
-        return once, 0.0
-    # Each output stays until it is complete, and weights change from step to step; or each weight stays until
-    # every position has used it.
-    fills = once * np.ceil(positions / max(1.0, min(hold_o, positions)))
-    rounds = np.ceil(sum_bits / channels / room)
-    sums = sum_bits * (np.ceil(inner / hold_w) - 1.0)
-    if fills > once and once * rounds * fill_pj + sums * sum_pj < fills * fill_pj:
-        return once * rounds, sums
-    return fills, 0.0
-
-
-@njit(error_model="numpy")
 def tile_cost(
     layer: Any,
     oy: float,
@@ -149,8 +112,9 @@ def tile_cost(
         i_top, o_top, w_top: positions in the input, output and weight chains up to which data reach.
         array, chains, memory, scalars: of the accelerator, as in Machine. They are passed one by one because
             a tuple of arrays costs reference counting at every call.
-        busy: scratch, (4, memories): bits read and written, and how many of them take no time while the array
-            computes: first loads, the last write, less what ragged transfers take beside them.
+        busy: scratch, (6, memories): bits read and written; how many of them take no time while the array
+            computes: first loads, the last write, less what ragged transfers take beside them; cycles for
+            which the array waits for a port whatever else it does, see waits().
     """
     act = scalars[1]
     par = scalars[3]
@@ -164,15 +128,17 @@ def tile_cost(
     column = layer[OX] == 1
     ny = spread(oy, array[3] * array[4] if column else array[3])
     nx = 1.0 if column else spread(ox, array[4])
-    nf = spread(layer[FY], array[5]) * spread(layer[FX], array[6])
+    nfy, nfx = spread(layer[FY], array[5]), spread(layer[FX], array[6])
+    nf = nfy * nfx
     steps = nk * ng * nc * ny * nx * nf
+    channels, inner, positions = nk * ng, nc * nf, ny * nx
     # Average units in use: outputs, weights and inputs per cycle.
     per_o = layer[K] / nk * (layer[G] / ng) * (oy / ny) * (ox / nx)
     per_w = layer[K] / nk * (layer[C] / nc) * (layer[G] / ng)
     per_i = layer[C] / nc * (layer[G] / ng) * (oy / ny) * (ox / nx)
     iterations = layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox
     for x in range(nmem):
-        for way in range(4):
+        for way in range(6):
             busy[way, x] = 0.0
     energy = iterations * scalars[0]
     # --- registers
@@ -194,43 +160,49 @@ def tile_cost(
     w0 = chains[1, 0] if weighted else i0
     w_pj = memory[READ_PJ, w0] / memory[READ_WIDTH, w0]
     streamed = layer[KIND] == CONV and layer[SRC1] > 0
-    fills, sums = 0.0, 0.0
-    if weighted or streamed:
-        wb = scalars[2] if weighted else act
-        if w_rf >= 0:
-            hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
-            energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
-            o0_pj = (
-                memory[READ_PJ, o0] / memory[READ_WIDTH, o0] + memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0]
-            )
-            fills, sums = refills(
-                nk * ng,
-                nc * nf,
-                ny * nx,
-                hold_w,
-                hold_o,
-                per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf]),
-                o0_pj,
-                out_bits / act * par,
-                memory[SIZE, o0],
-            )
-            energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
-        else:
-            fills = steps
-        busy[0, w0] += fills * per_w * wb
-        busy[0, o0] += sums
-        busy[1, o0] += sums
+    fills, held, rounds, load_w, load_i = 0.0, 1.0, 1.0, 0.0, 0.0
+    wb = scalars[2] if weighted else act
+    if weighted and w_rf >= 0:
+        hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
+        held = portion(nc, nfy, nfx, hold_w)
+        energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
+        fills, rounds = refills(
+            channels,
+            inner,
+            held,
+            positions,
+            hold_o,
+            per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf]),
+            memory[READ_PJ, o0] / memory[READ_WIDTH, o0] + memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0],
+            out_bits / act * par,
+            memory[SIZE, o0],
+        )
+        energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
+        # What the registers hold at once: all weights, those of some steps, or those of one step.
+        if fills <= hold_w:
+            held = fills
+        elif held < inner and rounds == 1.0:
+            held = 1.0
+        first = held * per_w * wb
+        load_w = max(first / memory[READ_WIDTH, w0], held * wb / memory[WRITE_WIDTH, w_rf])
+        busy[2, w0] += first
+        busy[4, w0] += waits(
+            first, fills / held, hold_w * per_w * wb, memory[READ_WIDTH, w0], steps * held / fills, held
+        )
+    elif weighted or streamed:
+        fills = steps
+    busy[0, w0] += fills * per_w * wb
     reads = steps * per_i * act
+    operands = 1.0
     if layer[KIND] == ELEMENTWISE:
         reads = in_bits
+        operands = 2.0 if layer[SRC1] > 0 else 1.0
     busy[0, i0] += reads
     busy[1, o0] += out_bits
     # A port serves whole cycles: what the array takes at once may fill only a part of one.
-    if layer[KIND] == CONV:
-        busy[2, i0] -= ragged(steps, per_i * act, memory[READ_WIDTH, i0])
-        busy[3, o0] -= ragged(nk * ng * ny * nx, per_o * act, memory[WRITE_WIDTH, o0])
-        if weighted or streamed:
-            busy[2, w0] -= ragged(fills, per_w * (scalars[2] if weighted else act), memory[READ_WIDTH, w0])
+    busy[2, i0] -= ragged(steps * operands, per_i * act, memory[READ_WIDTH, i0])
+    busy[3, o0] -= ragged(channels * positions, per_o * act, memory[WRITE_WIDTH, o0])
+    busy[2, w0] -= ragged(fills / held, per_w * wb * held, memory[READ_WIDTH, w0])
     # --- between memories: maps outer or weights outer, whichever costs less at each boundary
     levels = max(i_top, w_top)
     for b in range(levels):
@@ -240,10 +212,17 @@ def tile_cost(
             inner = chains[2, b]
             room = in_bits + (out_bits if chains[0, min(b, o_top)] == inner else 0.0)
             n_maps = max(1.0, np.ceil(room / memory[SIZE, inner]))
-        n_weights = 1.0
+        n_weights, contents, content = 1.0, 1.0, float(layer[WEIGHT_BITS])
         weights_move = weighted and b < w_top
         if weights_move:
-            n_weights = max(1.0, np.ceil(layer[WEIGHT_BITS] / memory[SIZE, chains[1, b]]))
+            room = memory[SIZE, chains[1, b]]
+            n_weights = max(1.0, np.ceil(content / room))
+            if n_weights > 1.0:
+                # Those of one output channel after the other, or of a part of its sums.
+                part = portion(nc, nfy, nfx, np.floor(room * channels * inner / content))
+                rounds = max(rounds, inner / part)
+                contents = channels * inner / part
+                content /= contents
         w_times, i_times = 1.0, 1.0
         if n_maps > 1.0 and n_weights > 1.0:
             # A weight is read again for other positions only, a map for other output channels only, and
@@ -262,18 +241,29 @@ def tile_cost(
             busy[0, chains[2, b + 1]] += in_bits * i_times
             busy[1, chains[2, b]] += in_bits * i_times
         if weights_move:
-            busy[0, chains[1, b + 1]] += layer[WEIGHT_BITS] * w_times
-            busy[1, chains[1, b]] += layer[WEIGHT_BITS] * w_times
+            outer, inside = chains[1, b + 1], chains[1, b]
+            busy[0, outer] += layer[WEIGHT_BITS] * w_times
+            busy[1, inside] += layer[WEIGHT_BITS] * w_times
+            busy[2, outer] += content
+            busy[3, inside] += content
+            load_w += content / min(memory[WRITE_WIDTH, inside], memory[READ_WIDTH, outer])
+            contents *= w_times
+            period, size = steps / contents, memory[SIZE, inside]
+            used = period * w_times / positions
+            busy[4, outer] += waits(content, contents, size, memory[READ_WIDTH, outer], period, used)
+            busy[5, inside] += waits(content, contents, size, memory[WRITE_WIDTH, inside], period, used)
+    if rounds > 1.0:
+        # Partial sums come and go once a round; the last one goes as complete outputs otherwise do.
+        sums = out_bits / act * par
+        times = rounds * channels * positions
+        busy[0, o0] += sums * rounds
+        busy[1, o0] += sums * rounds - out_bits
+        busy[2, o0] -= ragged(times, per_o * par, memory[READ_WIDTH, o0])
+        busy[3, o0] -= ragged(times - channels * positions, per_o * par, memory[WRITE_WIDTH, o0])
     for b in range(o_top):
         busy[0, chains[0, b]] += out_bits
         busy[1, chains[0, b + 1]] += out_bits
     # --- time: first loads, then the array or the port that is busy longest
-    load_w, load_i = 0.0, 0.0
-    for b in range(w_top if weighted else 0):
-        part = min(float(layer[WEIGHT_BITS]), memory[SIZE, chains[1, b]])
-        load_w += part / min(memory[WRITE_WIDTH, chains[1, b]], memory[READ_WIDTH, chains[1, b + 1]])
-        busy[2, chains[1, b + 1]] += part
-        busy[3, chains[1, b]] += part
     for b in range(i_top):
         part = min(in_bits, memory[SIZE, chains[2, b]] * 0.5)
         load_i += part / min(memory[WRITE_WIDTH, chains[2, b]], memory[READ_WIDTH, chains[2, b + 1]])
@@ -293,9 +283,12 @@ def tile_cost(
             busy[0, x] / memory[READ_WIDTH, x] * memory[READ_PJ, x]
             + busy[1, x] / memory[WRITE_WIDTH, x] * memory[WRITE_PJ, x]
         )
-        r = (busy[0, x] - busy[2, x]) / memory[READ_WIDTH, x]
-        w = (busy[1, x] - busy[3, x]) / memory[WRITE_WIDTH, x]
-        longest = max(longest, r + w if memory[SINGLE_PORT, x] > 0 else max(r, w))
+        r = (busy[0, x] - busy[2, x]) / memory[READ_WIDTH, x] - busy[4, x]
+        w = (busy[1, x] - busy[3, x]) / memory[WRITE_WIDTH, x] - busy[5, x]
+        if memory[SINGLE_PORT, x] > 0:
+            longest = max(longest, max(steps, r + w) + busy[4, x] + busy[5, x])
+        else:
+            longest = max(longest, max(steps, r) + busy[4, x], max(steps, w) + busy[5, x])
     dram = nmem - 1
     out[CYCLES] += longest + max(load_w, load_i)
     out[ENERGY] += energy

@@ -111,7 +111,7 @@ def grow(
     while w_off < 6 and m.chains[1, w_off + 1] >= 0:
         w_off += 1
     pending, n_pending = arrays.pending, 0
-    busy = np.zeros((4, int(m.scalars[4])))
+    busy = np.zeros((6, int(m.scalars[4])))
     total, tail, one = np.zeros(COSTS), np.zeros((2, COSTS)), np.zeros(COSTS)
     biggest = np.zeros(2)
     peak, caches, neighbours, weights, vectors = 0.0, 0.0, 0.0, 0.0, 0.0

@@ -1,0 +1,87 @@
+"""How often a layer tile's weights come into a memory, how many at once, and what waits for them, compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+@njit(error_model="numpy")
+def ragged(times: float, bits: float, width: float) -> Any:
+    """Bits that a port could have moved in the cycles that a number of transfers of some bits take."""
+    return times * (np.ceil(bits / width - 1e-9) * width - bits)
+
+
+@njit(error_model="numpy")
+def portion(nc: float, ny: float, nx: float, room: float) -> Any:
+    """How many steps over input channels and kernel a memory holds the weights of: loops as a whole.
+
+    A loop nest is cut into few factors (LOMA), so that loops over kernel rows and columns, and mostly those
+    over channels, lie inside or outside of a memory; a loop that nothing else shares the room with is cut.
+
+    Args:
+        nc, ny, nx: steps over input channels, kernel rows, kernel columns.
+        room: steps that there is room for.
+    """
+    if nc * ny * nx <= room:
+        return nc * ny * nx
+    if ny * nx == 1.0:
+        return nc / np.ceil(nc / max(room, 1.0))
+    most = 1.0
+    for which in range(7):
+        steps = (nc if which & 1 else 1.0) * (ny if which & 2 else 1.0) * (nx if which & 4 else 1.0)
+        if steps <= room:
+            most = max(most, steps)
+    return most
+
+
+@njit(error_model="numpy")
+def refills(
+    channels: float,
+    inner: float,
+    held: float,
+    positions: float,
+    hold_o: float,
+    fill_pj: float,
+    sum_pj: float,
+    sum_bits: float,
+    room: float,
+) -> Any:
+    """How often the weight registers are filled, and how often partial sums come and go meanwhile.
+
+    Args:
+        channels, inner, positions: steps over output channels and groups, input channels and kernel, maps.
+        held, hold_o: steps over input channels and kernel, partial sums that a register file holds.
+        fill_pj, sum_pj: energy of one fill; of a bit of partial sums that is read and written.
+        sum_bits, room: bits of all outputs as partial sums; of the memory next to the array.
+    """
+    once = channels * inner
+    if inner <= held:
+        return once, 1.0
+    # Each output stays until it is complete, and weights change from step to step; or each weight stays until
+    # every position has used it.
+    fills = once * np.ceil(positions / max(1.0, min(hold_o, positions)))
+    parts = np.ceil(sum_bits / channels / room)
+    rounds = inner / held
+    if fills > once and once * parts * fill_pj + rounds * sum_bits * sum_pj < fills * fill_pj:
+        return once * parts, rounds
+    return fills, 1.0
+
+
+@njit(error_model="numpy")
+def waits(bits: float, times: float, size: float, width: float, period: float, used: float) -> Any:
+    """Cycles lost because a memory's content changes as a whole.
+
+    Where two contents fit, the next one comes while the array works on this one. Else it may come only while
+    the last loops work that need something new of it: the period without the loops that use the same content
+    again (Mei et al., DATE 2022: stall = transfer - window, once for every content but the first).
+
+    Args:
+        bits: of one content; times: how many of them come one after the other.
+        size, width: of the memory and the port.
+        period, used: cycles that a content serves, and in how many of them something of it is used first.
+    """
+    window = period if 2.0 * bits <= size else used
+    return max(0.0, np.ceil(bits / width - 1e-9) - window) * (times - 1.0)
