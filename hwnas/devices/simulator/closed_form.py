@@ -158,6 +158,8 @@ def tile_cost(
     weighted = layer[WEIGHT_BITS] > 0
     # The second map of an attention product comes from the activation memory.
     w0 = chains[1, 0] if weighted else i0
+    o0_pj = memory[READ_PJ, o0] / memory[READ_WIDTH, o0] + memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0]
+    sums = out_bits / act * par
     w_pj = memory[READ_PJ, w0] / memory[READ_WIDTH, w0]
     streamed = layer[KIND] == CONV and layer[SRC1] > 0
     fills, held, rounds, load_w, load_i = 0.0, 1.0, 1.0, 0.0, 0.0
@@ -173,8 +175,8 @@ def tile_cost(
             positions,
             hold_o,
             per_w * wb * (w_pj + memory[WRITE_PJ, w_rf] / memory[WRITE_WIDTH, w_rf]),
-            memory[READ_PJ, o0] / memory[READ_WIDTH, o0] + memory[WRITE_PJ, o0] / memory[WRITE_WIDTH, o0],
-            out_bits / act * par,
+            o0_pj,
+            sums,
             memory[SIZE, o0],
         )
         energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
@@ -186,9 +188,8 @@ def tile_cost(
         first = held * per_w * wb
         load_w = max(first / memory[READ_WIDTH, w0], held * wb / memory[WRITE_WIDTH, w_rf])
         busy[2, w0] += first
-        busy[4, w0] += waits(
-            first, fills / held, hold_w * per_w * wb, memory[READ_WIDTH, w0], steps * held / fills, held
-        )
+        window = steps * held / fills if 2.0 * held <= hold_w else held
+        busy[4, w0] += waits(first, fills / held, window, memory[READ_WIDTH, w0])
     elif weighted or streamed:
         fills = steps
     busy[0, w0] += fills * per_w * wb
@@ -209,10 +210,10 @@ def tile_cost(
         n_maps = 1.0
         maps_move = b < i_top
         if maps_move:
-            inner = chains[2, b]
-            room = in_bits + (out_bits if chains[0, min(b, o_top)] == inner else 0.0)
-            n_maps = max(1.0, np.ceil(room / memory[SIZE, inner]))
-        n_weights, contents, content = 1.0, 1.0, float(layer[WEIGHT_BITS])
+            inside = chains[2, b]
+            room = in_bits + (out_bits if chains[0, min(b, o_top)] == inside else 0.0)
+            n_maps = max(1.0, np.ceil(room / memory[SIZE, inside]))
+        n_weights, again, contents, content = 1.0, 1.0, 1.0, float(layer[WEIGHT_BITS])
         weights_move = weighted and b < w_top
         if weights_move:
             room = memory[SIZE, chains[1, b]]
@@ -220,7 +221,25 @@ def tile_cost(
             if n_weights > 1.0:
                 # Those of one output channel after the other, or of a part of its sums.
                 part = portion(nc, nfy, nfx, np.floor(room * channels * inner / content))
-                rounds = max(rounds, inner / part)
+                outer, inside = chains[1, b + 1], chains[1, b]
+                times, more = refills(
+                    channels,
+                    inner,
+                    part,
+                    positions,
+                    hold_o,
+                    per_w
+                    * wb
+                    * (
+                        memory[READ_PJ, outer] / memory[READ_WIDTH, outer]
+                        + memory[WRITE_PJ, inside] / memory[WRITE_WIDTH, inside]
+                    ),
+                    o0_pj,
+                    sums,
+                    memory[SIZE, o0],
+                )
+                rounds = max(rounds, more)
+                again = times / (channels * inner)
                 contents = channels * inner / part
                 content /= contents
         w_times, i_times = 1.0, 1.0
@@ -238,9 +257,20 @@ def tile_cost(
             else:
                 i_times = n_weights
         if maps_move:
-            busy[0, chains[2, b + 1]] += in_bits * i_times
-            busy[1, chains[2, b]] += in_bits * i_times
+            outer, inside = chains[2, b + 1], chains[2, b]
+            busy[0, outer] += in_bits * i_times
+            busy[1, inside] += in_bits * i_times
+            contents_i = np.ceil(in_bits / (memory[SIZE, inside] * 0.5))
+            part = in_bits / contents_i
+            load_i += part / min(memory[WRITE_WIDTH, inside], memory[READ_WIDTH, outer])
+            busy[2, outer] += part
+            busy[3, inside] += part
+            contents_i *= i_times
+            period = steps / contents_i
+            busy[4, outer] += waits(part, contents_i, period, memory[READ_WIDTH, outer])
+            busy[5, inside] += waits(part, contents_i, period, memory[WRITE_WIDTH, inside])
         if weights_move:
+            w_times = max(w_times, again)
             outer, inside = chains[1, b + 1], chains[1, b]
             busy[0, outer] += layer[WEIGHT_BITS] * w_times
             busy[1, inside] += layer[WEIGHT_BITS] * w_times
@@ -250,11 +280,11 @@ def tile_cost(
             contents *= w_times
             period, size = steps / contents, memory[SIZE, inside]
             used = period * w_times / positions
-            busy[4, outer] += waits(content, contents, size, memory[READ_WIDTH, outer], period, used)
-            busy[5, inside] += waits(content, contents, size, memory[WRITE_WIDTH, inside], period, used)
+            window = period if 2.0 * content <= size else used
+            busy[4, outer] += waits(content, contents, window, memory[READ_WIDTH, outer])
+            busy[5, inside] += waits(content, contents, window, memory[WRITE_WIDTH, inside])
     if rounds > 1.0:
         # Partial sums come and go once a round; the last one goes as complete outputs otherwise do.
-        sums = out_bits / act * par
         times = rounds * channels * positions
         busy[0, o0] += sums * rounds
         busy[1, o0] += sums * rounds - out_bits
@@ -264,17 +294,17 @@ def tile_cost(
         busy[0, chains[0, b]] += out_bits
         busy[1, chains[0, b + 1]] += out_bits
     # --- time: first loads, then the array or the port that is busy longest
-    for b in range(i_top):
-        part = min(in_bits, memory[SIZE, chains[2, b]] * 0.5)
-        load_i += part / min(memory[WRITE_WIDTH, chains[2, b]], memory[READ_WIDTH, chains[2, b + 1]])
-        busy[2, chains[2, b + 1]] += part
-        busy[3, chains[2, b]] += part
     # What is written out last is not waited for (ZigZag): the next tile computes meanwhile.
     for b in range(o_top):
         size = memory[SIZE, chains[0, b]]
-        part = min(out_bits, size if in_bits + out_bits <= size else size * 0.5)
+        contents = 1.0 if in_bits + out_bits <= size else np.ceil(out_bits / (size * 0.5))
+        part = out_bits / contents
         busy[2, chains[0, b]] += part
         busy[3, chains[0, b + 1]] += part
+        busy[4, chains[0, b]] += waits(part, contents, steps / contents, memory[READ_WIDTH, chains[0, b]])
+        busy[5, chains[0, b + 1]] += waits(
+            part, contents, steps / contents, memory[WRITE_WIDTH, chains[0, b + 1]]
+        )
     longest = steps
     for x in range(nmem):
         if busy[0, x] == 0.0 and busy[1, x] == 0.0:

@@ -71,17 +71,15 @@ def refills(
 
 
 @njit(error_model="numpy")
-def waits(bits: float, times: float, size: float, width: float, period: float, used: float) -> Any:
-    """Cycles lost because a memory's content changes as a whole.
+def waits(bits: float, times: float, window: float, width: float) -> Any:
+    """Cycles that the array waits because a memory's content changes as a whole.
 
-    Where two contents fit, the next one comes while the array works on this one. Else it may come only while
-    the last loops work that need something new of it: the period without the loops that use the same content
-    again (Mei et al., DATE 2022: stall = transfer - window, once for every content but the first).
+    Stall = transfer - window for every content but the first (Mei et al., DATE 2022).
 
     Args:
-        bits: of one content; times: how many of them come one after the other.
-        size, width: of the memory and the port.
-        period, used: cycles that a content serves, and in how many of them something of it is used first.
+        bits: of one content; times: how many of them come or go one after the other.
+        window: cycles of one content's service in which the next may come: all where two contents fit, else
+            those in which something of it is used for the first time, as the last of it is held until then.
+        width: of the port.
     """
-    window = period if 2.0 * bits <= size else used
     return max(0.0, np.ceil(bits / width - 1e-9) - window) * (times - 1.0)
