@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from .refills import portion, ragged, refills, waits
+from .refills import portion, ragged, refills, together, waits
 
 # Columns of the layer table (one row a layer, int64).
 (
@@ -132,6 +132,7 @@ def tile_cost(
     nf = nfy * nfx
     steps = nk * ng * nc * ny * nx * nf
     channels, inner, positions = nk * ng, nc * nf, ny * nx
+    loops = (nk, nc, ng, ny, nx, nfy, nfx)
     # Average units in use: outputs, weights and inputs per cycle.
     per_o = layer[K] / nk * (layer[G] / ng) * (oy / ny) * (ox / nx)
     per_w = layer[K] / nk * (layer[C] / nc) * (layer[G] / ng)
@@ -181,14 +182,17 @@ def tile_cost(
         )
         energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
         # What the registers hold at once: all weights, those of some steps, or those of one step.
+        if held < inner and rounds == 1.0:
+            held = 1.0
+        one = held
         if fills <= hold_w:
             held = fills
-        elif held < inner and rounds == 1.0:
-            held = 1.0
+        elif held == inner:
+            held *= together(channels, hold_w / inner, loops)
         first = held * per_w * wb
         load_w = max(first / memory[READ_WIDTH, w0], held * wb / memory[WRITE_WIDTH, w_rf])
         busy[2, w0] += first
-        window = steps * held / fills if 2.0 * held <= hold_w else held
+        window = steps * held / fills if 2.0 * one <= hold_w else held
         busy[4, w0] += waits(first, fills / held, window, memory[READ_WIDTH, w0])
     elif weighted or streamed:
         fills = steps
@@ -213,7 +217,7 @@ def tile_cost(
             inside = chains[2, b]
             room = in_bits + (out_bits if chains[0, min(b, o_top)] == inside else 0.0)
             n_maps = max(1.0, np.ceil(room / memory[SIZE, inside]))
-        n_weights, again, contents, content = 1.0, 1.0, 1.0, float(layer[WEIGHT_BITS])
+        n_weights, again, contents, more, content = 1.0, 1.0, 1.0, 1.0, float(layer[WEIGHT_BITS])
         weights_move = weighted and b < w_top
         if weights_move:
             room = memory[SIZE, chains[1, b]]
@@ -240,7 +244,8 @@ def tile_cost(
                 )
                 rounds = max(rounds, more)
                 again = times / (channels * inner)
-                contents = channels * inner / part
+                more = together(channels, room * channels / content, loops) if part == inner else 1.0
+                contents = channels * inner / part / more
                 content /= contents
         w_times, i_times = 1.0, 1.0
         if n_maps > 1.0 and n_weights > 1.0:
@@ -280,7 +285,7 @@ def tile_cost(
             contents *= w_times
             period, size = steps / contents, memory[SIZE, inside]
             used = period * w_times / positions
-            window = period if 2.0 * content <= size else used
+            window = period if 2.0 * content / more <= size else used
             busy[4, outer] += waits(content, contents, window, memory[READ_WIDTH, outer])
             busy[5, inside] += waits(content, contents, window, memory[WRITE_WIDTH, inside])
     if rounds > 1.0:

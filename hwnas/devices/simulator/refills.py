@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+# How many factors the search of loop orders cuts a loop nest in; mapper.LOOP_FACTORS.
+LOOP_FACTORS = 6
+
 
 @njit(error_model="numpy")
 def ragged(times: float, bits: float, width: float) -> Any:
@@ -35,6 +38,51 @@ def portion(nc: float, ny: float, nx: float, room: float) -> Any:
         if steps <= room:
             most = max(most, steps)
     return most
+
+
+@njit(error_model="numpy")
+def primes(n: float) -> Any:
+    """How many prime factors a number of steps has."""
+    left, p, found = int(n), 2, 0
+    while p * p <= left:
+        if left % p == 0:
+            left //= p
+            found += 1
+        else:
+            p += 1
+    return found + 1 if left > 1 else found
+
+
+@njit(error_model="numpy")
+def is_cut(which: float, loops: Any) -> Any:
+    """Whether the search of loop orders cuts a loop over output channels (or groups) in several factors.
+
+    It merges factors of the loop that has most of them until six are left of all (mapper.loop_factors), those
+    over channels before others, so every loop keeps as many as all can.
+    """
+    twice = 0
+    for n in loops:
+        twice += min(2, primes(n))
+    return twice <= LOOP_FACTORS and primes(which) > 1
+
+
+@njit(error_model="numpy")
+def together(channels: float, room: float, loops: Any) -> Any:
+    """How many output channels a memory holds the weights of, where it does not hold those of all.
+
+    As many as fit and divide them, because LOMA gives a memory whole loop factors; one where the loop over
+    channels is one factor.
+
+    Args:
+        channels: steps over output channels and groups; room: steps that there is room for.
+        loops: steps of all loops of the nest.
+    """
+    if room < 2.0 or not is_cut(channels, loops):
+        return 1.0
+    parts = max(1.0, np.ceil(channels / room - 1e-9))
+    while channels % parts != 0.0:
+        parts += 1.0
+    return channels / parts
 
 
 @njit(error_model="numpy")
