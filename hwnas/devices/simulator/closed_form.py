@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from .refills import portion, ragged, refills, together, waits
+from .refills import portion, ragged, reread, refills, together, waits, whole_words
 
 # Columns of the layer table (one row a layer, int64).
 (
@@ -133,6 +133,7 @@ def tile_cost(
     steps = nk * ng * nc * ny * nx * nf
     channels, inner, positions = nk * ng, nc * nf, ny * nx
     loops = (nk, nc, ng, ny, nx, nfy, nfx)
+    widest = 0 if nk > 1.0 else 2  # the loop over output channels
     # Average units in use: outputs, weights and inputs per cycle.
     per_o = layer[K] / nk * (layer[G] / ng) * (oy / ny) * (ox / nx)
     per_w = layer[K] / nk * (layer[C] / nc) * (layer[G] / ng)
@@ -188,7 +189,7 @@ def tile_cost(
         if fills <= hold_w:
             held = fills
         elif held == inner:
-            held *= together(channels, hold_w / inner, loops)
+            held *= together(channels, hold_w / inner, widest, loops)
         first = held * per_w * wb
         load_w = max(first / memory[READ_WIDTH, w0], held * wb / memory[WRITE_WIDTH, w_rf])
         busy[2, w0] += first
@@ -244,7 +245,7 @@ def tile_cost(
                 )
                 rounds = max(rounds, more)
                 again = times / (channels * inner)
-                more = together(channels, room * channels / content, loops) if part == inner else 1.0
+                more = together(channels, room * channels / content, widest, loops) if part == inner else 1.0
                 contents = channels * inner / part / more
                 content /= contents
         w_times, i_times = 1.0, 1.0
@@ -263,10 +264,19 @@ def tile_cost(
                 i_times = n_weights
         if maps_move:
             outer, inside = chains[2, b + 1], chains[2, b]
-            busy[0, outer] += in_bits * i_times
-            busy[1, inside] += in_bits * i_times
             contents_i = np.ceil(in_bits / (memory[SIZE, inside] * 0.5))
-            part = in_bits / contents_i
+            moved = in_bits
+            if contents_i > ng and layer[KIND] == CONV:
+                # Parts of a map that are not groups of channels overlap.
+                parts = np.ceil(contents_i / ng)
+                moved *= 1.0 + min(
+                    reread(parts, 3, loops, layer[DY] * (layer[FY] - 1.0) + 1.0 - layer[SY], oy * layer[SY]),
+                    reread(parts, 4, loops, layer[DX] * (layer[FX] - 1.0) + 1.0 - layer[SX], ox * layer[SX]),
+                )
+            part = moved / contents_i
+            moved = whole_words(part, contents_i)
+            busy[0, outer] += moved * i_times
+            busy[1, inside] += moved * i_times
             load_i += part / min(memory[WRITE_WIDTH, inside], memory[READ_WIDTH, outer])
             busy[2, outer] += part
             busy[3, inside] += part
@@ -295,15 +305,15 @@ def tile_cost(
         busy[1, o0] += sums * rounds - out_bits
         busy[2, o0] -= ragged(times, per_o * par, memory[READ_WIDTH, o0])
         busy[3, o0] -= ragged(times - channels * positions, per_o * par, memory[WRITE_WIDTH, o0])
-    for b in range(o_top):
-        busy[0, chains[0, b]] += out_bits
-        busy[1, chains[0, b + 1]] += out_bits
     # --- time: first loads, then the array or the port that is busy longest
     # What is written out last is not waited for (ZigZag): the next tile computes meanwhile.
     for b in range(o_top):
         size = memory[SIZE, chains[0, b]]
         contents = 1.0 if in_bits + out_bits <= size else np.ceil(out_bits / (size * 0.5))
         part = out_bits / contents
+        moved = whole_words(part, contents)
+        busy[0, chains[0, b]] += moved
+        busy[1, chains[0, b + 1]] += moved
         busy[2, chains[0, b]] += part
         busy[3, chains[0, b + 1]] += part
         busy[4, chains[0, b]] += waits(part, contents, steps / contents, memory[READ_WIDTH, chains[0, b]])

@@ -43,6 +43,7 @@ from .map_sizes import (
     largest,
     source_of,
 )
+from .refills import whole_words
 from .stack_layers import add_rider, add_tiles, innermost
 
 RECOMPUTE, H_CACHED, FULLY_CACHED = 0, 1, 2
@@ -271,7 +272,7 @@ def finish(
             if count == 0.0 or goal < 0:
                 continue
             area = extent(first_y, tiling, 0, height, maps, q) * extent(first_x, tiling, 1, width, maps, q)
-            bits = channels * area * act * count * m.batch
+            bits = whole_words(channels * area * act, count * m.batch)
             if goal < n_levels - 1:
                 move(bits, levels[0, n_levels - 1], levels[0, goal], 0, chains, memory, fetch[0])
             if top >= 0 and goal != top:

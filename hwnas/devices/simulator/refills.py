@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .accelerator import BANK_BITS
+
 # How many factors the search of loop orders cuts a loop nest in; mapper.LOOP_FACTORS.
 LOOP_FACTORS = 6
 
@@ -54,20 +56,31 @@ def primes(n: float) -> Any:
 
 
 @njit(error_model="numpy")
-def is_cut(which: float, loops: Any) -> Any:
-    """Whether the search of loop orders cuts a loop over output channels (or groups) in several factors.
+def is_cut(at: int, loops: Any) -> Any:
+    """Whether the search of loop orders cuts a loop in several factors.
 
-    It merges factors of the loop that has most of them until six are left of all (mapper.loop_factors), those
-    over channels before others, so every loop keeps as many as all can.
+    It merges two factors of the loop that has most of them, the first of such loops, until six are left of all
+    (mapper.loop_factors). So in the end each has at most one number of factors, and the last ones one more.
+
+    Args:
+        loops: steps over output channels, input channels, groups, rows, columns, kernel rows and columns.
+        at: which of them.
     """
-    twice = 0
-    for n in loops:
-        twice += min(2, primes(n))
-    return twice <= LOOP_FACTORS and primes(which) > 1
+    if primes(loops[at]) < 2:
+        return False
+    once, twice, behind = 0, 0, 0
+    for i in range(7):
+        found = primes(loops[i])
+        once += min(found, 1)
+        twice += min(found, 2)
+        if i > at and found >= 2:
+            behind += 1
+    # With two factors each too many, the first loops lose their second one.
+    return twice <= LOOP_FACTORS or behind < LOOP_FACTORS - once
 
 
 @njit(error_model="numpy")
-def together(channels: float, room: float, loops: Any) -> Any:
+def together(channels: float, room: float, at: int, loops: Any) -> Any:
     """How many output channels a memory holds the weights of, where it does not hold those of all.
 
     As many as fit and divide them, because LOMA gives a memory whole loop factors; one where the loop over
@@ -75,14 +88,37 @@ def together(channels: float, room: float, loops: Any) -> Any:
 
     Args:
         channels: steps over output channels and groups; room: steps that there is room for.
-        loops: steps of all loops of the nest.
+        at, loops: which loop goes over them, and all loops; see is_cut.
     """
-    if room < 2.0 or not is_cut(channels, loops):
+    if room < 2.0 or not is_cut(at, loops):
         return 1.0
     parts = max(1.0, np.ceil(channels / room - 1e-9))
     while channels % parts != 0.0:
         parts += 1.0
     return channels / parts
+
+
+@njit(error_model="numpy")
+def reread(parts: float, at: int, loops: Any, overlap: float, extent: float) -> Any:
+    """What share of a map is read twice when it comes in parts along one axis.
+
+    Neighbouring windows share d(k - 1) + 1 - s positions (Alwani et al., MICRO 2016, section III), which are
+    read again for every part but the first. A loop that is one factor is all outside of the memory.
+
+    Args:
+        parts: how many at least; at, loops: see is_cut.
+        overlap, extent: positions that neighbours share, and of the whole map, along the axis.
+    """
+    if overlap <= 0.0:
+        return 0.0
+    count = parts if parts < loops[at] and is_cut(at, loops) else loops[at]
+    return (count - 1.0) * overlap / (extent + overlap)
+
+
+@njit(error_model="numpy")
+def whole_words(bits: float, times: float) -> Any:
+    """Bits that a number of transfers move: a memory opens whole banks (accelerator.BANK_BITS)."""
+    return np.ceil(bits / BANK_BITS - 1e-9) * BANK_BITS * times
 
 
 @njit(error_model="numpy")
