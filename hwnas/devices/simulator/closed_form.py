@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from .refills import portion, ragged, reread, refills, together, waits, whole_words
+from .refills import pieces, portion, ragged, reread, refills, together, waits, whole_words
 
 # Columns of the layer table (one row a layer, int64).
 (
@@ -252,8 +252,10 @@ def tile_cost(
         if n_maps > 1.0 and n_weights > 1.0:
             # A weight is read again for other positions only, a map for other output channels only, and
             # neither for other groups.
-            n_maps = min(np.ceil(n_maps / ng), ny * nx)
-            n_weights = min(np.ceil(n_weights / ng), nk)
+            n_maps = np.ceil(n_maps / ng)
+            if n_maps > 1.0:
+                n_maps = min(pieces(n_maps, 3, loops), pieces(n_maps, 4, loops))
+            n_weights = min(np.ceil(contents / ng), nk)
             i_pj = in_bits * memory[READ_PJ, chains[2, b + 1]] / memory[READ_WIDTH, chains[2, b + 1]]
             all_pj = (
                 layer[WEIGHT_BITS] * memory[READ_PJ, chains[1, b + 1]] / memory[READ_WIDTH, chains[1, b + 1]]

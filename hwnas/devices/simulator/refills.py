@@ -99,20 +99,31 @@ def together(channels: float, room: float, at: int, loops: Any) -> Any:
 
 
 @njit(error_model="numpy")
+def pieces(parts: float, at: int, loops: Any) -> Any:
+    """In how many parts a loop is worked through where it takes some at least.
+
+    A loop that is one factor lies outside of the memory as a whole.
+
+    Args:
+        parts: how many at least; at, loops: which loop, and all loops; see is_cut.
+    """
+    return parts if parts < loops[at] and is_cut(at, loops) else loops[at]
+
+
+@njit(error_model="numpy")
 def reread(parts: float, at: int, loops: Any, overlap: float, extent: float) -> Any:
     """What share of a map is read twice when it comes in parts along one axis.
 
     Neighbouring windows share d(k - 1) + 1 - s positions (Alwani et al., MICRO 2016, section III), which are
-    read again for every part but the first. A loop that is one factor is all outside of the memory.
+    read again for every part but the first.
 
     Args:
-        parts: how many at least; at, loops: see is_cut.
+        parts, at, loops: see pieces.
         overlap, extent: positions that neighbours share, and of the whole map, along the axis.
     """
     if overlap <= 0.0:
         return 0.0
-    count = parts if parts < loops[at] and is_cut(at, loops) else loops[at]
-    return (count - 1.0) * overlap / (extent + overlap)
+    return (pieces(parts, at, loops) - 1.0) * overlap / (extent + overlap)
 
 
 @njit(error_model="numpy")
