@@ -93,6 +93,13 @@ def kept(tiling: Any, axis: int, maps: Any, q: int) -> Any:
 @njit(error_model="numpy")
 def read_span(layer: Any, axis: int, out: float) -> Any:
     """Input positions behind a number of outputs, clipped to the map."""
+    size = float(layer[IN_Y if axis == 0 else IN_X])
+    return min(size, nest_span(layer, axis, out))
+
+
+@njit(error_model="numpy")
+def nest_span(layer: Any, axis: int, out: float) -> Any:
+    """Input positions behind a number of outputs, padding included."""
     if axis == 0:
         kernel, stride, dilation, scale, size = layer[FY], layer[SY], layer[DY], layer[SCALE_Y], layer[IN_Y]
     else:
@@ -102,8 +109,8 @@ def read_span(layer: Any, axis: int, out: float) -> Any:
     if layer[WHOLE] == 1:
         return float(size)
     if scale > 1:
-        return min(float(size), np.ceil(out / scale))
-    return min(float(size), (out - 1.0) * stride + dilation * (kernel - 1.0) + 1.0)
+        return np.ceil(out / scale)
+    return (out - 1.0) * stride + dilation * (kernel - 1.0) + 1.0
 
 
 @njit(error_model="numpy")

@@ -7,7 +7,7 @@ from typing import Any
 from numba import njit
 
 from .closed_form import COSTS, FREE, IN_CH, IN_X, IN_Y, KIND, OX, OY, SRC1, SRC1_CH, G, K, move, tile_cost
-from .map_sizes import COUNT, extent, kept, read_span, source_of, touched
+from .map_sizes import COUNT, extent, kept, nest_span, read_span, source_of, touched
 
 
 @njit(error_model="numpy")
@@ -118,9 +118,11 @@ def add_tiles(
         out_bits = channels * oy * ox * act
         biggest[0], biggest[1] = max(biggest[0], in_bits), max(biggest[1], out_bits)
         read_bits = in_bits * touched(layer, 0, oy) * touched(layer, 1, ox)
-        a = innermost(in_bits, level_sizes, n_levels)
+        # The loop nest takes room for rows and columns of padding as well.
+        nest_bits = in_bits * nest_span(layer, 0, oy) * nest_span(layer, 1, ox) / area
+        a = innermost(nest_bits, level_sizes, n_levels)
         o = 0
-        while o < n_levels - 1 and out_bits + (in_bits if o == a else 0.0) > level_sizes[o]:
+        while o < n_levels - 1 and out_bits + (nest_bits if o == a else 0.0) > level_sizes[o]:
             o += 1
         free = layer[KIND] == FREE
         if free:
