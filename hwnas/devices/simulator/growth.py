@@ -17,7 +17,6 @@ from .closed_form import (
     OX,
     OY,
     RIDER,
-    SIZE,
     UNIT_END,
     WEIGHT_BITS,
     WHOLE,
@@ -25,6 +24,8 @@ from .closed_form import (
     K,
     move,
 )
+from .contents import whole_words
+from .flows import SIZE
 from .map_sizes import (
     CACHED,
     CHANNELS,
@@ -43,7 +44,6 @@ from .map_sizes import (
     largest,
     source_of,
 )
-from .refills import whole_words
 from .stack_layers import add_rider, add_tiles, innermost
 
 RECOMPUTE, H_CACHED, FULLY_CACHED = 0, 1, 2

@@ -1,4 +1,4 @@
-"""How often a layer tile's weights come into a memory, how many at once, and what waits for them, compiled."""
+"""What a memory holds of a loop nest at once, and how often that changes, in closed form, compiled."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def ragged(times: float, bits: float, width: float) -> Any:
 
 
 @njit(error_model="numpy")
-def portion(nc: float, ny: float, nx: float, room: float) -> Any:
+def portion(loops: Any, room: float) -> Any:
     """How many steps over input channels and kernel a memory holds the weights of: loops as a whole.
 
     A loop nest is cut into few factors (LOMA), so that loops over kernel rows and columns, and mostly those
     over channels, lie inside or outside of a memory; a loop that nothing else shares the room with is cut.
 
     Args:
-        nc, ny, nx: steps over input channels, kernel rows, kernel columns.
-        room: steps that there is room for.
+        loops: steps of the nest, see is_cut; room: steps that there is room for.
     """
+    nc, ny, nx = loops[1], loops[5], loops[6]
     if nc * ny * nx <= room:
         return nc * ny * nx
     if ny * nx == 1.0:
@@ -59,8 +59,8 @@ def primes(n: float) -> Any:
 def is_cut(at: int, loops: Any) -> Any:
     """Whether the search of loop orders cuts a loop in several factors.
 
-    It merges two factors of the loop that has most of them, the first of such loops, until six are left of all
-    (mapper.loop_factors). So in the end each has at most one number of factors, and the last ones one more.
+    It merges two factors of the loop that has most of them, the first of such loops, until six are left in all
+    (mapper.loop_factors): where two each are too many, the first loops become one factor.
 
     Args:
         loops: steps over output channels, input channels, groups, rows, columns, kernel rows and columns.
@@ -75,12 +75,11 @@ def is_cut(at: int, loops: Any) -> Any:
         twice += min(found, 2)
         if i > at and found >= 2:
             behind += 1
-    # With two factors each too many, the first loops lose their second one.
     return twice <= LOOP_FACTORS or behind < LOOP_FACTORS - once
 
 
 @njit(error_model="numpy")
-def together(channels: float, room: float, at: int, loops: Any) -> Any:
+def together(channels: float, room: float, loops: Any) -> Any:
     """How many output channels a memory holds the weights of, where it does not hold those of all.
 
     As many as fit and divide them, because LOMA gives a memory whole loop factors; one where the loop over
@@ -88,9 +87,9 @@ def together(channels: float, room: float, at: int, loops: Any) -> Any:
 
     Args:
         channels: steps over output channels and groups; room: steps that there is room for.
-        at, loops: which loop goes over them, and all loops; see is_cut.
+        loops: steps of the nest, see is_cut.
     """
-    if room < 2.0 or not is_cut(at, loops):
+    if room < 2.0 or not is_cut(0 if loops[0] > 1.0 else 2, loops):
         return 1.0
     parts = max(1.0, np.ceil(channels / room - 1e-9))
     while channels % parts != 0.0:
