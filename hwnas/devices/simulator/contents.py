@@ -59,7 +59,7 @@ def primes(n: float) -> Any:
 def is_cut(at: int, loops: Any) -> Any:
     """Whether the search of loop orders cuts a loop in several factors.
 
-    It merges two factors of the loop that has most of them, the first of such loops, until six are left in all
+    It merges two factors of the loop that has most of them, the first of such loops, until six are left
     (mapper.loop_factors): where two each are too many, the first loops become one factor.
 
     Args:

@@ -113,7 +113,7 @@ def weight_contents(
 ) -> Any:
     """How a layer's weights come into a shared memory.
 
-    Those of one output channel come after those of another, or those of a part of the sums after another part.
+    Output channels come one after the other, or parts of their sums do.
 
     Args:
         bits: of all weights; the others as for fill_registers.

@@ -7,8 +7,16 @@ import warnings
 from functools import cache
 
 import pytest
+from scipy.stats import kendalltau
 
-from hwnas.devices.simulator import Network, Scheduler, evaluate, load_accelerator, read_onnx
+from hwnas.devices.simulator import (
+    Network,
+    Scheduler,
+    accelerator_names,
+    evaluate,
+    load_accelerator,
+    read_onnx,
+)
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
@@ -73,3 +81,24 @@ def test_both_models_agree_on_single_layers(name: str) -> None:
     assert fast.macs == exact.macs == network.macs
     assert fast.latency_cycles == pytest.approx(exact.latency_cycles, rel=0.15)
     assert fast.energy_mj == pytest.approx(exact.energy_mj, rel=0.2)
+
+
+@pytest.mark.parametrize("accelerator", accelerator_names())
+def test_schedules_are_ranked_as_the_detailed_model_ranks_them(accelerator: str) -> None:
+    """The closed form ranks real networks and their schedules nearly so, whatever the accelerator."""
+    detailed, closed = (
+        [
+            (r.latency_cycles, r.energy_mj, r.dram_bytes)
+            for name in sorted(NETWORKS)
+            for mode in (None, "layer-by-layer", "single-layer")
+            for r in [scheduler.schedule(exported(name, False), mode=mode)]
+        ]
+        for scheduler in (
+            Scheduler(load_accelerator(accelerator)),
+            Scheduler(load_accelerator(accelerator), model="closed-form"),
+        )
+    )
+    for metric, most in enumerate((0.11, 0.15, 0.10)):
+        wanted, found = ([float(f"{row[metric]:.6g}") for row in side] for side in (detailed, closed))
+        assert kendalltau(wanted, found).statistic >= 0.95
+        assert found == pytest.approx(wanted, rel=most)
