@@ -10,17 +10,15 @@ of the closed form. Goal: tau at least 0.95 in latency, energy and DRAM bytes.
 from __future__ import annotations
 
 import argparse
-import io
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import timm
-import torch
 from simulator_fidelity import kendall_tau
 
 from hwnas.devices.simulator import Network, Scheduler, accelerator_names, load_accelerator, read_onnx
 from hwnas.devices.simulator.result import Model
+from hwnas.network import export_onnx
 
 NETWORKS = (
     "efficientnet_b0",
@@ -40,11 +38,7 @@ GOAL = 0.95
 def exported(name: str) -> Network:
     """A network of timm as the simulator reads it."""
     module = timm.create_model(name, pretrained=False).eval()
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(module, (torch.zeros(1, 3, 224, 224),), buffer, dynamo=False)
-    return read_onnx(buffer.getvalue(), name)
+    return read_onnx(export_onnx(module, (1, 3, 224, 224)), name)
 
 
 def figures(accelerator: str, networks: Sequence[Network]) -> np.ndarray:
