@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -234,28 +233,6 @@ def write_toml(path: Path, data: dict[str, Any]) -> None:
     import tomli_w
 
     write_bytes(path, tomli_w.dumps(data).encode())
-
-
-@contextmanager
-def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock that belongs to a path among all processes; the kernel takes it back from a dead one.
-
-    Args:
-        waiting: called once if another process holds it.
-
-    Raises:
-        OSError: the lock file beside `path` cannot be made.
-    """
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def safe_name(text: str) -> str:

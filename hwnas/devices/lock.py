@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
-import time
 from pathlib import Path
 
 from hwnas.errors import DeviceBusyError, DeviceError
 from hwnas.files import hwnas_home, safe_name, sha256
-
-POLL_S = 0.1
+from hwnas.locks import take_lock
 
 
 class DeviceLock:
@@ -37,22 +34,22 @@ class DeviceLock:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._descriptor = take_lock(self.path, timeout_s)
+            holder = f"pid {os.getpid()} ({' '.join(sys.argv)[:200]})"
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, holder.encode(errors="replace"))
+        except BlockingIOError:
+            holder = self.path.read_text(errors="replace") or "another process"
+            raise DeviceBusyError(
+                f"device {self.name} is in use by {holder}",
+                "wait until it has ended, or stop it with `kill PID`",
+            ) from None
         except OSError as error:
-            raise self._unusable(error) from None
-        try:
-            self._wait(descriptor, time.monotonic() + timeout_s)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(
-                descriptor, f"pid {os.getpid()} ({' '.join(sys.argv)[:200]})".encode(errors="replace"), 0
-            )
-        except OSError as error:
-            os.close(descriptor)
-            raise self._unusable(error) from None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
+            self.release()
+            raise DeviceError(
+                f"cannot lock device {self.name} with {self.path}: {error.strerror}",
+                "set HWNAS_HOME to a folder on a local disk that you may write to",
+            ) from None
 
     def release(self) -> None:
         """Give the lock back; without one this does nothing. The file stays: deleting it would be a race."""
@@ -60,23 +57,3 @@ class DeviceLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _wait(self, descriptor: int, deadline_s: float) -> None:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    holder = os.pread(descriptor, 1024, 0).decode(errors="replace") or "another process"
-                    raise DeviceBusyError(
-                        f"device {self.name} is in use by {holder}",
-                        "wait until it has ended, or stop it with `kill PID`",
-                    ) from None
-            time.sleep(POLL_S)
-
-    def _unusable(self, error: OSError) -> DeviceError:
-        return DeviceError(
-            f"cannot lock device {self.name} with {self.path}: {error.strerror}",
-            "set HWNAS_HOME to a folder on a local disk that you may write to",
-        )

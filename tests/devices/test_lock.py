@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.devices.lock import POLL_S, DeviceLock
+from hwnas.devices.lock import DeviceLock
 from hwnas.errors import DeviceError
 from hwnas.files import hwnas_home
+from hwnas.locks import POLL_S
 
 HOLDER = """
 from hwnas.devices.lock import DeviceLock

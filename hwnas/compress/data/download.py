@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.errors import InputError, first_line
-from hwnas.files import hwnas_cache, locked, sha256_of_file
+from hwnas.files import hwnas_cache, sha256_of_file
+from hwnas.locks import locked
 from hwnas.progress import Progress
 
 CHUNK_BYTES = 2**18
@@ -55,7 +56,8 @@ def fetch(file: Published, progress: Progress) -> Path:
     by_hand = f"get {file.url} by hand, put it into a folder, and name that folder by HWNAS_DATA_DIR=FOLDER"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path, lambda: progress.say(f"waiting for another process that fetches {file.name}")):
+        lock = path.with_name(f".{file.name}.lock")
+        with locked(lock, lambda: progress.say(f"waiting for another process that fetches {file.name}")):
             if not _is_there(path, file):
                 part = path.with_name(f".{file.name}.part")
                 try:

@@ -26,11 +26,11 @@ from hwnas.files import (
     decode,
     encode,
     hwnas_cache,
-    locked,
     read_json,
     sha256_of_plain,
     write_json,
 )
+from hwnas.locks import locked
 from hwnas.measurement import STRICT
 from hwnas.progress import Progress
 from hwnas.ranges import Count, Figure, Nanoseconds, Position
@@ -89,7 +89,8 @@ def decoded(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder, lambda: progress.say(f"waiting for another process that decodes {source.text}")):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with locked(lock, lambda: progress.say(f"waiting for another process that decodes {source.text}")):
             return _read(folder) or _decode_to_file(source, size, mode, folder, progress)
     except OSError as error:
         progress.say(f"decoded images stay in memory: cannot write to {folder.parent}: {error.strerror}")

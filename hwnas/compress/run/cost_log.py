@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import decode, encode, read_signed, write_signed
+from hwnas.locks import locked
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Operations, Ratio, Seconds
 
@@ -78,7 +75,7 @@ class CostLog:
         """
         now_s = time.perf_counter()
         nothing = Cost(step=step, device=device, seconds=0.0, images=0, epochs=0.0, training_flops=0)
-        with self._alone():
+        with locked(self.path.parent):  # searches of several devices record side by side
             spent = {(entry.step, entry.device): entry for entry in read_costs(self.path)}
             before = spent.get((step, device), nothing)
             spent[step, device] = replace(
@@ -91,16 +88,6 @@ class CostLog:
             entries = sorted(spent.values(), key=lambda e: (STEPS.index(e.step), e.device or ""))
             write_signed(self.path, {"schema": SCHEMA, "spent": [encode(entry) for entry in entries]})
         self._since_s = now_s
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Searches of several devices record side by side: the folder is the lock, so no file is left."""
-        descriptor = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def read_costs(path: Path) -> list[Cost]:

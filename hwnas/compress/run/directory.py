@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from hwnas.files import (
     signed,
     write_toml,
 )
+from hwnas.locks import take_lock
 from hwnas.measurement import STRICT
 from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
@@ -60,7 +60,12 @@ class RunDirectory:
                     f"{path} is not empty and not a run directory", "choose another with --out PATH"
                 )
             path.mkdir(parents=True, exist_ok=True)
-            lock = _lock(path)
+            lock = take_lock(path / ".lock")
+        except BlockingIOError:
+            raise RunDirectoryError(
+                f"another hwnas process works in {path}",
+                "wait for it, or choose another place with --out PATH",
+            ) from None
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write to {path}: {error.strerror}", "choose another place with --out PATH"
@@ -166,18 +171,6 @@ def _clean(path: Path) -> None:
 def versions() -> dict[str, str]:
     """Of the packages that results depend on."""
     return {"hwnas": __version__, **{name: metadata.version(name) for name in ("torch", "timm", "onnx")}}
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise RunDirectoryError(
-            f"another hwnas process works in {path}", "wait for it, or choose another place with --out PATH"
-        ) from None
-    return descriptor
 
 
 @dataclass(frozen=True, kw_only=True)
