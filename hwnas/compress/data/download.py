@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.errors import InputError, first_line
-from hwnas.files import hwnas_cache, sha256_of_file
+from hwnas.download import download
+from hwnas.errors import InputError
+from hwnas.files import hwnas_cache
 from hwnas.locks import locked
 from hwnas.progress import Progress
 
-CHUNK_BYTES = 2**18
-TIMEOUT_S = 60.0
 MEGABYTE = 1_000_000
 
 
@@ -79,36 +74,8 @@ def _is_there(path: Path, file: Published) -> bool:
 
 def _download(file: Published, part: Path, by_hand: str, progress: Progress) -> None:
     total = max(1, round(file.bytes / MEGABYTE))
-    done = 0
-    with part.open("wb") as target:
-        for chunk in _chunks(file, by_hand):
-            target.write(chunk)
-            done += len(chunk)
-            if done > file.bytes:
-                break
-            progress.advance(f"download {file.name}", min(total, round(done / MEGABYTE)), total, "MB")
-    if done != file.bytes:
-        got = f"only {done:,}" if done < file.bytes else "more"
-        raise InputError(
-            f"{file.url} is published with {file.bytes:,} bytes, the server gave {got}",
-            f"give the same command again, or {by_hand}",
-        )
-    if sha256_of_file(part) != file.sha256:
-        raise InputError(
-            f"what {file.url} gave is not the published file: its SHA-256 is not {file.sha256}",
-            f"give the same command again, or {by_hand}",
-        )
 
+    def advance(done: int) -> None:
+        progress.advance(f"download {file.name}", min(total, round(done / MEGABYTE)), total, "MB")
 
-def _chunks(file: Published, by_hand: str) -> Iterator[bytes]:
-    try:
-        with urllib.request.urlopen(file.url, timeout=TIMEOUT_S) as response:  # noqa: S310
-            while chunk := response.read(CHUNK_BYTES):
-                yield chunk
-    except urllib.error.HTTPError as error:
-        reason = f"the server answers {error.code} {error.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        reason = first_line(getattr(error, "reason", error))
-    else:
-        return
-    raise InputError(f"cannot fetch {file.url}: {reason}", f"check the network, or {by_hand}") from None
+    download(file.url, file.sha256, part, by_hand, size=file.bytes, on_bytes=advance)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
 import shutil
 import subprocess
-import urllib.request
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +12,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hwnas.devices.android.libraries import ABI, RUNNER_NAME, VERSION, runner_path, runtime_folder, sources
+from hwnas.download import download
 from hwnas.errors import DeviceError, InputError
 from hwnas.temporary import folder_beside, temporary_folder
 
 REPOSITORY = "https://repo1.maven.org/maven2"
-TIMEOUT_S = 60
 MOST_BYTES = 2 * 1024**3
 ANDROID_PLATFORM = 29
-CHUNK = 1 << 20
+_OTHERWISE = "give a folder with the libraries: --runtime-dir FOLDER"
 
 Say = Callable[[str], None]
 
@@ -72,22 +69,31 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
     """Download and unpack the libraries for a provider; the folder that holds them.
 
     Raises:
-        DeviceError: the repository cannot be reached, or an archive is not what it should be.
+        InputError: the repository cannot be reached, or gives something else than it should.
+        DeviceError: an archive holds no libraries for phones, or they cannot be stored.
     """
     folder = runtime_folder(provider)
     if folder.is_dir():
         say(f"libraries: {folder} is there")
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder_beside(folder) as name:
-        part = name / "libraries"
-        part.mkdir()
-        for archive in archives_for(provider):
-            file = name / "archive"
-            _download(archive, repository, file, say)
-            count = _unpack(file, part, archive)
-            say(f"{archive.name} {archive.version}: {count} libraries")
-        part.replace(folder)
+    _check_secure(repository)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder_beside(folder) as name:
+            part = name / "libraries"
+            part.mkdir()
+            for archive in archives_for(provider):
+                file, url = name / "archive", f"{repository}/{archive.path}"
+                say(f"downloading {url}")
+                download(url, archive.sha256, file, f"name a mirror with --repository URL, or {_OTHERWISE}")
+                count = _unpack(file, part, archive)
+                say(f"{archive.name} {archive.version}: {count} libraries")
+            part.replace(folder)
+    except OSError as error:
+        raise DeviceError(
+            f"cannot store libraries in {folder.parent}: {error.strerror}",
+            f"free space, name another cache by HWNAS_CACHE=FOLDER, or {_OTHERWISE}",
+        ) from None
     return folder
 
 
@@ -158,32 +164,6 @@ def _cmake(*arguments: str) -> None:
         )
 
 
-_OTHERWISE = "give a folder with the libraries: --runtime-dir FOLDER"
-
-
-def _download(archive: Archive, repository: str, file: Path, say: Say) -> None:
-    """Fetch an archive and compare it with its checksum."""
-    url = f"{repository}/{archive.path}"
-    say(f"downloading {url}")
-    digest = hashlib.sha256()
-    try:
-        with _open(url) as answer, file.open("wb") as out:
-            while chunk := answer.read(CHUNK):
-                out.write(chunk)
-                digest.update(chunk)
-    except (OSError, http.client.HTTPException) as error:
-        raise DeviceError(
-            f"{url} cannot be fetched: {error}",
-            "try again later, name a mirror with --repository URL, or give a folder: --runtime-dir FOLDER",
-        ) from None
-    if digest.hexdigest() != archive.sha256:
-        raise DeviceError(
-            f"{url} is not what it was: its SHA-256 is {digest.hexdigest()}, not {archive.sha256}",
-            "give the command again; if that stays, the repository or the way to it is not to be trusted: "
-            "unpack the archive of a source that you trust, and give its folder with --runtime-dir",
-        )
-
-
 def _unpack(file: Path, folder: Path, archive: Archive) -> int:
     """Put the libraries of an archive into a folder, and its C headers; how many libraries."""
     count = 0
@@ -205,10 +185,8 @@ def _unpack(file: Path, folder: Path, archive: Archive) -> int:
     return count
 
 
-def _open(url: str):  # type: ignore[no-untyped-def]  # urllib's own type of an answer is private
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-    ):
-        raise InputError(f"{url} is not https", "give a repository with https")
-    return urllib.request.urlopen(url, timeout=TIMEOUT_S)  # noqa: S310 - the scheme was checked
+def _check_secure(repository: str) -> None:
+    parts = urlsplit(repository)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    if parts.scheme != "https" and not local:
+        raise InputError(f"{repository} is not https", "give a repository with https")

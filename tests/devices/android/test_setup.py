@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from hwnas.cli.main import app
 from hwnas.devices.android import setup
 from hwnas.devices.android.libraries import runtime_folder, sources
-from hwnas.errors import DeviceError, InputError
+from hwnas.errors import DeviceError, HwnasError, InputError
 from hwnas.files import hwnas_cache, write_toml
 from hwnas.measurement import DeviceProfile
 
@@ -107,8 +107,8 @@ def test_qnn_brings_qualcomm_s_libraries(maven: tuple[str, dict[str, bytes]], pu
 @pytest.mark.parametrize(
     ("content", "change", "reason"),
     [
-        (SOUND, lambda files, path: files.pop(path), "cannot be fetched: HTTP Error 404"),
-        (SOUND, lambda files, path: files.update({path: SOUND + b" "}), "is not what it was"),
+        (SOUND, lambda files, path: files.pop(path), "the server answers 404"),
+        (SOUND, lambda files, path: files.update({path: SOUND + b" "}), "is not the published file"),
         (b"no archive", lambda files, path: None, "is no archive"),
         (archive("jni/x86/libonnxruntime.so"), lambda files, path: None, "no libraries for arm64"),
     ],
@@ -122,9 +122,20 @@ def test_what_is_not_right_is_refused_and_leaves_nothing(
 ) -> None:
     address, files = maven
     change(files, publish("ONNXRUNTIME", content))
-    with pytest.raises(DeviceError, match=reason):
+    with pytest.raises(HwnasError, match=reason) as refusal:
         setup.fetch_libraries("cpu", address, lambda text: None)
+    assert "--runtime-dir FOLDER" in refusal.value.fix
     assert not list((hwnas_cache() / "android").iterdir())
+
+
+def test_a_cache_that_cannot_be_made(
+    maven: tuple[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HWNAS_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DeviceError, match=r"cannot store libraries in .*: Not a directory") as refusal:
+        setup.fetch_libraries("cpu", maven[0], lambda text: None)
+    assert "HWNAS_CACHE=FOLDER" in refusal.value.fix
 
 
 def test_a_repository_must_be_https() -> None:
