@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from cifar_subset import Lines, settings_of
-from search_latency import front_of, values_of, volume
+from search_latency import front_of, values_of
 
 from hwnas.compress.library.run import open_inputs, open_run
 from hwnas.compress.library.stitch import Stitcher
@@ -36,6 +36,7 @@ from hwnas.compress.search.block_costs import BlockCosts, measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.compress.search.initial_tables import block_prior
 from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.pareto import corner_beyond, hypervolume
 from hwnas.compress.search.points import Point
 from hwnas.compress.settings import DEFAULT_THRESHOLD, LibrarySettings
 from hwnas.profiles.catalogue import load_profile, open_device
@@ -61,11 +62,6 @@ def surviving(points: Sequence[Point], choices: Sequence[Sequence[int]]) -> list
     return [p for p in points if all(c in of_part for c, of_part in zip(p.choices, choices, strict=True))]
 
 
-def corner_of(values: np.ndarray) -> np.ndarray:
-    """A twentieth of a front's range beyond its worst. values: (P, 2) of the front."""
-    return np.asarray(values.max(0) + 0.05 * np.ptp(values, axis=0))
-
-
 def share_by_blocks(blocks: BlockCosts) -> float:
     """The hypervolume that the exact front of sums of block costs keeps."""
     whole, kept = (
@@ -77,15 +73,15 @@ def share_by_blocks(blocks: BlockCosts) -> float:
         )[1]
         for every in (True, False)
     )
-    corner = corner_of(whole)
-    return volume(kept, corner) / volume(whole, corner)
+    corner = corner_beyond(whole)
+    return hypervolume(kept, corner) / hypervolume(whole, corner)
 
 
 def share(points: Sequence[Point], of: Sequence[Point]) -> float:
     """The hypervolume of some networks' front as a share of others' that hold the best ones."""
     best = values_of(front_of(of))
-    corner = corner_of(best)
-    return volume(values_of(points), corner) / volume(best, corner)
+    corner = corner_beyond(best)
+    return hypervolume(values_of(points), corner) / hypervolume(best, corner)
 
 
 class Bench:

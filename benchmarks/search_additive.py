@@ -15,10 +15,10 @@ from functools import partial
 
 import numpy as np
 from plain_search import POPULATION, plain
-from pymoo.indicators.hv import HV
 
-from hwnas.compress.search.additive import exact_front, non_dominated, sum_of
+from hwnas.compress.search.additive import exact_front, sum_of
 from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.pareto import hypervolume
 
 BLOCKS, CHOICES = 5, 384
 
@@ -65,7 +65,7 @@ def main() -> None:
         _, front = exact_front(tables)
         exact_s = time.process_time() - start_s
         corner = front.max(0) * 1.05
-        whole = HV(ref_point=corner)(front)
+        whole = hypervolume(front, corner)
         rows = np.random.default_rng(seed).integers(0, CHOICES, (options.evaluations, BLOCKS))
         start_s = time.process_time()
         found = {"learned": learned(tables, options.evaluations, seed)}
@@ -74,9 +74,7 @@ def main() -> None:
             "random": sum_of(tables, rows),
             "plain": plain([CHOICES] * BLOCKS, partial(sum_of, tables), options.evaluations, seed),
         }
-        share = {
-            name: HV(ref_point=corner)(seen[non_dominated(seen)]) / whole for name, seen in found.items()
-        }
+        share = {name: hypervolume(seen, corner) / whole for name, seen in found.items()}
         print(
             f"| {seed} | {len(front)}, {exact_s:.2f} s | {share['random']:.3f} | {share['plain']:.3f} "
             f"| {share['learned']:.3f}, {learned_s:.0f} s |",

@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from plain_search import plain
-from pymoo.indicators.hv import HV
 
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
@@ -36,11 +35,11 @@ from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
-from hwnas.compress.search.additive import non_dominated
 from hwnas.compress.search.block_costs import measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.compress.search.initial_tables import block_prior
 from hwnas.compress.search.nsga2 import search
+from hwnas.compress.search.pareto import corner_beyond, hypervolume, non_dominated
 from hwnas.compress.search.points import Point
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
@@ -150,10 +149,6 @@ def front_of(points: Sequence[Point]) -> list[Point]:
     return [known[i] for i in non_dominated(values_of(known))]
 
 
-def volume(values: np.ndarray, corner: np.ndarray) -> float:
-    return float(HV(ref_point=corner)(values[non_dominated(values)]))
-
-
 def remeasured(bench: Bench, points: Sequence[Point], protocol: Protocol, path: Path) -> dict[Choices, Point]:
     """Networks at latencies that no search has seen: all of them in one session."""
     losses = {point.choices: point.loss for point in points}
@@ -220,15 +215,17 @@ def _row(options: argparse.Namespace, stitcher: Stitcher, seed: int, folder: Pat
     fronts = [front_values(points) for points in found if points]
     best = np.concatenate(fronts)
     best = best[non_dominated(best)]
-    corner = best.max(0) + 0.05 * np.ptp(best, axis=0)
-    whole = volume(best, corner)
-    shares = [f"{volume(front_values(points), corner) / whole:.4f}" if points else "–" for points in found]
-    wanted = volume(front_values(plain_points), corner)
+    corner = corner_beyond(best)
+    whole = hypervolume(best, corner)
+    shares = [
+        f"{hypervolume(front_values(points), corner) / whole:.4f}" if points else "–" for points in found
+    ]
+    wanted = hypervolume(front_values(plain_points), corner)
     until = next(
         (
             n
             for n in range(5, len(seeded_points) + 1, 5)
-            if volume(front_values(seeded_points[:n]), corner) >= wanted
+            if hypervolume(front_values(seeded_points[:n]), corner) >= wanted
         ),
         None,
     )

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.search.additive import evenly, exact_front, fit_tables, non_dominated, sum_of
+from hwnas.compress.search.additive import evenly, exact_front, fit_tables, sum_of
+from hwnas.compress.search.pareto import non_dominated
 from hwnas.errors import HwnasError
 
 

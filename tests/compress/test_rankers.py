@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.compress.report.proxies import agreement, front_of, growth, hypervolume
+from hwnas.compress.report.proxies import agreement, front_of, growth
+from hwnas.compress.search.pareto import hypervolume
 
 Network = tuple[float, float, float]
 value = st.integers(1, 30).map(float)
@@ -61,7 +63,7 @@ def test_a_ranker_that_is_upside_down() -> None:
 
 
 def test_hypervolume_of_two_boxes() -> None:
-    assert hypervolume([(0, 2), (1, 1)], (3, 3)) == pytest.approx(3 + 2)
+    assert hypervolume(np.array([[0, 2], [1, 1]]), np.array([3, 3])) == pytest.approx(3 + 2)
 
 
 @given(networks)

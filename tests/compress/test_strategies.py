@@ -5,9 +5,9 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from pymoo.indicators.hv import HV
 
-from hwnas.compress.search.additive import non_dominated, sum_of
+from hwnas.compress.search.additive import sum_of
+from hwnas.compress.search.pareto import hypervolume
 from hwnas.compress.search.points import Point, pareto_front
 from hwnas.compress.search.strategies import Problem, exact_share, explore
 from hwnas.compress.settings import SearchSettings, Strategy
@@ -72,9 +72,9 @@ class Whole:
     def share(self, points: Sequence[Point]) -> float:
         """The points' hypervolume as a share of that of every architecture."""
         everything = np.array([self.values(choices) for choices in product(*self.choices)])
-        volume = HV(ref_point=everything.max(0) * 1.05)
+        corner = everything.max(0) * 1.05
         found = np.array([(p.loss, *(p.costs or ())) for p in points])
-        return float(volume(found[non_dominated(found)]) / volume(everything[non_dominated(everything)]))
+        return hypervolume(found, corner) / hypervolume(everything, corner)
 
 
 def explored(whole: Whole, strategy: Strategy, **how: int) -> list[Point]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from hwnas.compress.search.pareto import hypervolume, non_dominated
 
 MARGIN = 1.05
 
@@ -44,10 +46,9 @@ def agreement(losses: Sequence[float], measured: Sequence[float], ranker: Sequen
     for i in chosen:
         fastest = min(measured[j] for j in best if losses[j] <= losses[i])
         slower.append(measured[i] / fastest - 1)
-    corner = _corner([(losses[i], measured[i]) for i in {*best, *chosen}])
-    of_best, of_chosen = (
-        hypervolume([(losses[i], measured[i]) for i in front], corner) for front in (best, chosen)
-    )
+    values = np.column_stack([losses, measured])
+    corner = _corner(values[[*best, *chosen]])
+    of_best, of_chosen = (hypervolume(values[front], corner) for front in (best, chosen))
     tau = float(kendalltau(measured, ranker).statistic) if len(measured) > 1 else float("nan")
     return Agreement(
         kendall_tau=None if np.isnan(tau) else tau,
@@ -60,23 +61,12 @@ def agreement(losses: Sequence[float], measured: Sequence[float], ranker: Sequen
 
 def front_of(losses: Sequence[float], costs: Sequence[float]) -> list[int]:
     """The networks that no other one beats in loss and cost, by rising cost."""
-    front: list[int] = []
-    for i in sorted(range(len(losses)), key=lambda i: (costs[i], losses[i])):
-        if not front or losses[i] < losses[front[-1]]:
-            front.append(i)
-    return front
+    return [int(i) for i in non_dominated(np.column_stack([costs, losses]))]
 
 
-def hypervolume(points: Sequence[Sequence[float]], corner: Sequence[float]) -> float:
-    """What the points dominate up to a corner, all axes to be lowered."""
-    from pymoo.indicators.hv import HV
-
-    return float(HV(ref_point=np.array(corner))(np.array(points)))
-
-
-def _corner(points: Iterable[Sequence[float]]) -> list[float]:
-    """A little beyond the worst of some points on every axis, so that each of them counts."""
-    return [MARGIN * max(axis) or 1.0 for axis in zip(*points, strict=True)]
+def _corner(values: np.ndarray) -> np.ndarray:
+    """A twentieth of the worst figure beyond it on every axis. values: (N, K)."""
+    return np.where(values.max(0) > 0, MARGIN * values.max(0), 1.0)
 
 
 def growth(points: Sequence[Sequence[float]], steps: int = 100) -> list[tuple[int, float]]:
@@ -86,10 +76,8 @@ def growth(points: Sequence[Sequence[float]], steps: int = 100) -> list[tuple[in
         points: loss and costs of each network, in the order of the search, the reference first.
         steps: at most so many figures.
     """
-    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
-
-    last = NonDominatedSorting().do(np.array(points), only_non_dominated_front=True)
-    corner = _corner([points[0], *(points[i] for i in last)])
+    values = np.array(points)
+    corner = _corner(values[[0, *non_dominated(values)]])
     at = sorted({round(n) for n in np.linspace(1, len(points), min(steps, len(points)))})
-    volumes = [hypervolume(points[:n], corner) for n in at]
+    volumes = [hypervolume(values[:n], corner) for n in at]
     return [(n, volume / volumes[-1]) for n, volume in zip(at, volumes, strict=True)]

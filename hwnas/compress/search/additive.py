@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.compress.search.pareto import non_dominated
 from hwnas.errors import HwnasError
 
-CHUNK = 256
 PENALTY = 0.1
 MAX_POINTS = 300_000
 """Partial sums that are compared at once where there are more than two values."""
@@ -49,28 +49,6 @@ def exact_front(tables: Sequence[np.ndarray], limit: int | None = None) -> tuple
         rows = np.column_stack([rows[kept // len(own)], own[kept % len(own)]])
         sums = whole[kept]
     return rows, sums
-
-
-def non_dominated(values: np.ndarray) -> np.ndarray:
-    """Which rows of (N, K) no other one beats, in lexicographic order; one of those that are equal."""
-    order = np.lexsort(values.T[::-1])
-    ordered = values[order]
-    if values.shape[1] == 2:
-        lowest = np.minimum.accumulate(ordered[:, 1])
-        keep = np.ones(len(order), dtype=bool)
-        keep[1:] = ordered[1:, 1] < lowest[:-1]
-        return np.asarray(order[keep])
-    # In this order a row can only be dominated by one before it.
-    found = np.zeros((0, values.shape[1]))
-    kept: list[int] = []
-    for start in range(0, len(order), CHUNK):
-        chunk = ordered[start : start + CHUNK]
-        beaten = np.asarray((found[None] <= chunk[:, None]).all(2)).any(axis=1)
-        within = np.asarray((chunk[None] <= chunk[:, None]).all(2))
-        beaten |= np.tril(within, -1).any(axis=1)
-        kept += [start + int(i) for i in np.flatnonzero(~beaten)]
-        found = ordered[kept]
-    return np.asarray(order[kept], dtype=int)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.optimize import minimize
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.search.additive import non_dominated, sum_of
+from hwnas.compress.search.additive import sum_of
+from hwnas.compress.search.pareto import corner_beyond, hypervolume, non_dominated
 from hwnas.compress.search.points import Costs, Evaluator, Point
 from hwnas.compress.search.surrogate import Learner, Tables
 
@@ -91,14 +92,12 @@ class Motion:
 
     def still_for(self, points: Sequence[Point]) -> int:
         """Take in all points so far; how many calls in a row the front has not moved."""
-        from pymoo.indicators.hv import HV
-
         values = np.array([[p.loss, *p.costs] for p in points if p.costs is not None])
         if len(values) == 0:
             return 0
         if self.corner is None:
-            self.corner = values.max(0) + 0.05 * np.ptp(values, axis=0) + 1e-9
-        volume = float(HV(ref_point=self.corner)(values[non_dominated(values)]))
+            self.corner = corner_beyond(values)
+        volume = hypervolume(values, self.corner)
         self.still = self.still + 1 if volume <= self.volume * (1 + STILL) else 0
         self.volume = max(volume, self.volume)
         return self.still

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from hwnas.compress.library.stitch import Choices
+from hwnas.compress.search.pareto import non_dominated
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
 from hwnas.ranges import Figure
@@ -81,6 +81,5 @@ def pareto_front(points: Iterable[Point]) -> list[Point]:
             "all reasons are in search.json; `hwnas profile MODEL --device NAME` tries a single network",
         )
     values = np.array([[point.loss, *costs] for point, costs in measured])
-    front = NonDominatedSorting().do(values, only_non_dominated_front=True)
-    unique = {tuple(values[i]): measured[i][0] for i in sorted(front, reverse=True)}
-    return sorted(unique.values(), key=lambda point: (point.costs or (), point.loss))
+    front = [measured[i][0] for i in non_dominated(values)]
+    return sorted(front, key=lambda point: (point.costs or (), point.loss))

@@ -9,8 +9,9 @@ from math import prod
 import numpy as np
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.search.additive import exact_front, non_dominated, sum_of
+from hwnas.compress.search.additive import exact_front, sum_of
 from hwnas.compress.search.nsga2 import Motion, search
+from hwnas.compress.search.pareto import corner_beyond, hypervolume
 from hwnas.compress.search.points import Costs, Evaluator, Point
 from hwnas.compress.search.surrogate import UNSEEN, Learner, Tables
 from hwnas.compress.settings import SearchSettings
@@ -151,8 +152,6 @@ def exact_share(problem: Problem, points: Sequence[Point], front: Sequence[Point
 
     None where the exact front is too large to be listed.
     """
-    from pymoo.indicators.hv import HV
-
     evaluate = Evaluator(problem.loss, problem.costs)
     evaluate.seen = {point.choices: point for point in points}
     learner = Learner(problem.choices, evaluate, problem.prior, problem.prior[0].shape[1] - 1)
@@ -167,11 +166,9 @@ def exact_share(problem: Problem, points: Sequence[Point], front: Sequence[Point
     measured = np.array([point.costs for point in known])
     costs = sum_of(tables, rows)[:, 1:]
     found = sum_of(tables, np.array([learner.row(point.choices) for point in front]))
-    worst = np.concatenate([exact, found]).max(0)
-    span = worst - np.concatenate([exact, found]).min(0)
-    volume = HV(ref_point=worst + 0.05 * np.where(span > 0, span, 1.0))
+    corner = corner_beyond(np.concatenate([exact, found]))
     return ExactShare(
-        hypervolume=float(volume(found[non_dominated(found)]) / volume(exact)),
+        hypervolume=hypervolume(found, corner) / hypervolume(exact, corner),
         points=len(exact),
         mean_error=float(np.abs(costs - measured).mean() / np.abs(measured).mean()),
     )
