@@ -48,8 +48,6 @@ Milliseconds = Annotated[float, Interval(ge=0, le=LARGEST_MS)]
 Latency = Annotated[float, Interval(ge=1e-9, le=LARGEST_MS)]
 """In milliseconds, above zero."""
 
-Fraction = Annotated[float, Interval(ge=0, le=1)]
-
 Factor = Annotated[float, Interval(ge=1e-6, le=1e6)]
 """By which a size is multiplied."""
 

@@ -38,7 +38,7 @@ def write_report(
     sections = [page.Section(heading="Networks", content=[_overview(measured), *_session(measured)])]
     for model, measurement in measured:
         known = layers.get(measurement.network_hash) or measurement.layers
-        sections.append(page.Section(heading=model, content=_network(model, measurement, known)))
+        sections.append(page.Section(heading=model, content=_network(measurement, known)))
     sections += [page.Section(heading=f"{of['model']}: each part alone", content=_parts(of)) for of in parts]
     page.write_page(path, "hwnas profile", sections)
 
@@ -87,7 +87,7 @@ def _session(measured: Sequence[tuple[str, Measurement]]) -> list[page.Content]:
     ]
 
 
-def _network(model: str, measurement: Measurement, layers: Sequence[Layer]) -> list[page.Content]:
+def _network(measurement: Measurement, layers: Sequence[Layer]) -> list[page.Content]:
     judged = [as_sentence(finding.text) for finding in judge(measurement)]
     content: list[page.Content] = [*(judged or [clean_bill(measurement)]), *_conditions(measurement)]
     content.append(page.Grid(plots=[histogram(measurement), timeline(measurement)]))

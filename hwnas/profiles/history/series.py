@@ -123,7 +123,3 @@ def _hover(measurement: Measurement) -> str:
     told = [f"network {measurement.network_hash[:8]}"]
     told += [] if load is None else [f"load average {load:.1f}"]
     return ", ".join([*told, *([f"disturbed by {disturbed}"] if disturbed else [])])
-
-
-def _colours(count: int) -> list[str]:
-    return [COLOURS[place % len(COLOURS)] for place in range(count)]
