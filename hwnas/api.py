@@ -51,6 +51,7 @@ def profile(
     protocol: str = "",
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
+    device_option: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure how long a whole network takes on a device; the measurement goes into the history as well.
@@ -61,6 +62,7 @@ def profile(
         protocol: adaptive, quick, search, report, or a `.toml` file; empty for the profile's, or adaptive.
         input_shape: (C, H, W); needed for a torch module that does not say what it takes.
         batch: images a run; None for the profile's.
+        device_option: `KEY=VALUE` over the device profile's options, such as `any_gpu=true`.
         progress: hears how far a device with a queue is.
 
     Raises:
@@ -76,7 +78,9 @@ def profile(
     from hwnas.profiles.measure import measure_networks
 
     network = find_model(model, input_shape, has_batch=batch is not None)
-    (result,) = measure_networks([network], _profile(device, batch), protocol, progress or Progress())
+    (result,) = measure_networks(
+        [network], _profile(device, batch, device_option), protocol, progress or Progress()
+    )
     return result
 
 
@@ -89,6 +93,7 @@ def compare(
     max_seconds: float = 45.0,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
+    device_option: Sequence[str] = (),
 ) -> Comparison:
     """Interleave two networks in one session, and return the ratio of their latencies with its interval.
 
@@ -96,7 +101,7 @@ def compare(
         first, second: as `Model`; the ratio is second over first.
         precision: repeats go on until half of the ratio's 95 % interval is at most this.
         max_seconds: longest time.
-        device, input_shape, batch: as for `profile`.
+        device, input_shape, batch, device_option: as for `profile`.
 
     Raises:
         HwnasError: a network or the device is unknown, or something could not be measured.
@@ -116,7 +121,7 @@ def compare(
     networks = [find_model(model, input_shape, has_batch=batch is not None) for model in (first, second)]
     protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
     with open_history() as store:
-        session = Session(open_device(_profile(device, batch)), protocol, store, recall=False)
+        session = Session(open_device(_profile(device, batch, device_option)), protocol, store, recall=False)
         return comparison.compare(session, *networks, precision=precision)
 
 
@@ -129,6 +134,7 @@ def check(
     max_seconds: float = 45.0,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
+    device_option: Sequence[str] = (),
 ) -> Report:
     """Decide whether a network became slower than its baseline by more than a threshold.
 
@@ -136,7 +142,7 @@ def check(
         model, baseline: as `Model`.
         threshold: the fraction by which the network may be slower.
         max_seconds: longest time.
-        device, input_shape, batch: as for `profile`.
+        device, input_shape, batch, device_option: as for `profile`.
 
     Returns:
         The report; its `exit_code` is what `hwnas check run` ends with: 0 where nothing is slower, 1 for a
@@ -163,7 +169,7 @@ def check(
     terms = Terms(threshold=threshold, baseline=old.name, accept=f"make {new.name} the baseline")
     with open_history() as store:
         protocol = replace(SIDE_BY_SIDE, max_seconds=max_seconds)
-        session = Session(open_device(_profile(device, batch)), protocol, store, recall=False)
+        session = Session(open_device(_profile(device, batch, device_option)), protocol, store, recall=False)
         return run_check(session, [Entry(model=new.name, network=new, baseline=old)], terms)
 
 
@@ -450,10 +456,10 @@ def name_of(model: Model) -> str:
     )
 
 
-def _profile(device: str, batch: int | None) -> DeviceProfile:
-    from hwnas.profiles.catalogue import load_profile, with_options
+def _profile(device: str, batch: int | None, device_option: Sequence[str]) -> DeviceProfile:
+    from hwnas.profiles.catalogue import load_profile, parse_options, with_options
 
-    return with_options(load_profile(device), batch=batch)
+    return with_options(load_profile(device), **parse_options(device_option), batch=batch)
 
 
 def _data_name(data: Any) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.device_options import Batch, InputShape
+from hwnas.cli.device_options import Batch, DeviceOption, InputShape
 from hwnas.cli.output import Json, print_json, print_table
 from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.ranges import LARGEST_SECONDS
@@ -33,6 +33,7 @@ def compare(
         float, typer.Option(min=1, max=LARGEST_SECONDS, callback=a_number, help="Longest time.")
     ] = 45.0,
     batch: Batch = None,
+    device_option: DeviceOption = None,
     input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +49,7 @@ def compare(
         max_seconds=max_seconds,
         input_shape=parse_shape(input_shape) if input_shape else None,
         batch=batch,
+        device_option=device_option or (),
     )
     if as_json:
         print_json(result.to_json())

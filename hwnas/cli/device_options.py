@@ -26,10 +26,13 @@ InputShape = Annotated[
         show_default="the model's own",
     ),
 ]
-AnyGpu = Annotated[bool, typer.Option("--any-gpu", help="Measure on another GPU than the profile is for.")]
-AllowFallback = Annotated[
-    bool,
-    typer.Option("--allow-fallback", help="Let a phone's CPU run what its accelerator cannot; recorded."),
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="Over the device profile's options, such as any_gpu=true or mode=single-layer; may be "
+        "repeated. docs/devices.md has those of each device.",
+    ),
 ]
 NoDeviceCheck = Annotated[
     bool,
@@ -40,24 +43,4 @@ NoDeviceCheck = Annotated[
 RuntimeDir = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Folder with ONNX Runtime's libraries for a phone.", show_default="as set up"),
-]
-Mode = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(
-        help="Force a simulated device's schedule: layer-by-layer, single-layer, fully-cached, "
-        "h-cached-v-recompute, fully-recompute.",
-        show_default="the best one",
-    ),
-]
-Tile = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(metavar="COLUMNSxROWS", help="Force the output tile of every stack of a simulated device."),
-]
-Stacks = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(metavar="N,N,…", help="Force a simulated device's stacks: positions of their last layers."),
-]
-AllowUnknown = Annotated[
-    bool,
-    typer.Option("--allow-unknown", help="Charge operators that a simulated device does not know as copies."),
 ]

@@ -16,7 +16,7 @@ from hwnas.compress.search.target import profile_of
 from hwnas.errors import InputError
 from hwnas.files import decode, read_toml, safe_name
 from hwnas.measurement import STRICT, DeviceProfile
-from hwnas.profiles.catalogue import load_profile
+from hwnas.profiles.catalogue import load_profile, parse_options
 from hwnas.ranges import Figure, Setting
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -110,10 +110,7 @@ def _job(path: Path, plan: Plan, order: Order, folder: Path) -> Job:
         cluster = options.cluster
     except InputError as error:
         raise InputError(f"{path}: options.ray-address: {error.cause}", error.fix) from None
-    profiles = [
-        profile_of(name, batch=options.batch, any_gpu=options.any_gpu, allow_fallback=options.allow_fallback)
-        for name in devices
-    ]
+    profiles = [profile_of(name, options.batch, parse_options(options.device_option)) for name in devices]
     return Job(
         model=order.model,
         out=out,

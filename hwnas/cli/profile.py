@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from hwnas.cli.device_options import (
-    AllowFallback,
-    AllowUnknown,
-    AnyGpu,
-    Batch,
-    InputShape,
-    Mode,
-    RuntimeDir,
-    Stacks,
-    Tile,
-)
+from hwnas.cli.device_options import Batch, DeviceOption, InputShape
 from hwnas.cli.output import Cut, Json, messages
 from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
@@ -89,16 +79,10 @@ def profile(
         bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
     ] = False,
     cut: Cut = "",
-    any_gpu: AnyGpu = False,
-    allow_fallback: AllowFallback = False,
-    runtime_dir: RuntimeDir = None,
+    device_option: DeviceOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
     ] = False,
-    mode: Mode = None,
-    tile: Tile = None,
-    stacks: Stacks = None,
-    allow_unknown: AllowUnknown = False,
     form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
     html: Annotated[
         Optional[Path],  # noqa: UP045
@@ -109,22 +93,13 @@ def profile(
     """Measure how long whole networks take on a device; several are interleaved in one session."""
     from hwnas.compress.library.operators import require_accepted
     from hwnas.networks.find import block_networks
-    from hwnas.profiles.catalogue import load_profile, open_device, with_options
+    from hwnas.profiles.catalogue import load_profile, open_device, parse_options, with_options
 
     shape = parse_shape(input_shape) if input_shape else None
     _check_page(html)
     if cut and not blocks:
         raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
-    options = {
-        "batch": batch,
-        "any_gpu": any_gpu or None,
-        "allow_fallback": allow_fallback or None,
-        "runtime_dir": None if runtime_dir is None else str(runtime_dir),
-        "mode": mode,
-        "tile": tile,
-        "stacks": stacks,
-        "allow_unknown": allow_unknown or None,
-    }
+    options = {**parse_options(device_option or ()), "batch": batch}
     profiles = [with_options(load_profile(name), **options) for name in device]
     protocols = [
         _protocol(protocol or profile.protocol or "adaptive", precision, max_seconds) for profile in profiles

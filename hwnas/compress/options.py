@@ -143,10 +143,14 @@ class CompressOptions:
     batch: Annotated[
         Size | None, Help("Images a run, where the device has batches.", DEVICE, shown="the profile's")
     ] = None
-    any_gpu: Annotated[bool, Help("Measure on another GPU than the profile is for.", DEVICE)] = False
-    allow_fallback: Annotated[
-        bool, Help("Let a phone's CPU run what its accelerator cannot; recorded.", DEVICE)
-    ] = False
+    device_option: Annotated[
+        tuple[str, ...],
+        Help(
+            "KEY=VALUE over the device profile's options, such as any_gpu=true; may be repeated. "
+            "docs/devices.md has those of each device.",
+            DEVICE,
+        ),
+    ] = ()
     max_measurements: Annotated[
         Size | None, Help("Networks that the run may measure before it emits checkpoints.", DEVICE)
     ] = None
@@ -293,7 +297,7 @@ def resolve(
     from hwnas.compress.run.directory import recorded_settings
     from hwnas.compress.training.placement import find_place
     from hwnas.devices.host.machine import usable_cores
-    from hwnas.profiles.catalogue import load_profile
+    from hwnas.profiles.catalogue import load_profile, parse_options
 
     preset, known = PRESETS[options.preset], recorded_settings(out)
 
@@ -332,8 +336,7 @@ def resolve(
         finetune_epochs=given("finetune_epochs"),
         picks=options.rules,
         batch=options.batch,
-        any_gpu=options.any_gpu,
-        allow_fallback=options.allow_fallback,
+        device_options=parse_options(options.device_option),
         max_measurements=options.max_measurements,
         quality=options.quality,
         predictor_networks=given("predictor_networks"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hwnas.errors import InputError
-from hwnas.measurement import STRICT
+from hwnas.measurement import STRICT, Option
 from hwnas.ranges import Figure, Seed, Size, SizeOrNone, Threads
 
 Place = Literal["cpu", "cuda"]
@@ -78,8 +78,7 @@ class SearchSettings:
         filter: by what the filter compares the candidates of a block: their cost on the device, or MACs.
         filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
         batch: images a run; None is the profile's own.
-        any_gpu: measure on another chip than the profile is for.
-        allow_fallback: let a phone's CPU run what its accelerator cannot.
+        device_options: over those of the profile, such as `any_gpu`.
         quality: what stands for a network's accuracy in the search.
         predictor_networks: that are finetuned to fit the accuracy predictor to.
         predictor_epochs: of each of them.
@@ -99,8 +98,7 @@ class SearchSettings:
     filter: Filter
     filter_threshold: Figure
     batch: Size | None = None
-    any_gpu: bool = False
-    allow_fallback: bool = False
+    device_options: dict[str, Option] = field(default_factory=dict)
     max_measurements: SizeOrNone | None = None
     quality: Quality = "loss"
     predictor_networks: Size = 24

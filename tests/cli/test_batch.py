@@ -342,7 +342,7 @@ def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> 
         ("steps = 2", "stepps = 2", "options.stepps: hwnas compress has no such option", "steps"),
         ("steps = 2", 'steps = "two"', "options: steps: Input should be a valid integer", "plan.toml"),
         ("steps = 2", "json = true", "options.json: hwnas compress has no such option", "known are"),
-        ("steps = 2", "any_gpu = 3", "options: any_gpu: Input should be a valid boolean", "plan.toml"),
+        ("steps = 2", "allow_code = 3", "options: allow_code: Input should be a valid boolean", "plan.toml"),
         ("steps = 2", "steps = [2, 3]", "options: steps: Input should be a valid integer", "plan.toml"),
         ('out = "all"', "out = 3", "plan.toml: out", "plan.toml"),
         ('out = "all"', 'out = "a\\u0000b"', "plan.toml: out", "plan.toml"),

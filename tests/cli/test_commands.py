@@ -402,7 +402,7 @@ def test_a_simulated_schedule_is_explained(workplace: Path) -> None:
     schedules = row["schedules"]
     assert schedules["chosen"]["latency_ms"] == pytest.approx(row["summary"]["latency_ms"]["value"])
     assert schedules["chosen"]["latency_ms"] <= schedules["single-layer"]["latency_ms"]
-    forced = tiny.run_hwnas(workplace, *arguments[:-1], "--mode", "single-layer", "--json")
+    forced = tiny.run_hwnas(workplace, *arguments[:-1], "--device-option", "mode=single-layer", "--json")
     (row,) = json.loads(forced.stdout)
     assert row["summary"]["latency_ms"]["value"] == pytest.approx(schedules["single-layer"]["latency_ms"])
 

@@ -233,7 +233,7 @@ def fake(**attributes: Any) -> type[FakeLayer]:
         (fake(cuda_version=lambda _: None), {}, "built without CUDA", "pip install"),
         (fake(count=lambda _: 0), {}, "no NVIDIA GPU that torch can reach", "nvidia-smi"),
         (fake(), {"target": "3"}, "no GPU 3, only 0 to 0", "--device cuda:0"),
-        (fake(), {"chip": "V100"}, "is for V100, GPU 0 is NVIDIA A100", "--any-gpu"),
+        (fake(), {"chip": "V100"}, "is for V100, GPU 0 is NVIDIA A100", "any_gpu=true"),
         (fake(found=V100), {"chip": "V100"}, "no kernels for Tesla V100.*sm_70", "torch<=2.10"),
         (fake(), {"runtime": "tensorrt"}, "no TensorrtExecutionProvider", "pip .*onnxruntime-gpu tensorrt"),
         (fake(providers=lambda _: []), {"runtime": "onnxruntime-cuda"}, "not installed", "onnxruntime-gpu"),

@@ -101,9 +101,12 @@ def test_a_device_without_batches_refuses_one() -> None:
 
 
 def test_any_gpu_is_for_gpus() -> None:
-    assert target_of(settings(device="v100", any_gpu=True)).profile.options["any_gpu"] is True
+    assert (
+        target_of(settings(device="v100", device_options={"any_gpu": True})).profile.options["any_gpu"]
+        is True
+    )
     with pytest.raises(DeviceError, match="no option 'any_gpu'"):
-        target_of(settings(device="cpu", any_gpu=True))
+        target_of(settings(device="cpu", device_options={"any_gpu": True}))
 
 
 def test_the_plan_of_a_device_at_hand_asks_nobody() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from hwnas.devices.host.device import HostDevice
 from hwnas.errors import DeviceError, InputError
-from hwnas.profiles.catalogue import load_profile, open_device, profile_names
+from hwnas.profiles.catalogue import load_profile, open_device, parse_options, profile_names
 
 MINE = 'name = "mine"\ndevice = "host"\ndescription = "one core"\n[options]\nthreads = 1\n'
 
@@ -77,3 +77,18 @@ def test_a_missing_file_and_a_missing_device_class(tmp_path: Path) -> None:
     write_own(tmp_path, "mine", MINE.replace('"host"', '"toaster"'))
     with pytest.raises(DeviceError, match="no device class 'toaster'"):
         open_device(load_profile("mine"))
+
+
+def test_options_of_the_command_line_are_numbers_flags_and_texts() -> None:
+    texts = ["threads=2", "deadline_s=1.5", "any_gpu=true", "tile=4x4", "target = a=b", "empty="]
+    assert parse_options(texts) == {
+        "threads": 2,
+        "deadline_s": 1.5,
+        "any_gpu": True,
+        "tile": "4x4",
+        "target": "a=b",
+        "empty": "",
+    }
+    for wrong in ("threads", "=2", ""):
+        with pytest.raises(InputError, match="KEY=VALUE"):
+            parse_options([wrong])

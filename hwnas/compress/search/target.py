@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hwnas.compress.library.device_run import Target
 from hwnas.compress.library.operators import check_forbidden
 from hwnas.compress.search.pick import check_rule
 from hwnas.compress.settings import SearchSettings
-from hwnas.measurement import DeviceProfile
+from hwnas.measurement import DeviceProfile, Option
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import require_kind
@@ -27,23 +28,21 @@ def target_of(settings: SearchSettings, cluster: str = "") -> Target:
         check_rule(rule, settings.objectives)
     profile = profile_of(
         settings.device,
-        batch=settings.batch,
-        any_gpu=settings.any_gpu,
-        allow_fallback=settings.allow_fallback,
+        settings.batch,
+        settings.device_options,
     )
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     check_forbidden(profile)
     return Target(profile=profile, protocol=load_protocol(settings.protocol), cluster=cluster)
 
 
-def profile_of(device: str, *, batch: int | None, any_gpu: bool, allow_fallback: bool) -> DeviceProfile:
+def profile_of(device: str, batch: int | None, options: Mapping[str, Option]) -> DeviceProfile:
     """Load a device's profile with what the command says of it; see `SearchSettings`.
 
     Raises:
         InputError: unknown.
     """
-    options = {"batch": batch, "any_gpu": any_gpu or None, "allow_fallback": allow_fallback or None}
-    profile = with_options(load_profile(device), **options)
+    profile = with_options(load_profile(device), **options, batch=batch)
     if batch is None:
         return profile
     return replace(profile, name=f"{profile.name}-batch-{batch}")  # a folder of its own

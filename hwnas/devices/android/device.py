@@ -54,7 +54,7 @@ class AndroidDevice(Device):
             provider.backend_path of qnn, lie on the phone already where they are whole paths.
         provider.KEY, session.KEY: an option of the execution provider, a session config entry.
         threads: within an operator on the CPU; 0 lets ONNX Runtime choose.
-        allow_fallback: let nodes run on the CPU that the provider does not take; `--allow-fallback` sets it.
+        allow_fallback: let nodes run on the CPU that the provider does not take.
         runtime_dir: a folder with the libraries; empty takes what `hwnas devices setup` brought.
         runner: the runner's program; empty takes what `hwnas devices setup` built. A file with the name
             `onnxruntime_perf_test` is ONNX Runtime's own: slower, and it does not tell where nodes ran.
@@ -275,7 +275,7 @@ class AndroidDevice(Device):
             except JobFailed as error:
                 raise PreparationError(
                     f"ONNX Runtime cannot run {network} on {self._phone.model}: {error}",
-                    "replace the operator that it names, or see --allow-fallback",
+                    "replace the operator that it names, or see --device-option allow_fallback=true",
                 ) from error
             except RunnerDied as error:
                 if attempt == ATTEMPTS:

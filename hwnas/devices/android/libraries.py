@@ -61,7 +61,7 @@ def find_libraries(settings: Settings, phone: Phone) -> list[Path]:
     if missing:
         raise DeviceError(
             f"{folder} has no {', '.join(missing)}",
-            "hwnas devices setup NAME brings the libraries; --runtime-dir takes a folder of your own"
+            "hwnas devices setup NAME brings the libraries; --device-option runtime_dir=FOLDER takes your own"
             + (" (libQnnDsp*.so are in Qualcomm's SDK only)" if settings.backend == "dsp" else ""),
         )
     return [folder / name for name in [*names, *ALONGSIDE] if (folder / name).is_file()]

@@ -26,6 +26,6 @@ def placement_of(network: str, pairs: object, settings: Settings) -> dict[str, d
         operators = ", ".join(sorted(counts[CPU]))
         raise PreparationError(
             f"{network}: {operators} would run on the CPU, not on {settings.provider}",
-            "replace them, or measure it so with --allow-fallback",
+            "replace them, or measure it so with --device-option allow_fallback=true",
         )
     return {provider: dict(sorted(counter.items())) for provider, counter in counts.items()}

@@ -32,7 +32,7 @@ class CudaDevice(Device):
     Options of the profile:
         target: the GPU's index; `--device cuda:1` sets it.
         chip: a part of the chip's name; another chip is refused.
-        any_gpu: do not refuse it; `--any-gpu` sets it.
+        any_gpu: do not refuse it; `--device-option any_gpu=true` sets it.
         runtime: eager, compile, cuda-graph, onnxruntime-cuda or tensorrt.
         batch: images a run; `--batch` sets it.
         channels_last: keep activations and weights in NHWC.
@@ -102,7 +102,7 @@ class CudaDevice(Device):
         if self._chip.lower() not in gpu.name.lower():
             raise DeviceError(
                 f"profile {self.profile.name} is for {self._chip}, GPU {self.layer.index} is {gpu.name}",
-                "--any-gpu measures on it nevertheless; --device cuda is for any GPU",
+                "--device-option any_gpu=true measures on it nevertheless; --device cuda is for any GPU",
             )
         check_kernels(gpu, self.layer.architectures(), self.layer.torch_version())
         self._check_provider()

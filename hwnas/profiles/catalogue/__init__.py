@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -58,6 +59,37 @@ def with_options(profile: DeviceProfile, **options: Option | None) -> DeviceProf
     """A profile with some of its options replaced; None leaves one as it is."""
     given = {key: value for key, value in options.items() if value is not None}
     return replace(profile, options={**profile.options, **given})
+
+
+def parse_options(texts: Sequence[str]) -> dict[str, Option]:
+    """Read options of a device as the command line has them: `KEY=VALUE`, as `true`, a number, or a text.
+
+    The device itself tells which it knows.
+
+    Raises:
+        InputError: one is no such pair.
+    """
+    options: dict[str, Option] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(
+                f"--device-option is {text!r}, it must be KEY=VALUE",
+                "for example --device-option any_gpu=true",
+            )
+        options[key.strip()] = _value(value.strip())
+    return options
+
+
+def _value(text: str) -> Option:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def open_device(profile: DeviceProfile, cluster: str = "") -> BaseDevice:

@@ -129,7 +129,7 @@ def test_a_silent_fallback_is_an_error_unless_it_is_allowed() -> None:
     profile = load_profile("s20-gpu")
     with pytest.raises(PreparationError, match="net: Resize would run on the CPU") as refusal:
         placement_of("net", pairs, read_settings(profile))
-    assert "--allow-fallback" in refusal.value.fix
+    assert "allow_fallback=true" in refusal.value.fix
     allowed = read_settings(replace(profile, options={**profile.options, "allow_fallback": True}))
     assert session_entries(allowed)["session.disable_cpu_ep_fallback"] == "0"
     found = placement_of("net", pairs, allowed)
