@@ -70,7 +70,7 @@ class Reader:
 PLAN = """
 devices = ["cpu"]
 targets = ["knee", "latency-ms=2"]
-options = { data = "digits", train_epochs = 3, device_option = "any_gpu=true", objective = ["latency", "params"] }
+options = { data = "digits", train_epochs = 3, device_option = "threads=1", objective = ["latency"] }
 
 [[references]]
 model = "resnet18"

@@ -221,6 +221,6 @@ def visit(b: Builder, node: onnx.NodeProto) -> None:
     else:
         raise InputError(
             f"{label(node)} is not known to the simulator",
-            "allow unknown operators (--device-option allow_unknown=true) to charge them as a copy through memory, "
-            "or replace the operator",
+            "charge such operators as a copy through memory, by --device-option allow_unknown=true, or replace "
+            "the operator",
         )
