@@ -31,7 +31,7 @@ from hwnas.compress.library.run import open_inputs, open_run
 from hwnas.compress.run.cost_log import Cost, read_costs
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search.target import target_of
-from hwnas.compress.settings import LibrarySettings, SearchSettings, Strategy
+from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.devices.host.machine import usable_cores
 from hwnas.errors import HwnasError, InputError
@@ -40,7 +40,7 @@ from hwnas.profiles.protocols import SEARCH, load_protocol
 from hwnas.progress import Progress
 
 SHARED = "../shared/data"
-STRATEGIES: Mapping[str, Strategy] = {OWN: "nsga2", "uniform scaling": "scale", "random search": "random"}
+STRATEGIES: Mapping[str, str] = {OWN: "nsga2", "uniform scaling": "scale", "random search": "random"}
 LIBRARY = "library, once for all devices"
 PROTOCOL = replace(SEARCH, name="equal latency", warmup_s=0.2, min_s=0.4)
 """Of searches and of torch-pruning's bisection."""

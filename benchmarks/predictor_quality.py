@@ -34,7 +34,7 @@ from hwnas.compress.library.run import Inputs, open_inputs, open_run
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE, finetune_all, finetuned_networks
 from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows
-from hwnas.compress.quality.model import dna_scores, prepare_quality
+from hwnas.compress.quality.model import Quality, dna_scores, prepare_quality
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.run.cost_log import read_costs
 from hwnas.compress.search.target import target_of
@@ -89,6 +89,7 @@ def study(settings: LibrarySettings, plan: Plan, out: Path, progress: Progress) 
             finetuned(device, networks, plan.epochs, folder, seed)
             for folder, seed in ((HELD_OUT, settings.seed), (AGAIN, settings.seed + OTHER_SEED))
         )
+        assert isinstance(quality, Quality)
         assert quality.predictor is not None
         rows = metric_rows(block_metrics(run.library.entries()), networks)
         return Found(

@@ -18,11 +18,10 @@ from hwnas.compress.settings import (
     Filter,
     LibrarySettings,
     Loss,
+    Name,
     Objective,
     Place,
-    Quality,
     SearchSettings,
-    Strategy,
 )
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
@@ -171,7 +170,7 @@ class CompressOptions:
         Figure, Help("How much cheaper another candidate is, in units of the reference's block.", SEARCH)
     ] = DEFAULT_THRESHOLD
     quality: Annotated[
-        Quality,
+        Name,
         Help(
             "What stands for the accuracy: loss (Σ of block losses, DONNAv2), predictor (DONNA's, "
             "fitted to networks that are finetuned for it), dna (Σ of relative L1).",
@@ -185,7 +184,7 @@ class CompressOptions:
         None
     )
     strategy: Annotated[
-        Strategy,
+        Name,
         Help(
             "nsga2; exact (the exact front of the block costs, corrected by what is measured); "
             "baselines: scale (uniform depth and width), random.",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT, Option
@@ -14,8 +16,8 @@ Place = Literal["cpu", "cuda"]
 Loss = Literal["nsr", "mse"]
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
 Filter = Literal["device", "macs", "none"]
-Quality = Literal["loss", "predictor", "dna"]
-Strategy = Literal["nsga2", "exact", "scale", "random"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+"""Of a quality model or a strategy; names of files hold it."""
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
 DEFAULT_THRESHOLD = 0.1  # of the filter
@@ -100,10 +102,10 @@ class SearchSettings:
     batch: Size | None = None
     device_options: dict[str, Option] = field(default_factory=dict)
     max_measurements: SizeOrNone | None = None
-    quality: Quality = "loss"
+    quality: Name = "loss"
     predictor_networks: Size = 24
     predictor_epochs: SizeOrNone = 10
-    strategy: Strategy = "nsga2"
+    strategy: Name = "nsga2"
 
     def __post_init__(self) -> None:
         """Refuse a threshold without meaning, and objectives that say the same twice.

@@ -10,12 +10,12 @@ from hwnas.compress.search.additive import sum_of
 from hwnas.compress.search.pareto import hypervolume
 from hwnas.compress.search.points import Point, pareto_front
 from hwnas.compress.search.strategies import Problem, exact_share, explore
-from hwnas.compress.settings import SearchSettings, Strategy
+from hwnas.compress.settings import SearchSettings
 
 Choices = tuple[int, ...]
 
 
-def settings(strategy: Strategy, population: int = 10, generations: int = 6) -> SearchSettings:
+def settings(strategy: str, population: int = 10, generations: int = 6) -> SearchSettings:
     return SearchSettings(
         device="cpu",
         objectives=("latency",),
@@ -77,12 +77,12 @@ class Whole:
         return hypervolume(found, corner) / hypervolume(everything, corner)
 
 
-def explored(whole: Whole, strategy: Strategy, **how: int) -> list[Point]:
+def explored(whole: Whole, strategy: str, **how: int) -> list[Point]:
     return explore(whole.problem, settings(strategy, **how), 0, lambda rounds, seen: None)
 
 
 @pytest.mark.parametrize("strategy", ["nsga2", "exact", "scale", "random"])
-def test_points_are_what_the_functions_say_and_asked_for_once(strategy: Strategy) -> None:
+def test_points_are_what_the_functions_say_and_asked_for_once(strategy: str) -> None:
     whole = Whole()
     points = explored(whole, strategy)
     assert points[0].choices == (0, 0, 0, 0)

@@ -116,7 +116,7 @@ def test_masks_for_values_are_told(workplace: Path) -> None:
 def test_tasks_are_found_by_name(workplace: Path) -> None:
     assert load_task("regression") is REGRESSION
     assert load_task("inkmap:OWN").name == "finding the ink"
-    with pytest.raises(InputError, match="unknown task 'segmentatoin'") as error:
+    with pytest.raises(InputError, match="there is no task 'segmentatoin'") as error:
         load_task("segmentatoin")
     assert "did you mean segmentation" in error.value.fix
     with pytest.raises(InputError, match="inkmap:CLASSES is a int, not a task"):

@@ -18,8 +18,8 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         "typo": "hwnas.devices.host.device:NoSuchDevice",
         "other": "hwnas.errors:HwnasError",
     }
-    entries = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in values.items())
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries.select(group=group))
+    entries = EntryPoints(EntryPoint(name, value, "hwnas.devices") for name, value in values.items())
+    monkeypatch.setattr("hwnas.plugins.entry_points", lambda group: entries.select(group=group))
 
 
 def test_our_devices_are_installed() -> None:

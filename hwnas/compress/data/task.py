@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from hwnas.compress.data import Data
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT, Interval
 from hwnas.networks.user_code import import_object
+from hwnas.plugins import Registry
 
 IGNORED = 255  # the class of pixels that no loss and no metric counts
 
@@ -57,6 +57,7 @@ class Task:
         agreement: output, the reference's output → `agreement_metric` of each image, (B,).
         output: what a network has to give, for messages.
         ranks: numbers of dimensions that an output may have, the batch among them.
+        takes_classes: the targets are the classes of images; other targets are tensors (B, …).
         outputs: the size of dimension 1 of the output that the data ask for; None where they do not say.
     """
 
@@ -69,6 +70,7 @@ class Task:
     agreement: Compared
     output: str
     ranks: tuple[int, ...]
+    takes_classes: bool = False
     outputs: Callable[[Data], int | None] = lambda data: None
 
 
@@ -95,6 +97,7 @@ CLASSIFICATION = Task(
     agreement=_same_class,
     output="logits (B, classes)",
     ranks=(2,),
+    takes_classes=True,
     outputs=lambda data: len(data.class_names) or None,
 )
 
@@ -169,33 +172,26 @@ SEGMENTATION = Task(
     ranks=(4,),
 )
 
-TASKS = {task.name: task for task in (CLASSIFICATION, REGRESSION, SEGMENTATION)}
+TASKS = Registry("hwnas.tasks", "task", "give one of them, or one's own: --task module:NAME (docs/tasks.md)")
 
 
 def load_task(text: str) -> Task:
-    """A task by its name, or one's own by `module:NAME`.
+    """Return a task by its name, or one's own by `module:NAME`.
 
     Raises:
         InputError: there is none.
     """
-    if text in TASKS:
-        return TASKS[text]
-    if ":" in text:
-        found = import_object(text)
-        if not isinstance(found, Task):
-            raise InputError(
-                f"{text} is a {type(found).__name__}, not a task",
-                "let the name be a hwnas.Task (docs/tasks.md)",
-            )
-        return found
-    near = get_close_matches(text, TASKS, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise InputError(f"unknown task {text!r}", f"{hint}tasks: {', '.join(TASKS)}, or module:NAME")
+    found = import_object(text) if ":" in text else TASKS.load(text)
+    if not isinstance(found, Task):
+        raise InputError(
+            f"{text} is a {type(found).__name__}, not a task", "let the name be a hwnas.Task (docs/tasks.md)"
+        )
+    return found
 
 
 def data_for(task: Task, data: Data) -> Data:
-    """The data without their labels where those are classes, which are targets of classification alone."""
-    if task is CLASSIFICATION or not data.class_names:
+    """The data without their labels where those are classes and the task takes none."""
+    if task.takes_classes or not data.class_names:
         return data
     train, val, test = (replace(part, labels=None) for part in (data.train, data.val, data.test))
     return replace(data, train=train, val=val, test=test, class_names=(), imagenet=())
@@ -215,7 +211,7 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
         )
     wanted = task.outputs(data)
     if wanted is not None and output.shape[1] != wanted:
-        if task is CLASSIFICATION:
+        if task.takes_classes:
             raise InputError(
                 f"{model} tells {output.shape[1]} classes apart, {data.name} has {wanted}",
                 "give weights that were trained on these classes, or --weights none to train it",
@@ -227,7 +223,7 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
     targets = data.train.labels
     if targets is None:
         return
-    if task is CLASSIFICATION and not data.class_names:
+    if task.takes_classes and not data.class_names:
         raise InputError(
             f"{data.name} has labels, but no names of classes",
             "let it say class_names, or name the task that its targets are for: --task",

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hwnas.compress.data.task import Metric
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.settings import Quality
+from hwnas.compress.settings import Name
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT, Interval
@@ -99,7 +99,7 @@ class Comparison:
     fronts: tuple[DeviceFront, ...]
     picked: tuple[Picked, ...]
     failed: dict[str, str]
-    quality: Quality = "loss"
+    quality: Name = "loss"
 
     def save(self, run: Path) -> None:
         """Write `comparison.json` into a run directory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -24,19 +25,48 @@ from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
+from hwnas.plugins import Registry
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""
 
 
-class Quality:
-    """A quality model of one run: `loss`, `dna` or `predictor`.
-
-    `loss` is Σ of the block losses (DONNAv2), `dna` Σ of the relative L1 errors (DNA), `predictor` 1 − the
-    accuracy that DONNA's predictor expects. All of them are to be lowered.
+class QualityModel(Protocol):
+    """Stands for the accuracy of the networks of one run. What it gives is to be lowered.
 
     Attributes:
-        metric: of the blocks, by which the filter compares them.
+        metric: of the blocks, by which the filter compares them: `nsr`, `mse` or `relative_l1`.
+    """
+
+    metric: str
+
+    def loss(self, choices: Choices) -> float:
+        """Return what a search lowers beside the costs."""
+
+    def predicted(self, choices: Choices) -> tuple[float, bool] | None:
+        """Return the predicted accuracy, as a share, and whether it extrapolates; None without one."""
+
+    def part_losses(self, choices: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Return what each choice adds to the loss, (M_n,) of each part, up to a constant."""
+
+
+QUALITY_MODELS = Registry("hwnas.quality_models", "quality model", "give one of them: --quality loss")
+"""Each is called with the `DeviceRun` of a search, before it begins, and returns a `QualityModel`."""
+
+
+def prepare_quality(device: DeviceRun) -> QualityModel:
+    """Make the quality model that a search names. Raises InputError: there is none, or it cannot be made."""
+    model: QualityModel = QUALITY_MODELS.load(device.search.quality)(device)
+    return model
+
+
+class Quality:
+    """The quality models `loss`, `dna` and `predictor`.
+
+    `loss` is Σ of the block losses (DONNAv2), `dna` Σ of the relative L1 errors (DNA), `predictor` 1 − the
+    accuracy that DONNA's predictor expects.
+
+    Attributes:
         predictor: None for the sums.
     """
 
@@ -80,8 +110,18 @@ class Quality:
         return [loss - whole + whole / len(tables) for loss in losses]
 
 
-def prepare_quality(device: DeviceRun) -> Quality:
-    """Make the quality model of a search; for the predictor, networks are finetuned until it has enough.
+def by_loss(device: DeviceRun) -> QualityModel:
+    """Sum the library's block losses (DONNAv2)."""
+    return Quality(device.stitcher, device.run.settings.loss)
+
+
+def by_dna(device: DeviceRun) -> QualityModel:
+    """Sum the relative L1 errors of blocks (DNA eq. 8)."""
+    return Quality(device.stitcher, DNA_METRIC)
+
+
+def by_predictor(device: DeviceRun) -> QualityModel:
+    """Predict the accuracy (DONNA); networks are finetuned until the predictor has enough.
 
     What was finetuned before for as many epochs counts, whatever for. A search that is repeated in the same
     library keeps its predictor, so it finds the same again, its picks having been finetuned since or not.
@@ -91,8 +131,6 @@ def prepare_quality(device: DeviceRun) -> Quality:
         InputError: too few networks for a predictor can be made of the library.
     """
     stitcher, settings = device.stitcher, device.search
-    if settings.quality != "predictor":
-        return Quality(stitcher, DNA_METRIC if settings.quality == "dna" else device.run.settings.loss)
     file = device.folder / f"quality{settings.suffix}.json"
     predictor = _kept(file, settings, block_metrics(stitcher.library.entries()))
     _finetune_again(device, _lost(device.run, predictor, settings.predictor_epochs))

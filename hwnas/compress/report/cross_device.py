@@ -9,7 +9,7 @@ from pathlib import Path
 from hwnas.compress.data.task import quantity
 from hwnas.compress.emit.cross_device import FILE as COMPARED
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, Picked
-from hwnas.compress.report.plots import LOSSES, joined
+from hwnas.compress.report.plots import joined, loss_name
 from hwnas.errors import InputError
 from hwnas.page import (
     BLUE,
@@ -174,7 +174,7 @@ def _fronts(comparison: Comparison) -> Section:
         data=traces,
         layout={
             "xaxis": {"title": {"text": f"{costs} / the reference's on the same device"}},
-            "yaxis": {"title": {"text": LOSSES[comparison.quality]}},
+            "yaxis": {"title": {"text": loss_name(comparison.quality)}},
         },
         label="the fronts of all devices",
         height_px=460,

@@ -23,6 +23,11 @@ LOSSES = {
 Trace = dict[str, Any]
 
 
+def loss_name(quality: str) -> str:
+    """Return what the loss of a quality model is called, for people."""
+    return LOSSES.get(quality, f"loss by {quality}")
+
+
 def joined(choices: Choices) -> str:
     """`0-3-1-2-0`."""
     return "-".join(map(str, choices))
@@ -92,7 +97,7 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
-    vertical = LOSSES[search.front.quality] if y is None else _axis(search, y)
+    vertical = loss_name(search.front.quality) if y is None else _axis(search, y)
     horizontal = _axis(search, x)
     return Plot(
         data=traces,

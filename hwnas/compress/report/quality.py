@@ -27,6 +27,8 @@ def what_loss_is(stored: StoredRun, search: Search) -> str:
     """What the loss of a search is."""
     if search.front.quality == "predictor":
         return "The loss is 1 − the accuracy that the predictor expects after finetuning."
+    if search.front.quality not in ("loss", "dna"):
+        return f"The loss is what the quality model {search.front.quality} makes of a network."
     name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
     return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.quality.model import Quality
+from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.surrogate import Tables
 from hwnas.compress.settings import MEASURED, Objective
@@ -15,7 +15,7 @@ from hwnas.compress.settings import MEASURED, Objective
 
 def block_prior(
     stitcher: Stitcher,
-    quality: Quality,
+    quality: QualityModel,
     choices: Sequence[Sequence[int]],
     blocks: BlockCosts | None,
     objectives: Sequence[Objective],

@@ -8,7 +8,7 @@ from pathlib import Path
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import ExactShare
-from hwnas.compress.settings import Objective, Quality, Strategy
+from hwnas.compress.settings import Name, Objective
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Fingerprint, Protocol
 from hwnas.ranges import Count, Figure, Milliseconds, Position
@@ -73,8 +73,8 @@ class FrontRecord:
 
     device: str
     objectives: tuple[Objective, ...]
-    quality: Quality = "loss"
-    strategy: Strategy = "nsga2"
+    quality: Name = "loss"
+    strategy: Name = "nsga2"
     exact: ExactShare | None = None
     protocol: Protocol
     fingerprint: Fingerprint | None

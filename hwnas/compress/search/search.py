@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.model import Quality
+from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts, counted_block_costs, measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts, confirmed, counted_costs, time_ratio
 from hwnas.compress.search.initial_tables import block_prior, choice_sizes
@@ -23,7 +23,7 @@ from hwnas.profiles.session import Session
 from hwnas.profiles.statistics import overhead_of
 
 
-def search_device(device: DeviceRun, quality: Quality) -> FrontRecord:
+def search_device(device: DeviceRun, quality: QualityModel) -> FrontRecord:
     """Search for one device, and write `front.json` and `search.json` into its folder.
 
     Other objectives than latency alone, other quality models than `loss` and other strategies than NSGA-II
@@ -132,7 +132,7 @@ def _confirm(
 
 def _record(
     device: DeviceRun,
-    quality: Quality,
+    quality: QualityModel,
     problem: Problem,
     points: Sequence[Point],
     measurements: Mapping[Choices, Measurement],
@@ -169,7 +169,7 @@ def _record(
 
 def _row(
     device: DeviceRun,
-    quality: Quality,
+    quality: QualityModel,
     point: Point,
     measurement: Measurement | None,
     anchor_latency_ms: float | None,

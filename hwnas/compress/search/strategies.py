@@ -17,6 +17,7 @@ from hwnas.compress.search.surrogate import UNSEEN, Learner, Tables
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
+from hwnas.plugins import Registry
 from hwnas.ranges import Count, Figure
 
 PATIENCE = 5
@@ -60,34 +61,63 @@ class ExactShare:
     mean_error: Figure
 
 
-def explore(
-    problem: Problem, settings: SearchSettings, seed: int, progress: Callable[[int, int], None]
-) -> list[Point]:
-    """Every architecture that the strategy of the settings asks for, in order and each once.
+OnRound = Callable[[int, int], None]
+"""Is called with the number of rounds and of architectures so far."""
 
-    Args:
-        progress: called with the number of rounds and of architectures so far.
+STRATEGIES = Registry("hwnas.strategies", "strategy", "give one of them: --strategy nsga2")
+"""Each is called with the problem, the search's settings, a seed and an `OnRound`, and returns every point
+that it asked for, in order and each once."""
+
+
+def explore(problem: Problem, settings: SearchSettings, seed: int, progress: OnRound) -> list[Point]:
+    """Return every architecture that the strategy of the settings asks for, in order and each once.
+
+    Raises:
+        InputError: there is no such strategy.
     """
-    objectives = problem.prior[0].shape[1] - 1
-    if settings.strategy == "nsga2":
-        return search(
-            problem.choices,
-            problem.loss,
-            problem.costs,
-            objectives,
-            population=settings.population,
-            generations=settings.generations,
-            seed=seed,
-            prior=problem.prior,
-            patience=PATIENCE,
-            progress=progress,
-        )
+    points: list[Point] = STRATEGIES.load(settings.strategy)(problem, settings, seed, progress)
+    return points
+
+
+def nsga2(problem: Problem, settings: SearchSettings, seed: int, progress: OnRound) -> list[Point]:
+    """Search by NSGA-II, whose operators and seeds know the additive surrogate."""
+    return search(
+        problem.choices,
+        problem.loss,
+        problem.costs,
+        problem.prior[0].shape[1] - 1,
+        population=settings.population,
+        generations=settings.generations,
+        seed=seed,
+        prior=problem.prior,
+        patience=PATIENCE,
+        progress=progress,
+    )
+
+
+def exact(problem: Problem, settings: SearchSettings, seed: int, progress: OnRound) -> list[Point]:
+    """Measure the exact front of the block costs, corrected by what was measured, until it stands still."""
     evaluate = Evaluator(problem.loss, problem.costs)
-    if settings.strategy == "exact":
-        _follow_exact_front(problem, evaluate, settings, progress)
-        return evaluate.points
-    budget = settings.population * settings.generations
-    wanted = _by_chance(problem.choices, budget, seed) if settings.strategy == "random" else uniform(problem)
+    _follow_exact_front(problem, evaluate, settings, progress)
+    return evaluate.points
+
+
+def scale(problem: Problem, settings: SearchSettings, seed: int, progress: OnRound) -> list[Point]:
+    """Measure what uniform scaling of depth and width makes."""
+    return _evaluated(uniform(problem), problem, settings, progress)
+
+
+def random(problem: Problem, settings: SearchSettings, seed: int, progress: OnRound) -> list[Point]:
+    """Measure architectures by chance."""
+    wanted = _by_chance(problem.choices, settings.population * settings.generations, seed)
+    return _evaluated(wanted, problem, settings, progress)
+
+
+def _evaluated(
+    wanted: Sequence[Choices], problem: Problem, settings: SearchSettings, progress: OnRound
+) -> list[Point]:
+    """Architectures by the generation, the anchor first, as many as NSGA-II may ask for."""
+    evaluate, budget = Evaluator(problem.loss, problem.costs), settings.population * settings.generations
     wanted = list(dict.fromkeys([tuple(of_part[0] for of_part in problem.choices), *wanted]))[:budget]
     for start in range(0, len(wanted), settings.population):
         evaluate(wanted[start : start + settings.population])

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from hwnas.compress.library.device_run import Target
 from hwnas.compress.library.operators import check_forbidden
+from hwnas.compress.quality.model import QUALITY_MODELS
 from hwnas.compress.search.pick import check_rule
+from hwnas.compress.search.strategies import STRATEGIES
 from hwnas.compress.settings import SearchSettings
 from hwnas.measurement import DeviceProfile, Option
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
@@ -16,7 +18,7 @@ from hwnas.profiles.session import require_kind
 
 
 def target_of(settings: SearchSettings, cluster: str = "") -> Target:
-    """Find the device and protocol that the settings name; their picks are checked as well.
+    """Find the device and protocol that the settings name; what else they name is checked as well.
 
     Args:
         cluster: as in `Target`.
@@ -24,6 +26,8 @@ def target_of(settings: SearchSettings, cluster: str = "") -> Target:
     Raises:
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
     """
+    STRATEGIES.load(settings.strategy)
+    QUALITY_MODELS.load(settings.quality)
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
     profile = profile_of(

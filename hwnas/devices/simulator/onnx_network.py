@@ -221,6 +221,6 @@ def visit(b: Builder, node: onnx.NodeProto) -> None:
     else:
         raise InputError(
             f"{label(node)} is not known to the simulator",
-            "charge such operators as a copy through memory, by --device-option allow_unknown=true, or replace "
+            "charge such operators as a copy through memory: --device-option allow_unknown=true; or replace "
             "the operator",
         )

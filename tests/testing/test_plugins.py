@@ -1,0 +1,138 @@
+"""A distribution with one of each thing that can be added: installed, kept to its contracts, and used."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from hwnas.compress.data.task import CLASSIFICATION, REGRESSION, SEGMENTATION, Task
+from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.search import strategies
+from hwnas.devices.base import Device
+from hwnas.measurement import DeviceProfile
+from hwnas.testing.contract import DeviceContract
+from hwnas.testing.parts import QualityModelContract, StrategyContract, TaskContract
+
+PLUGINS = Path(__file__).parents[1] / "plugins"
+sys.path.insert(0, str(PLUGINS))
+
+
+def example(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"hwnas_examples.{module}"), name)
+
+
+class TestClockwork(DeviceContract):
+    def make_device(self) -> Device:
+        device: Device = example("device", "Clockwork")(
+            DeviceProfile(name="clockwork", device="example", description="a plugin")
+        )
+        return device
+
+
+class TestFirst(StrategyContract):
+    strategy = staticmethod(example("strategy", "first"))
+
+
+class TestNsga2(StrategyContract):
+    strategy = staticmethod(strategies.nsga2)
+
+
+class TestExact(StrategyContract):
+    strategy = staticmethod(strategies.exact)
+
+
+class TestScale(StrategyContract):
+    strategy = staticmethod(strategies.scale)
+
+
+class TestRandom(StrategyContract):
+    strategy = staticmethod(strategies.random)
+
+
+class TestReplaced(QualityModelContract):
+    def make_model(self) -> QualityModel:
+        model: QualityModel = example("quality", "Replaced")()
+        return model
+
+
+class _Classes(TaskContract):
+    def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(6, 5, generator=generator), torch.arange(6) % 5
+
+
+class TestTop2(_Classes):
+    task: Task = example("task", "TOP2")
+
+
+class TestClassification(_Classes):
+    task = CLASSIFICATION
+
+
+class TestRegression(TaskContract):
+    task = REGRESSION
+
+    def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(6, 3, generator=generator), torch.randn(6, 3, generator=generator)
+
+
+class TestSegmentation(TaskContract):
+    task = SEGMENTATION
+
+    def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return (
+            torch.randn(4, 3, 8, 8, generator=generator),
+            torch.randint(0, 3, (4, 8, 8), generator=generator),
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the installed distribution beside the tiny network."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("plugins")
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), str(PLUGINS)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    tiny.furnish(folder)
+    (folder / "clockwork.toml").write_text(
+        'name = "clockwork"\ndevice = "example"\ndescription = "a plugin"\n'
+    )
+    return folder
+
+
+def test_what_is_installed_is_used_from_the_command_line(installed: Path) -> None:
+    options = {"device": "clockwork.toml", "strategy": "first", "quality": "depth", "task": "top2"}
+    arguments = tiny.compress_arguments("out", "--json", "--device-option=bytes_per_ms=500", **options)
+    done = tiny.run_hwnas(installed, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = tiny.of_one_device(json.loads(done.stdout))
+    assert (found["front"]["strategy"], found["front"]["quality"]) == ("first", "depth")
+    assert found["front"]["fingerprint"]["chip"] == "clockwork"
+    (checkpoint,) = found["checkpoints"]
+    assert checkpoint["metric"]["name"] == "top-2 accuracy"
+    assert Path(installed, found["report"]).is_file()
+
+
+def test_what_is_not_installed_is_refused_by_name(installed: Path) -> None:
+    for option, wrong in (("strategy", "fist"), ("quality", "deep"), ("task", "top3")):
+        done = tiny.run_hwnas(installed, *tiny.compress_arguments("refused", **{option: wrong}))
+        assert done.returncode == 2
+        assert f"{wrong!r}; known are " in done.stderr
+        assert "did you mean" in done.stderr
+    assert not (installed / "refused" / "library").exists()
