@@ -25,7 +25,7 @@ from torch import nn
 from hwnas.cli.main import app
 from hwnas.compress.library.distill import Distilled
 from hwnas.compress.library.metrics import BlockMetrics
-from hwnas.compress.library.run import Inputs, open_inputs
+from hwnas.compress.library.open_run import Inputs, open_inputs
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress
 from hwnas.compress.run.directory import RunDirectory

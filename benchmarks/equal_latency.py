@@ -27,7 +27,7 @@ from result_tables import OWN, Row, accuracy_table, cost_table, verdicts
 
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.run import open_inputs, open_run
+from hwnas.compress.library.open_run import open_inputs, open_run
 from hwnas.compress.run.cost_log import Cost, read_costs
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.compress.search.target import target_of

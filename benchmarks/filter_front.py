@@ -27,7 +27,7 @@ import numpy as np
 from cifar_subset import Lines, settings_of
 from search_latency import front_of, values_of
 
-from hwnas.compress.library.run import open_inputs, open_run
+from hwnas.compress.library.open_run import open_inputs, open_run
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory

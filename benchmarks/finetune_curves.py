@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.run import open_inputs, open_run
+from hwnas.compress.library.open_run import open_inputs, open_run
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE
 from hwnas.compress.quality.model import prepare_quality

@@ -30,7 +30,7 @@ from predictor_tables import Found, table, verdict
 
 from hwnas.compress.data import Images
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.run import Inputs, open_inputs, open_run
+from hwnas.compress.library.open_run import Inputs, open_inputs, open_run
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.quality.finetune import FINETUNE_LEARNING_RATE, finetune_all, finetuned_networks
 from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows

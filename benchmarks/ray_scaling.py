@@ -25,7 +25,7 @@ import torch  # noqa: E402
 
 from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
 from hwnas.compress.library.distill import teacher_statistics  # noqa: E402
-from hwnas.compress.library.run import open_inputs  # noqa: E402
+from hwnas.compress.library.open_run import open_inputs  # noqa: E402
 from hwnas.compress.library.teacher import Teacher  # noqa: E402
 from hwnas.compress.library.worker import TrainingContext, distill_slice  # noqa: E402
 from hwnas.compress.reference.prepare import Reference  # noqa: E402

@@ -29,8 +29,8 @@ from plain_search import plain
 
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
+from hwnas.compress.library.open_run import open_inputs, run_of
 from hwnas.compress.library.operators import check_exports
-from hwnas.compress.library.run import open_inputs, run_of
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.compress.quality.model import Quality

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from hwnas.compress.budget import Plan
     from hwnas.compress.emit.summary import Summary
-    from hwnas.compress.library.device_run import Target
-    from hwnas.compress.library.run import Inputs
+    from hwnas.compress.library.open_run import Inputs
+    from hwnas.compress.library.target import Target
     from hwnas.compress.options import CompressOptions
     from hwnas.compress.pipeline import Result
     from hwnas.compress.search.record import FrontRecord
@@ -403,7 +403,7 @@ def plan_compression(
         HwnasError: something is missing, unknown, or does not fit.
     """
     from hwnas.compress.budget import plan_of
-    from hwnas.compress.library.run import open_inputs
+    from hwnas.compress.library.open_run import open_inputs
     from hwnas.compress.library.store import added_candidates
     from hwnas.compress.options import resolve
     from hwnas.compress.run.device_check import check_devices

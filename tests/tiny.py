@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.library.run import open_inputs
+from hwnas.compress.library.open_run import open_inputs
 from hwnas.compress.pipeline import compress
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings

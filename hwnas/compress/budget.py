@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hwnas.compress.library.device_run import Target
+from hwnas.compress.library.target import Target
 from hwnas.compress.settings import SearchSettings
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError

@@ -10,8 +10,8 @@ from pathlib import Path
 from hwnas.compress.executor import LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.open_run import open_inputs, prepare_training, run_of
 from hwnas.compress.library.operators import check_exports
-from hwnas.compress.library.run import open_inputs, prepare_training, run_of
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.store import Library, added_candidates, store_added
 from hwnas.compress.run.directory import RunDirectory, recorded_settings

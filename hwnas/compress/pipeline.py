@@ -13,8 +13,9 @@ from hwnas.compress.emit.emit import Emitted, emit_checkpoints
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.candidates import architecture_count
-from hwnas.compress.library.device_run import DeviceRun, Target
-from hwnas.compress.library.run import Inputs, open_run
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.open_run import Inputs, open_run
+from hwnas.compress.library.target import Target
 from hwnas.compress.multi_device import Failures, compare_devices, note_failure, search_side_by_side
 from hwnas.compress.quality.model import prepare_quality, refit
 from hwnas.compress.report import write_report

@@ -21,7 +21,7 @@ from torch import nn
 
 from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.executor import LocalExecutor
-from hwnas.compress.library.run import open_inputs
+from hwnas.compress.library.open_run import open_inputs
 from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress
 from hwnas.compress.report import write_reports

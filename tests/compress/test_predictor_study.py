@@ -16,7 +16,7 @@ from tiny import make_data, tree
 from torch import Tensor
 
 from hwnas.compress.data import Images
-from hwnas.compress.library.run import open_inputs, open_run
+from hwnas.compress.library.open_run import open_inputs, open_run
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
 from hwnas.compress.search.filter import ChoiceCost, filter_choices

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from hwnas.compress.library.distill import positions_of, teacher_statistics, total_steps
+from hwnas.compress.library.run import Run
 from hwnas.compress.library.teacher import Kept, Teacher, keep_features
 from hwnas.compress.library.worker import TrainingContext, distill_settings, distill_slice
 from hwnas.compress.training.placement import explained_memory, give_back_memory
 from hwnas.errors import HwnasError, memory_error
 from hwnas.networks.architecture import Candidate
-
-if TYPE_CHECKING:
-    from hwnas.compress.library.run import Run
 
 
 def build_library(run: Run) -> int:

@@ -7,40 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from hwnas.compress.data import Data
 from hwnas.compress.library.operators import find_refused
+from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Stitcher
+from hwnas.compress.library.target import Target, calibration_images
 from hwnas.compress.settings import SearchSettings
-from hwnas.devices.base import Device
-from hwnas.errors import InputError, NetworkFormError, PreparationError
-from hwnas.measurement import DeviceProfile, Protocol
-from hwnas.network import Network
+from hwnas.measurement import Protocol
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.queue import watch_queue
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
-
-if TYPE_CHECKING:
-    from hwnas.compress.library.run import Run
-
-CALIBRATION_IMAGES = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A device profile and the protocol by which its search measures.
-
-    Attributes:
-        cluster: address of the Ray cluster that has the device; empty where it hangs on this machine.
-    """
-
-    profile: DeviceProfile
-    protocol: Protocol
-    cluster: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,32 +78,3 @@ class DeviceRun:
         """Those beside another anchor are ratios to something else."""
         anchor = self.stitcher.anchor
         return self.folder / f"measurements{'-' + '-'.join(map(str, anchor)) if any(anchor) else ''}.db"
-
-
-def require_energy(target: Target, network: Network) -> None:
-    """Refuse the objective energy before anything is trained for it.
-
-    A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
-
-    Raises:
-        InputError: the device does not tell what a network needs.
-    """
-    device = open_device(target.profile, target.cluster)
-    if not isinstance(device, Device):
-        return
-    with device:
-        try:
-            handle = device.prepare(network)
-        except (PreparationError, NetworkFormError):
-            return
-        device.release(handle)
-    if "energy_mj" not in handle.metrics:
-        raise InputError(
-            f"{target.profile.name} tells no energy", "take the objective latency, or a simulator"
-        )
-
-
-def calibration_images(data: Data) -> np.ndarray:
-    """Return normalised training images (N, C, H, W), by which networks are quantised."""
-    images: np.ndarray = data.normalize(data.train.pixels[:CALIBRATION_IMAGES]).contiguous().numpy()
-    return images

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from hwnas import processes
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.run import join_run, open_inputs
+from hwnas.compress.library.open_run import join_run, open_inputs
 from hwnas.compress.quality.model import prepare_quality
 from hwnas.compress.search.search import search_device
 from hwnas.compress.search.target import target_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hwnas.compress.library.device_run import Target
 from hwnas.compress.library.operators import check_forbidden
+from hwnas.compress.library.target import Target
 from hwnas.compress.quality.model import QUALITY_MODELS
 from hwnas.compress.search.pick import check_rule
 from hwnas.compress.search.strategies import STRATEGIES

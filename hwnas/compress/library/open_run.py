@@ -1,0 +1,216 @@
+"""What is to be compressed is found; a run directory is opened, and its library made complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hwnas.compress.data import Data
+from hwnas.compress.data.task import quantity
+from hwnas.compress.executor import Executor, LocalExecutor
+from hwnas.compress.library.build import build_library
+from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.operators import check_device, check_exports, require_choices, require_exports
+from hwnas.compress.library.run import Run
+from hwnas.compress.library.space import Space, load_space
+from hwnas.compress.library.store import Library, added_candidates
+from hwnas.compress.library.target import Target, calibration_images, require_energy
+from hwnas.compress.reference.prepare import (
+    Initial,
+    Reference,
+    initial_reference,
+    open_data,
+    prepare_reference,
+    require_same_again,
+)
+from hwnas.compress.reference.record import ReferenceRecord
+from hwnas.compress.reference.reloaded import rehearse
+from hwnas.compress.run.directory import RunDirectory
+from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.training import loop
+from hwnas.compress.training.placement import require_network, require_place
+from hwnas.errors import DeviceError, InputError
+from hwnas.files import encode, sha256_of_plain
+from hwnas.network import Network, random_input
+from hwnas.networks.architecture import Candidate
+from hwnas.networks.checks import require_trainable
+from hwnas.networks.exported import own_parts
+from hwnas.networks.partition import Partition, partition
+from hwnas.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is to be compressed and by what, before anything is done or written.
+
+    Attributes:
+        allow_code: whether a checkpoint may import the `module:function` that it names.
+    """
+
+    settings: LibrarySettings
+    allow_code: bool
+    data: Data
+    space: Space
+    initial: Initial
+    parts: Partition
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def choice_count(self) -> int:
+        """The choices of all parts together, the reference's own among them."""
+        return len(self.candidates) + len(self.parts.modules)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the contents that a library depends on."""
+        return {
+            "data": self.data.hash,
+            "model": self.initial.hash,
+            "space": sha256_of_plain(encode(self.space)),
+        }
+
+
+def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bool = False) -> Inputs:
+    """Find the data and the reference, cut it, and list its candidates.
+
+    Args:
+        allow_code: let a checkpoint import the `module:function` that it names.
+
+    Raises:
+        InputError: any of them is missing, unknown, or does not fit the others.
+    """
+    space = load_space(settings.space)
+    data = open_data(settings, progress)
+    initial = initial_reference(settings, data, allow_code=allow_code, progress=progress)
+    data = replace(data, mean=initial.mean, std=initial.std)
+    parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    require_same_again(initial, data, settings.model, allow_code=allow_code)
+    return Inputs(
+        settings=settings,
+        allow_code=allow_code,
+        data=data,
+        space=space,
+        initial=initial,
+        parts=parts,
+        candidates=tuple(find_candidates(parts, space, settings.per_block)),
+    )
+
+
+@contextmanager
+def open_run(
+    inputs: Inputs,
+    wanted: Sequence[tuple[SearchSettings, Target]],
+    out: Path,
+    progress: Progress,
+    executor: Executor | None = None,
+) -> Iterator[Run]:
+    """Open a run directory and make its library complete: no device is involved.
+
+    Args:
+        wanted: devices that must suit their searches, which is asked before anything is trained.
+        executor: distils; this process where None.
+
+    Raises:
+        HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
+    """
+    executor = executor or LocalExecutor()
+    _require_trainable(inputs, wanted, out)
+    parts = inputs.parts
+    with (
+        RunDirectory.open(out, inputs.settings, inputs.hashes) as directory,
+        Library(directory.library) as library,
+    ):
+        library.add([*inputs.candidates, *added_candidates(out)])
+        if any(entry.state == "pending" for entry in library.entries()):
+            executor.require(inputs.settings.needs)
+        check_exports(library, parts, progress)
+        refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
+        _require_energy(inputs, wanted)
+        run = run_of(inputs, directory, library, progress, executor)
+        _say_reference(run, inputs.initial.to_train)
+        build_library(run)
+        for (_, target), of_target in zip(wanted, refused, strict=True):
+            require_choices(parts, library.entries(), of_target, target.profile)
+        yield run
+
+
+@contextmanager
+def join_run(inputs: Inputs, out: Path, lock: int, progress: Progress) -> Iterator[Run]:
+    """Open a run in a process of whoever opened it; `lock` as for `RunDirectory.join`."""
+    loop.tune_allocator()
+    torch.set_num_threads(inputs.settings.threads)
+    directory = RunDirectory.join(out, lock)
+    with Library(directory.library) as library:
+        yield run_of(inputs, directory, library, progress, LocalExecutor())
+
+
+def run_of(
+    inputs: Inputs, directory: RunDirectory, library: Library, progress: Progress, executor: Executor
+) -> Run:
+    """Return the run in an open directory, with the reference trained and stored, or restored."""
+    reference = prepare_reference(
+        inputs.initial, inputs.parts, directory, inputs.settings, inputs.data, progress
+    )
+    return Run(
+        settings=inputs.settings,
+        allow_code=inputs.allow_code,
+        directory=directory,
+        reference=reference,
+        accuracy=ReferenceRecord.read(directory.reference).accuracy,
+        library=library,
+        executor=executor,
+        progress=progress,
+    )
+
+
+def prepare_training(inputs: Inputs) -> None:
+    """Set this process up for training. Raises InputError: nothing can be trained where the settings say."""
+    require_place(inputs.settings.train_on)
+    require_network(inputs.settings.train_on, inputs.parts.modules, inputs.data.image_shape)
+    loop.tune_allocator()
+    torch.set_num_threads(inputs.settings.threads)
+
+
+def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]], out: Path) -> None:
+    """Refuse what could not be judged, trained, exported or loaded again, before anything is trained."""
+    parts, task = inputs.parts, inputs.initial.task
+    judged = task.agreement_metric if inputs.data.val.labels is None else task.metric
+    right = judged.share and judged.higher_is_better
+    if not right and any(search.quality == "predictor" for search, _ in wanted):
+        raise InputError(
+            f"the predictor expects a share of right answers, {task.name} is judged by {judged.name}",
+            "search by the sum of block losses: --quality loss",
+        )
+    prepare_training(inputs)
+    if not (out / "reference" / "reference.json").is_file():
+        require_trainable(parts.names, parts.modules, random_input((2, *inputs.data.image_shape)))
+        require_exports(parts)
+        unstarted = Reference(spec=inputs.initial.spec, parts=parts, data=inputs.data, task=task)
+        rehearse(parts, unstarted.architecture([None] * len(parts.modules)), inputs.data)
+
+
+def _require_energy(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]]) -> None:
+    for target in (target for search, target in wanted if "energy" in search.objectives):
+        whole = Network("the reference", own_parts(inputs.parts), calibration_images(inputs.data))
+        try:
+            require_energy(target, whole)
+        except DeviceError:
+            if len(wanted) == 1:  # one of many that fails leaves the others
+                raise
+
+
+def _say_reference(run: Run, trained: bool) -> None:
+    reference, known = run.reference, run.accuracy
+    data, parts, metric = reference.data, reference.parts, reference.task.metric
+    if known is not None and data.class_names and known.low <= 1 / len(data.class_names):
+        fix = "--train-epochs N trains it longer" if trained else "--weights none trains it on the data first"
+        run.progress.say(f"the reference only guesses; {fix}")
+    run.progress.say(
+        f"reference: {run.settings.model}, {metric.name} {quantity(known, metric)}; "
+        f"{len(parts.modules)} parts, composed they differ from the whole by "
+        f"{parts.max_abs_difference:.1g} at most"
+    )
