@@ -264,6 +264,17 @@ def test_a_predictor_keeps_what_it_was_fitted_to(
     assert predict_networks(copy, ["0-1-1-0"])[0].epochs == predicted[0].epochs
 
 
+def test_a_state_of_a_network_that_is_finished_goes(copy: Path) -> None:
+    """A kill between storing the network and removing the state leaves it; nobody would finetune it again."""
+    folder = copy / "architectures"
+    done = sorted(folder.glob("[0-9]*-e1.safetensors"))[0]
+    states = [done.with_name(f".{done.name}"), folder / ".0-0-0-9-e1.safetensors"]
+    for state in states:
+        state.write_bytes(done.read_bytes())
+    run(copy, Watch(), quality="loss", picks=("speedup=1.02",))
+    assert [state.exists() for state in states] == [False, True]
+
+
 def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:
     before = FinetunedNetworks(copy / "architectures").predictor().networks
     watch = Watch()

@@ -166,6 +166,9 @@ def _clean(path: Path) -> None:
             shutil.rmtree(item)
         else:
             item.unlink(missing_ok=True)  # it may have been in a folder that is gone by now
+    for state in path.glob("architectures/.*.safetensors"):  # of trainings
+        if state.with_name(state.name.removeprefix(".")).with_suffix(".json").is_file():  # that are done
+            state.unlink()
 
 
 def versions() -> dict[str, str]:
