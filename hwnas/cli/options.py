@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 from annotated_types import Interval
 
-from hwnas.cli.parsing import a_number
 from hwnas.compress.options import Help
 
 
@@ -86,12 +85,8 @@ def _annotation(field: Field[Any], annotated: Any) -> Any:
     plain, interval = _plain(type_)
     if interval is None:
         interval = next((each for each in found if isinstance(each, Interval)), None)
-    if int in (plain, *get_args(plain)):
-        details["metavar"] = "N"
     if interval is not None:
-        details |= {"min": interval.ge, "max": interval.le}
-    if float in (plain, *get_args(plain)):
-        details |= {"metavar": "X", "callback": a_number}
+        details["callback"] = _within(interval)
     element = get_args(type_)[0] if get_origin(type_) is tuple else None
     if get_origin(element) is Literal:  # typer knows no lists of them
         choices = get_args(element)
@@ -113,6 +108,18 @@ def _plain(type_: Any) -> tuple[Any, Interval | None]:
             plain, interval = _plain(each)
             return plain | None, interval
     return type_, None
+
+
+def _within(interval: Interval) -> Callable[[Any], Any]:
+    """Check a range here: typer would show its ends, which nobody needs, in place of the type."""
+
+    def check(given: Any) -> Any:
+        for each in given if isinstance(given, list) else [given]:
+            if each is not None and not interval.ge <= each <= interval.le:  # NaN is in no range
+                raise typer.BadParameter(f"{each} is not in the range {interval.ge}<=x<={interval.le}.")
+        return given
+
+    return check
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[Any], Any]:

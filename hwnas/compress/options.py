@@ -68,16 +68,6 @@ class CompressOptions:
         ),
     ]
     preset: Annotated[Preset, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
-    weights: Annotated[
-        str,
-        Help(
-            "A .safetensors or .pth file, `pretrained` (from the hub), or `none` (train on the "
-            "data). `auto` takes published weights where their classes are those of the data."
-        ),
-    ] = "auto"
-    objective: Annotated[
-        tuple[Objective, ...], Help("Cost to lower beside the loss; may be repeated.", shown="latency")
-    ] = ("latency",)
     pick: Annotated[
         tuple[str, ...], Help("knee, speedup=X or latency-ms=X; may be repeated.", shown="knee")
     ] = ()
@@ -86,6 +76,14 @@ class CompressOptions:
     ] = ()
     latency_ms: Annotated[tuple[Figure, ...], Help("Pick the best network that takes X ms at most.")] = ()
 
+    weights: Annotated[
+        str,
+        Help(
+            "A .safetensors or .pth file, `pretrained` (from the hub), or `none` (train on the "
+            "data). `auto` takes published weights where their classes are those of the data.",
+            NETWORK,
+        ),
+    ] = "auto"
     image_size: Annotated[
         SizeOrNone,
         Help("Side of the images in pixels; 0: the data's own, for a folder the model's.", NETWORK),
@@ -157,6 +155,10 @@ class CompressOptions:
         bool, Help("Train without asking first whether the devices are there and can be used.", DEVICE)
     ] = False
 
+    objective: Annotated[
+        tuple[Objective, ...],
+        Help("Cost to lower beside the loss; may be repeated.", SEARCH, shown="latency"),
+    ] = ("latency",)
     filter: Annotated[
         Filter | None,
         Help(
