@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,6 @@ from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.ranges import LARGEST_SIZE, Figure, Seed, Size, SizeOrNone, Threads
 
-Preset = Literal["quick", "standard", "paper"]
 AtLeastTwo = Annotated[int, Interval(ge=2, le=LARGEST_SIZE)]
 AtLeastFour = Annotated[int, Interval(ge=4, le=LARGEST_SIZE)]
 
@@ -67,7 +67,7 @@ class CompressOptions:
             "labels), or module:function of one's own."
         ),
     ]
-    preset: Annotated[Preset, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
+    preset: Annotated[str, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
     pick: Annotated[
         tuple[str, ...], Help("knee, speedup=X or latency-ms=X; may be repeated.", shown="knee")
     ] = ()
@@ -300,6 +300,10 @@ def resolve(
     from hwnas.devices.host.machine import usable_cores
     from hwnas.profiles.catalogue import load_profile, parse_options
 
+    if options.preset not in PRESETS:
+        near = get_close_matches(options.preset, PRESETS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown preset {options.preset!r}", f"{hint}presets: {', '.join(PRESETS)}")
     preset, known = PRESETS[options.preset], recorded_settings(out)
 
     def given(name: str) -> Any:
