@@ -434,9 +434,7 @@ def find_model(model: Model, input_shape: Sequence[int] | None = None, *, has_ba
     if isinstance(model, nn.Module):
         return network_of_module(model, shape)
     name = name_of(model)
-    network = find_network(name, shape, has_batch=has_batch)
-    network.name = name
-    return network
+    return find_network(name, shape, has_batch=has_batch).named(name)
 
 
 def name_of(model: Model) -> str:

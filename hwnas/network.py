@@ -115,12 +115,35 @@ class Network:
     """
 
     def __init__(self, name: str, parts: Sequence[Part], calibration: np.ndarray | None = None) -> None:
-        self.name = name
+        self._name = name
         self.parts = tuple(parts)
-        self.calibration = calibration
+        self._calibration = calibration
         self._onnx: dict[Precision, bytes] = {}
         self._batch: int | None = None
         self._of_batch: dict[int, Network] = {}
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._name
+
+    @property
+    def calibration(self) -> np.ndarray | None:
+        """Images (N, C, H, W), from which int8 ranges are taken."""
+        return self._calibration
+
+    def named(self, name: str) -> Network:
+        """Return the same network by another name."""
+        return self._like(name, self.calibration)
+
+    def calibrated(self, images: np.ndarray) -> Network:
+        """Return the same network with images (N, C, H, W), float32, from which int8 ranges are taken."""
+        return self._like(self.name, images)
+
+    def _like(self, name: str, calibration: np.ndarray | None) -> Network:
+        network = Network(name, self.parts, calibration)
+        network._batch = self._batch
+        return network
 
     @property
     def is_foreign(self) -> bool:
@@ -157,8 +180,8 @@ class Network:
             self._batch = batch
             return self
         if batch not in self._of_batch:
-            self._of_batch[batch] = self._rebatched(batch)
-        self._of_batch[batch].calibration = self.calibration
+            made = self._rebatched(batch)
+            self._of_batch[batch] = made._like(made.name, self.calibration)
         return self._of_batch[batch]
 
     def _rebatched(self, batch: int) -> Network:

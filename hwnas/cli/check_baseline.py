@@ -33,9 +33,7 @@ class Sizes:
         """The network of that name with these sizes."""
         from hwnas.networks.find import find_network
 
-        network = find_network(model, self.shape, has_batch=self.batch is not None)
-        network.name = model
-        return network
+        return find_network(model, self.shape, has_batch=self.batch is not None).named(model)
 
     def at(self, folder: Path, model: str, revision: str) -> Network:
         """The same in a checked-out folder."""

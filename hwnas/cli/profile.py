@@ -141,9 +141,7 @@ def profile(
 def _network(model: str, shape: tuple[int, ...] | None, *, has_batch: bool) -> Network:
     from hwnas.networks.find import find_network
 
-    network = find_network(model, shape, has_batch=has_batch)
-    network.name = model
-    return network
+    return find_network(model, shape, has_batch=has_batch).named(model)
 
 
 def _protocol(name: str, precision: str | None, max_seconds: float | None) -> Protocol:

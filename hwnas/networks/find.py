@@ -43,13 +43,13 @@ def find_network(text: str, shape: tuple[int, ...] | None = None, *, has_batch: 
 
 
 def with_noise(network: Network) -> Network:
-    """The network itself, with noise to be calibrated with where it takes images."""
+    """Return the network with noise to be calibrated with, where it takes images."""
     shape = network.input_shape
     if len(shape) == 4:
         batches = min(CALIBRATION_BATCHES, max(1, MOST_NOISE // math.prod(shape)))
         generator = np.random.default_rng(0)
         noise = generator.standard_normal((batches * shape[0], *shape[1:]))
-        network.calibration = noise.astype(np.float32)
+        return network.calibrated(noise.astype(np.float32))
     return network
 
 

@@ -97,8 +97,7 @@ def network_at(
         network = _function_at(folder, model, revision, shape)
     else:
         network = find_network(model, shape)
-    network.name = model
-    return network
+    return network.named(model)
 
 
 def _function_at(folder: Path, model: str, revision: str, shape: tuple[int, ...] | None) -> Network:

@@ -32,8 +32,8 @@ def classifier() -> nn.Module:
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_it_is_counted_on_the_graph(classifier: nn.Module, precision: Precision) -> None:
     data = make_data(test=40)
-    network = Network.from_module("classifier", classifier, (1, 3, 32, 32))
-    network.calibration = data.normalize(data.train.pixels[:16]).contiguous().numpy()
+    images = data.normalize(data.train.pixels[:16]).contiguous().numpy()
+    network = Network.from_module("classifier", classifier, (1, 3, 32, 32)).calibrated(images)
     with torch.inference_mode():
         expected = scores(classifier, data)
     found = _scores_in_precision(network, data, precision)

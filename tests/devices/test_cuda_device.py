@@ -338,8 +338,8 @@ def test_tensorrt_gets_symmetric_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     with make_cuda("int8", runtime="tensorrt", batch=2) as device:
         with pytest.raises(NetworkFormError, match="int8 needs calibration images"):
             device.prepare(network)
-        network.calibration = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
-        device.prepare(network)
+        images = np.random.default_rng(0).standard_normal((4, 3, 16, 16)).astype(np.float32)
+        device.prepare(network.calibrated(images))
     kinds = {weight.data_type for weight in onnx.load_from_string(given[0]).graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
     assert not kinds & {onnx.TensorProto.UINT8, onnx.TensorProto.INT32}

@@ -136,7 +136,7 @@ def test_a_network_that_asks_for_any_memory_is_refused_with_the_operator(tmp_pat
 def test_calibration_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "DEADLINE_S", 5.0)
     network = Network.from_onnx(endless(tmp_path))
-    network.calibration = np.zeros((8, *SHAPE[1:]), np.float32)
+    network = network.calibrated(np.zeros((8, *SHAPE[1:]), np.float32))
     with pytest.raises(NetworkFormError, match="calibration for int8 took longer than 5 s and was ended"):
         network.onnx("int8")
 

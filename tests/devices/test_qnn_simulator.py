@@ -57,7 +57,7 @@ def b0_block(index: int) -> tuple[Network, np.ndarray]:
         images = torch.randn(9, 3, 64, 64)
         inputs = stem(images).numpy()
     network = Network.from_module(f"stage {index}", model.blocks[index], (1, *inputs.shape[1:]))
-    network.calibration = inputs[1:]
+    network = network.calibrated(inputs[1:])
     return network, inputs[:1]
 
 

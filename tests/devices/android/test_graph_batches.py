@@ -58,7 +58,7 @@ def test_split_graphs_compute_the_same_and_share_files(tmp_path: Path, precision
     first, second = networks()[0], networks()[1]
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
     for network in (first, second):
-        network.calibration = np.repeat(x, 2, axis=0)
+        network = network.calibrated(np.repeat(x, 2, axis=0))
         content = network.onnx(precision)
         whole = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
         expected = whole.run(None, {"input": x})[0]
