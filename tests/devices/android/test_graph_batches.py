@@ -57,8 +57,7 @@ def run_files(folder: Path, content: bytes, x: np.ndarray) -> np.ndarray:
 def test_split_graphs_compute_the_same_and_share_files(tmp_path: Path, precision: Any) -> None:
     first, second = networks()[0], networks()[1]
     x = np.random.default_rng(0).standard_normal(SHAPE, dtype=np.float32)
-    for network in (first, second):
-        network = network.calibrated(np.repeat(x, 2, axis=0))
+    for network in (each.calibrated(np.repeat(x, 2, axis=0)) for each in (first, second)):
         content = network.onnx(precision)
         whole = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
         expected = whole.run(None, {"input": x})[0]
