@@ -28,12 +28,12 @@ from hwnas.devices.simulator import (
     reference_accelerator,
     reference_network,
 )
-from hwnas.devices.simulator import closed_form as cf
-from hwnas.devices.simulator.axes import full_sizes
+from hwnas.devices.simulator import columns as col
+from hwnas.devices.simulator.closed_form.table import concatenate
+from hwnas.devices.simulator.detailed.axes import full_sizes
+from hwnas.devices.simulator.detailed.stacks import cut_stacks
 from hwnas.devices.simulator.result import Model
-from hwnas.devices.simulator.scheduled import Choice
-from hwnas.devices.simulator.stacks import cut_stacks
-from hwnas.devices.simulator.table import concatenate
+from hwnas.devices.simulator.schedule import Choice
 
 DEFAULT = Path(__file__).parents[1] / ".." / "shared" / "reference" / "simulator" / "defines.json"
 GOALS = {"macs": 0.0, "dram": 0.10, "latency": 0.10, "energy": 0.15}
@@ -111,14 +111,14 @@ def _scheduled(scheduler: Scheduler, network: Network, case: dict[str, Any]) -> 
     if case["mode"] in ("layer_by_layer", "single_layer"):
         rows = scheduler.part(network).rows
         # Pooling that makes a vector goes with the map that it reads, so there is no cut between them.
-        cuts = [int(c) for c in case["stack_cuts"] if not rows[int(c) + 1, cf.RIDER]]
+        cuts = [int(c) for c in case["stack_cuts"] if not rows[int(c) + 1, col.RIDER]]
         r = scheduler.schedule(
             network, mode=case["mode"], cuts=cuts if case["mode"] == "layer_by_layer" else None
         )
         figures = r.iterations, r.dram_bytes, r.latency_cycles, r.energy_mj * 1e3
         return dict(zip(METRICS, figures, strict=True))
     rows, last_use = concatenate([scheduler.part(network)])
-    total = np.zeros(cf.COSTS)
+    total = np.zeros(col.COSTS)
     for stack in cut_stacks(network, [int(c) for c in case["stack_cuts"]]):
         choice = Choice(
             stack.layers[0], stack.last, False, False, (case["tile"][1], case["tile"][0]), case["mode"]
@@ -128,10 +128,10 @@ def _scheduled(scheduler: Scheduler, network: Network, case: dict[str, Any]) -> 
             return None
         total += cost.total
     return {
-        "macs": total[cf.ITERATIONS],
-        "dram": (total[cf.DRAM_READ] + total[cf.DRAM_WRITE]) / 8,
-        "latency": total[cf.CYCLES],
-        "energy": total[cf.ENERGY] / 1e6,
+        "macs": total[col.ITERATIONS],
+        "dram": (total[col.DRAM_READ] + total[col.DRAM_WRITE]) / 8,
+        "latency": total[col.CYCLES],
+        "energy": total[col.ENERGY] / 1e6,
     }
 
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 
 from hwnas.devices.simulator import Layer, Network, Scheduler, load_accelerator
-from hwnas.devices.simulator.table import Table
+from hwnas.devices.simulator.closed_form.table import Table
 
 # EfficientNet-B0 (Tan and Le, ICML 2019, table 1): expansion, channels, repeats, stride, kernel. A part is
 # what stands between two cuts of a search: stem, five blocks, head.

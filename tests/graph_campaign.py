@@ -224,8 +224,8 @@ def _convert(network: Any, seed: int) -> None:
 
 
 def _simulate(network: Any, seed: int) -> None:
-    from hwnas.devices.simulated import SimulatorDevice
     from hwnas.devices.simulator import read_onnx
+    from hwnas.devices.simulator.device import SimulatorDevice
     from hwnas.measurement import DeviceProfile
 
     read_onnx(network.onnx())

@@ -170,7 +170,7 @@ def _check_page(html: Path | None) -> None:
 
 
 def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
-    from hwnas.devices.simulated import SimulatorDevice
+    from hwnas.devices.simulator.device import SimulatorDevice
 
     for device in opened if explain else ():
         if not isinstance(device, SimulatorDevice):

@@ -42,7 +42,7 @@ def measure(
         operators, explain: ask for the time of each operator, for a simulated device's schedules.
         quiet: say nothing of the session.
     """
-    from hwnas.devices.simulated import SimulatorDevice
+    from hwnas.devices.simulator.device import SimulatorDevice
     from hwnas.profiles.protocols import describe
     from hwnas.profiles.queue import watch_queue
     from hwnas.profiles.session import Session

@@ -10,8 +10,8 @@ import pytest
 import timm
 from onnx import TensorProto, helper
 
-from hwnas.devices.simulated import SimulatorDevice
 from hwnas.devices.simulator import Scheduler, accelerator_names, load_accelerator, read_onnx
+from hwnas.devices.simulator.device import SimulatorDevice
 from hwnas.errors import DeviceError, HwnasError, PreparationError
 from hwnas.measurement import Measurement
 from hwnas.network import Network, Part, export_onnx

@@ -7,18 +7,31 @@ and an exact dynamic program, hundreds of networks a second. docs/simulator.md s
 
 from __future__ import annotations
 
-from .accelerator import Accelerator, Memory
-from .detailed import evaluate, evaluate_reference
-from .explain import explain
-from .layers import Layer, Network
-from .loading import DEFAULT, accelerator_names, load_accelerator, parse_accelerator
-from .mapper import Mapper
-from .onnx_network import read_onnx
-from .peak import layer_by_layer_peak_bytes
-from .reference import load_reference, reference_accelerator, reference_network
-from .result import LayerRow, Result, StackRow
-from .schedule import Figures, Scheduler
-from .table import Table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwnas.devices.simulator.accelerator import Accelerator, Memory
+    from hwnas.devices.simulator.closed_form.table import Table
+    from hwnas.devices.simulator.detailed.evaluate import evaluate, evaluate_reference
+    from hwnas.devices.simulator.detailed.high_water import layer_by_layer_peak_bytes
+    from hwnas.devices.simulator.detailed.mapper import Mapper
+    from hwnas.devices.simulator.detailed.reference import (
+        load_reference,
+        reference_accelerator,
+        reference_network,
+    )
+    from hwnas.devices.simulator.explanation import explain
+    from hwnas.devices.simulator.layers import Layer, Network
+    from hwnas.devices.simulator.loading import (
+        DEFAULT,
+        accelerator_names,
+        load_accelerator,
+        parse_accelerator,
+    )
+    from hwnas.devices.simulator.onnx.network import read_onnx
+    from hwnas.devices.simulator.result import LayerRow, Result, StackRow
+    from hwnas.devices.simulator.scheduler import Figures, Scheduler
 
 __all__ = [
     "DEFAULT",
@@ -45,3 +58,38 @@ __all__ = [
     "reference_accelerator",
     "reference_network",
 ]
+
+_PLACES = {
+    "Accelerator": "accelerator",
+    "DEFAULT": "loading",
+    "Figures": "scheduler",
+    "Layer": "layers",
+    "LayerRow": "result",
+    "Mapper": "detailed.mapper",
+    "Memory": "accelerator",
+    "Network": "layers",
+    "Result": "result",
+    "Scheduler": "scheduler",
+    "StackRow": "result",
+    "Table": "closed_form.table",
+    "accelerator_names": "loading",
+    "evaluate": "detailed.evaluate",
+    "evaluate_reference": "detailed.evaluate",
+    "explain": "explanation",
+    "layer_by_layer_peak_bytes": "detailed.high_water",
+    "load_accelerator": "loading",
+    "load_reference": "detailed.reference",
+    "parse_accelerator": "loading",
+    "read_onnx": "onnx.network",
+    "reference_accelerator": "detailed.reference",
+    "reference_network": "detailed.reference",
+}
+"""The file of each name."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes time, numba and onnx, only where it is used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return found

@@ -7,19 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.devices.simulator import columns as col
 from hwnas.errors import InputError
-
-from . import closed_form as cf
-from . import growth
-from .table import ARTICULATION, BARRIER_CUT
 
 # A tile side that means the whole map.
 WHOLE = 1 << 30
 
 MODE_CODES = {
-    "fully_recompute": growth.RECOMPUTE,
-    "h_cached_v_recompute": growth.H_CACHED,
-    "fully_cached": growth.FULLY_CACHED,
+    "fully_recompute": col.RECOMPUTE,
+    "h_cached_v_recompute": col.H_CACHED,
+    "fully_cached": col.FULLY_CACHED,
 }
 MODE_NAMES = {code: name for name, code in MODE_CODES.items()}
 
@@ -57,7 +54,7 @@ def force(
     if spelled in MODE_CODES:
         forced[2] = MODE_CODES[spelled]
     elif spelled is not None:
-        forced[:3] = WHOLE, WHOLE, growth.FULLY_CACHED
+        forced[:3] = WHOLE, WHOLE, col.FULLY_CACHED
     if spelled == "single_layer":
         rows, forced[3] = _cut_everywhere(rows), 1
     if cuts is not None:
@@ -68,9 +65,9 @@ def force(
 def _cut_everywhere(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """A cut after every layer, none of whose maps stays on chip. Vectors still belong to the layer before."""
     cut = rows.copy()
-    follows = np.append(rows[1:, cf.RIDER] == 0, True)
-    cut[:, cf.UNIT_END] = np.where(follows, BARRIER_CUT, 0)
-    cut[-1, cf.UNIT_END] = ARTICULATION
+    follows = np.append(rows[1:, col.RIDER] == 0, True)
+    cut[:, col.UNIT_END] = np.where(follows, col.BARRIER_CUT, 0)
+    cut[-1, col.UNIT_END] = col.ARTICULATION
     return cut
 
 
@@ -80,14 +77,14 @@ def _cut_at(rows: NDArray[np.int64], cuts: Iterable[int]) -> NDArray[np.int64]:
     for position in sorted(wanted):
         if not 0 <= position < len(rows):
             raise InputError(f"stack cut {position} is no layer", f"cut after layers 0 to {len(rows) - 1}")
-        if position + 1 < len(rows) and rows[position + 1, cf.RIDER]:
+        if position + 1 < len(rows) and rows[position + 1, col.RIDER]:
             raise InputError(
                 f"stack cut {position} divides a map from the pooling that reads it",
                 "cut after the vector layers that follow",
             )
     cut = rows.copy()
     for position in range(len(rows)):
-        cut[position, cf.UNIT_END] = (
-            max(int(rows[position, cf.UNIT_END]), BARRIER_CUT) if position in wanted else 0
+        cut[position, col.UNIT_END] = (
+            max(int(rows[position, col.UNIT_END]), col.BARRIER_CUT) if position in wanted else 0
         )
     return cut

@@ -8,11 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hwnas.devices.simulator.accelerator import OPERANDS, Accelerator, Memory, Operand
 from hwnas.errors import InputError
 from hwnas.files import read_toml
 from hwnas.ranges import LARGEST_COUNT, LARGEST_FIGURE
-
-from .accelerator import OPERANDS, Accelerator, Memory, Operand
 
 # What `sim-npu` stands for.
 DEFAULT = "mobile-npu"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from .accelerator import Accelerator
+from hwnas.devices.simulator.accelerator import Accelerator
 
 Model = Literal["detailed", "closed-form"]
 MODELS: tuple[Model, ...] = ("detailed", "closed-form")

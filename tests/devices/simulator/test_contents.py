@@ -7,8 +7,16 @@ import random
 import pytest
 
 from hwnas.devices.simulator.accelerator import DIMENSIONS
-from hwnas.devices.simulator.contents import is_cut, pieces, portion, reread, together, waits, whole_words
-from hwnas.devices.simulator.mapper import loop_factors
+from hwnas.devices.simulator.closed_form.contents import (
+    is_cut,
+    pieces,
+    portion,
+    reread,
+    together,
+    waits,
+    whole_words,
+)
+from hwnas.devices.simulator.detailed.mapper import loop_factors
 
 ORDER = ("K", "C", "G", "OY", "OX", "FY", "FX")
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from simulated_networks import random_network
 
-from hwnas.devices.simulator.axes import axis_tiles, full_sizes
+from hwnas.devices.simulator.detailed.axes import axis_tiles, full_sizes
+from hwnas.devices.simulator.detailed.port_windows import window_union
+from hwnas.devices.simulator.detailed.reference import reference_network
+from hwnas.devices.simulator.detailed.stacks import cut_stacks
 from hwnas.devices.simulator.layers import Layer, Network, articulation_points
-from hwnas.devices.simulator.port_windows import window_union
-from hwnas.devices.simulator.reference import reference_network
-from hwnas.devices.simulator.stacks import cut_stacks
 
 
 def needed_rows(network: Network, tile: tuple[int, int]) -> dict[int, set[int]]:

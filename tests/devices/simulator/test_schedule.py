@@ -10,27 +10,27 @@ import pytest
 from simulated_networks import conv, random_network, small_accelerator
 
 from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, explain, load_accelerator
-from hwnas.devices.simulator import closed_form as cf
+from hwnas.devices.simulator import columns as col
+from hwnas.devices.simulator.closed_form.plan import candidates
+from hwnas.devices.simulator.closed_form.table import concatenate
 from hwnas.devices.simulator.forced import MODE_NAMES
-from hwnas.devices.simulator.plan import candidates
-from hwnas.devices.simulator.scheduled import Choice
-from hwnas.devices.simulator.table import concatenate
+from hwnas.devices.simulator.schedule import Choice
 from hwnas.errors import InputError
 
 
 def brute_force(scheduler: Scheduler, network: Network, column: int) -> float:
     """Least cost over every set of cuts, every tile and mode of every stack, and every residency."""
     rows, last_use = concatenate([scheduler.part(network)])
-    ends = [p for p in range(len(rows)) if rows[p, cf.UNIT_END]]
+    ends = [p for p in range(len(rows)) if rows[p, col.UNIT_END]]
     table: dict[tuple[int, int], dict[tuple[int, int], float]] = {}
     for i, end in enumerate(ends):
         last = end
-        while rows[last, cf.RIDER] and last > 0:
+        while rows[last, col.RIDER] and last > 0:
             last -= 1
         tried = np.zeros((64, 3), dtype=np.int64)
         heights = np.array(scheduler.heights, dtype=np.int64)
         widths = np.array(scheduler.widths, dtype=np.int64)
-        count = candidates(int(rows[last, cf.OY]), int(rows[last, cf.OX]), heights, widths, tried)
+        count = candidates(int(rows[last, col.OY]), int(rows[last, col.OX]), heights, widths, tried)
         for start in [0, *[e + 1 for e in ends[:i]]]:
             found: dict[tuple[int, int], float] = {}
             for y, x, mode in tried[:count]:
@@ -69,7 +69,7 @@ def test_the_dynamic_program_is_optimal(seed: int, objective: str) -> None:
     )
     result = scheduler.schedule(network)
     found = result.latency_cycles if objective == "latency" else result.energy_mj * 1e9
-    column = cf.CYCLES if objective == "latency" else cf.ENERGY
+    column = col.CYCLES if objective == "latency" else col.ENERGY
     assert found == pytest.approx(brute_force(scheduler, network, column), rel=1e-12)
 
 
@@ -93,7 +93,7 @@ def test_recomputed_work_agrees_with_the_detailed_model(seed: int) -> None:
     costs, allowed, _, _ = Scheduler(accelerator).stack_costs(rows, last_use, choice)
     assert allowed[0, 0]
     # Tiles at the right and lower edge count as full ones in the closed form, hence a little more.
-    assert exact.iterations <= costs[0, 0, cf.ITERATIONS] <= 1.25 * exact.iterations
+    assert exact.iterations <= costs[0, 0, col.ITERATIONS] <= 1.25 * exact.iterations
 
 
 def test_parts_cost_what_the_whole_network_costs() -> None:
@@ -101,7 +101,7 @@ def test_parts_cost_what_the_whole_network_costs() -> None:
     accelerator = small_accelerator()
     scheduler = Scheduler(accelerator)
     whole = scheduler.part(network)
-    cut = int(np.flatnonzero(whole.rows[:, cf.UNIT_END] == 2)[0]) + 1
+    cut = int(np.flatnonzero(whole.rows[:, col.UNIT_END] == 2)[0]) + 1
     stem = Network("stem", network.layers[:cut], 3, network.input_rows, network.input_cols)
     source = network.layers[cut - 1]
     rest = tuple(
@@ -150,7 +150,7 @@ def test_the_same_question_has_the_same_answer() -> None:
 def test_forced_stacks_are_taken() -> None:
     network = random_network(3, blocks=3)
     scheduler = Scheduler(small_accelerator(activation_kib=64, weight_kib=64))
-    ends = np.flatnonzero(scheduler.part(network).rows[:, cf.UNIT_END])
+    ends = np.flatnonzero(scheduler.part(network).rows[:, col.UNIT_END])
     cut = int(ends[len(ends) // 2])
     result = scheduler.schedule(network, cuts=[cut])
     assert [s.layers[-1].name for s in result.stacks] == [network.layers[cut].name, network.layers[-1].name]

@@ -20,10 +20,10 @@ from hwnas.devices.simulator import (
     load_accelerator,
     load_reference,
 )
-from hwnas.devices.simulator import closed_form as cf
+from hwnas.devices.simulator import columns as col
+from hwnas.devices.simulator.closed_form.table import concatenate
 from hwnas.devices.simulator.result import Model
-from hwnas.devices.simulator.scheduled import Choice, Detail
-from hwnas.devices.simulator.table import concatenate
+from hwnas.devices.simulator.schedule import Choice, Detail
 from hwnas.errors import InputError
 
 MODE = "fully_cached"
@@ -81,10 +81,10 @@ def test_a_stack_costs_what_evaluate_says(seed: int, mode: str) -> None:
     got = scheduler.cost(rows, last_use, Choice(0, len(rows) - 1, False, False, (5, 7), mode))
     assert got is not None
     want = evaluate(network, accelerator, mode=mode, tile=(7, 5), cuts=())
-    assert got.total[cf.CYCLES] == pytest.approx(want.latency_cycles, rel=1e-12)
-    assert got.total[cf.ENERGY] == pytest.approx(want.energy_mj * 1e9, rel=1e-12)
-    assert got.total[cf.DRAM_READ] == pytest.approx(want.dram_read_bytes * 8, abs=8)
-    assert got.total[cf.ITERATIONS] == want.iterations
+    assert got.total[col.CYCLES] == pytest.approx(want.latency_cycles, rel=1e-12)
+    assert got.total[col.ENERGY] == pytest.approx(want.energy_mj * 1e9, rel=1e-12)
+    assert got.total[col.DRAM_READ] == pytest.approx(want.dram_read_bytes * 8, abs=8)
+    assert got.total[col.ITERATIONS] == want.iterations
 
 
 def test_a_map_that_stays_on_chip_saves_its_way_through_dram() -> None:
@@ -100,11 +100,11 @@ def test_a_map_that_stays_on_chip_saves_its_way_through_dram() -> None:
 
     first, second = costs(0), costs(1)
     bits = 16 * 32 * 32 * 8
-    for (through, kept), way in ((first, cf.DRAM_WRITE), (second, cf.DRAM_READ)):
+    for (through, kept), way in ((first, col.DRAM_WRITE), (second, col.DRAM_READ)):
         assert through is not None
         assert kept is not None
         assert through.total[way] - kept.total[way] == bits
-        assert kept.total[cf.CYCLES] <= through.total[cf.CYCLES]
+        assert kept.total[col.CYCLES] <= through.total[col.CYCLES]
 
 
 @pytest.mark.parametrize("seed", range(8))

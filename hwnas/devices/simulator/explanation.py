@@ -1,0 +1,87 @@
+"""A schedule in plain text: which layers are fused, what each tile holds, where the off-chip bytes go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hwnas.devices.simulator.result import Result, StackRow
+
+# Width of the bar that compares off-chip traffic; operators named of one stack.
+BAR, SHOWN = 24, 8
+
+
+def explain(chosen: Result, others: Mapping[str, Result] | None = None) -> str:
+    """Text that shows a schedule beside others.
+
+    Args:
+        chosen: the schedule to draw.
+        others: further schedules of the same network by name, e.g. layer-by-layer and single-layer.
+    """
+    lines = [f"{chosen.network} on {chosen.accelerator}, figures of the {chosen.model} model", "", _header()]
+    lines.append(_line("chosen", chosen, chosen))
+    for name, other in (others or {}).items():
+        lines.append(_line(name, other, chosen))
+    lines.append("")
+    if chosen.charged:
+        lines += [
+            f"charged as copies through memory, not known: {', '.join(sorted(set(chosen.charged)))}",
+            "",
+        ]
+    most = max((stack.dram_bytes for stack in chosen.stacks), default=0.0)
+    for number, stack in enumerate(chosen.stacks, 1):
+        lines += _stack(number, stack, most)
+    return "\n".join(lines) + "\n"
+
+
+COLUMNS = ("ms", "Mcycles", "mJ", "DRAM read", "written", "on chip", "array", "time", "energy")
+
+
+def _header() -> str:
+    return f"{'schedule':<16}" + "".join(f"{column:>12}" for column in COLUMNS)
+
+
+def _line(name: str, result: Result, base: Result) -> str:
+    slower = result.latency_cycles / base.latency_cycles if base.latency_cycles else 1.0
+    dearer = result.energy_mj / base.energy_mj if base.energy_mj else 1.0
+    cells = (
+        f"{result.latency_ms:.3f}",
+        f"{result.latency_cycles / 1e6:.3f}",
+        f"{result.energy_mj:.3f}",
+        size(result.dram_read_bytes),
+        size(result.dram_write_bytes),
+        size(result.peak_onchip_bytes),
+        f"{result.utilisation:.0%}",
+        f"{slower:.2f}x",
+        f"{dearer:.2f}x",
+    )
+    return f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _stack(number: int, stack: StackRow, most: float) -> list[str]:
+    inner = [row for row in stack.layers if row.name != "input" and not row.name.startswith("input ")]
+    first, last = (inner[0], inner[-1]) if inner else (stack.layers[0], stack.layers[-1])
+    title = first.name if first is last else f"{first.name} .. {last.name}"
+    tiled = "whole maps"
+    if stack.tiles > 1:
+        shape = f"{stack.tile_cols} x {stack.tile_rows}"
+        tiled = f"{stack.tiles} tiles of {shape}, {stack.mode.replace('_', '-')}"
+    shown = "-".join(row.op or row.name for row in inner[:SHOWN]) + ("-..." if len(inner) > SHOWN else "")
+    source = "on chip" if stack.input_on_chip else "DRAM"
+    target = "on chip" if stack.output_on_chip else "DRAM"
+    maps, overlaps, weights = (size(b) for b in (stack.live_bytes, stack.cache_bytes, stack.weight_bytes))
+    needed = f"maps {maps}, overlaps {overlaps}, weights {weights}"
+    bar = "#" * round(BAR * stack.dram_bytes / most) if most else ""
+    return [
+        f"[{number}] {title} ({len(inner)} layers): {tiled}",
+        f"     {source} -> {shown} -> {target}",
+        f"     needs {needed}; {stack.cycles / 1e3:.1f} kcycles, {stack.energy_pj / 1e6:.1f} uJ",
+        f"     DRAM {size(stack.dram_bytes):>10} {bar}".rstrip(),
+    ]
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that reads best."""
+    for unit, scale in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.2f} {unit}"
+    return f"{n_bytes:.0f} B"
