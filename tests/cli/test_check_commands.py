@@ -135,6 +135,7 @@ def test_a_git_revision_is_a_baseline(hwnas: Hwnas, place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_function_is_built_from_the_code_of_the_revision(place: Path) -> None:
     from hwnas.networks.find import find_network
     from hwnas.networks.git_revision import checked_out, network_at

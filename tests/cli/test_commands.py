@@ -351,6 +351,7 @@ def test_a_whole_compression_and_what_comes_after_it(
     refused(hwnas("space", "damaged"), "is damaged: it is not the file that was written")
 
 
+@pytest.mark.slow
 def test_without_a_network_the_hub_is_told_at_once(workplace: Path) -> None:
     options = tiny.compress_arguments("out", weights="pretrained")
     options[1] = "mobilenetv3_small_050"
@@ -362,6 +363,7 @@ def test_without_a_network_the_hub_is_told_at_once(workplace: Path) -> None:
     assert not (workplace / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(workplace: Path) -> None:
     arguments = tiny.compress_arguments("out", "--json", finetune_epochs=1)
     done = tiny.run_python(workplace, ["killer.py", "distill", "2", *arguments], KILLER_SIGNAL="2")
@@ -375,6 +377,7 @@ def test_an_interrupt_ends_with_130_and_the_same_command_goes_on(workplace: Path
     json.loads(again.stdout)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told(workplace: Path) -> None:
     code = """
 import resource, sys
@@ -392,6 +395,7 @@ main()
     assert tiny.run_hwnas(workplace, *tiny.compress_arguments("out")).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_simulated_schedule_is_explained(workplace: Path) -> None:
     arguments = ["profile", "tinynet:make", "--device", "sim-npu", "--explain"]
     shown = tiny.run_hwnas(workplace, *arguments)
@@ -414,6 +418,7 @@ def test_only_a_simulated_device_explains(workplace: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tinynet:make", "net.onnx"])
 def test_int8_is_profiled_without_data(workplace: Path, model: str) -> None:
     (workplace / "net.onnx").write_bytes(Network.from_module("net", tinynet.seeded(), (1, 3, 32, 32)).onnx())

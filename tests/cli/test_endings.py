@@ -61,6 +61,7 @@ def test_no_network_ends_the_process(hwnas: Hwnas, rude: Path, place: str, way: 
     assert_contained(done.err, rude, way)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["exits", "leaves", "interrupts"])
 @pytest.mark.parametrize("place", ["training", "data", "task"])
 def test_nothing_of_a_compression_ends_the_process(hwnas: Hwnas, rude: Path, place: str, way: str) -> None:
@@ -76,6 +77,7 @@ def test_nothing_of_a_compression_ends_the_process(hwnas: Hwnas, rude: Path, pla
     assert_contained(done.err, rude, way)
 
 
+@pytest.mark.slow
 def test_a_search_in_a_process_of_its_own_tells_it_too(
     hwnas: Hwnas, rude: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +205,7 @@ def test_an_output_that_arrives_nowhere_is_no_verdict(workplace: Path, line: str
     assert "Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

@@ -83,6 +83,7 @@ SIZED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SIZED)
 @pytest.mark.usefixtures("files")
 def test_the_options_set_what_is_open_in_every_command(hwnas: Hwnas, file: str) -> None:

@@ -202,6 +202,7 @@ def test_tasks_that_no_machine_can_run_are_refused_before_anything_is_trained(
     assert on(copy).checkpoints  # its library is complete
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_every_step_ends_with_the_same(finished: dict[str, Any], place: Path) -> None:
     """SIGKILL in training, in the second slice, in the third, in the search, and twice in the finetuning."""
     places = [("train", 2), ("distill", 6), ("distill", 3), ("search", 2), ("finetune", 1), ("finetune", 1)]
@@ -242,6 +243,7 @@ def test_a_run_that_ends_at_any_moment_of_a_step_ends_with_the_same(
         assert snapshot(out) == snapshot(place / "whole"), (step, nth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["library.finish", "checkpoint"])
 def test_a_kill_between_files_and_rows(
     batch: str, finished: dict[str, Any], place: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
@@ -415,6 +417,7 @@ def test_a_checkpoint_that_lost_a_file_is_made_again(copy: Path, place: Path, na
     assert snapshot(copy) == snapshot(place / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["macs", "params"])
 def test_a_counted_objective_needs_no_device_and_is_the_same_each_time(copy: Path, objective: str) -> None:
     first = run(copy, objectives=(objective,), generations=8, filter="none")["front"]
@@ -453,6 +456,7 @@ def test_a_device_without_energy_is_refused_before_anything_is_trained(workplace
     assert set(watch.steps) == {"check exports"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -535,6 +539,7 @@ def test_networks_that_the_device_refuses_are_left_out_and_reported(copy: Path) 
     assert not [point for point in failed if list(point["choices"]) in rows]
 
 
+@pytest.mark.slow
 def test_a_search_on_a_measured_device_goes_on_to_the_same_front(copy: Path, workplace: Path) -> None:
     (workplace / "real.toml").write_text('name = "real"\ndevice = "steady"\ndescription = "a plugin"\n')
     (workplace / "fast.toml").write_text(
@@ -633,6 +638,7 @@ def test_a_library_in_which_everything_failed_is_told(
             run(workplace / "out")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
     again = replace(LIBRARY, model=str(copy / "checkpoints/steady-knee"), weights="auto")
     result = run_job(again, SEARCH, workplace / "again", "again", Watch(), allow_code=True)
@@ -648,6 +654,7 @@ def test_a_checkpoint_is_compressed_again(copy: Path, workplace: Path) -> None:
         load(checkpoint["path"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx", "measurement.json"])
 def test_a_damaged_checkpoint_is_made_again(copy: Path, workplace: Path, name: str) -> None:
     file = copy / "checkpoints/steady-knee" / name

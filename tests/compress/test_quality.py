@@ -172,6 +172,7 @@ def test_nothing_is_finetuned_twice(copy: Path) -> None:
     assert (copy / "devices/other/front-predictor.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_finished_search_keeps_its_predictor(finished: tuple[dict[str, Any], Watch], copy: Path) -> None:
     """Whatever was finetuned since: the same command finds the same, and finetunes nothing."""
     for speedup in ("1.01", "1.2", "1.5"):
@@ -203,6 +204,7 @@ def test_a_network_of_other_epochs_is_not_fitted(copy: Path) -> None:
     assert FinetunedNetworks(copy / "architectures").predictor().networks == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", [1, 3])
 def test_a_run_killed_while_it_finetunes_ends_with_the_same(
     nth: int, finished: object, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -228,6 +230,7 @@ def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
     assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", ["bit", "gone"])
 def test_a_predictor_keeps_what_it_was_fitted_to(
@@ -275,6 +278,7 @@ def test_a_state_of_a_network_that_is_finished_goes(copy: Path) -> None:
     assert [state.exists() for state in states] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path) -> None:
     before = FinetunedNetworks(copy / "architectures").predictor().networks
     watch = Watch()
@@ -341,6 +345,7 @@ def candidates_of(path: Path) -> dict[tuple[int, int], str]:
         return {(e.candidate.part, e.candidate.choice): e.candidate.name for e in library.entries()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["library", "row"])
 def test_an_extended_candidate_that_is_lost_comes_back_under_its_number(lost: str, copy: Path) -> None:
     extend(copy, "more.toml", 0, Watch())
@@ -357,6 +362,7 @@ def test_an_extended_candidate_that_is_lost_comes_back_under_its_number(lost: st
     assert metrics_of(copy) == metrics
 
 
+@pytest.mark.slow
 def test_a_damaged_row_is_healed_by_the_command_itself(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = compress_arguments(str(out))
@@ -431,6 +437,7 @@ def test_an_extension_that_was_stopped_goes_on(copy: Path) -> None:
         assert [entry.state for entry in library.entries()] == ["done"] * 10
 
 
+@pytest.mark.slow
 def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, place: Path) -> None:
     done = run_hwnas(place, "predict", "whole", "0-0-0-0", "0-1-2-0", "--json")
     assert done.returncode == 0, done.stderr

@@ -71,6 +71,7 @@ def as_a_user(folder: Path) -> tuple[float, float]:
     return float((module == labels).double().mean()), float((graph == labels).double().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["shared", "inplace_module", "attention"])
 def test_what_the_card_says_is_what_a_user_gets(place: Path, model: str) -> None:
     cuts = ("embed", "blocks.0", "blocks.1", "blocks.2") if model == "attention" else LIBRARY.cuts
@@ -129,6 +130,7 @@ def confirm(folder: Path, module: nn.Module) -> None:
     confirm_stored(folder, module, replace(data, mean=spec.mean, std=spec.std))
 
 
+@pytest.mark.slow
 def test_what_is_stored_as_it_was_is_confirmed(stored: tuple[Path, nn.Module]) -> None:
     confirm(*stored)
 
@@ -166,6 +168,7 @@ def test_what_is_another_network_is_not_confirmed(stored: tuple[Path, nn.Module]
         confirm(folder, module)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_loaded_is_told_with_its_reason(stored: tuple[Path, nn.Module]) -> None:
     folder, module = stored
     (folder / "model.onnx").write_bytes(b"no graph")
@@ -176,6 +179,7 @@ def test_what_cannot_be_loaded_is_told_with_its_reason(stored: tuple[Path, nn.Mo
         confirm(folder, module)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told_and_another_takes_its_place(stored: tuple[Path, nn.Module]) -> None:
     confirm(*stored)
     reloaded._running[0].kill()
@@ -184,6 +188,7 @@ def test_a_process_that_dies_is_told_and_another_takes_its_place(stored: tuple[P
     confirm(*stored)
 
 
+@pytest.mark.slow
 def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (place / "plain").exists():
         compress(place, "plain", "plain")
@@ -203,6 +208,7 @@ def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest
     assert not (place / "unborn/reference/reference.json").exists()
 
 
+@pytest.mark.slow
 def test_code_that_has_changed_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = compress(place, "changed_later", "changed", weights="given")
     (checkpoint,) = done["checkpoints"]

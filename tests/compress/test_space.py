@@ -47,6 +47,7 @@ def write(folder: Path, *changes: tuple[str, str], name: str = "mine.toml") -> s
     return str(folder / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "per_block"), [("donna", 384), ("donnav2", 192), ("compression", 27), ("mobilenetv3", 27)]
 )
@@ -101,6 +102,7 @@ def test_a_donna_candidate_of_one_layer_halves_the_map(b0: Partition) -> None:
     assert strides == 4
 
 
+@pytest.mark.slow
 def test_every_candidate_is_smaller_than_its_block_counted_on_modules(b0: Partition) -> None:
     for candidate in of_blocks(find_candidates(b0, COMPRESSION)):
         shapes = b0.part_shapes(candidate.part)

@@ -40,6 +40,7 @@ def test_every_place_that_is_named_can_be_cut(name: str, size: int) -> None:
     assert list(parts.shapes[1:-1]) == [shapes[cut] for cut in parts.cuts]
 
 
+@pytest.mark.slow
 def test_no_place_is_left_out() -> None:
     """Behind every other module the partition refuses to cut."""
     model = Branches().eval()
@@ -236,6 +237,7 @@ def test_a_transformer_is_built_for_the_images(size: int, tmp_path: Path) -> Non
         load_weights(module, tmp_path / "b.safetensors")
 
 
+@pytest.mark.slow
 def test_the_command_shows_cuts_places_and_reasons(workplace: Path) -> None:
     done = run_hwnas(workplace, "partition", "branches:make")
     assert done.returncode == 0, done.stderr
@@ -256,6 +258,7 @@ def test_the_command_shows_cuts_places_and_reasons(workplace: Path) -> None:
     assert sum(part["params"] for part in plain["parts"]) == sum(p.numel() for p in Branches().parameters())
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_is_no_network(workplace: Path) -> None:
     done = run_hwnas(workplace, "partition", "resnet17")
     assert done.returncode == 2

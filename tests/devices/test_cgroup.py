@@ -141,7 +141,7 @@ def test_without_limits_the_fingerprint_is_what_it_was(
 
 
 def test_one_place_counts_cpus() -> None:
-    room = Path(machine.__file__).parents[1]
+    room = Path(machine.__file__).parents[2]
     counting = {
         str(path.relative_to(room))
         for path in room.rglob("*.py")
@@ -228,7 +228,7 @@ def real_group() -> Iterator[tuple[Path, float]]:
 IN_GROUP = """
 import os, sys, time
 open(sys.argv[1] + "/cgroup.procs", "w").write(str(os.getpid()))
-from hwnas.devices import machine
+from hwnas.devices.host import machine
 stopped, end = False, time.perf_counter() + 60
 while not stopped and time.perf_counter() < end:
     stopped = machine.cpu_times().throttled_periods > 0

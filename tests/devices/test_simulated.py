@@ -37,6 +37,7 @@ class TestSimulatorDevice(DeviceContract):
         return device()
 
 
+@pytest.mark.slow
 def test_every_accelerator_has_a_profile_that_opens(network: Network) -> None:
     names = [name for name in profile_names() if load_profile(name).device == "simulator"]
     assert {load_profile(name).options["accelerator"] for name in names} == set(accelerator_names())

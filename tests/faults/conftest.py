@@ -17,7 +17,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     tiny.furnish(folder)
     done = tiny.run_hwnas(folder, *tiny.compress_arguments("whole", "--json"))
     assert done.returncode == 0, done.stderr
-    return Place(folder, folder / "whole", json.loads(done.stdout))
+    return Place(folder, folder / "whole", tiny.of_one_device(json.loads(done.stdout)))
 
 
 @pytest.fixture

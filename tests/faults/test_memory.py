@@ -94,6 +94,7 @@ def test_a_candidate_that_does_not_fit_is_trained_in_smaller_batches(place: Plac
     assert others(run, first.candidate) == others(place.whole, first.candidate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fits", "state"), [(128, "done"), (0, "failed")])
 def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_are(
     fits: int, state: str, place: Place, copy: Path, monkeypatch: pytest.MonkeyPatch
@@ -259,6 +260,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limited", [False, True])
 def test_memory_that_ends_anywhere_is_told_by_the_command(limited: bool, workplace: Path) -> None:
     code = ANYWHERE.replace("EVENT", "torch.empty(2**50)")
@@ -272,6 +274,7 @@ def test_memory_that_ends_anywhere_is_told_by_the_command(limited: bool, workpla
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "event", ["libc.abort()", "libc._exit(1)", "raise SystemExit(1)", "signal.raise_signal(11)"]
 )
@@ -289,6 +292,7 @@ def test_a_library_that_ends_the_process_under_a_limit_is_told(event: str, workp
         assert "\n  fix: " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_command_under_a_limit_is_killed_with_its_child(workplace: Path) -> None:
     """`kill -9` ends the whole command, and SIGTERM ends it in order."""
     wait = "open('begun', 'w').write(str(os.getpid())); signal.pause()"

@@ -73,6 +73,7 @@ def flip(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
         count["told"] += 1
 
 
+@pytest.mark.slow
 def test_a_spoilt_file_of_a_rich_run_is_never_used_in_silence(rich: Rich) -> None:
     generator, count = random.Random(0), Counter[str]()
     for _ in range(4):

@@ -79,12 +79,14 @@ def starve(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
         ends_the_same(rich, name, str(what))
 
 
+@pytest.mark.slow
 def test_commands_that_are_killed_end_with_the_same(rich: Rich) -> None:
     generator, count = random.Random(0), Counter[str]()
     while count.total() < 3:
         kill(rich, generator, count)
 
 
+@pytest.mark.slow
 def test_commands_without_memory_end_in_order(rich: Rich) -> None:
     generator, count = random.Random(0), Counter[str]()
     starve(rich, generator, count)

@@ -45,6 +45,7 @@ def exported(name: str, dynamo: bool) -> Network:
     return read_onnx(buffer.getvalue(), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_an_export_is_counted_right(name: str, dynamo: bool) -> None:
@@ -83,6 +84,7 @@ def test_both_models_agree_on_single_layers(name: str) -> None:
     assert fast.energy_mj == pytest.approx(exact.energy_mj, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accelerator", accelerator_names())
 def test_schedules_are_ranked_as_the_detailed_model_ranks_them(accelerator: str) -> None:
     """The closed form ranks real networks and their schedules nearly so, whatever the accelerator."""

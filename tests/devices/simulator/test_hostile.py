@@ -192,6 +192,7 @@ def _mutate(g: onnx.GraphProto, draw: random.Random) -> None:
         dims[draw.randrange(len(dims))].dim_value = draw.choice(NUMBERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(6))
 @pytest.mark.parametrize("allow_unknown", [False, True])
 def test_a_mutated_graph_is_read_or_refused(hundred: int, allow_unknown: bool) -> None:

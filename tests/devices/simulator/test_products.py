@@ -94,6 +94,7 @@ def figures(form: str, channels: tuple[int, ...], kernel: int, size: tuple[int, 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "kernel", "size"),
     [
