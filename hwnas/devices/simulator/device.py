@@ -17,6 +17,8 @@ from hwnas.version import __version__
 if TYPE_CHECKING:
     from hwnas.devices.simulator import Result, Scheduler, Table
 
+REVISION = 2
+"""Raised whenever a network's figures change, so that those of before and after are never mixed."""
 COMPARED = ("layer-by-layer", "single-layer")
 FREE = "best"
 """The mode in which the dynamic program chooses."""
@@ -79,7 +81,7 @@ class SimulatorDevice(Device):
             chip=f"{accelerator.name} ({sha256_of_plain(settings)[:8]})",
             os_build="none",
             driver="none",
-            runtime=f"hwnas {__version__} depth-first simulator, {self._scheduler.model} model",
+            runtime=f"hwnas {__version__} depth-first simulator, {self._scheduler.model} model {REVISION}",
             precision=self.profile.precision,
             power_mode=f"{accelerator.clock_mhz:g} MHz",
         )
