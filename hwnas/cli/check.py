@@ -8,7 +8,7 @@ import statistics
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -136,14 +136,14 @@ def record(
 @app.command("run", epilog=EXAMPLE_RUN)
 def run(
     models: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Argument(help="Networks to check.", show_default="those of the baseline file"),
     ] = None,
     baseline: Annotated[
         str, typer.Option(help="A baseline file (.json), a git revision, or the baseline network itself.")
     ] = str(DEFAULT_FILE),
     device: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Device profile.", show_default="the baseline file's"),
     ] = None,
     threshold: Annotated[str, typer.Option(help="How much slower a network may be.")] = "5%",
@@ -156,13 +156,13 @@ def run(
             "--recorded", help="Compare with the recorded samples even where the network is at hand."
         ),
     ] = False,
-    junit: Annotated[Optional[Path], typer.Option(help="Write JUnit XML here.")] = None,  # noqa: UP045
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     action_benchmark: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write the JSON of github-action-benchmark (customSmallerIsBetter) here."),
     ] = None,
     bencher: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write Bencher Metric Format JSON here."),
     ] = None,
     as_json: Json = False,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from hwnas.ranges import LARGEST_SIZE
 
 Batch = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         min=1,
         max=LARGEST_SIZE,
@@ -19,7 +19,7 @@ Batch = Annotated[
     ),
 ]
 InputShape = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="CxHxW",
         help="Images of this shape; sizes that an ONNX file leaves open.",
@@ -41,6 +41,6 @@ NoDeviceCheck = Annotated[
     ),
 ]
 RuntimeDir = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(help="Folder with ONNX Runtime's libraries for a phone.", show_default="as set up"),
 ]

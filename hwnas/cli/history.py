@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -59,10 +59,10 @@ app = typer.Typer(
 def show(
     model: Annotated[str, typer.Argument(help="The network as it was named when it was measured.")],
     device: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Device profile.", show_default="all devices"),
     ] = None,
-    html: Annotated[Optional[Path], typer.Option(help="Write a plot over time here.")] = None,  # noqa: UP045
+    html: Annotated[Path | None, typer.Option(help="Write a plot over time here.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show a network's latencies over time, by fingerprint. `hwnas history MODEL` does the same."""
@@ -91,11 +91,11 @@ def show(
 def export(
     file: Annotated[Path, typer.Argument(help="The file to write, one measurement a line.")],
     model: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only this network.", show_default="all of them"),
     ] = None,
     device: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only this device profile.", show_default="all of them"),
     ] = None,
     as_json: Json = False,

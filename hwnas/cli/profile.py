@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,14 +54,14 @@ def profile(
         ),
     ] = "",
     precision: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             help="Go on until half of the median's 95 % interval is at most this.",
             show_default="the protocol's",
         ),
     ] = None,
     max_seconds: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             min=0.1,
             max=LARGEST_SECONDS,
@@ -85,7 +85,7 @@ def profile(
     ] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
     html: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Write a report with histograms and time-lines here."),
     ] = None,
     as_json: Json = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ EXAMPLE = "Example: `hwnas report runs/demo`"
 
 def report(
     run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
-    device: Annotated[Optional[str], typer.Option(help="Only of this device.", show_default="all")] = None,  # noqa: UP045
+    device: Annotated[str | None, typer.Option(help="Only of this device.", show_default="all")] = None,
     as_json: Json = False,
 ) -> None:
     """Make the report of a run again: one offline HTML file a device, from what is stored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ def space(
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     space: Space = "compression",
     candidates: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             min=1, max=LARGEST_SIZE, help="Candidates a block at most.", show_default="the space's own"
         ),
