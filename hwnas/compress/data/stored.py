@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,7 @@ def store_data(data: Data) -> str:
             tensors[f"{part}.labels"] = images.labels.contiguous()
     content = save(tensors)
     write_bytes(folder / "images.safetensors", content)
-    record = DataRecord(
-        name=data.name,
-        class_names=data.class_names,
-        mean=data.mean,
-        std=data.std,
-        shift_px=data.shift_px,
-        flip=data.flip,
-        imagenet=data.imagenet,
-        images_sha256=sha256(content),
-    )
+    record = DataRecord(images_sha256=sha256(content), **_shared(data))
     write_signed(folder / "data.json", {"schema": SCHEMA, **encode(record)})
     return f"{PREFIX}{folder}"
 
@@ -98,18 +89,13 @@ def load_stored(name: str) -> Data:
     train, val, test = (
         Images(pixels=tensors[f"{part}.pixels"], labels=tensors.get(f"{part}.labels")) for part in PARTS
     )
-    return Data(
-        name=record.name,
-        class_names=record.class_names,
-        mean=record.mean,
-        std=record.std,
-        shift_px=record.shift_px,
-        flip=record.flip,
-        imagenet=record.imagenet,
-        train=train,
-        val=val,
-        test=test,
-    )
+    return Data(train=train, val=val, test=test, **_shared(record))
+
+
+def _shared(source: Data | DataRecord) -> dict[str, Any]:
+    """What data and their record have in common."""
+    names = {field.name for field in fields(DataRecord)} & {field.name for field in fields(Data)}
+    return {name: getattr(source, name) for name in names}
 
 
 def as_data(given: Any, name: str = "data") -> Data:
