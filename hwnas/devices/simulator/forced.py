@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,21 @@ MODE_CODES = {
     "fully_cached": col.FULLY_CACHED,
 }
 MODE_NAMES = {code: name for name, code in MODE_CODES.items()}
+
+
+class Forced(NamedTuple):
+    """What is forced on all stacks, as the compiled program takes it.
+
+    Attributes:
+        tile_y, tile_x: the tile; 0 leaves it free.
+        mode: the overlap mode; -1 leaves it free.
+        one_run: 1 keeps every stack between two neighbouring cuts.
+    """
+
+    tile_y: int = 0
+    tile_x: int = 0
+    mode: int = -1
+    one_run: int = 0
 
 
 def mode_name(mode: str) -> str:
@@ -39,26 +55,26 @@ def force(
     mode: str | None = None,
     tile: tuple[int, int] | None = None,
     cuts: Iterable[int] | None = None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A network's rows with the cuts that are left, and the forced tile, mode and runs as plan takes them.
+) -> tuple[NDArray[np.int64], Forced]:
+    """A network's rows with the cuts that are left, and the forced tile, mode and runs.
 
     Raises:
         InputError: an unknown mode, a cut that is no layer or divides a branch, a tile below 1.
     """
-    forced = np.array([0, 0, -1, 0], dtype=np.int64)
+    forced = Forced()
     spelled = mode_name(mode) if mode is not None else None
     if tile is not None:
         if min(tile) < 1:
             raise InputError(f"tile {tile} is not positive", "give (columns, rows), each at least 1")
-        forced[:2] = min(tile[1], WHOLE), min(tile[0], WHOLE)
+        forced = forced._replace(tile_y=min(tile[1], WHOLE), tile_x=min(tile[0], WHOLE))
     if spelled in MODE_CODES:
-        forced[2] = MODE_CODES[spelled]
+        forced = forced._replace(mode=MODE_CODES[spelled])
     elif spelled is not None:
-        forced[:3] = WHOLE, WHOLE, col.FULLY_CACHED
+        forced = Forced(WHOLE, WHOLE, col.FULLY_CACHED)
     if spelled == "single_layer":
-        rows, forced[3] = _cut_everywhere(rows), 1
+        rows, forced = _cut_everywhere(rows), forced._replace(one_run=1)
     if cuts is not None:
-        rows, forced[3] = _cut_at(rows, cuts), 1
+        rows, forced = _cut_at(rows, cuts), forced._replace(one_run=1)
     return rows, forced
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from hwnas.devices.simulator import columns as col
 from hwnas.devices.simulator.accelerator import Accelerator, check_weights
+from hwnas.devices.simulator.closed_form.growing import Rows, Way, scratch
 from hwnas.devices.simulator.closed_form.machine import Machine, machine
-from hwnas.devices.simulator.closed_form.plan import plan
-from hwnas.devices.simulator.closed_form.stack_search import grow, scratch
+from hwnas.devices.simulator.closed_form.plan import Best, Tries, nothing_found, plan
+from hwnas.devices.simulator.closed_form.stack_search import grow
 from hwnas.devices.simulator.closed_form.table import Table, concatenate, table
 from hwnas.devices.simulator.detailed.scheduled import Detailer
-from hwnas.devices.simulator.forced import MODE_CODES, MODE_NAMES, force
+from hwnas.devices.simulator.forced import MODE_CODES, MODE_NAMES, Forced, force
 from hwnas.devices.simulator.layers import Network
 from hwnas.devices.simulator.result import MODELS, LayerRow, Model, Result, StackRow, peak_onchip_bytes
 from hwnas.devices.simulator.schedule import Choice, Detail
@@ -101,7 +102,7 @@ class Scheduler:
         rows, last_use = concatenate(parts)
         if self.model == "closed-form":
             rows, forced = force(rows, mode, tile, cuts)
-            return self._figures(rows, self._plan(rows, last_use, forced)[0][-1, 0])
+            return self._figures(rows, self._plan(rows, last_use, forced).cost[-1, 0])
         stacks = self._best(rows, last_use, mode, tile, cuts)
         return self._figures(rows, _total(stacks))
 
@@ -178,34 +179,20 @@ class Scheduler:
         found = []
         for way in ways:
             cut, forced = force(rows, *way)
-            _, choice = self._plan(cut, last_use, forced)
+            choice = self._plan(cut, last_use, forced).choice
             found.append([(each, self._cost(cut, last_use, each)) for each in chosen(choice)])
         return min(found, key=lambda stacks: float(_total(stacks)[OBJECTIVES[self.objective]]))
 
-    def _plan(
-        self, rows: NDArray[np.int64], last_use: NDArray[np.int64], forced: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        n = len(rows)
+    def _plan(self, rows: NDArray[np.int64], last_use: NDArray[np.int64], forced: Forced) -> Best:
         check_weights(self.accelerator, int(rows[:, col.WEIGHT_BITS].sum()))
-        best = np.zeros((n + 1, 2, col.COSTS))
-        choice = np.zeros((n + 1, 2, 5), dtype=np.int64)
-        done = plan(
-            rows,
-            last_use,
-            self._heights,
-            self._widths,
-            forced,
-            self._machine,
-            scratch(n),
-            OBJECTIVES[self.objective],
-            best,
-            choice,
-        )
-        if not done:
+        best = nothing_found(len(rows))
+        tries = Tries(self._heights, self._widths, forced)
+        made = scratch(len(rows))
+        if not plan(Rows(rows, last_use), tries, self._machine, made, OBJECTIVES[self.objective], best):
             raise InputError(
                 "no schedule exists with what was forced", "force less: drop the stacks or the tile"
             )
-        return best, choice
+        return best
 
     def _figures(self, rows: NDArray[np.int64], cost: NDArray[np.float64]) -> Figures:
         cycles = float(cost[col.CYCLES])
@@ -229,8 +216,8 @@ class Scheduler:
             caches; a trace (layers, output on chip, COSTS), the running total from the last layer back.
         """
         made = scratch(len(rows), traced=True)
-        start, end, (tile_y, tile_x), mode = choice.start, choice.end, choice.tile, MODE_CODES[choice.mode]
-        grow(rows, last_use, start, end, tile_y, tile_x, mode, self._machine, made)
+        start, end, way = choice.start, choice.end, Way(*choice.tile, MODE_CODES[choice.mode])
+        grow(Rows(rows, last_use), start, end, way, self._machine, made)
         return made.costs[start], made.allowed[start], made.held[start], made.trace[start : end + 1]
 
     def cost(self, rows: NDArray[np.int64], last_use: NDArray[np.int64], choice: Choice) -> Detail | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from hwnas.devices.simulator.accelerator import BANK_BITS
+from hwnas.devices.simulator.columns import G, K
 
 # How many factors the search of loop orders cuts a loop nest in; mapper.LOOP_FACTORS.
 LOOP_FACTORS = 6
@@ -29,7 +30,7 @@ def portion(loops: Any, room: float) -> Any:
     Args:
         loops: steps of the nest, see is_cut; room: steps that there is room for.
     """
-    nc, ny, nx = loops[1], loops[5], loops[6]
+    nc, ny, nx = loops.c, loops.fy, loops.fx
     if nc * ny * nx <= room:
         return nc * ny * nx
     if ny * nx == 1.0:
@@ -63,8 +64,8 @@ def is_cut(at: int, loops: Any) -> Any:
     (mapper.loop_factors): where two each are too many, the first loops become one factor.
 
     Args:
-        loops: steps over output channels, input channels, groups, rows, columns, kernel rows and columns.
-        at: which of them.
+        at: which of them: K to FX, which number loops as they number the layer table's columns.
+        loops: steps of the nest.
     """
     if primes(loops[at]) < 2:
         return False
@@ -89,7 +90,7 @@ def together(channels: float, room: float, loops: Any) -> Any:
         channels: steps over output channels and groups; room: steps that there is room for.
         loops: steps of the nest, see is_cut.
     """
-    if room < 2.0 or not is_cut(0 if loops[0] > 1.0 else 2, loops):
+    if room < 2.0 or not is_cut(K if loops.k > 1.0 else G, loops):
         return 1.0
     parts = max(1.0, np.ceil(channels / room - 1e-9))
     while channels % parts != 0.0:
@@ -129,39 +130,6 @@ def reread(parts: float, at: int, loops: Any, overlap: float, extent: float) -> 
 def whole_words(bits: float, times: float) -> Any:
     """Bits that a number of transfers move: a memory opens whole banks (accelerator.BANK_BITS)."""
     return np.ceil(bits / BANK_BITS - 1e-9) * BANK_BITS * times
-
-
-@njit(error_model="numpy")
-def refills(
-    channels: float,
-    inner: float,
-    held: float,
-    positions: float,
-    hold_o: float,
-    fill_pj: float,
-    sum_pj: float,
-    sum_bits: float,
-    room: float,
-) -> Any:
-    """How often the weight registers are filled, and how often partial sums come and go meanwhile.
-
-    Args:
-        channels, inner, positions: steps over output channels and groups, input channels and kernel, maps.
-        held, hold_o: steps over input channels and kernel, partial sums that a register file holds.
-        fill_pj, sum_pj: energy of one fill; of a bit of partial sums that is read and written.
-        sum_bits, room: bits of all outputs as partial sums; of the memory next to the array.
-    """
-    once = channels * inner
-    if inner <= held:
-        return once, 1.0
-    # Each output stays until it is complete, and weights change from step to step; or each weight stays until
-    # every position has used it.
-    fills = once * np.ceil(positions / max(1.0, min(hold_o, positions)))
-    parts = np.ceil(sum_bits / channels / room)
-    rounds = inner / held
-    if fills > once and once * parts * fill_pj + rounds * sum_bits * sum_pj < fills * fill_pj:
-        return once * parts, rounds
-    return fills, 1.0
 
 
 @njit(error_model="numpy")

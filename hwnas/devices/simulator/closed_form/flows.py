@@ -1,13 +1,8 @@
-"""Data that flow between the memories during one layer tile, in closed form, compiled.
-
-busy is a scratch of six rows and a column for every memory: bits read and written; how many of them take no
-time while the array computes (first loads and the last write, less what ragged transfers take beside them);
-cycles in which the array waits for the port whatever else it does.
-"""
+"""Data that flow between the memories during one layer tile, in closed form, compiled."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -16,20 +11,77 @@ from hwnas.devices.simulator.closed_form.contents import (
     pieces,
     portion,
     ragged,
-    refills,
     reread,
     together,
     waits,
     whole_words,
 )
 from hwnas.devices.simulator.closed_form.machine import (
+    READ,
+    READ_FREE,
     READ_PJ,
+    READ_WAIT,
     READ_WIDTH,
     SINGLE_PORT,
     SIZE,
+    WRITE_FREE,
     WRITE_PJ,
+    WRITE_WAIT,
     WRITE_WIDTH,
+    WRITTEN,
 )
+from hwnas.devices.simulator.columns import OX, OY
+
+
+class Contents(NamedTuple):
+    """What a memory holds one after the other.
+
+    Attributes:
+        bits: of one content.
+        times: how many of them come or go.
+        window: cycles of one content's service in which the next may come, see contents.waits.
+    """
+
+    bits: float
+    times: float
+    window: float
+
+
+class Sums(NamedTuple):
+    """Partial sums of a tile.
+
+    Attributes:
+        held: how many a register file holds.
+        bits: of all outputs as partial sums.
+        memory: the memory for outputs next to the array.
+    """
+
+    held: float
+    bits: float
+    memory: int
+
+
+class Registers(NamedTuple):
+    """Register files that are filled from a memory.
+
+    Attributes:
+        bits: of the weights of one step.
+        held: how many weights a register file holds.
+        source, target: the memory, the register file.
+    """
+
+    bits: float
+    held: float
+    source: int
+    target: int
+
+
+@njit(error_model="numpy")
+def forget_flows(memory: Any) -> None:
+    """Clear what flowed during the tile before; loops, because slices cost reference counting."""
+    for row in range(READ, WRITE_WAIT + 1):
+        for x in range(memory.shape[1]):
+            memory[row, x] = 0.0
 
 
 @njit(error_model="numpy")
@@ -42,94 +94,84 @@ def hop_pj(source: int, target: int, memory: Any) -> Any:
 
 
 @njit(error_model="numpy")
-def pass_on(
-    bits: float, times: float, window: float, source: int, target: int, memory: Any, busy: Any
-) -> Any:
+def pass_on(contents: Contents, source: int, target: int, memory: Any) -> Any:
     """Note contents that go from one memory to another; the first (or last) of them takes no time here.
-
-    Args:
-        bits, times, window: see waits().
 
     Returns:
         cycles that the first takes.
     """
-    busy[0, source] += bits * times
-    busy[1, target] += bits * times
-    busy[2, source] += bits
-    busy[3, target] += bits
-    busy[4, source] += waits(bits, times, window, memory[READ_WIDTH, source])
-    busy[5, target] += waits(bits, times, window, memory[WRITE_WIDTH, target])
+    bits, times, window = contents
+    memory[READ, source] += bits * times
+    memory[WRITTEN, target] += bits * times
+    memory[READ_FREE, source] += bits
+    memory[WRITE_FREE, target] += bits
+    memory[READ_WAIT, source] += waits(bits, times, window, memory[READ_WIDTH, source])
+    memory[WRITE_WAIT, target] += waits(bits, times, window, memory[WRITE_WIDTH, target])
     return bits / min(memory[READ_WIDTH, source], memory[WRITE_WIDTH, target])
 
 
 @njit(error_model="numpy")
-def fill_registers(
-    loops: Any,
-    bits: float,
-    hold_w: float,
-    hold_o: float,
-    sums: float,
-    source: int,
-    target: int,
-    o0: int,
-    memory: Any,
-    busy: Any,
-) -> Any:
-    """Weights that come into their registers from the memory next to them.
+def refills(loops: Any, held: float, fill_pj: float, sums: Sums, memory: Any) -> Any:
+    """How often the weight registers are filled, and how often partial sums come and go meanwhile.
 
     Args:
-        loops: steps of the nest, see contents.is_cut.
-        bits: of the weights of one step; sums: of all outputs as partial sums.
-        hold_w, hold_o: weights, partial sums that a register file holds.
-        source, target, o0: the memory, the register file, the memory for outputs next to the array.
+        held: steps over input channels and kernel that a register file holds.
+        fill_pj: energy of one fill.
+    """
+    channels, inner, positions = loops.k * loops.g, loops.c * loops.fy * loops.fx, loops.oy * loops.ox
+    once = channels * inner
+    if inner <= held:
+        return once, 1.0
+    # Each output stays until it is complete, and weights change from step to step; or each weight stays until
+    # every position has used it.
+    fills = once * np.ceil(positions / max(1.0, min(sums.held, positions)))
+    parts = np.ceil(sums.bits / channels / memory[SIZE, sums.memory])
+    rounds = inner / held
+    sum_pj = hop_pj(sums.memory, sums.memory, memory)
+    if fills > once and once * parts * fill_pj + rounds * sums.bits * sum_pj < fills * fill_pj:
+        return once * parts, rounds
+    return fills, 1.0
+
+
+@njit(error_model="numpy")
+def fill_registers(loops: Any, registers: Registers, sums: Sums, memory: Any) -> Any:
+    """Weights that come into their registers from the memory next to them.
 
     Returns:
         how many steps' weights came; how often partial sums go; cycles of the first load.
     """
-    channels, inner = loops[0] * loops[2], loops[1] * loops[5] * loops[6]
-    positions = loops[3] * loops[4]
-    held = portion(loops, hold_w)
-    fills, rounds = refills(
-        channels,
-        inner,
-        held,
-        positions,
-        hold_o,
-        bits * hop_pj(source, target, memory),
-        hop_pj(o0, o0, memory),
-        sums,
-        memory[SIZE, o0],
-    )
+    bits, room, source, target = registers
+    channels, inner, positions = loops.k * loops.g, loops.c * loops.fy * loops.fx, loops.oy * loops.ox
+    held = portion(loops, room)
+    fills, rounds = refills(loops, held, bits * hop_pj(source, target, memory), sums, memory)
     # What the registers hold at once: all weights, those of some steps, or those of one step.
     if held < inner and rounds == 1.0:
         held = 1.0
     one = held
-    if fills <= hold_w:
+    if fills <= room:
         held = fills
     elif held == inner:
-        held *= together(channels, hold_w / inner, loops)
+        held *= together(channels, room / inner, loops)
     steps = channels * inner * positions
-    window = steps * held / fills if 2.0 * one <= hold_w else held
-    busy[0, source] += fills * bits
-    busy[2, source] += held * bits - ragged(fills / held, bits * held, memory[READ_WIDTH, source])
-    busy[4, source] += waits(held * bits, fills / held, window, memory[READ_WIDTH, source])
+    window = steps * held / fills if 2.0 * one <= room else held
+    memory[READ, source] += fills * bits
+    memory[READ_FREE, source] += held * bits - ragged(fills / held, bits * held, memory[READ_WIDTH, source])
+    memory[READ_WAIT, source] += waits(held * bits, fills / held, window, memory[READ_WIDTH, source])
     first = max(
         held * bits / memory[READ_WIDTH, source],
-        held * memory[SIZE, target] / hold_w / memory[WRITE_WIDTH, target],
+        held * memory[SIZE, target] / room / memory[WRITE_WIDTH, target],
     )
     return fills, rounds, first
 
 
 @njit(error_model="numpy")
-def weight_contents(
-    loops: Any, bits: float, hold_o: float, sums: float, source: int, target: int, o0: int, memory: Any
-) -> Any:
+def weight_contents(loops: Any, bits: float, sums: Sums, source: int, target: int, memory: Any) -> Any:
     """How a layer's weights come into a shared memory.
 
     Output channels come one after the other, or parts of their sums do.
 
     Args:
-        bits: of all weights; the others as for fill_registers.
+        bits: of all weights.
 
     Returns:
         how many contents they are; how many output channels are in one; how often all are read for other
@@ -138,20 +180,10 @@ def weight_contents(
     room = memory[SIZE, target]
     if bits <= room:
         return 1.0, 1.0, 1.0, 1.0
-    channels, inner = loops[0] * loops[2], loops[1] * loops[5] * loops[6]
+    channels, inner = loops.k * loops.g, loops.c * loops.fy * loops.fx
     steps = channels * inner
     part = portion(loops, np.floor(room * steps / bits))
-    fills, rounds = refills(
-        channels,
-        inner,
-        part,
-        loops[3] * loops[4],
-        hold_o,
-        bits / steps * hop_pj(source, target, memory),
-        hop_pj(o0, o0, memory),
-        sums,
-        memory[SIZE, o0],
-    )
+    fills, rounds = refills(loops, part, bits / steps * hop_pj(source, target, memory), sums, memory)
     several = together(channels, room * channels / bits, loops) if part == inner else 1.0
     return steps / part / several, several, fills / steps, rounds
 
@@ -166,11 +198,11 @@ def map_contents(loops: Any, bits: float, room: float, overlaps: Any) -> Any:
         overlaps: what neighbouring windows share, and positions of the map, along rows and columns.
     """
     count = np.ceil(bits / (room * 0.5))
-    parts = np.ceil(count / loops[2])
+    parts = np.ceil(count / loops.g)
     if parts > 1.0:
         bits *= 1.0 + min(
-            reread(parts, 3, loops, overlaps[0], overlaps[1]),
-            reread(parts, 4, loops, overlaps[2], overlaps[3]),
+            reread(parts, OY, loops, overlaps[0], overlaps[1]),
+            reread(parts, OX, loops, overlaps[2], overlaps[3]),
         )
     return count, whole_words(bits / count, count)
 
@@ -185,31 +217,32 @@ def repeats(loops: Any, parts: float, contents: float, map_pj: float, weights_pj
     Args:
         parts, contents: of maps and of weights; map_pj, weights_pj: energy of reading all of them once.
     """
-    parts = np.ceil(parts / loops[2])
+    parts = np.ceil(parts / loops.g)
     if parts > 1.0:
-        parts = min(pieces(parts, 3, loops), pieces(parts, 4, loops))
-    contents = min(np.ceil(contents / loops[2]), loops[0])
+        parts = min(pieces(parts, OY, loops), pieces(parts, OX, loops))
+    contents = min(np.ceil(contents / loops.g), loops.k)
     if weights_pj * (parts - 1.0) <= map_pj * (contents - 1.0):
         return parts, 1.0
     return 1.0, contents
 
 
 @njit(error_model="numpy")
-def busiest(steps: float, memory: Any, busy: Any) -> Any:
+def busiest(steps: float, memory: Any) -> Any:
     """Cycles until the array and every port are done, and energy of all that flowed.
 
     Streams of a port share what their windows leave of its time (Mei et al., DATE 2022).
     """
     longest, energy = steps, 0.0
     for x in range(memory.shape[1]):
-        if busy[0, x] == 0.0 and busy[1, x] == 0.0:
+        if memory[READ, x] == 0.0 and memory[WRITTEN, x] == 0.0:
             continue
-        read, written = busy[0, x] / memory[READ_WIDTH, x], busy[1, x] / memory[WRITE_WIDTH, x]
+        read, written = memory[READ, x] / memory[READ_WIDTH, x], memory[WRITTEN, x] / memory[WRITE_WIDTH, x]
         energy += read * memory[READ_PJ, x] + written * memory[WRITE_PJ, x]
-        read -= busy[2, x] / memory[READ_WIDTH, x] + busy[4, x]
-        written -= busy[3, x] / memory[WRITE_WIDTH, x] + busy[5, x]
+        read_wait, write_wait = memory[READ_WAIT, x], memory[WRITE_WAIT, x]
+        read -= memory[READ_FREE, x] / memory[READ_WIDTH, x] + read_wait
+        written -= memory[WRITE_FREE, x] / memory[WRITE_WIDTH, x] + write_wait
         if memory[SINGLE_PORT, x] > 0:
-            longest = max(longest, max(steps, read + written) + busy[4, x] + busy[5, x])
+            longest = max(longest, max(steps, read + written) + read_wait + write_wait)
         else:
-            longest = max(longest, max(steps, read) + busy[4, x], max(steps, written) + busy[5, x])
+            longest = max(longest, max(steps, read) + read_wait, max(steps, written) + write_wait)
     return longest, energy

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
+from hwnas.devices.simulator.closed_form.growing import Rows, Scratch, Way
+from hwnas.devices.simulator.closed_form.machine import Machine
 from hwnas.devices.simulator.closed_form.map_sizes import clear
 from hwnas.devices.simulator.closed_form.stack_search import grow
 from hwnas.devices.simulator.columns import COSTS, FULLY_CACHED, H_CACHED, OX, OY, RIDER, SRC0, SRC1, UNIT_END
 from hwnas.devices.simulator.compiled import cached
+from hwnas.devices.simulator.forced import Forced
 
 # Smaller tiles are not tried: below four rows an array with four spatial lanes idles, and narrow columns
 # multiply the overlap.
 MIN_ROWS, MIN_COLUMNS = 4, 8
+
+
+class Tries(NamedTuple):
+    """What is tried: fractions of rows and of columns, and what is forced."""
+
+    heights: Any
+    widths: Any
+    forced: Forced
+
+
+class Best(NamedTuple):
+    """What the program finds; the first index is a cut or 0, the second whether the map there stays on chip.
+
+    Attributes:
+        cost: (positions + 1, 2, COSTS) least cost of everything up to there; infinite where nothing is found.
+        choice: (positions + 1, 2, 5): start of the last stack, whether its input stays on chip, tile y, tile
+            x, mode.
+    """
+
+    cost: Any
+    choice: Any
+
+
+class Link(NamedTuple):
+    """A stack, and whether the maps before and after it stay on chip."""
+
+    start: int
+    end: int
+    rin: int
+    rout: int
+
+
+def nothing_found(positions: int) -> Best:
+    """Where the program starts."""
+    cost = np.full((positions + 1, 2, COSTS), np.inf)
+    cost[0, 0] = 0.0
+    return Best(cost, np.zeros((positions + 1, 2, 5), dtype=np.int64))
 
 
 @njit(error_model="numpy")
@@ -42,89 +82,81 @@ def candidates(oy: int, ox: int, heights: Any, widths: Any, out: Any) -> Any:
     return n
 
 
+@njit(error_model="numpy")
+def forced_candidates(oy: int, ox: int, forced: Forced, out: Any) -> Any:
+    """Tiles to try where one is forced: that one first; the whole map only where it does not fit."""
+    n = 0
+    for mode in range(3):
+        smaller = forced.tile_y < oy or forced.tile_x < ox
+        if smaller and (forced.mode < 0 or forced.mode == mode):
+            out[n, 0], out[n, 1], out[n, 2] = forced.tile_y, forced.tile_x, mode
+            n += 1
+    out[n, 0], out[n, 1], out[n, 2] = oy, ox, FULLY_CACHED
+    return n + 1
+
+
 @cached
-def plan(
-    layers: Any,
-    last_use: Any,
-    heights: Any,
-    widths: Any,
-    forced: Any,
-    m: Any,
-    arrays: Any,
-    objective: int,
-    best_cost: Any,
-    choice: Any,
-) -> Any:
+def plan(rows: Rows, tries: Tries, m: Machine, arrays: Scratch, objective: int, best: Best) -> Any:
     """Least cost of everything up to every cut: best[e] = min over start, tile, mode of best[start] + cost.
 
     Args:
-        forced: (tile y, tile x, mode, one run): 0, 0, -1, 0 leave all free; one run keeps every stack
-            between two neighbouring cuts.
-        m, arrays: a Machine; a cleared Scratch without trace.
-        best_cost: out, (positions + 1, 2, COSTS); index 0 is the network's input; the second index says
-            whether the map stays on chip.
-        choice: out, (positions + 1, 2, 5): start, rin, tile y, tile x, mode.
+        arrays: cleared, without trace.
+        objective: entry of a cost that is minimised.
+        best: filled.
+
+    Returns:
+        whether there is a schedule.
     """
-    n = layers.shape[0]
-    tried = np.zeros((3 * heights.shape[0] * widths.shape[0] + 4, 3), dtype=np.int64)
-    costs, allowed = arrays.costs, arrays.allowed
-    found = np.zeros((n + 1, 2), dtype=np.int64)
-    found[0, 0] = 1
-    run = 0
+    layers, forced = rows.layers, tries.forced
+    n, tile_is_forced = layers.shape[0], forced.tile_y > 0
+    tried = np.zeros((3 * tries.heights.shape[0] * tries.widths.shape[0] + 4, 3), dtype=np.int64)
     taken = np.zeros(n, dtype=np.int64)
+    costs, allowed, cost, choice = arrays.costs, arrays.allowed, best.cost, best.choice
+    run = 0
     for end in range(n):
         if layers[end, UNIT_END] == 0:
             continue
         last = end
         while layers[last, RIDER] == 1 and last > 0:
             last -= 1
-        count = candidates(layers[last, OY], layers[last, OX], heights, widths, tried)
-        if forced[0] > 0:
-            # The forced tile first; the whole map only where that does not fit.
-            count = 0
-            for mode in range(3):
-                if (forced[0] < layers[last, OY] or forced[1] < layers[last, OX]) and (
-                    forced[2] < 0 or forced[2] == mode
-                ):
-                    tried[count, 0], tried[count, 1], tried[count, 2] = forced[0], forced[1], mode
-                    count += 1
-            tried[count, 0], tried[count, 1], tried[count, 2] = (
-                layers[last, OY],
-                layers[last, OX],
-                FULLY_CACHED,
-            )
-            count += 1
+        if tile_is_forced:
+            count = forced_candidates(layers[last, OY], layers[last, OX], forced, tried)
             taken[: end + 1] = 0
-        floor = run if forced[3] > 0 else 0
+        else:
+            count = candidates(layers[last, OY], layers[last, OX], tries.heights, tries.widths, tried)
+        floor = run if forced.one_run > 0 else 0
         run = end + 1
         for i in range(count):
-            if forced[0] == 0 and i > 0 and forced[2] >= 0 and tried[i, 2] != forced[2]:
+            way = Way(tried[i, 0], tried[i, 1], tried[i, 2])
+            if not tile_is_forced and i > 0 and forced.mode >= 0 and way.mode != forced.mode:
                 continue
-            reached = grow(layers, last_use, floor, end, tried[i, 0], tried[i, 1], tried[i, 2], m, arrays)
-            lowest = max(floor, reached - 1)
+            lowest = max(floor, grow(rows, floor, end, way, m, arrays) - 1)
             for start in range(end, lowest - 1, -1):
                 for rin in range(2):
                     for rout in range(2):
                         if allowed[start, rin, rout] == 0:
                             continue
                         allowed[start, rin, rout] = 0
-                        if forced[0] > 0 and i < count - 1:
+                        if tile_is_forced and i < count - 1:
                             taken[start] = 1
-                        if found[start, rin] == 0 or (taken[start] == 1 and i == count - 1):
-                            continue
-                        value = best_cost[start, rin, objective] + costs[start, rin, rout, objective]
-                        if found[end + 1, rout] == 0 or value < best_cost[end + 1, rout, objective]:
-                            found[end + 1, rout] = 1
-                            for c in range(COSTS):
-                                best_cost[end + 1, rout, c] = (
-                                    best_cost[start, rin, c] + costs[start, rin, rout, c]
-                                )
-                            choice[end + 1, rout, 0], choice[end + 1, rout, 1] = start, rin
-                            for c in range(3):
-                                choice[end + 1, rout, 2 + c] = tried[i, c]
+                        if taken[start] == 0 or i < count - 1:
+                            improve(Link(start, end, rin, rout), way, costs, objective, cost, choice)
             # Maps read from further back than it grew are few; forget everything that may have been touched.
             clear(arrays.maps, arrays.want, touched(layers, lowest, end), end + 1)
-    return found[n, 0] == 1
+    return cost[n, 0, objective] < np.inf
+
+
+@njit(error_model="numpy", inline="always")
+def improve(link: Link, way: Way, costs: Any, objective: int, cost: Any, choice: Any) -> None:
+    """Take a stack behind the best schedule up to its start, where that costs less than what is known."""
+    start, rin, rout, after = link.start, link.rin, link.rout, link.end + 1
+    value = cost[start, rin, objective] + costs[start, rin, rout, objective]
+    if value < cost[after, rout, objective]:
+        for c in range(COSTS):
+            cost[after, rout, c] = cost[start, rin, c] + costs[start, rin, rout, c]
+        choice[after, rout, 0], choice[after, rout, 1] = start, rin
+        choice[after, rout, 2], choice[after, rout, 3] = way.tile_y, way.tile_x
+        choice[after, rout, 4] = way.mode
 
 
 @njit(error_model="numpy")

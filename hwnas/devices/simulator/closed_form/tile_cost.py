@@ -7,23 +7,43 @@ less energy. Compute, traffic per memory and port, and first loads follow direct
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from hwnas.devices.simulator.closed_form.contents import ragged, whole_words
 from hwnas.devices.simulator.closed_form.flows import (
+    Contents,
+    Registers,
+    Sums,
     busiest,
     fill_registers,
+    forget_flows,
     map_contents,
     pass_on,
     repeats,
     weight_contents,
 )
-from hwnas.devices.simulator.closed_form.machine import READ_PJ, READ_WIDTH, SIZE, WRITE_PJ, WRITE_WIDTH
+from hwnas.devices.simulator.closed_form.machine import (
+    O_LEVELS,
+    READ,
+    READ_FREE,
+    READ_PJ,
+    READ_WIDTH,
+    REGISTERS,
+    SIZE,
+    WRITE_FREE,
+    WRITE_PJ,
+    WRITE_WIDTH,
+    WRITTEN,
+    Array,
+    I,
+    Loops,
+    O,
+    W,
+)
 from hwnas.devices.simulator.columns import (
-    CONV,
     CYCLES,
     DRAM_READ,
     DRAM_WRITE,
@@ -31,6 +51,7 @@ from hwnas.devices.simulator.columns import (
     DY,
     ELEMENTWISE,
     ENERGY,
+    FREE,
     FX,
     FY,
     ITERATIONS,
@@ -46,153 +67,263 @@ from hwnas.devices.simulator.columns import (
 )
 
 
+class Tile(NamedTuple):
+    """A tile of a layer, and where its data are.
+
+    Attributes:
+        oy, ox: outputs along both axes.
+        in_bits, out_bits: of the maps.
+        i_top, o_top, w_top: positions in the input, output and weight chains up to which data reach.
+    """
+
+    oy: float
+    ox: float
+    in_bits: float
+    out_bits: float
+    i_top: int
+    o_top: int
+    w_top: int
+
+
+class Path(NamedTuple):
+    """A way from one position of a chain (O, W or I) to another, outwards or inwards."""
+
+    chain: int
+    source: int
+    target: int
+
+
+class Nest(NamedTuple):
+    """A tile as loops over the array.
+
+    Attributes:
+        tile, loops: what is spread, and its steps.
+        per_o, per_w, per_i: array lanes in use on average for outputs, weights, inputs.
+        outputs, inner, steps: steps over outputs, over input channels and kernel, over all.
+        iterations: of the loop nest.
+        weight_bits: bits of all weights.
+        two_maps: its second operand is a map, not weights; flat: it is element-wise.
+        overlaps: positions that neighbouring windows share, and positions of the map, along rows and columns.
+    """
+
+    tile: Tile
+    loops: Loops
+    per_o: float
+    per_w: float
+    per_i: float
+    outputs: float
+    inner: float
+    steps: float
+    iterations: float
+    weight_bits: float
+    two_maps: bool
+    flat: bool
+    overlaps: tuple[float, float, float, float]
+
+
 @njit(error_model="numpy")
 def spread(n: float, u: float) -> Any:
     """Steps that n positions take on u units."""
     return np.ceil(n / u - 1e-9) if u > 1 else np.ceil(n - 1e-9)
 
 
-@njit(error_model="numpy")
-def nest(layer: Any, oy: float, ox: float, array: Any) -> Any:
-    """Steps over K, C, G, OY, OX, FY, FX of a tile, and array lanes in use on average for O, W, I."""
+@njit(error_model="numpy", inline="always")
+def make_nest(layer: Any, tile: Tile, unroll: Loops) -> Any:
+    """Spread a tile of a layer over the array."""
+    oy, ox = tile.oy, tile.ox
     depthwise = layer[K] == 1 and layer[G] > 1
-    nk = spread(layer[K], array[0] if not depthwise else 1.0)
-    ng = spread(layer[G], array[0] if depthwise else array[2])
-    nc = spread(layer[C], array[1] if not (layer[C] == 1 and layer[G] > 1) else 1.0)
+    nk = spread(layer[K], unroll.k if not depthwise else 1.0)
+    ng = spread(layer[G], unroll.k if depthwise else unroll.g)
+    nc = spread(layer[C], unroll.c if not (layer[C] == 1 and layer[G] > 1) else 1.0)
     # A map of one column (tokens) spreads its rows over both spatial axes of the array.
     column = layer[OX] == 1
-    ny = spread(oy, array[3] * array[4] if column else array[3])
-    nx = 1.0 if column else spread(ox, array[4])
-    loops = (nk, nc, ng, ny, nx, spread(layer[FY], array[5]), spread(layer[FX], array[6]))
+    ny = spread(oy, unroll.oy * unroll.ox if column else unroll.oy)
+    nx = 1.0 if column else spread(ox, unroll.ox)
+    loops = Loops(nk, nc, ng, ny, nx, spread(layer[FY], unroll.fy), spread(layer[FX], unroll.fx))
     per_k, per_c, per_g = layer[K] / nk, layer[C] / nc, layer[G] / ng
     per_y, per_x = oy / ny, ox / nx
-    return loops, per_k * per_g * per_y * per_x, per_k * per_c * per_g, per_c * per_g * per_y * per_x
+    inner = loops.c * loops.fy * loops.fx
+    outputs = loops.k * loops.g * loops.oy * loops.ox
+    return Nest(
+        tile=tile,
+        loops=loops,
+        per_o=per_k * per_g * per_y * per_x,
+        per_w=per_k * per_c * per_g,
+        per_i=per_c * per_g * per_y * per_x,
+        outputs=outputs,
+        inner=inner,
+        steps=outputs * inner,
+        iterations=layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox,
+        weight_bits=float(layer[WEIGHT_BITS]),
+        two_maps=layer[SRC1] > 0 and layer[KIND] != FREE,
+        flat=layer[KIND] == ELEMENTWISE,
+        overlaps=(
+            layer[DY] * (layer[FY] - 1.0) + 1.0 - layer[SY],
+            oy * layer[SY],
+            layer[DX] * (layer[FX] - 1.0) + 1.0 - layer[SX],
+            ox * layer[SX],
+        ),
+    )
 
 
 @njit(error_model="numpy")
-def tile_cost(
-    layer: Any,
-    oy: float,
-    ox: float,
-    in_bits: float,
-    out_bits: float,
-    i_top: int,
-    o_top: int,
-    w_top: int,
-    array: Any,
-    chains: Any,
-    memory: Any,
-    scalars: Any,
-    busy: Any,
-    out: Any,
-) -> None:
-    """Add the cost of one tile of a layer (oy x ox outputs) to out.
+def tile_cost(layer: Any, tile: Tile, array: Array, chains: Any, memory: Any, out: Any) -> None:
+    """Add the cost of one tile of a layer to out.
 
     Args:
-        i_top, o_top, w_top: positions in the input, output and weight chains up to which data reach.
-        array, chains, memory, scalars: of the accelerator, as in Machine. They are passed one by one because
-            a tuple of arrays costs reference counting at every call.
-        busy: scratch, (6, memories); see flows.
+        array, chains, memory: of a Machine. They are passed one by one because a tuple of arrays costs
+            reference counting at every call.
     """
-    act, par = scalars[1], scalars[3]
-    loops, per_o, per_w, per_i = nest(layer, oy, ox, array)
-    inner = loops[1] * loops[5] * loops[6]
-    outputs = loops[0] * loops[2] * loops[3] * loops[4]
-    steps = outputs * inner
-    iterations = layer[K] * layer[C] * layer[G] * layer[FY] * layer[FX] * oy * ox
-    busy[:] = 0.0
-    energy = iterations * scalars[0]
-    # --- registers
-    o_rf, w_rf, i0, o0 = chains[0, 7], chains[1, 7], chains[2, 0], chains[0, 0]
-    hold_o, sums = 1.0, out_bits / act * par
-    if o_rf >= 0:
-        hold_o = max(1.0, np.floor(memory[SIZE, o_rf] / par))
-        pj = memory[WRITE_PJ, o_rf] + (memory[READ_PJ, o_rf] if inner > 1 else 0.0)
-        energy += steps * per_o * pj * par / memory[READ_WIDTH, o_rf] + out_bits / act * memory[READ_PJ, o_rf]
-    weighted = layer[WEIGHT_BITS] > 0
-    load_w, load_i, rounds = 0.0, 0.0, 1.0
-    if weighted and w_rf >= 0:
-        wb = scalars[2]
-        hold_w = max(1.0, np.floor(memory[SIZE, w_rf] / wb))
-        fills, rounds, load_w = fill_registers(
-            loops, per_w * wb, hold_w, hold_o, sums, chains[1, 0], w_rf, o0, memory, busy
+    nest = make_nest(layer, tile, array.unroll)
+    forget_flows(memory)
+    sums, energy = hold_sums(nest, array, chains, memory)
+    energy, rounds, load = feed_weights(nest, sums, energy, array, chains, memory)
+    feed_maps(nest, array, chains, memory)
+    rounds, longest_load = bring_in(nest, sums, (rounds, load), chains, memory)
+    if rounds > 1.0:
+        # Partial sums come and go once a round; the last one goes as complete outputs otherwise do.
+        o0, bits = sums.memory, nest.per_o * array.sum_bits
+        memory[READ, o0] += sums.bits * rounds
+        memory[WRITTEN, o0] += sums.bits * rounds - tile.out_bits
+        memory[READ_FREE, o0] -= ragged(rounds * nest.outputs, bits, memory[READ_WIDTH, o0])
+        memory[WRITE_FREE, o0] -= ragged((rounds - 1.0) * nest.outputs, bits, memory[WRITE_WIDTH, o0])
+    bring_out(nest, chains, memory)
+    longest, flowed = busiest(nest.steps, memory)
+    dram = memory.shape[1] - 1
+    out[CYCLES] += longest + longest_load
+    out[ENERGY] += energy + flowed
+    out[DRAM_READ] += memory[READ, dram]
+    out[DRAM_WRITE] += memory[WRITTEN, dram]
+    out[ITERATIONS] += nest.iterations
+
+
+@njit(error_model="numpy", inline="always")
+def hold_sums(nest: Nest, array: Array, chains: Any, memory: Any) -> Any:
+    """The partial sums of a tile, and the energy of its multiplications and of the registers for sums."""
+    register, out_bits = chains[O, REGISTERS], nest.tile.out_bits
+    energy = nest.iterations * array.mac_pj
+    held, bits = 1.0, out_bits / array.activation_bits * array.sum_bits
+    if register >= 0:
+        held = max(1.0, np.floor(memory[SIZE, register] / array.sum_bits))
+        pj = memory[WRITE_PJ, register] + (memory[READ_PJ, register] if nest.inner > 1 else 0.0)
+        energy += (
+            nest.steps * nest.per_o * pj * array.sum_bits / memory[READ_WIDTH, register]
+            + out_bits / array.activation_bits * memory[READ_PJ, register]
         )
-        energy += steps * per_w * memory[READ_PJ, w_rf] * wb / memory[READ_WIDTH, w_rf]
-        energy += fills * per_w * memory[WRITE_PJ, w_rf] * wb / memory[WRITE_WIDTH, w_rf]
-    elif weighted or (layer[KIND] == CONV and layer[SRC1] > 0):
+    return Sums(held, bits, chains[O, 0]), energy
+
+
+@njit(error_model="numpy", inline="always")
+def feed_weights(nest: Nest, sums: Sums, energy: float, array: Array, chains: Any, memory: Any) -> Any:
+    """Weights, or the second map of a product, on their way into the array.
+
+    Returns:
+        the energy so far with what their registers take; how often partial sums go; cycles of the first load.
+    """
+    register, weighted, rounds, load = chains[W, REGISTERS], nest.weight_bits > 0.0, 1.0, 0.0
+    if weighted and register >= 0:
+        bits = array.weight_bits
+        held = max(1.0, np.floor(memory[SIZE, register] / bits))
+        registers = Registers(nest.per_w * bits, held, chains[W, 0], register)
+        fills, rounds, load = fill_registers(nest.loops, registers, sums, memory)
+        reads = nest.steps * nest.per_w * memory[READ_PJ, register]
+        energy += reads * bits / memory[READ_WIDTH, register]
+        writes = fills * nest.per_w * memory[WRITE_PJ, register]
+        energy += writes * bits / memory[WRITE_WIDTH, register]
+    elif weighted or (nest.two_maps and not nest.flat):
         # The second map of a product comes from the memory for maps at every step.
-        w0, wb = (chains[1, 0], scalars[2]) if weighted else (i0, act)
-        busy[0, w0] += steps * per_w * wb
-        busy[2, w0] -= ragged(steps, per_w * wb, memory[READ_WIDTH, w0])
-    # --- the array; a port serves whole cycles: what the array takes at once may fill only a part of one
-    flat = layer[KIND] == ELEMENTWISE
-    operands = 2.0 if flat and layer[SRC1] > 0 else 1.0
-    busy[0, i0] += in_bits if flat else steps * per_i * act
-    busy[1, o0] += out_bits
-    busy[2, i0] -= ragged(steps * operands, per_i * act, memory[READ_WIDTH, i0])
-    busy[3, o0] -= ragged(outputs, per_o * act, memory[WRITE_WIDTH, o0])
-    # --- between memories
-    overlaps = (
-        layer[DY] * (layer[FY] - 1.0) + 1.0 - layer[SY],
-        oy * layer[SY],
-        layer[DX] * (layer[FX] - 1.0) + 1.0 - layer[SX],
-        ox * layer[SX],
-    )
-    bits = float(layer[WEIGHT_BITS])
-    for b in range(max(i_top, w_top)):
+        source = chains[W, 0] if weighted else chains[I, 0]
+        bits = array.weight_bits if weighted else array.activation_bits
+        memory[READ, source] += nest.steps * nest.per_w * bits
+        memory[READ_FREE, source] -= ragged(nest.steps, nest.per_w * bits, memory[READ_WIDTH, source])
+    return energy, rounds, load
+
+
+@njit(error_model="numpy", inline="always")
+def feed_maps(nest: Nest, array: Array, chains: Any, memory: Any) -> None:
+    """Maps on their way into the array and out of it.
+
+    A port serves whole cycles: what the array takes at once may fill only a part of one.
+    """
+    tile, bits = nest.tile, array.activation_bits
+    i0, o0 = chains[I, 0], chains[O, 0]
+    operands = 2.0 if nest.flat and nest.two_maps else 1.0
+    memory[READ, i0] += tile.in_bits if nest.flat else nest.steps * nest.per_i * bits
+    memory[WRITTEN, o0] += tile.out_bits
+    memory[READ_FREE, i0] -= ragged(nest.steps * operands, nest.per_i * bits, memory[READ_WIDTH, i0])
+    memory[WRITE_FREE, o0] -= ragged(nest.outputs, nest.per_o * bits, memory[WRITE_WIDTH, o0])
+
+
+@njit(error_model="numpy", inline="always")
+def bring_in(nest: Nest, sums: Sums, first: Any, chains: Any, memory: Any) -> Any:
+    """Maps and weights on their way from memory to memory towards the array.
+
+    Args:
+        first: how often partial sums go, and cycles of the first load, because of the registers.
+
+    Returns:
+        how often partial sums go; cycles of the longest first load.
+    """
+    tile, loops = nest.tile, nest.loops
+    rounds, load_w = first
+    load_i, in_bits, bits = 0.0, tile.in_bits, nest.weight_bits
+    for b in range(max(tile.i_top, tile.w_top)):
+        brings_map, brings_weights = b < tile.i_top, bits > 0.0 and b < tile.w_top
         parts, contents, several, w_times, i_times = 1.0, 1.0, 1.0, 1.0, 1.0
-        i_in, i_out, w_in, w_out = chains[2, b], chains[2, b + 1], chains[1, b], chains[1, b + 1]
-        if b < i_top:
-            room = in_bits + (out_bits if chains[0, min(b, o_top)] == i_in else 0.0)
+        i_in, i_out, w_in, w_out = chains[I, b], chains[I, b + 1], chains[W, b], chains[W, b + 1]
+        if brings_map:
+            room = in_bits + (tile.out_bits if chains[O, min(b, tile.o_top)] == i_in else 0.0)
             parts = max(1.0, np.ceil(room / memory[SIZE, i_in]))
-        if weighted and b < w_top:
-            contents, several, w_times, more = weight_contents(
-                loops, bits, hold_o, sums, w_out, w_in, o0, memory
-            )
+        if brings_weights:
+            contents, several, w_times, more = weight_contents(loops, bits, sums, w_out, w_in, memory)
             rounds = max(rounds, more)
         if parts > 1.0 and contents > 1.0:
             i_pj = in_bits * memory[READ_PJ, i_out] / memory[READ_WIDTH, i_out]
             w_pj = bits * memory[READ_PJ, w_out] / memory[READ_WIDTH, w_out]
             again, i_times = repeats(loops, parts, contents, i_pj, w_pj)
             w_times = max(w_times, again)
-        if b < i_top:
-            count, moved = map_contents(loops, in_bits, memory[SIZE, i_in], overlaps)
-            window = steps / count / i_times
-            load_i += pass_on(moved / count, count * i_times, window, i_out, i_in, memory, busy)
-        if weighted and b < w_top:
+        if brings_map:
+            count, moved = map_contents(loops, in_bits, memory[SIZE, i_in], nest.overlaps)
+            maps = Contents(moved / count, count * i_times, nest.steps / count / i_times)
+            load_i += pass_on(maps, i_out, i_in, memory)
+        if brings_weights:
             content, count = bits / contents, contents * w_times
             fits_twice = 2.0 * content / several <= memory[SIZE, w_in]
-            window = steps / count if fits_twice else loops[0] * loops[2] * inner / contents
-            load_w += pass_on(content, count, window, w_out, w_in, memory, busy)
-    if rounds > 1.0:
-        # Partial sums come and go once a round; the last one goes as complete outputs otherwise do.
-        busy[0, o0] += sums * rounds
-        busy[1, o0] += sums * rounds - out_bits
-        busy[2, o0] -= ragged(rounds * outputs, per_o * par, memory[READ_WIDTH, o0])
-        busy[3, o0] -= ragged((rounds - 1.0) * outputs, per_o * par, memory[WRITE_WIDTH, o0])
-    # What is written out last is not waited for (ZigZag): the next tile computes meanwhile.
-    for b in range(o_top):
-        size = memory[SIZE, chains[0, b]]
-        count = 1.0 if in_bits + out_bits <= size else np.ceil(out_bits / (size * 0.5))
-        part = whole_words(out_bits / count, 1.0)
-        pass_on(part, count, steps / count, chains[0, b], chains[0, b + 1], memory, busy)
-    longest, flowed = busiest(steps, memory, busy)
-    dram = memory.shape[1] - 1
-    out[CYCLES] += longest + max(load_w, load_i)
-    out[ENERGY] += energy + flowed
-    out[DRAM_READ] += busy[0, dram]
-    out[DRAM_WRITE] += busy[1, dram]
-    out[ITERATIONS] += iterations
+            window = nest.steps / count if fits_twice else loops.k * loops.g * nest.inner / contents
+            load_w += pass_on(Contents(content, count, window), w_out, w_in, memory)
+    return rounds, max(load_w, load_i)
+
+
+@njit(error_model="numpy", inline="always")
+def bring_out(nest: Nest, chains: Any, memory: Any) -> None:
+    """Outputs on their way outwards.
+
+    What is written out last is not waited for (ZigZag): the next tile computes meanwhile.
+    """
+    tile = nest.tile
+    for b in range(tile.o_top):
+        source, target = chains[O, b], chains[O, b + 1]
+        size = memory[SIZE, source]
+        fits = tile.in_bits + tile.out_bits <= size
+        count = 1.0 if fits else np.ceil(tile.out_bits / (size * 0.5))
+        part = whole_words(tile.out_bits / count, 1.0)
+        pass_on(Contents(part, count, nest.steps / count), source, target, memory)
+
+
+@njit(error_model="numpy", inline="always")
+def between(source: int, target: int, chains: Any) -> Any:
+    """The path of an output from one activation level to another."""
+    return Path(O, chains[O_LEVELS, source], chains[O_LEVELS, target])
 
 
 @njit(error_model="numpy")
-def move(bits: float, source: int, target: int, op: int, chains: Any, memory: Any, out: Any) -> None:
-    """Add a copy between two positions of an operand's chain (outwards or inwards) to out."""
+def move(bits: float, path: Path, chains: Any, memory: Any, out: Any) -> None:
+    """Add a copy of some bits to out."""
     dram = memory.shape[1] - 1
-    step = 1 if target > source else -1
-    at = source
-    while at != target:
-        a, b = chains[op, at], chains[op, at + step]
+    step = 1 if path.target > path.source else -1
+    at = path.source
+    while at != path.target:
+        a, b = chains[path.chain, at], chains[path.chain, at + step]
         out[CYCLES] += bits / min(memory[READ_WIDTH, a], memory[WRITE_WIDTH, b])
         out[ENERGY] += bits * memory[READ_PJ, a] / memory[READ_WIDTH, a]
         out[ENERGY] += bits * memory[WRITE_PJ, b] / memory[WRITE_WIDTH, b]
