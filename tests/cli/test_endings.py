@@ -106,7 +106,7 @@ def test_a_plugin_that_ends_the_process_is_a_broken_one(
     hwnas: Hwnas, rude: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = EntryPoints([EntryPoint("rude", "rude:importing_leaves", "hwnas.devices")])
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries.select(group=group))
+    monkeypatch.setattr("hwnas.plugins.entry_points", lambda group: entries.select(group=group))
     assert "os._exit(7), in rude.py" in registry.broken_devices()["rude"]
     (rude / "plugin.toml").write_text('name = "plugin"\ndevice = "rude"\ndescription = "a plugin"\n')
     refused(hwnas("profile", "tinynet:make", "--device", "plugin.toml"), "os._exit(7)")

@@ -331,7 +331,7 @@ with torch.no_grad():
 got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
 assert abs(got - expected).max() <= 1e-4 and abs(expected).max() > 0.01
 network = Network.from_module("net", module, (1, 3, 32, 32))
-network.calibration = x.numpy()
+network = network.calibrated(x.numpy())
 for precision in ("fp16", "int8"):
     session = onnxruntime.InferenceSession(network.onnx(precision), providers=["CPUExecutionProvider"])
     assert session.run(None, {session.get_inputs()[0].name: x.numpy()})[0].shape == (1, 10)

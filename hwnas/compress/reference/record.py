@@ -34,7 +34,7 @@ class ReferenceRecord:
     weights_sha256: str = ""
     architecture_sha256: str = ""
     onnx_sha256: str = ""
-    answer: tuple[float, ...] | None = None
+    answer: tuple[Figure, ...] | None = None
     trained_epochs: Count
     metric: Metric = ACCURACY
     accuracy: Interval | None
