@@ -17,10 +17,9 @@ import tiny
 from command import Hwnas, refused
 
 from hwnas.compress.emit import cross_device
-from hwnas.devices.base import BaseDevice
+from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.errors import DeviceLostError
-from hwnas.measurement import DeviceProfile
-from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 
 SIDE = {"one": ("waits", "two"), "two": ("waits", "one"), "third": ("chip", "one")}
@@ -171,14 +170,14 @@ def test_a_pick_that_nothing_reaches_leaves_the_device_in_the_comparison(hwnas: 
 def test_a_device_that_is_lost_while_picks_are_compared_is_told_and_finished_later(
     hwnas: Hwnas, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(profile: DeviceProfile, cluster: str) -> BaseDevice:
-        if profile.name == "picky":
+    def lost(session: Session, *rest: Any) -> MeasuredCosts:
+        if session.device.profile.name == "picky":
             raise DeviceLostError("the cable was pulled", "plug it in")
-        return open_device(profile, cluster)
+        return MeasuredCosts(session, *rest)
 
     command = [*arguments("steady", "picky"), "--json"]
     with monkeypatch.context() as patch:
-        patch.setattr(cross_device, "open_device", lost)
+        patch.setattr("hwnas.compress.multi_device.MeasuredCosts", lost)
         first = hwnas(*command)
     assert first.code == 2
     assert "not everything could be done: picky: the cable was pulled" in first.err

@@ -51,7 +51,11 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
     compress = tiny.compress_arguments("runs/a")[1:]
     options = dict(argument.removeprefix("--").split("=") for argument in compress[1:])
     skipped = ("device", "out")
-    written = ", ".join(f'{key} = "{value}"' for key, value in options.items() if key not in skipped)
+    written = ", ".join(
+        f"{key} = {value}" if value.isdecimal() else f'{key} = "{value}"'
+        for key, value in options.items()
+        if key not in skipped
+    )
     (workplace / "plan.toml").write_text(PLAN.replace("{OPTIONS}", written))
     (workplace / "net.toml").write_text('name = "net"\ndevice = "android"\ndescription = "no phone"\n')
     profile = ("tinynet:make", "--device", "steady.toml")
