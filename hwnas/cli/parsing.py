@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TypeVar
 
 import typer
 
 from hwnas.errors import InputError
 
-T = TypeVar("T")
 
-
-def a_number(value: T) -> T:
+def a_number(value: float | None) -> float | None:
     """What an option may be: not NaN, which no range holds back. Raises BadParameter."""
-    for each in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(each, float) and math.isnan(each):
-            raise typer.BadParameter("nan is no number")
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is no number")
     return value
 
 

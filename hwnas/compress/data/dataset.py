@@ -32,6 +32,19 @@ class Images:
         return len(self.pixels)
 
 
+def split_images(
+    pixels: Tensor, labels: Tensor | None, val_share: float, test_share: float
+) -> tuple[Images, Images, Images]:
+    """Split images into train, val and test, in an order that is always the same."""
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+    val, test = round(len(pixels) * val_share), round(len(pixels) * test_share)
+    train_part, val_part, test_part = (
+        Images(pixels=pixels[part], labels=None if labels is None else labels[part])
+        for part in torch.split(order, [len(pixels) - val - test, val, test])
+    )
+    return train_part, val_part, test_part
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """A data set; its pixels may lie in a memory-mapped file.

@@ -8,10 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-from hwnas.compress.data.dataset import Data, Images
+from hwnas.compress.data.dataset import Data, Images, split_images
 from hwnas.compress.data.download import downloads, fetch
 from hwnas.compress.data.images import Mode
 from hwnas.compress.data.own import call_for_data
@@ -164,7 +163,7 @@ def _digits() -> Data:
     large = functional.interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
     pixels = large.mul_(255.0).round_().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
     labels = torch.from_numpy(bunch.target).long()
-    train, val, test = _split(pixels, labels, val_share=0.1, test_share=0.2)
+    train, val, test = split_images(pixels, labels, val_share=0.1, test_share=0.2)
     return Data(
         name="digits",
         class_names=tuple(str(digit) for digit in range(10)),
@@ -176,10 +175,3 @@ def _digits() -> Data:
         shift_px=4,
         flip=False,
     )
-
-
-def _split(pixels: Tensor, labels: Tensor, val_share: float, test_share: float) -> tuple[Images, ...]:
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
-    val, test = round(len(pixels) * val_share), round(len(pixels) * test_share)
-    sizes = [len(pixels) - val - test, val, test]
-    return tuple(Images(pixels=pixels[part], labels=labels[part]) for part in torch.split(order, sizes))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwnas.compress.data.dataset import Data, Images
+from hwnas.compress.data.dataset import Data, Images, split_images
 from hwnas.compress.data.own import check_data
 from hwnas.errors import InputError
 from hwnas.files import (
@@ -124,12 +124,7 @@ def as_data(given: Any, name: str = "data") -> Data:
         )
     images = _uint8(_stacked(pixels))
     classes = None if labels is None else torch.as_tensor(np.asarray(labels)).long()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    val, test = round(len(images) * VAL_SHARE), round(len(images) * TEST_SHARE)
-    split = torch.split(order, [len(images) - val - test, val, test])
-    train, *others = (
-        Images(pixels=images[rows], labels=None if classes is None else classes[rows]) for rows in split
-    )
+    train, val, test = split_images(images, classes, VAL_SHARE, TEST_SHARE)
     scaled = train.pixels.float().div_(255)
     names = getattr(given, "classes", None) or (
         () if classes is None else tuple(str(n) for n in range(int(classes.max()) + 1))
@@ -139,8 +134,8 @@ def as_data(given: Any, name: str = "data") -> Data:
             name=name,
             class_names=tuple(map(str, names)),
             train=train,
-            val=others[0],
-            test=others[1],
+            val=val,
+            test=test,
             mean=tuple(scaled.mean((0, 2, 3)).tolist()),
             std=tuple(scaled.std((0, 2, 3)).clamp(min=1 / 255).tolist()),
         )
