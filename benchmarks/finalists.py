@@ -22,7 +22,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.files import decode, encode, read_json, safe_name, write_json
 from hwnas.measurement import Measurement, Protocol
 from hwnas.network import Network
-from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.count import count
 from hwnas.networks.exported import network_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.session import Session

@@ -96,7 +96,7 @@ def busy_core() -> Iterator[subprocess.Popen[bytes]]:
 
 def verify(device: str, minutes: float) -> None:
     """Print how much longer the networks with more layers take, interleaved, with MACs."""
-    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.count import count
 
     baseline, others = networks()
     all_networks = [baseline, *others.values()]

@@ -40,7 +40,7 @@ from hwnas.compress.run.cost_log import read_costs
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
-from hwnas.networks.blocks.inverted_bottleneck import count as count_cost
+from hwnas.networks.count import count as count_cost
 from hwnas.progress import Progress
 
 HELD_OUT, AGAIN = "held-out", "held-out-again"

@@ -19,7 +19,7 @@ from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.files import read_json, write_json
-from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.count import count
 from hwnas.networks.serialize import save_state
 from hwnas.networks.weights import read_state
 from hwnas.progress import Progress

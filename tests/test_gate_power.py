@@ -234,7 +234,7 @@ def test_what_cannot_be_told_has_its_own_column(power: ModuleType) -> None:
 
 
 def test_the_work_is_what_it_says(power: ModuleType) -> None:
-    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.count import count
 
     baseline, others = power.networks()
     macs = {kind: count(network.module(), (3, 14, 14))[0] for kind, network in others.items()}

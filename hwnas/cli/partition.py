@@ -63,7 +63,7 @@ def _plain(
     obstacles: Sequence[Obstacle],
 ) -> dict[str, object]:
     from hwnas.files import encode
-    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.count import count
 
     rows = []
     for n, part in enumerate(parts.modules if parts else ()):
@@ -103,7 +103,7 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.count import count
 
     if parts:
         table = Table(title=f"{model}, input {tuple(shape)}", title_justify="left")

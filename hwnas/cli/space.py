@@ -34,7 +34,7 @@ def space(
 
     from hwnas.compress.library.candidates import architecture_count, find_candidates
     from hwnas.compress.library.space import load_space
-    from hwnas.networks.blocks.inverted_bottleneck import count
+    from hwnas.networks.count import count
     from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition
 

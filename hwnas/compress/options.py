@@ -108,6 +108,9 @@ class CompressOptions:
         SizeOrNone | None,
         Help("Candidates a block at most; 0: the space's own.", LIBRARY, shown="the space's own; quick: 6"),
     ] = None
+    trainer: Annotated[Name, Help("How candidates are trained: distill, or an added one.", LIBRARY)] = (
+        "distill"
+    )
     loss: Annotated[Loss, Help("Block loss: nsr (DONNA) or mse (DONNAv2).", LIBRARY)] = "nsr"
     train_epochs: Annotated[
         Size | None, Help("Epochs of a reference that has no weights for the data.", LIBRARY)
@@ -326,6 +329,7 @@ def resolve(
         batch_size=options.batch_size,
         slice_size=options.slice_size,
         seed=options.seed,
+        trainer=options.trainer,
         threads=options.threads or (known.threads if known else usable_cores()),
         train_on=options.train_on or (known.train_on if known else find_place()),
     )

@@ -17,7 +17,7 @@ Loss = Literal["nsr", "mse"]
 Objective = Literal["latency", "throughput", "energy", "macs", "params"]
 Filter = Literal["device", "macs", "none"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
-"""Of a quality model or a strategy; names of files hold it."""
+"""Of a block trainer, a quality model or a strategy; names of files hold it."""
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
 DEFAULT_THRESHOLD = 0.1  # of the filter
@@ -38,6 +38,7 @@ class LibrarySettings:
         per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
         epochs, steps: of each candidate's distillation; `steps` 0 sets no further limit.
+        trainer: by which the candidates are trained.
         slice_size: candidates that are distilled side by side; a kill loses one slice at most.
         threads: CPU threads of training; results are bitwise the same only with the same number.
         train_on: where everything is trained; results of a GPU are not bitwise the same twice.
@@ -61,6 +62,7 @@ class LibrarySettings:
     image_size: SizeOrNone = 0
     task: str = "classification"
     train_on: Place = "cpu"
+    trainer: Name = "distill"
 
     @property
     def needs(self) -> dict[str, int]:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import Discriminator
+from typing import Literal
 
 from hwnas.files import check_schema, decode, encode, read_json, write_json
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.families import FamilySpec
-from hwnas.networks.blocks.variants import VariantSpec
+from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.ranges import Count, Figure, Position, Size
 
 SCHEMA = "hwnas.architecture/2"
-
-CandidateSpec = Annotated[FamilySpec | VariantSpec, Discriminator("family")]
-"""What a candidate can be; `family` tells which."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from torch import nn
 
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
-from hwnas.networks.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec
-from hwnas.networks.blocks.families import build_replacement
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.blocks.families import CandidateSpec, build_replacement
 from hwnas.networks.blocks.variants import VariantSpec, build_variant
 from hwnas.networks.checks import plain_module
 from hwnas.networks.intact import require_intact

@@ -17,10 +17,10 @@ from hwnas.networks.blocks.inverted_bottleneck import (
     InvertedBottleneckSpec,
     build_candidate,
     cost,
-    count,
     match_output,
     plan,
 )
+from hwnas.networks.count import count
 
 Shape = tuple[int, int, int]
 SHAPES: list[tuple[Shape, Shape]] = [

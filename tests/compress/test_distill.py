@@ -13,7 +13,6 @@ from torch import nn
 from hwnas.compress.data import Data, Images, load_data
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.distill import (
-    LEARNING_RATES,
     Distilled,
     DistillSettings,
     distill,
@@ -26,6 +25,7 @@ from hwnas.compress.library.space import load_space
 from hwnas.compress.library.teacher import Teacher, teacher_features
 from hwnas.compress.settings import Loss
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.blocks.families import find_family
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
 
@@ -83,7 +83,7 @@ def test_nothing_is_dropped_by_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room: Any = importlib.import_module("hwnas.compress.library.distill")
-    real, real_match, inputs = room.build_part, room.match_output, []
+    real, real_match, inputs = room.build_part, room.start_replacement, []
 
     class DropPath(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ def test_nothing_is_dropped_by_chance(
 
     plain = distill(candidates[:1], teacher, statistics, HOW)[0]
     monkeypatch.setattr(room, "build_part", dropping)
-    monkeypatch.setattr(room, "match_output", lambda module, *how: real_match(module[2], *how))
+    monkeypatch.setattr(room, "start_replacement", lambda module, *how: real_match(module[2], *how))
     assert distill(candidates[:1], teacher, statistics, HOW)[0].metrics == plain.metrics
     assert set(inputs) == {False}
 
@@ -241,7 +241,8 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 def test_an_absurd_learning_rate_fails_everything_without_an_exception(
     candidates: list[Candidate], teacher: Teacher, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LEARNING_RATES, "inverted-bottleneck", 1e38)
+    family = replace(find_family("inverted-bottleneck"), learning_rate=1e38)
+    monkeypatch.setattr("hwnas.compress.library.distill.find_family", lambda _: family)
     results = distill(candidates[:2], teacher, statistics, HOW)
     for result in results:
         assert result.reason is not None

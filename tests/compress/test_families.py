@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import timm
@@ -20,16 +19,13 @@ from hwnas.errors import InputError
 from hwnas.network import export_onnx
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.blocks.convnext import ConvNextSpec
-from hwnas.networks.blocks.families import (
-    FamilySpec,
-    build_replacement,
-    match_output,
-    replacement_cost,
-)
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
+from hwnas.networks.blocks.families import FAMILIES, build_replacement, replacement_cost, start_replacement
+from hwnas.networks.blocks.family import FamilySpec
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.residual import ResidualSpec
 from hwnas.networks.blocks.transformer import TransformerSpec
 from hwnas.networks.build import build_part
+from hwnas.networks.count import count
 from hwnas.networks.partition import partition
 from hwnas.onnx_file import operators_of
 
@@ -81,7 +77,7 @@ transformers = st.builds(
 
 
 def test_every_family_is_tested() -> None:
-    assert {type(spec) for spec in ALL} == set(get_args(FamilySpec))
+    assert {spec.family for spec in ALL} == set(FAMILIES.names())
 
 
 @given(st.one_of(residuals, convnexts, transformers), st.sampled_from(MAPS + TOKENS))
@@ -115,7 +111,7 @@ def test_a_fresh_candidate_has_the_teachers_scale(spec: FamilySpec, shapes: Shap
     module = build_replacement(spec, *shapes)
     channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
     mean, variance = torch.linspace(-40, 40, channels), torch.linspace(1e-4, 25, channels)
-    match_output(module, spec, mean, variance)
+    start_replacement(module, spec, nn.Identity(), mean, variance)
     y = module.train()(torch.randn(64, *shapes[0])).detach()
     if len(shapes[1]) == 2:
         y = y[:, 1:]  # the class token has no normalisation behind it
@@ -123,26 +119,6 @@ def test_a_fresh_candidate_has_the_teachers_scale(spec: FamilySpec, shapes: Shap
     torch.testing.assert_close(rows.mean(0), mean, rtol=0.1, atol=3.0)
     ratio = rows.var(0) / variance
     assert bool(((ratio > 0.3) & (ratio < 3)).all())
-
-
-@pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
-def test_every_weight_learns(spec: FamilySpec) -> None:
-    for shapes in (MAPS[0], TOKENS[1]):
-        module = build_replacement(spec, *shapes).train()
-        optimizer = torch.optim.SGD(module.parameters(), 1e-2)
-        channels = shapes[1][0] if len(shapes[1]) == 3 else shapes[1][1]
-        match_output(module, spec, torch.zeros(channels), torch.ones(channels))
-        x, target = torch.randn(8, *shapes[0]), torch.randn(8, *shapes[1])
-        for _ in range(3):
-            optimizer.zero_grad()
-            (module(x) - target).square().mean().backward()
-            optimizer.step()
-        silent = [
-            name
-            for name, parameter in module.named_parameters()
-            if parameter.grad is None or not parameter.grad.any()
-        ]
-        assert silent == []
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)

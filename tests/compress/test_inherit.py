@@ -15,12 +15,9 @@ from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.distill import initial_module
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.space import load_space
+from hwnas.networks.blocks.bottleneck import InvertedBottleneck
 from hwnas.networks.blocks.inherit import find_bottlenecks, inherit
-from hwnas.networks.blocks.inverted_bottleneck import (
-    InvertedBottleneck,
-    InvertedBottleneckSpec,
-    build_candidate,
-)
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, build_candidate
 from hwnas.networks.partition import partition
 
 IN, OUT = (16, 12, 12), (24, 6, 6)

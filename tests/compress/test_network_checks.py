@@ -16,7 +16,6 @@ from hwnas.compress.library.operators import require_exports
 from hwnas.compress.library.teacher import teacher_features
 from hwnas.errors import InputError, NetworkFormError
 from hwnas.network import Network, export_onnx, in_eval_mode, random_input
-from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.build import assemble
 from hwnas.networks.checks import (
     answer_of,
@@ -27,6 +26,7 @@ from hwnas.networks.checks import (
     require_trainable,
     writes_to_input,
 )
+from hwnas.networks.count import count
 from hwnas.networks.exported import own_parts
 from hwnas.networks.find import find_network
 from hwnas.networks.partition import Partition, counted_again, partition

@@ -345,7 +345,7 @@ def test_a_space_that_changed_is_refused(workplace: Path) -> None:
 def test_another_schema_and_a_damaged_record_are_told(copy: Path) -> None:
     text = (copy / "run.toml").read_text()
     for damaged, match in (
-        (text.replace("hwnas.run/2", "hwnas.run/1"), "schema"),
+        (text.replace("hwnas.run/3", "hwnas.run/1"), "schema"),
         (text[:40], "TOML|schema|made"),
     ):
         (copy / "run.toml").write_text(damaged)

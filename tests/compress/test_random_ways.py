@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from hwnas.agreement import disagreement
 from hwnas.errors import NetworkFormError
 from hwnas.network import Network, plain_attention, random_input
-from hwnas.networks.blocks.inverted_bottleneck import count
 from hwnas.networks.build import assemble
+from hwnas.networks.count import count
 from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition, counted_again, partition
 from hwnas.networks.serialize import save_module

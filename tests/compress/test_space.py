@@ -14,9 +14,10 @@ from hwnas.compress.library.candidates import architecture_count, find_candidate
 from hwnas.compress.library.space import Space, load_space, space_names
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
+from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
+from hwnas.networks.count import count
 from hwnas.networks.partition import Partition, partition
 
 COMPRESSION = load_space("compression")
@@ -62,7 +63,7 @@ def test_the_presets_have_the_sizes_of_the_papers(b0: Partition, name: str, per_
 
 
 def test_the_donna_space_is_the_one_that_is_printed() -> None:
-    values = load_space("donna").combinations()
+    values = load_space("donna").tables["inverted-bottleneck"].combinations()
     assert {tuple(sorted(v.items())) for v in values} == {
         (("activation", a), ("depth", d), ("expand", e), ("kernel", k), ("layer", t), ("se", s), ("width", w))
         for k in (3, 5, 7)

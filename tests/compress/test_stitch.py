@@ -16,7 +16,7 @@ from torch import nn
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.network import Network, export_onnx
-from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.count import count
 from hwnas.networks.exported import network_of
 from hwnas.networks.partition import Partition
 

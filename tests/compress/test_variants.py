@@ -25,7 +25,7 @@ from hwnas.compress.report.sections import sections
 from hwnas.compress.report.stored import read_run
 from hwnas.errors import InputError
 from hwnas.network import export_onnx
-from hwnas.networks.blocks.inverted_bottleneck import SqueezeExcite
+from hwnas.networks.blocks.layers import SqueezeExcite
 from hwnas.networks.blocks.variants import VariantSpec, build_variant, find_gates, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition, partition

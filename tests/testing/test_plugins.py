@@ -14,10 +14,22 @@ import tiny
 import torch
 
 from hwnas.compress.data.task import CLASSIFICATION, REGRESSION, SEGMENTATION, Task
+from hwnas.compress.library.distill import distill
 from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search import strategies
 from hwnas.devices.base import Device
 from hwnas.measurement import DeviceProfile
+from hwnas.networks.blocks.convnext import CONVNEXT, ConvNextTable
+from hwnas.networks.blocks.families import FAMILIES
+from hwnas.networks.blocks.inverted_bottleneck import (
+    INVERTED_BOTTLENECK,
+    InvertedBottleneckTable,
+    Properties,
+    Together,
+)
+from hwnas.networks.blocks.residual import RESIDUAL, ResidualTable
+from hwnas.networks.blocks.transformer import TRANSFORMER, TransformerTable
+from hwnas.testing.blocks import BlockTrainerContract, FamilyContract
 from hwnas.testing.contract import DeviceContract
 from hwnas.testing.parts import QualityModelContract, StrategyContract, TaskContract
 
@@ -35,6 +47,60 @@ class TestClockwork(DeviceContract):
             DeviceProfile(name="clockwork", device="example", description="a plugin")
         )
         return device
+
+
+class TestPointwise(FamilyContract):
+    family = example("family", "POINTWISE")
+    table = example("family", "PointwiseTable")(depth=(1, 2))
+
+    @pytest.fixture(autouse=True)
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        known = FAMILIES.load
+        monkeypatch.setattr(
+            FAMILIES, "load", lambda name: self.family if name == "pointwise" else known(name)
+        )
+
+
+class TestInvertedBottleneck(FamilyContract):
+    family = INVERTED_BOTTLENECK
+    table = InvertedBottleneckTable(
+        properties=Properties(
+            kernel=(3, 5), expand=(2,), depth=(1, 2), layer=("depthwise", "grouped"), width=(0.5, 1.0)
+        ),
+        together=(Together(activation="relu", se=False), Together(activation="reference", se=True)),
+    )
+
+
+class TestResidual(FamilyContract):
+    family = RESIDUAL
+    table = ResidualTable(
+        layer=("basic", "bottleneck"),
+        kernel=(3,),
+        depth=(1, 2),
+        width=(0.5, 1.0),
+        activation=("relu", "swish"),
+        se=(False, True),
+    )
+
+
+class TestConvNext(FamilyContract):
+    family = CONVNEXT
+    table = ConvNextTable(kernel=(3, 7), expand=(2,), depth=(1, 2), width=(0.5, 1.0), activation=("gelu",))
+
+
+class TestTransformer(FamilyContract):
+    family = TRANSFORMER
+    table = TransformerTable(
+        depth=(1, 2), heads=(1, 2), head_channels=(8,), mlp=(0.5, 2.0), activation=("gelu",)
+    )
+
+
+class TestAsItStarts(BlockTrainerContract):
+    trainer = staticmethod(example("trainer", "as_it_starts"))
+
+
+class TestDistill(BlockTrainerContract):
+    trainer = staticmethod(distill)
 
 
 class TestFirst(StrategyContract):
@@ -110,6 +176,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
     )
     tiny.furnish(folder)
+    (folder / "pointwise.toml").write_text(
+        'name = "pointwise"\ndescription = "a plugin"\nsmaller = true\n[pointwise]\ndepth = [1, 2]\n'
+    )
     (folder / "clockwork.toml").write_text(
         'name = "clockwork"\ndevice = "example"\ndescription = "a plugin"\n'
     )
@@ -118,6 +187,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_installed_is_used_from_the_command_line(installed: Path) -> None:
     options = {"device": "clockwork.toml", "strategy": "first", "quality": "depth", "task": "top2"}
+    options |= {"space": "pointwise.toml", "trainer": "as-it-starts"}
     arguments = tiny.compress_arguments("out", "--json", "--device-option=bytes_per_ms=500", **options)
     done = tiny.run_hwnas(installed, *arguments)
     assert done.returncode == 0, done.stderr
@@ -127,10 +197,12 @@ def test_what_is_installed_is_used_from_the_command_line(installed: Path) -> Non
     (checkpoint,) = found["checkpoints"]
     assert checkpoint["metric"]["name"] == "top-2 accuracy"
     assert Path(installed, found["report"]).is_file()
+    shown = tiny.run_hwnas(installed, "space", tiny.MODEL, "--space=pointwise.toml", "--json")
+    assert "pointwise-d1" in shown.stdout
 
 
 def test_what_is_not_installed_is_refused_by_name(installed: Path) -> None:
-    for option, wrong in (("strategy", "fist"), ("quality", "deep"), ("task", "top3")):
+    for option, wrong in (("strategy", "fist"), ("quality", "deep"), ("task", "top3"), ("trainer", "distil")):
         done = tiny.run_hwnas(installed, *tiny.compress_arguments("refused", **{option: wrong}))
         assert done.returncode == 2
         assert f"{wrong!r}; known are " in done.stderr

@@ -7,28 +7,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
-import torch
-
-from hwnas.compress.library.space import REFERENCE, Space, resolve
+from hwnas.compress.library.space import Space
 from hwnas.errors import InputError
-from hwnas.networks.architecture import Candidate, CandidateSpec
-from hwnas.networks.blocks.families import FamilySpec, replacement_cost
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, count
-from hwnas.networks.blocks.variants import VariantSpec, find_gates, find_variants
+from hwnas.networks.architecture import Candidate
+from hwnas.networks.blocks.families import CandidateSpec, replacement_cost
+from hwnas.networks.blocks.family import FamilySpec, Original
+from hwnas.networks.blocks.variants import VariantSpec, find_variants
 from hwnas.networks.build import build_part
+from hwnas.networks.count import count
 from hwnas.networks.partition import Partition
 
 T = TypeVar("T")
 _Sized = tuple[int, int, FamilySpec]
-
-ACTIVATION_NAMES = {
-    "relu": "relu",
-    "relu6": "relu",
-    "silu": "swish",
-    "swish": "swish",
-    "hardswish": "hswish",
-}
-"""How a space calls the activations whose classes have these names in lower case."""
 
 
 def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[Candidate]:
@@ -99,7 +89,7 @@ def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
         return []
     limits = count(parts.modules[block], in_shape)
     found = []
-    for spec in _specs(parts, block, space):
+    for spec in space.specs(Original(parts.modules[block], in_shape, f"block {block}")):
         try:
             macs, params = replacement_cost(spec, in_shape, out_shape)
         except InputError:  # too shallow for the block's stride, or of a family for other shapes
@@ -107,41 +97,6 @@ def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
         if not space.smaller or (macs < limits[0] and params < limits[1]):
             found.append((macs, params, spec))
     return found
-
-
-def _specs(parts: Partition, block: int, space: Space) -> list[FamilySpec]:
-    combinations = space.combinations()
-    activation, se = "relu", False
-    if any(REFERENCE in values.values() for values in combinations):
-        activation, se = _own_kind(parts, block)
-    inverted = (InvertedBottleneckSpec(**resolve(values, activation, se)) for values in combinations)
-    others = space.other_families("relu" if _is_never_negative(parts, block) else "linear")
-    return list(dict.fromkeys([*inverted, *others]))
-
-
-@torch.inference_mode()
-def _is_never_negative(parts: Partition, block: int) -> bool:
-    """Whether a block of the reference ends in a ReLU, known by what it gives."""
-    x = torch.randn(2, *parts.shapes[block], generator=torch.Generator().manual_seed(0))
-    return bool((parts.modules[block](x) >= 0).all())
-
-
-def _own_kind(parts: Partition, block: int) -> tuple[str, bool]:
-    """The activation that a block of the reference uses most, and whether it has attention."""
-    module = parts.modules[block]
-    gates = find_gates(module, parts.shapes[block])
-    found = Counter(
-        ACTIVATION_NAMES[kind]
-        for name, child in module.named_modules()
-        if (kind := type(child).__name__.lower()) in ACTIVATION_NAMES
-        and not any(name.startswith(f"{gate}.") for gate in gates)
-    )
-    if not found:
-        raise InputError(
-            f"block {block} has no activation that is a module and one of relu, swish, hswish",
-            "name the activation in a space of your own: --space FILE.toml (docs/spaces.md)",
-        )
-    return found.most_common(1)[0][0], bool(gates)
 
 
 def _variants(parts: Partition, part: int) -> list[tuple[int, int, VariantSpec]]:

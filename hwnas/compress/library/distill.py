@@ -25,21 +25,10 @@ from hwnas.compress.settings import Loss
 from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.blocks.families import match_output
-from hwnas.networks.blocks.inherit import inherit
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
-from hwnas.networks.blocks.variants import VariantSpec
+from hwnas.networks.blocks.families import find_family, start_replacement
+from hwnas.networks.blocks.variants import LEARNING_RATE, VariantSpec
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
-
-LEARNING_RATES = {
-    "inverted-bottleneck": 4e-2,
-    "residual": 4e-2,
-    "convnext": 1.5e-2,
-    "transformer": 5e-3,
-    "variant": 1.5e-2,
-}
-"""Of AdamW with batches of 64, by family: batch normalisation bears a higher one (docs/networks.md)."""
 
 DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
 """Classes of modules that drop values by chance; a candidate depends on its seed alone."""
@@ -51,6 +40,7 @@ class DistillSettings:
 
     Attributes:
         steps: stop after this many batches in all; None goes through all epochs.
+        trainer: the name of the block trainer.
     """
 
     loss: Loss
@@ -58,6 +48,7 @@ class DistillSettings:
     steps: int | None
     batch_size: int
     seed: int
+    trainer: str = "distill"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +150,9 @@ class _Student:
         if pool is not None and not isinstance(candidate.spec, VariantSpec):
             images = min(settings.batch_size, len(data.train))
             pool.add(self.module, (images, *parts.shapes[candidate.part]))
-        self.optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=LEARNING_RATES[candidate.spec.family], weight_decay=0.0, fused=True
-        )
+        spec = candidate.spec
+        rate = LEARNING_RATE if isinstance(spec, VariantSpec) else find_family(spec.family).learning_rate
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=rate, weight_decay=0.0, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.total_steps)
         )
@@ -200,19 +191,16 @@ def initial_module(
 ) -> nn.Module:
     """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
 
-    A replacement's output starts with the teacher's mean and variance in each channel: AdamW moves
-    a weight by no more than the learning rate a step, too little to find the scale of a small map in one
-    epoch. Inverted bottlenecks take the weights of those that they replace; a variant starts with all of the
-    reference's own.
+    A replacement's output starts with the teacher's mean and variance in each channel, and where its family
+    can, with weights of the block; a variant starts with all of the reference's own.
     """
     digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
         module = build_part(parts, candidate.part, candidate.spec)
         if not isinstance(candidate.spec, VariantSpec):
-            match_output(module, candidate.spec, statistics.mean, statistics.variance)
-        if isinstance(candidate.spec, InvertedBottleneckSpec) and isinstance(module, nn.Sequential):
-            inherit(module, parts.modules[candidate.part], statistics.variance)
+            block = parts.modules[candidate.part]
+            start_replacement(module, candidate.spec, block, statistics.mean, statistics.variance)
     return channels_last(module)
 
 

@@ -15,6 +15,7 @@ from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.operators import check_device, check_exports, require_choices, require_exports
+from hwnas.compress.library.out_of_memory import BLOCK_TRAINERS
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.space import Space, load_space
 from hwnas.compress.library.store import Library, added_candidates
@@ -83,6 +84,7 @@ def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bo
     Raises:
         InputError: any of them is missing, unknown, or does not fit the others.
     """
+    BLOCK_TRAINERS.load(settings.trainer)
     space = load_space(settings.space)
     data = open_data(settings, progress)
     initial = initial_reference(settings, data, allow_code=allow_code, progress=progress)

@@ -7,13 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from hwnas.compress.library.distill import Distilled, DistillSettings, distill
+from hwnas.compress.library.distill import Distilled, DistillSettings
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.store import OUT_OF_MEMORY
 from hwnas.compress.library.teacher import Teacher
 from hwnas.compress.training.placement import give_back_memory
 from hwnas.errors import is_out_of_memory
 from hwnas.networks.architecture import Candidate
+from hwnas.plugins import Registry
+
+BLOCK_TRAINERS = Registry("hwnas.block_trainers", "block trainer", "give one of them: --trainer distill")
+"""Each is called as `distill.distill` is, and promises what that promises."""
 
 SMALLEST_BATCH = 8
 
@@ -25,7 +29,7 @@ def distill_within_memory(
     settings: DistillSettings,
     progress: Callable[[int, float], None],
 ) -> list[Distilled]:
-    """Train a slice as `distill` does; where memory ends, each candidate by itself.
+    """Train a slice as the settings' trainer does; where memory ends, each candidate by itself.
 
     A candidate that fits alone has the same result as in the slice. One that does not is trained anew on as
     many images in batches of half the size, and so on; one that does not fit in batches of eight has failed,
@@ -65,9 +69,11 @@ def _attempt(
     settings: DistillSettings,
     progress: Callable[[int, float], None],
 ) -> list[Distilled] | None:
-    """What `distill` gives; None where memory ended. Nothing of the attempt is kept then."""
+    """What the trainer gives; None where memory ended. Nothing of the attempt is kept then."""
+    trainer = BLOCK_TRAINERS.load(settings.trainer)
     try:
-        return distill(candidates, teacher, statistics, settings, progress)
+        results: list[Distilled] = trainer(candidates, teacher, statistics, settings, progress)
+        return results
     except Exception as error:
         if not is_out_of_memory(error):
             raise

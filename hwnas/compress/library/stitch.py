@@ -12,9 +12,9 @@ from torch import nn
 from hwnas.compress.library.operators import Refused
 from hwnas.compress.library.store import Entry, Library
 from hwnas.network import Network, Part
-from hwnas.networks.architecture import CandidateSpec
-from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_part
+from hwnas.networks.count import count
 from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition, counted_again
 from hwnas.ranges import Position

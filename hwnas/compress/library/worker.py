@@ -137,6 +137,7 @@ def distill_settings(settings: LibrarySettings) -> DistillSettings:
         steps=settings.steps or None,
         batch_size=settings.batch_size,
         seed=settings.seed,
+        trainer=settings.trainer,
     )
 
 

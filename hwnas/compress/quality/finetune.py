@@ -20,7 +20,7 @@ from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
-from hwnas.networks.architecture import CandidateSpec
+from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_part
 
 FINETUNE_LEARNING_RATE = 5e-4  # AdamW, batches of 64; docs/networks.md

@@ -21,10 +21,11 @@ from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import read_bytes, sha256, write_bytes
 from hwnas.network import Network, random_input
-from hwnas.networks.architecture import ArchitectureSpec, CandidateSpec, ReferenceSpec
-from hwnas.networks.blocks.inverted_bottleneck import count
+from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_reference, find_reference, load_pretrained, published_classes
 from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
+from hwnas.networks.count import count
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
 from hwnas.networks.find import image_size

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from hwnas.networks.architecture import CandidateSpec
-from hwnas.networks.blocks.families import FamilySpec
-from hwnas.networks.blocks.residual import BOTTLENECK, ResidualSpec
-from hwnas.networks.blocks.transformer import TransformerSpec
+from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK
 
@@ -69,8 +66,8 @@ def _box(svg: ElementTree.Element, x: float, y: float, box: Box) -> None:
     if spec is None or isinstance(spec, VariantSpec):
         _bar(svg, x, y, BAR_LARGEST / 2, GREY if spec is None else GREEN, False)
     else:
-        colour = GREEN if isinstance(spec, TransformerSpec) else KERNEL_COLOURS.get(spec.kernel, GREEN)
-        length = BAR_LARGEST * min(1.0, _inside(spec) / EXPANSION_LARGEST)
+        colour = KERNEL_COLOURS.get(getattr(spec, "kernel", 0), GREEN)
+        length = BAR_LARGEST * min(1.0, spec.inside / EXPANSION_LARGEST)
         for layer in range(spec.depth):
             top = y + layer * (BAR + GAP)
             _bar(svg, x, top, length, colour, getattr(spec, "layer", "") == "grouped")
@@ -83,15 +80,6 @@ def _box(svg: ElementTree.Element, x: float, y: float, box: Box) -> None:
 
 def _layers(spec: CandidateSpec | None) -> int:
     return 1 if spec is None or isinstance(spec, VariantSpec) else spec.depth
-
-
-def _inside(spec: FamilySpec) -> float:
-    """Channels inside of a layer over those of the block."""
-    if isinstance(spec, TransformerSpec):
-        return spec.mlp
-    if isinstance(spec, ResidualSpec):
-        return spec.width / (BOTTLENECK if spec.layer == "bottleneck" else 1)
-    return spec.expand * spec.width
 
 
 def _bar(svg: ElementTree.Element, x: float, y: float, length: float, colour: str, is_grouped: bool) -> None:

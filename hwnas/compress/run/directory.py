@@ -29,7 +29,7 @@ from hwnas.measurement import STRICT
 from hwnas.temporary import LEFTOVER
 from hwnas.version import __version__
 
-SCHEMA = "hwnas.run/2"
+SCHEMA = "hwnas.run/3"
 RECORD = "run.toml"
 
 
@@ -194,9 +194,7 @@ class RunRecord:
     def read(run: Path) -> RunRecord:
         """Read `run.toml` of a run directory. Raises InputError: it is not what was written."""
         file = run / RECORD
-        plain = check_schema(read_toml(file), SCHEMA, file)
-        if "sha256" in plain:  # earlier versions did not sign it
-            plain = check_signature(plain, file)
+        plain = check_signature(check_schema(read_toml(file), SCHEMA, file), file)
         return decode(RunRecord, plain, file)
 
     def write(self, run: Path) -> None:

@@ -1,4 +1,4 @@
-"""ConvNeXt layers as replacements of a block (Liu et al. 2022, figure 4)."""
+"""The family of ConvNeXt layers (Liu et al. 2022, figure 4)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.inverted_bottleneck import ACTIVATIONS, check_properties, divisible, strides
+from hwnas.networks.blocks.family import Family, Original, crossed
+from hwnas.networks.blocks.layers import ACTIVATIONS, check_properties, divisible, strides
 from hwnas.ranges import Factor, Size
 
 LAYER_SCALE = 1e-6
-ACTIVATIONS_WITH_GELU = ACTIVATIONS | {"gelu": nn.GELU}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,35 @@ class ConvNextSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """As for `InvertedBottleneckSpec`."""
+        """Family and activation."""
         return self.family, self.activation
 
     @property
     def name(self) -> str:
         """`convnext-k7-e4-d2-gelu-w1`."""
         return f"convnext-k{self.kernel}-e{self.expand}-d{self.depth}-{self.activation}-w{self.width:g}"
+
+    @property
+    def inside(self) -> float:
+        """Hidden channels of a layer over the block's."""
+        return self.expand * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvNextTable:
+    """The values of each property."""
+
+    __pydantic_config__ = STRICT
+    kernel: tuple[Size, ...]
+    expand: tuple[Size, ...]
+    depth: tuple[Size, ...]
+    width: tuple[Factor, ...]
+    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+
+
+def convnext_specs(table: ConvNextTable, block: Original) -> list[ConvNextSpec]:
+    """Every candidate of a table, whatever the block."""
+    return [ConvNextSpec(**values) for values in crossed(table)]
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -72,7 +94,7 @@ class ConvNextLayer(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, spec.kernel, padding=spec.kernel // 2, groups=channels)
         self.norm = ChannelNorm(channels, eps=1e-6)
         self.expand = nn.Conv2d(channels, hidden, 1)
-        self.activation = ACTIVATIONS_WITH_GELU[spec.activation]()
+        self.activation = ACTIVATIONS[spec.activation]()
         self.project = nn.Conv2d(hidden, channels, 1)
         self.scale = nn.Parameter(torch.full((channels, 1, 1), LAYER_SCALE))
 
@@ -153,7 +175,7 @@ class MapPlan:
 def plan_map(
     name: str, depth: int, width: float, in_shape: Sequence[int], out_shape: Sequence[int]
 ) -> MapPlan:
-    """The plan of a candidate with `depth` layers; arguments and errors as for `blocks.strides`."""
+    """The plan of a candidate with `depth` layers; arguments and errors as for `layers.strides`."""
     (c_in, rows, columns), c_out = in_shape, out_shape[0]
     inner = c_out if width == 1 else divisible(c_out * width)
     before: list[ResamplePlan | None] = []
@@ -173,7 +195,7 @@ def plan_map(
 
 
 def build_convnext(spec: ConvNextSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Sequential:
-    """The untrained module of a candidate between maps (C, H, W); errors as for `blocks.plan`."""
+    """The untrained module of a candidate between maps (C, H, W); errors as for `layers.strides`."""
     plan = plan_map(spec.name, spec.depth, spec.width, in_shape, out_shape)
     layers: list[nn.Module] = []
     for before in plan.before:
@@ -193,7 +215,7 @@ def convnext_cost(spec: ConvNextSpec, in_shape: Sequence[int], out_shape: Sequen
 
 @torch.no_grad()
 def match_resample(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
-    """As `blocks.match_output`: whatever sets the block's channels gets the teacher's statistics."""
+    """As `Family.match_output`: whatever sets the block's channels gets the teacher's statistics."""
     for layer in module.children():
         if isinstance(layer, Resample):
             convolution = layer[1]
@@ -203,3 +225,14 @@ def match_resample(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
                 convolution.weight.mul_(variance.sqrt()[:, None, None, None])
                 assert convolution.bias is not None
                 convolution.bias.copy_(mean)
+
+
+CONVNEXT = Family(
+    spec=ConvNextSpec,
+    table=ConvNextTable,
+    specs=convnext_specs,
+    build=build_convnext,
+    cost=convnext_cost,
+    match_output=match_resample,
+    learning_rate=1.5e-2,
+)

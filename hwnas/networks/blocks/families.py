@@ -1,30 +1,47 @@
-"""Families of candidates: what each is built of, whatever the block is that it replaces."""
+"""The families of candidates by name, and what a candidate of any of them becomes between maps or tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import cache
+from typing import Annotated, Any
 
+from pydantic import Discriminator, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
 from torch import Tensor, nn
 
-from hwnas.networks.blocks import inverted_bottleneck
-from hwnas.networks.blocks.convnext import ConvNextSpec, build_convnext, convnext_cost, match_resample
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec, build_candidate
-from hwnas.networks.blocks.residual import ResidualSpec, build_residual, match_residual, residual_cost
+from hwnas.networks.blocks.family import Family, FamilySpec, Shape
 from hwnas.networks.blocks.tokens import OnPatches, grid, others_cost
-from hwnas.networks.blocks.transformer import (
-    TransformerSpec,
-    build_on_map,
-    build_on_tokens,
-    cost_on_map,
-    cost_on_tokens,
-    match_transformer,
+from hwnas.networks.blocks.variants import VariantSpec
+from hwnas.plugins import Registry
+
+FAMILIES = Registry(
+    "hwnas.block_families", "family of blocks", "install the package that it comes from, or correct the name"
 )
-
-FamilySpec = InvertedBottleneckSpec | ResidualSpec | ConvNextSpec | TransformerSpec
-"""A replacement of a block; `family` tells which."""
+"""Each is a `Family`."""
 
 
-def build_replacement(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
+class _OfAnyFamily:
+    """Tells pydantic what a candidate can be: of which family, its field `family` says."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        known: Any = VariantSpec
+        for name in FAMILIES.names():
+            known |= find_family(name).spec
+        return handler.generate_schema(Annotated[known, Discriminator("family")])
+
+
+CandidateSpec = Annotated[FamilySpec | VariantSpec, _OfAnyFamily()]
+"""What a candidate can be; `family` tells which."""
+
+
+@cache
+def find_family(name: str) -> Family[Any, Any]:
+    """Return a family. Raises InputError: no such family, or it cannot be imported."""
+    family: Family[Any, Any] = FAMILIES.load(name)
+    return family
+
+
+def build_replacement(spec: FamilySpec, in_shape: Shape, out_shape: Shape) -> nn.Module:
     """The untrained module of a candidate.
 
     Args:
@@ -33,61 +50,40 @@ def build_replacement(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequ
     Raises:
         InputError: the family does not fit these shapes.
     """
-    if len(in_shape) == 3:
-        return _on_map(spec, in_shape, out_shape)
-    if isinstance(spec, TransformerSpec):
-        return build_on_tokens(spec, in_shape, out_shape)
+    family = find_family(spec.family)
+    if len(in_shape) == 3 or family.takes_tokens:
+        return family.build(spec, in_shape, out_shape)
     side, others = grid(spec.name, in_shape, out_shape)
     c_in, c_out = in_shape[1], out_shape[1]
-    body = _on_map(spec, (c_in, side, side), (c_out, side, side))
+    body = family.build(spec, (c_in, side, side), (c_out, side, side))
     return OnPatches(body, side, others, c_in, c_out)
 
 
-def replacement_cost(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
-    """What `blocks.count` gives for the candidate, in closed form; arguments and errors as for the above."""
-    if len(in_shape) == 3:
-        return _cost_on_map(spec, in_shape, out_shape)
-    if isinstance(spec, TransformerSpec):
-        return cost_on_tokens(spec, in_shape, out_shape)
+def replacement_cost(spec: FamilySpec, in_shape: Shape, out_shape: Shape) -> tuple[int, int]:
+    """What `count` gives for the candidate, in closed form; arguments and errors as for the above."""
+    family = find_family(spec.family)
+    if len(in_shape) == 3 or family.takes_tokens:
+        return family.cost(spec, in_shape, out_shape)
     side, others = grid(spec.name, in_shape, out_shape)
     c_in, c_out = in_shape[1], out_shape[1]
-    macs, params = _cost_on_map(spec, (c_in, side, side), (c_out, side, side))
+    macs, params = family.cost(spec, (c_in, side, side), (c_out, side, side))
     around = others_cost(others, c_in, c_out)
     return macs + around[0], params + around[1]
 
 
-def match_output(module: nn.Module, spec: FamilySpec, mean: Tensor, variance: Tensor) -> None:
-    """Let a fresh candidate's output have about this mean and variance (C,) in each channel.
+def start_replacement(
+    module: nn.Module, spec: FamilySpec, block: nn.Module, mean: Tensor, variance: Tensor
+) -> None:
+    """Let a fresh candidate's output have about this mean and variance, with weights of the block.
 
-    Where the block keeps its channels and its map, a chain of residual layers starts as the identity.
+    Args:
+        module: from `build_replacement`.
+        block: what it replaces.
+        mean, variance: of each channel of the block's output, (C,).
     """
+    family = find_family(spec.family)
     body = module.body if isinstance(module, OnPatches) else module
     assert isinstance(body, nn.Module)
-    if isinstance(spec, InvertedBottleneckSpec):
-        inverted_bottleneck.match_output(body, mean, variance)
-    elif isinstance(spec, ResidualSpec):
-        match_residual(body, mean, variance)
-    else:
-        match_resample(body, mean, variance)
-        if isinstance(spec, TransformerSpec):
-            match_transformer(body, mean, variance)
-
-
-def _on_map(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
-    if isinstance(spec, InvertedBottleneckSpec):
-        return build_candidate(spec, in_shape, out_shape)
-    if isinstance(spec, ResidualSpec):
-        return build_residual(spec, in_shape, out_shape)
-    if isinstance(spec, ConvNextSpec):
-        return build_convnext(spec, in_shape, out_shape)
-    return build_on_map(spec, in_shape, out_shape)
-
-
-def _cost_on_map(spec: FamilySpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
-    if isinstance(spec, InvertedBottleneckSpec):
-        return inverted_bottleneck.cost(spec, in_shape, out_shape)
-    if isinstance(spec, ResidualSpec):
-        return residual_cost(spec, in_shape, out_shape)
-    if isinstance(spec, ConvNextSpec):
-        return convnext_cost(spec, in_shape, out_shape)
-    return cost_on_map(spec, in_shape, out_shape)
+    family.match_output(body, mean, variance)
+    if body is module:
+        family.inherit(module, block, variance)

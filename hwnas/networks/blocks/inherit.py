@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneck, SqueezeExcite
+from hwnas.networks.blocks.bottleneck import InvertedBottleneck
+from hwnas.networks.blocks.layers import SqueezeExcite
 
 Normed = tuple[nn.Conv2d, nn.BatchNorm2d]
 
@@ -77,7 +78,7 @@ def find_bottlenecks(module: nn.Module) -> list[Bottleneck]:
 
 
 @torch.no_grad()
-def inherit(module: nn.Sequential, block: nn.Module, variance: Tensor) -> None:
+def inherit(module: nn.Module, block: nn.Module, variance: Tensor) -> None:
     """Give the layers of a fresh candidate the weights of a block's layers where their sizes agree.
 
     The first layer takes after the block's first one, the others after those that keep the width. Where the

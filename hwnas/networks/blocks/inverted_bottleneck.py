@@ -1,24 +1,27 @@
-"""Inverted bottlenecks: what a replacement of this family is, and the torch module that it becomes."""
+"""The family of inverted bottlenecks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from hwnas.errors import InputError
 from hwnas.measurement import STRICT
-from hwnas.network import plain_attention
+from hwnas.networks.blocks.bottleneck import InvertedBottleneck, LayerPlan
+from hwnas.networks.blocks.family import Family, Original, crossed
+from hwnas.networks.blocks.inherit import inherit
+from hwnas.networks.blocks.layers import check_properties, divisible, strides
 from hwnas.ranges import Factor, Size
 
-GROUP_CHANNELS = 8
-SE_RATIO = 0.25
+REFERENCE = "reference"
+"""In the file of a space: as the block itself has it."""
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "swish": nn.SiLU, "hswish": nn.Hardswish}
+_Activation = Literal["relu", "swish", "hswish", "reference"]
+_Se = bool | Literal["reference"]
+_Layer = Literal["depthwise", "grouped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,86 +55,88 @@ class InvertedBottleneckSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What candidates of one kind have in common; a few of a space are taken in turn from each."""
+        """Family, layer, activation and attention."""
         return self.family, self.layer, self.activation, str(self.se)
 
     @property
     def name(self) -> str:
-        """Short, unique and readable: `k5-e3-d2-swish-se-depthwise-w0.5`."""
+        """`k5-e3-d2-swish-se-depthwise-w0.5`."""
         se = "-se" if self.se else ""
         return (
             f"k{self.kernel}-e{self.expand}-d{self.depth}-{self.activation}{se}-{self.layer}-w{self.width:g}"
         )
 
-
-def check_properties(*, kernel: int = 1, expand: int = 1, depth: int = 1, width: float = 1.0) -> None:
-    """Raise ValueError, naming the property, for what no candidate of any family has."""
-    if kernel % 2 == 0 or not 1 <= kernel <= 31:
-        raise ValueError(f"kernel is {kernel}, it must be odd and from 1 to 31")
-    if not 1 <= expand <= 16:
-        raise ValueError(f"expand is {expand}, it must be from 1 to 16")
-    if not 1 <= depth <= 64:
-        raise ValueError(f"depth is {depth}, it must be from 1 to 64")
-    if not 0 < width <= 4:
-        raise ValueError(f"width is {width}, it must be above 0 and at most 4")
-
-
-class SqueezeExcite(nn.Module):
-    """Channel gates from the pooled map (SENet eq. 2–4). x: (B, C, H, W) → the same shape."""
-
-    def __init__(self, channels: int, reduced: int, activation: type[nn.Module]) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, reduced, 1)
-        self.activation = activation()
-        self.expand = nn.Conv2d(reduced, channels, 1)
-        self.gate = nn.Hardsigmoid() if activation is nn.Hardswish else nn.Sigmoid()  # MobileNetV3, 5.3
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3), keepdim=True)
-        gates: Tensor = self.gate(self.expand(self.activation(self.reduce(pooled))))
-        return x * gates
-
-
-class InvertedBottleneck(nn.Module):
-    """Expand 1×1, convolve k×k, gate, project 1×1, add the input where the shapes allow it.
-
-    x: (B, C_in, H, W) → (B, C_out, ⌈H/stride⌉, ⌈W/stride⌉)
-    """
-
-    def __init__(self, spec: InvertedBottleneckSpec, layer: LayerPlan) -> None:
-        super().__init__()
-        activation = ACTIVATIONS[spec.activation]
-        c_in, hidden, c_out, stride = layer.c_in, layer.hidden, layer.c_out, layer.stride
-        groups = hidden if spec.layer == "depthwise" else hidden // GROUP_CHANNELS
-        self.residual = stride == 1 and c_in == c_out
-        self.expand = nn.Sequential(
-            nn.Conv2d(c_in, hidden, 1, bias=False), nn.BatchNorm2d(hidden), activation()
-        )
-        self.spatial = nn.Sequential(
-            nn.Conv2d(
-                hidden, hidden, spec.kernel, stride, padding=spec.kernel // 2, groups=groups, bias=False
-            ),
-            nn.BatchNorm2d(hidden),
-            activation(),
-        )
-        self.se = SqueezeExcite(hidden, _reduced(c_in), activation) if spec.se else nn.Identity()
-        self.project = nn.Sequential(nn.Conv2d(hidden, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.project(self.se(self.spatial(self.expand(x))))
-        return x + y if self.residual else y
+    @property
+    def inside(self) -> float:
+        """Hidden channels of a layer over the block's."""
+        return self.expand * self.width
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerPlan:
-    """Channels, stride and input map of one layer of a candidate."""
+class Properties:
+    """The values that each property may have."""
 
-    c_in: int
-    hidden: int
-    c_out: int
-    stride: int
-    rows: int
-    columns: int
+    __pydantic_config__ = STRICT
+    kernel: tuple[Size, ...] | None = None
+    expand: tuple[Size, ...] | None = None
+    depth: tuple[Size, ...] | None = None
+    activation: tuple[_Activation, ...] | None = None
+    se: tuple[_Se, ...] | None = None
+    layer: tuple[_Layer, ...] | None = None
+    width: tuple[Factor, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Values of some properties that only go together."""
+
+    __pydantic_config__ = STRICT
+    kernel: Size | None = None
+    expand: Size | None = None
+    depth: Size | None = None
+    activation: _Activation | None = None
+    se: _Se | None = None
+    layer: _Layer | None = None
+    width: Factor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertedBottleneckTable:
+    """Each property is named in `properties`, or in each table of `together`."""
+
+    __pydantic_config__ = STRICT
+    properties: Properties = Properties()
+    together: tuple[Together, ...] = ()
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """Every combination, as arguments of `InvertedBottleneckSpec`; `reference` is not resolved yet.
+
+        Raises:
+            ValueError: a property is missing, or stands in both places; its text starts with the key.
+        """
+        groups = [_given(group) for group in self.together]
+        crossed_ones = _given(self.properties)
+        for key in vars(self.properties):
+            named = [key in group for group in groups]
+            if key in crossed_ones and any(named):
+                raise ValueError(f"{key} stands in properties and in together, it must be in one of them")
+            if key not in crossed_ones and not (named and all(named)):
+                raise ValueError(f"{key} is missing, it must be in properties or in each table of together")
+        return [values | group for values in crossed(self.properties) for group in groups or [{}]]
+
+
+def _given(table: Properties | Together) -> dict[str, Any]:
+    return {key: value for key, value in vars(table).items() if value is not None}
+
+
+def inverted_bottlenecks(table: InvertedBottleneckTable, block: Original) -> list[InvertedBottleneckSpec]:
+    """Every candidate of a table for a block. Raises InputError: its own activation is wanted and none."""
+    return [
+        InvertedBottleneckSpec(
+            **{key: getattr(block, key) if value == REFERENCE else value for key, value in values.items()}
+        )
+        for values in table.combinations()
+    ]
 
 
 def plan(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> list[LayerPlan]:
@@ -151,38 +156,28 @@ def plan(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Seque
         hidden = divisible(c_in * spec.expand * (spec.width if index == 0 else 1.0))
         layer_out = c_out if index == spec.depth - 1 else inner
         layers.append(
-            LayerPlan(c_in=c_in, hidden=hidden, c_out=layer_out, stride=stride, rows=rows, columns=columns)
+            LayerPlan(
+                kernel=spec.kernel,
+                activation=spec.activation,
+                se=spec.se,
+                layer=spec.layer,
+                c_in=c_in,
+                hidden=hidden,
+                c_out=layer_out,
+                stride=stride,
+                rows=rows,
+                columns=columns,
+            )
         )
         c_in, rows, columns = layer_out, -(-rows // stride), -(-columns // stride)
     return layers
-
-
-def strides(name: str, depth: int, in_shape: Sequence[int], out_shape: Sequence[int]) -> list[int]:
-    """The stride of each of `depth` layers: the map is halved, rounded up, as early as possible.
-
-    Args:
-        name: of the candidate, for the message.
-
-    Raises:
-        InputError: as for `plan`.
-    """
-    size, found = list(in_shape[1:]), []
-    for _ in range(depth):
-        found.append(2 if size[0] > out_shape[1] else 1)
-        size = [-(-side // found[-1]) for side in size]
-    if size != list(out_shape[1:]):
-        raise InputError(
-            f"candidate {name} cannot turn a map of {tuple(in_shape[1:])} into {tuple(out_shape[1:])}",
-            "give it more layers (depth)",
-        )
-    return found
 
 
 def build_candidate(
     spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]
 ) -> nn.Sequential:
     """The untrained module of a candidate; arguments and errors as for `plan`."""
-    return nn.Sequential(*(InvertedBottleneck(spec, layer) for layer in plan(spec, in_shape, out_shape)))
+    return nn.Sequential(*(InvertedBottleneck(layer) for layer in plan(spec, in_shape, out_shape)))
 
 
 @torch.no_grad()
@@ -202,55 +197,18 @@ def match_output(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
 
 
 def cost(spec: InvertedBottleneckSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> tuple[int, int]:
-    """What `count` gives for the candidate's module, in closed form; arguments and errors as for `plan`."""
-    macs = params = 0
-    for layer in plan(spec, in_shape, out_shape):
-        fan_in = 1 if spec.layer == "depthwise" else GROUP_CHANNELS
-        pixels_in = layer.rows * layer.columns
-        pixels_out = -(-layer.rows // layer.stride) * -(-layer.columns // layer.stride)
-        expand = layer.c_in * layer.hidden
-        spatial = spec.kernel**2 * fan_in * layer.hidden
-        project = layer.hidden * layer.c_out
-        gates = 2 * layer.hidden * _reduced(layer.c_in) if spec.se else 0
-        macs += expand * pixels_in + (spatial + project) * pixels_out + gates
-        params += expand + spatial + project + gates + 4 * layer.hidden + 2 * layer.c_out
-        params += layer.hidden + _reduced(layer.c_in) if spec.se else 0
-    return macs, params
+    """MACs and parameters of the candidate's module; arguments and errors as for `plan`."""
+    costs = [layer.cost for layer in plan(spec, in_shape, out_shape)]
+    return sum(macs for macs, _ in costs), sum(params for _, params in costs)
 
 
-@torch.no_grad()
-def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
-    """Multiply-accumulates of one image, and parameters.
-
-    Convolutions, linear layers and matrix products count; element-wise work does not, as in the papers.
-
-    Args:
-        in_shape: (C, H, W).
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    parameter = next(module.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    counter = FlopCounterMode(display=False)
-    was_training = module.training
-    module.eval()
-    # The counter trips over views of parameters, as of a class token, that want a gradient and have no graph.
-    weights = {name: value.detach() for name, value in module.named_parameters()}
-    recurrent = any(isinstance(child, nn.RNNBase) for child in module.modules())
-    # oneDNN's kernel of a recurrent layer is one that the counter does not know.
-    oneDNN = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
-    with counter, plain_attention(), oneDNN:
-        torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
-    module.train(was_training)
-    return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
-
-
-def _reduced(c_in: int) -> int:
-    """Channels inside of squeeze-and-excitation: a quarter of the layer's input, as in EfficientNet."""
-    return max(1, round(c_in * SE_RATIO))
-
-
-def divisible(channels: float) -> int:
-    """The nearest multiple of 8, never below 8 nor below 0.9 of what was asked (MobileNetV3's rule)."""
-    rounded = max(8, int(channels + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * channels else rounded
+INVERTED_BOTTLENECK = Family(
+    spec=InvertedBottleneckSpec,
+    table=InvertedBottleneckTable,
+    specs=inverted_bottlenecks,
+    build=build_candidate,
+    cost=cost,
+    match_output=match_output,
+    learning_rate=4e-2,
+    inherit=inherit,
+)

@@ -1,4 +1,4 @@
-"""Residual layers, basic and bottleneck (ResNet, figure 5), as replacements of a block."""
+"""The family of residual layers, basic and bottleneck (ResNet, figure 5)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.inverted_bottleneck import (
-    ACTIVATIONS,
-    SqueezeExcite,
-    check_properties,
-    divisible,
-    strides,
-)
+from hwnas.networks.blocks.family import Family, Original, crossed
+from hwnas.networks.blocks.layers import ACTIVATIONS, SqueezeExcite, check_properties, divisible, strides
 from hwnas.ranges import Factor, Size
 
 BOTTLENECK = 4  # ResNet's output channels / those of the 3×3 convolution
@@ -53,7 +48,7 @@ class ResidualSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """As for `InvertedBottleneckSpec`."""
+        """Family, layer, activation and attention."""
         return self.family, self.layer, self.activation, str(self.se)
 
     @property
@@ -61,6 +56,30 @@ class ResidualSpec:
         """`residual-basic-k3-d2-relu-w0.5`; `-linear` where it does not end in a ReLU."""
         ends = ("-se" if self.se else "") + ("-linear" if self.output == "linear" else "")
         return f"residual-{self.layer}-k{self.kernel}-d{self.depth}-{self.activation}{ends}-w{self.width:g}"
+
+    @property
+    def inside(self) -> float:
+        """Channels of the spatial convolutions over the block's."""
+        return self.width / (BOTTLENECK if self.layer == "bottleneck" else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualTable:
+    """The values of each property; how it ends is the block's own."""
+
+    __pydantic_config__ = STRICT
+    layer: tuple[Literal["basic", "bottleneck"], ...]
+    kernel: tuple[Size, ...]
+    depth: tuple[Size, ...]
+    width: tuple[Factor, ...]
+    activation: tuple[Literal["relu", "swish", "hswish"], ...]
+    se: tuple[bool, ...]
+
+
+def residual_specs(table: ResidualTable, block: Original) -> list[ResidualSpec]:
+    """Every candidate of a table for a block."""
+    output: Literal["relu", "linear"] = "relu" if block.is_never_negative else "linear"
+    return [ResidualSpec(**values, output=output) for values in crossed(table)]
 
 
 class ResidualLayer(nn.Module):
@@ -94,7 +113,7 @@ class ResidualLayer(nn.Module):
 
 
 def build_residual(spec: ResidualSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Sequential:
-    """The untrained module of a candidate between maps (C, H, W); errors as for `blocks.plan`."""
+    """The untrained module of a candidate between maps (C, H, W); errors as for `layers.strides`."""
     c_in, c_out = in_shape[0], out_shape[0]
     inner = divisible(c_out * spec.width)
     layers = []
@@ -133,7 +152,7 @@ def residual_cost(spec: ResidualSpec, in_shape: Sequence[int], out_shape: Sequen
 
 @torch.no_grad()
 def match_residual(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
-    """As `blocks.match_output`: the shortcut that sets the block's channels gets the teacher's statistics,
+    """As `Family.match_output`: the shortcut that sets the block's channels gets the teacher's statistics,
     and what is added to it starts at nothing.
     """
     for layer in module.children():
@@ -155,3 +174,14 @@ def _normalised(c_in: int, c_out: int, kernel: int, stride: int, padding: int) -
         nn.Conv2d(c_in, c_out, kernel, stride, padding=padding, bias=False),
         nn.BatchNorm2d(c_out),
     ]
+
+
+RESIDUAL = Family(
+    spec=ResidualSpec,
+    table=ResidualTable,
+    specs=residual_specs,
+    build=build_residual,
+    cost=residual_cost,
+    match_output=match_residual,
+    learning_rate=4e-2,
+)

@@ -1,4 +1,4 @@
-"""Transformer layers for blocks: fewer layers and heads, a narrower MLP (ViT, section 3.1)."""
+"""The family of transformer layers: fewer of them and of heads, a narrower MLP (ViT, section 3.1)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.convnext import ACTIVATIONS_WITH_GELU, Resample, plan_map
-from hwnas.networks.blocks.inverted_bottleneck import check_properties
+from hwnas.networks.blocks.convnext import Resample, match_resample, plan_map
+from hwnas.networks.blocks.family import Family, Original, crossed
+from hwnas.networks.blocks.layers import ACTIVATIONS, check_properties
 from hwnas.ranges import Factor, Size
 
 POSITION_KERNEL = 3
@@ -50,13 +51,35 @@ class TransformerSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """As for `InvertedBottleneckSpec`."""
+        """Family and activation."""
         return self.family, self.activation
 
     @property
     def name(self) -> str:
         """`transformer-d2-h3x64-m2-gelu`."""
         return f"transformer-d{self.depth}-h{self.heads}x{self.head_channels}-m{self.mlp:g}-{self.activation}"
+
+    @property
+    def inside(self) -> float:
+        """Hidden channels of the MLP over the block's."""
+        return self.mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerTable:
+    """The values of each property."""
+
+    __pydantic_config__ = STRICT
+    depth: tuple[Size, ...]
+    heads: tuple[Size, ...]
+    head_channels: tuple[Size, ...]
+    mlp: tuple[Factor, ...]
+    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+
+
+def transformer_specs(table: TransformerTable, block: Original) -> list[TransformerSpec]:
+    """Every candidate of a table, whatever the block."""
+    return [TransformerSpec(**values) for values in crossed(table)]
 
 
 class TransformerLayer(nn.Module):
@@ -76,7 +99,7 @@ class TransformerLayer(nn.Module):
         self.merge = nn.Linear(self.joined[2], channels)
         self.norm2 = nn.LayerNorm(channels, eps=1e-6)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, hidden), ACTIVATIONS_WITH_GELU[spec.activation](), nn.Linear(hidden, channels)
+            nn.Linear(channels, hidden), ACTIVATIONS[spec.activation](), nn.Linear(hidden, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,7 +155,7 @@ def build_on_tokens(
 
 
 def build_on_map(spec: TransformerSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Sequential:
-    """The untrained module of a candidate between maps (C, H, W); errors as for `blocks.plan`.
+    """The untrained module of a candidate between maps (C, H, W); errors as for `layers.strides`.
 
     Attention looks at the map that comes out; where that is smaller, the map is halved before all layers.
     """
@@ -166,9 +189,24 @@ def cost_on_map(spec: TransformerSpec, in_shape: Sequence[int], out_shape: Seque
     )
 
 
+def build_transformer(spec: TransformerSpec, in_shape: Sequence[int], out_shape: Sequence[int]) -> nn.Module:
+    """The untrained module of a candidate, between maps or between tokens."""
+    build = build_on_map if len(in_shape) == 3 else build_on_tokens
+    return build(spec, in_shape, out_shape)
+
+
+def transformer_cost(
+    spec: TransformerSpec, in_shape: Sequence[int], out_shape: Sequence[int]
+) -> tuple[int, int]:
+    """MACs and parameters in closed form; arguments and errors as for `build_transformer`."""
+    cost = cost_on_map if len(in_shape) == 3 else cost_on_tokens
+    return cost(spec, in_shape, out_shape)
+
+
 @torch.no_grad()
 def match_transformer(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
-    """As `blocks.match_output`: what sets the channels gets the teacher's statistics, the rest adds 0."""
+    """As `Family.match_output`: what sets the channels gets the teacher's statistics, the rest adds 0."""
+    match_resample(module, mean, variance)
     for layer in module.modules():
         if isinstance(layer, Widen):
             linear = layer[1]
@@ -204,3 +242,15 @@ def _layer_cost(spec: TransformerSpec, tokens: int, channels: int) -> tuple[int,
     inner, hidden = spec.heads * spec.head_channels, _hidden(spec, channels)
     weights = channels * (4 * inner + 2 * hidden)
     return tokens * weights + 2 * tokens**2 * inner, weights + 3 * inner + hidden + 6 * channels
+
+
+TRANSFORMER = Family(
+    spec=TransformerSpec,
+    table=TransformerTable,
+    specs=transformer_specs,
+    build=build_transformer,
+    cost=transformer_cost,
+    match_output=match_transformer,
+    learning_rate=5e-3,
+    takes_tokens=True,
+)

@@ -19,6 +19,8 @@ from hwnas.measurement import STRICT
 
 SMOOTH_ACTIVATIONS = frozenset({"silu", "swish", "hardswish", "gelu", "mish"})
 """Names, in lower case, of the classes of activations that ReLU can stand for."""
+LEARNING_RATE = 1.5e-2
+"""As a family's: what starts from trained weights bears less."""
 MAP = (8, 8)
 """Rows and columns of the map by which a gate is known: on a single pixel anything looks like one."""
 

@@ -1,0 +1,146 @@
+"""What a family of candidates is: one value in one file, found by the entry point `hwnas.block_families`."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import InputError
+from hwnas.networks.blocks.variants import find_gates
+
+Shape = Sequence[int]
+
+ACTIVATION_NAMES = {
+    "relu": "relu",
+    "relu6": "relu",
+    "silu": "swish",
+    "swish": "swish",
+    "hardswish": "hswish",
+}
+"""How a space calls the activations whose classes have these names in lower case."""
+
+
+class FamilySpec(Protocol):
+    """A replacement of a block: a frozen dataclass, whose field `family` is the name of its family."""
+
+    @property
+    def family(self) -> str:
+        """The family's name."""
+
+    @property
+    def name(self) -> str:
+        """Short, readable and unique in the family."""
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What candidates of one kind have in common; a few of a space are taken in turn from each.
+
+        The first is the family, the second says most about its layers.
+        """
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+
+    @property
+    def inside(self) -> float:
+        """Channels inside of a layer over those of the block."""
+
+
+S = TypeVar("S", bound=FamilySpec)
+T = TypeVar("T")
+
+
+class Original:
+    """What a block of the reference has, where candidates are made after it.
+
+    Args:
+        module: the block, in eval mode.
+        in_shape: of its input, without the batch dimension.
+        name: for messages.
+    """
+
+    def __init__(self, module: nn.Module, in_shape: Shape, name: str) -> None:
+        self._module, self._in_shape, self._name = module, in_shape, name
+
+    @cached_property
+    def activation(self) -> str:
+        """The one that it uses most: `relu`, `swish` or `hswish`. Raises InputError: it has none of them."""
+        found = Counter(
+            ACTIVATION_NAMES[kind]
+            for name, child in self._module.named_modules()
+            if (kind := type(child).__name__.lower()) in ACTIVATION_NAMES
+            and not any(name.startswith(f"{gate}.") for gate in self._gates)
+        )
+        if not found:
+            raise InputError(
+                f"{self._name} has no activation that is a module and one of relu, swish, hswish",
+                "name the activation in a space of your own: --space FILE.toml (docs/spaces.md)",
+            )
+        return found.most_common(1)[0][0]
+
+    @cached_property
+    def se(self) -> bool:
+        """Whether it has squeeze-and-excitation."""
+        return bool(self._gates)
+
+    @cached_property
+    def is_never_negative(self) -> bool:
+        """Whether it ends in a ReLU, known by what it gives."""
+        x = torch.randn(2, *self._in_shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            return bool((self._module(x) >= 0).all())
+
+    @cached_property
+    def _gates(self) -> tuple[str, ...]:
+        return find_gates(self._module, self._in_shape)
+
+
+def _from_scratch(module: nn.Module, block: nn.Module, variance: Tensor) -> None:
+    """Leave a candidate's weights as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Generic[S, T]):
+    """All that hwnas has to know of a family.
+
+    Shapes are maps (C, H, W), or tokens (T, C) where it takes those; what cannot stand between two shapes
+    raises InputError, in `build` and `cost` alike.
+
+    Attributes:
+        spec: class of its candidates; what it cannot be raises ValueError when it is made.
+        table: class of its table in the file of a space; each field holds the values of a property.
+        specs: every candidate of a table for a block.
+        build: the untrained module of a candidate, from the block's input shape to its output shape.
+        cost: MACs and parameters of that module, in closed form.
+        match_output: gives a fresh module's output about this mean and variance (C,) in each channel: AdamW
+            moves a weight by no more than the learning rate a step, too little to find the scale of a small
+            map in one epoch.
+        learning_rate: of AdamW with batches of 64.
+        inherit: gives a fresh module weights of the block that it replaces, whose output has this variance.
+        takes_tokens: `build` and `cost` know tokens; otherwise the patches of an image are a map for it.
+    """
+
+    spec: type[S]
+    table: type[T]
+    specs: Callable[[T, Original], list[S]]
+    build: Callable[[S, Shape, Shape], nn.Module]
+    cost: Callable[[S, Shape, Shape], tuple[int, int]]
+    match_output: Callable[[nn.Module, Tensor, Tensor], None]
+    learning_rate: float
+    inherit: Callable[[nn.Module, nn.Module, Tensor], None] = _from_scratch
+    takes_tokens: bool = False
+
+
+def crossed(table: Any) -> list[dict[str, Any]]:
+    """Every combination of the values of a table's fields; a field that is None is left out."""
+    given = {field.name: getattr(table, field.name) for field in fields(table)}
+    given = {name: values for name, values in given.items() if values is not None}
+    return [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
