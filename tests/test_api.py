@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 import hwnas
 from hwnas import api
+from hwnas.api import compression, measure, models, run
 from hwnas.compress.data.load import load_data
 from hwnas.compress.data.stored import as_data, store_data
 from hwnas.errors import InputError
@@ -47,8 +48,9 @@ def test_every_public_name_is_there_and_says_what_it_does() -> None:
 
 
 def test_the_examples_run() -> None:
-    assert doctest.testmod(api).failed == 0
-    examples = [test for test in doctest.DocTestFinder().find(api) if test.examples]
+    rooms = (measure, models, run, compression)
+    assert [doctest.testmod(room).failed for room in rooms] == [0] * len(rooms)
+    examples = [test for room in rooms for test in doctest.DocTestFinder().find(room) if test.examples]
     assert {test.name.rpartition(".")[2] for test in examples} >= {
         "devices",
         "profile",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwnas.api import CHECK_SECONDS
 from hwnas.cli.device_options import Batch, InputShape
 from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
 from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from hwnas.profiles.gate.report import Checked, Report
 
 DEFAULT_FILE = Path("hwnas-baseline.json")
-SECONDS = 45.0
 
 EXAMPLE = """Examples:
 
@@ -70,63 +68,28 @@ def record(
     ],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
     out: Annotated[Path, typer.Option(help="The baseline file to write.")] = DEFAULT_FILE,
-    max_seconds: MaxSeconds = SECONDS,
+    max_seconds: MaxSeconds = CHECK_SECONDS,
     batch: Batch = None,
     input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Measure networks and write the baseline file that later checks compare with; commit it."""
-    from datetime import UTC, datetime
+    from hwnas import api
+    from hwnas.profiles.gate.baseline import write_baseline
 
-    from hwnas.files import encode
-    from hwnas.networks.find import find_network
-    from hwnas.networks.git_revision import committed_in
-    from hwnas.profiles.catalogue import load_profile, open_device, with_options
-    from hwnas.profiles.gate import check as checks
-    from hwnas.profiles.gate.baseline import SCHEMA, Baseline, Recorded, write_baseline
-    from hwnas.profiles.protocols import SIDE_BY_SIDE
-    from hwnas.profiles.session import Session, require_kind
-    from hwnas.profiles.store import open_history
-    from hwnas.version import __version__
-
-    if len(set(models)) != len(models):
-        raise InputError("a network is named twice", "name each network once")
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    shape = parse_shape(input_shape) if input_shape else None
-    opened = open_device(with_options(load_profile(device), batch=batch))
-    require_kind(opened, {"measured", "modelled"}, "a check")
-    networks = [find_network(model, shape, has_batch=batch is not None) for model in models]
-    recorded = []
-    protocol = replace(SIDE_BY_SIDE, max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
-    with (
-        open_history() as store,
-        Session(opened, protocol, store, recall=False) as session,
-    ):
-        fingerprint = session.fingerprint
-        for model, network in zip(models, networks, strict=True):
-            (taken,) = session.side_by_side([network], lambda taken: False)
-            entry = Recorded(
-                model=model,
-                network_hash=network.hash,
-                commit=committed_in(Path(model)),
-                repeats_ms=checks.lower_deciles_ms(taken),
-                medians_ms=taken.medians_ms,
-                input_shape=shape or (),
-            )
-            recorded.append(entry)
-            messages().print(_recorded_line(entry), markup=False, highlight=False, soft_wrap=True)
-    baseline = Baseline(
+    baseline = api.record(
+        *models,
         device=device,
-        fingerprint=fingerprint,
-        recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        hwnas_version=__version__,
-        networks=tuple(recorded),
-        batch=batch or 0,
+        max_seconds=max_seconds,
+        input_shape=parse_shape(input_shape) if input_shape else None,
+        batch=batch,
+        told=_tell_recorded,
     )
     write_baseline(out, baseline)
     if as_json:
-        print_json({"schema": SCHEMA, **encode(baseline)})
+        print_json(baseline.to_json())
     else:
         typer.echo(
             f"{out}: commit it; later: hwnas check run --baseline {shlex.quote(str(out))} --threshold 5%"
@@ -147,7 +110,7 @@ def run(
         typer.Option(help="Device profile.", show_default="the baseline file's"),
     ] = None,
     threshold: Annotated[str, typer.Option(help="How much slower a network may be.")] = "5%",
-    max_seconds: MaxSeconds = SECONDS,
+    max_seconds: MaxSeconds = CHECK_SECONDS,
     batch: Batch = None,
     input_shape: InputShape = None,
     recorded: Annotated[
@@ -168,33 +131,24 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Measure networks beside their baseline and decide whether they became slower."""
-    from hwnas.cli.check_baseline import Sizes, find_entries
+    from hwnas import api
     from hwnas.files import write_bytes, write_json
-    from hwnas.profiles.catalogue import load_profile, open_device, with_options
     from hwnas.profiles.gate import formats
-    from hwnas.profiles.gate.check import Terms, check
-    from hwnas.profiles.protocols import SIDE_BY_SIDE
-    from hwnas.profiles.session import Session
-    from hwnas.profiles.store import open_history
 
-    fraction = parse_fraction(threshold, "--threshold")
     for path in (junit, action_benchmark, bencher):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
-    with ExitStack() as held:
-        sizes = Sizes(shape=parse_shape(input_shape) if input_shape else None, batch=batch)
-        found = find_entries(models or [], baseline, device, sizes, recorded=recorded, held=held)
-        terms = Terms(
-            threshold=fraction,
-            baseline=baseline,
-            accept=found.accept,
-            recorded_on=found.recorded_on,
-        )
-        profile = with_options(load_profile(found.device), batch=found.batch)
-        store = held.enter_context(open_history())
-        protocol = replace(SIDE_BY_SIDE, max_seconds=max_seconds)
-        session = Session(open_device(profile), protocol, store, recall=False)
-        report = check(session, found.entries, terms, told=_tell)
+    report = api.check(
+        *(models or ()),
+        baseline=baseline,
+        device=device,
+        threshold=parse_fraction(threshold, "--threshold"),
+        max_seconds=max_seconds,
+        input_shape=parse_shape(input_shape) if input_shape else None,
+        batch=batch,
+        recorded=recorded,
+        told=_tell,
+    )
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())
@@ -254,9 +208,11 @@ def _show(report: Report) -> None:
     typer.echo("".join(f"{text}\n" for text in report.judgement), nl=False)
 
 
-def _recorded_line(entry: Recorded) -> str:
-    median_ms = statistics.median(entry.medians_ms)
-    low, high = min(entry.repeats_ms), max(entry.repeats_ms)
-    spread = (high - low) / statistics.median(entry.repeats_ms)
-    count = len(entry.repeats_ms)
-    return f"{entry.model}: median {median_ms:.3f} ms, {count} repeats that differ by {spread:.1%}"
+def _tell_recorded(recorded: Recorded) -> None:
+    """One line on stderr as soon as a network is recorded."""
+    median_ms = statistics.median(recorded.medians_ms)
+    low, high = min(recorded.repeats_ms), max(recorded.repeats_ms)
+    spread = (high - low) / statistics.median(recorded.repeats_ms)
+    count = len(recorded.repeats_ms)
+    line = f"{recorded.model}: median {median_ms:.3f} ms, {count} repeats that differ by {spread:.1%}"
+    messages().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli.device_options import Batch, DeviceOption, InputShape
-from hwnas.cli.output import Cut, Json, messages
+from hwnas.cli.output import Cut, Json, TerminalProgress, messages
 from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
-from hwnas.cli.profile_run import Found, is_measured, measure, rows_of
-from hwnas.compress.options import parse_cuts
 from hwnas.errors import HwnasError, InputError
 from hwnas.ranges import LARGEST_SECONDS
 
 if TYPE_CHECKING:
-    from hwnas.devices.base import BaseDevice
-    from hwnas.devices.simulator import Result
-    from hwnas.measurement import Layer, MeasurementResult, Protocol
-    from hwnas.network import Network
+    from hwnas.profiles.profile_rows import Profiled
 
 EXAMPLE = """Examples:
 
@@ -34,9 +28,6 @@ EXAMPLE = """Examples:
 
 `hwnas profile efficientnet_b0 --device sim-npu --explain`
 """
-
-MOST_REPEATS, LONGEST_S = 100, 60.0
-"""Of a protocol that is told to reach a precision and has no limit of its own."""
 
 
 def profile(
@@ -91,70 +82,45 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure how long whole networks take on a device; several are interleaved in one session."""
-    from hwnas.compress.library.operators import require_accepted
-    from hwnas.networks.find import block_networks
-    from hwnas.profiles.catalogue import load_profile, open_device, parse_options, with_options
+    from hwnas import api
+    from hwnas.measurement import MeasurementFailure
+    from hwnas.profiles.profile_page import write_report
 
-    shape = parse_shape(input_shape) if input_shape else None
     _check_page(html)
     if cut and not blocks:
         raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
-    options = {**parse_options(device_option or ()), "batch": batch}
-    profiles = [with_options(load_profile(name), **options) for name in device]
-    protocols = [
-        _protocol(protocol or profile.protocol or "adaptive", precision, max_seconds) for profile in profiles
-    ]
-    opened = [open_device(profile) for profile in profiles]
-    _check_explain(opened, explain)
-    networks = [_network(model, shape, has_batch=batch is not None) for model in models]
-    for profile in profiles:
-        require_accepted(profile, networks)
-    parts = [block_networks(network, parse_cuts(cut) or None) if blocks else [] for network in networks]
     form = "json" if as_json else form
-    shown, failures, measured = [], [], []
-    layers: dict[str, tuple[Layer, ...]] = {}
-    for each, how in zip(opened, protocols, strict=True):
-        found = measure(
-            each, how, networks, parts, operators=operators, explain=explain, quiet=form != "table"
-        )
-        rows = rows_of(each.profile.name, found, models, networks, parts)
-        failures += [row["failure"]["reason"] for row in rows if "failure" in row]
-        results = [
-            (model, found.results[network.hash]) for model, network in zip(models, networks, strict=True)
-        ]
-        measured += [(model, result) for model, result in results if is_measured(result)]
-        shown += rows
-        layers |= found.layers
-        if form == "table":
-            _show_device(rows, found, models, networks)
+    rows: list[Profiled] = []
+    with TerminalProgress() as progress:
+        for of_device in api.profile_each(
+            models,
+            device,
+            protocol=protocol,
+            precision=None if precision is None else parse_fraction(precision, "--precision"),
+            max_seconds=max_seconds,
+            input_shape=parse_shape(input_shape) if input_shape else None,
+            batch=batch,
+            operators=operators,
+            blocks=blocks,
+            cut=cut,
+            explain=explain,
+            device_option=device_option or (),
+            progress=progress,
+        ):
+            rows += of_device
+            if form == "table":
+                _show_device(of_device)
     if html is not None:
-        _write_page(html, measured, layers, [row["blocks"] for row in shown if "blocks" in row])
+        write_report(html, rows)
+        messages().print(str(html), markup=False, highlight=False)
     if form != "table":
-        show(shown, form)
+        show(rows, form)
+    failures = [row.result.reason for row in rows if isinstance(row.result, MeasurementFailure)]
     if failures:
         raise HwnasError(
-            f"{len(failures)} of {len(shown)} networks could not be measured: {failures[0]}",
+            f"{len(failures)} of {len(rows)} networks could not be measured: {failures[0]}",
             "see the reason; the measured ones are above",
         )
-
-
-def _network(model: str, shape: tuple[int, ...] | None, *, has_batch: bool) -> Network:
-    from hwnas.networks.find import find_network
-
-    return find_network(model, shape, has_batch=has_batch).named(model)
-
-
-def _protocol(name: str, precision: str | None, max_seconds: float | None) -> Protocol:
-    from hwnas.profiles.protocols import load_protocol
-
-    how = load_protocol(name)
-    if precision is not None:
-        wanted = parse_fraction(precision, "--precision")
-        how = replace(how, precision=wanted, max_repeats=max(how.max_repeats, MOST_REPEATS))
-        how = how if how.max_seconds or max_seconds else replace(how, max_seconds=LONGEST_S)
-    if max_seconds is not None:
-        how = replace(how, max_seconds=max_seconds)
-    return how
 
 
 def _check_page(html: Path | None) -> None:
@@ -169,55 +135,25 @@ def _check_page(html: Path | None) -> None:
         raise InputError(f"there is no folder {html.parent}", f"mkdir -p {html.parent}")
 
 
-def _check_explain(opened: Sequence[BaseDevice], explain: bool) -> None:
-    from hwnas.devices.simulator.device import SimulatorDevice
-
-    for device in opened if explain else ():
-        if not isinstance(device, SimulatorDevice):
-            name = device.profile.name
-            raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
-
-
-def _write_page(
-    html: Path,
-    measured: Sequence[tuple[str, MeasurementResult]],
-    layers: dict[str, tuple[Layer, ...]],
-    parts: Sequence[dict[str, Any]],
-) -> None:
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.profile_page import write_report
-
-    known = [(model, result) for model, result in measured if isinstance(result, Measurement)]
-    write_report(html, known, dict(layers), parts)
-    messages().print(str(html), markup=False, highlight=False)
-
-
-def _show_device(
-    rows: list[dict[str, Any]], found: Found, models: list[str], networks: list[Network]
-) -> None:
+def _show_device(rows: Sequence[Profiled]) -> None:
+    from hwnas.devices.simulator import explain
     from hwnas.measurement import Measurement
     from hwnas.profiles.judgement import judge, sentences
     from hwnas.profiles.statistics import overhead_of
 
     show(rows, "table")
-    results = [found.results[network.hash] for network in networks]
+    results = [row.result for row in rows]
     judged = [judge(result) for result in results if isinstance(result, Measurement)]
     typer.echo("".join(f"{text}\n" for text in sentences(judged)), nl=False)
     overhead = overhead_of(results)
     if overhead:
         messages().print(overhead, highlight=False)
-    for model, network, plain in zip(models, networks, rows, strict=True):
-        result = found.results[network.hash]
-        layers = found.layers.get(network.hash) or (result.layers if isinstance(result, Measurement) else ())
-        if layers:
-            show_layers(model, layers)
-        if "blocks" in plain:
-            show_blocks(plain["blocks"])
-    for named in found.schedules.values():
-        _show_schedules(named)
-
-
-def _show_schedules(schedules: dict[str, Result]) -> None:
-    from hwnas.devices.simulator import explain
-
-    typer.echo("\n" + explain(schedules["chosen"], {k: v for k, v in schedules.items() if k != "chosen"}))
+    for row in rows:
+        if row.known_layers:
+            show_layers(row.model, row.known_layers)
+        if row.parts is not None:
+            show_blocks(row.parts)
+    for row in rows:
+        if row.schedules:
+            others = {name: schedule for name, schedule in row.schedules.items() if name != "chosen"}
+            typer.echo("\n" + explain(row.schedules["chosen"], others))

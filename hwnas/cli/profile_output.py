@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -11,17 +11,19 @@ from hwnas.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from hwnas.measurement import Layer
+    from hwnas.profiles.parts import PartsTimes
+    from hwnas.profiles.profile_rows import Profiled
 
 Format = Literal["table", "json", "csv", "markdown"]
 
 
-def show(rows: Sequence[dict[str, Any]], form: Format) -> None:
+def show(rows: Sequence[Profiled], form: Format) -> None:
     """Print the rows in a form."""
     from hwnas.profiles.profile_rows import as_csv, as_markdown
 
     match form:
         case "json":
-            print_json(list(rows))
+            print_json([row.to_json() for row in rows])
         case "csv":
             typer.echo(as_csv(rows), nl=False)
         case "markdown":
@@ -52,27 +54,28 @@ def show_layers(model: str, layers: Sequence[Layer]) -> None:
     print_table(table)
 
 
-def show_blocks(plain: dict[str, Any]) -> None:
+def show_blocks(parts: PartsTimes) -> None:
     """Print the blocks and how wrong their sum is."""
     from rich.markup import escape
     from rich.table import Table
 
-    from hwnas.profiles.parts import describe_sum
-
-    table = Table(title=f"{escape(plain['model'])}: each part alone", title_justify="left")
+    table = Table(title=f"{escape(parts.model)}: each part alone", title_justify="left")
     table.add_column("part")
     table.add_column("median ms", justify="right")
-    for name, latency_ms in plain["blocks_ms"].items():
+    for name, latency_ms in parts.latencies_ms.items():
         table.add_row(escape(name), "failed" if latency_ms is None else f"{latency_ms:.3f}")
     print_table(table)
-    told = describe_sum(plain)
+    told = parts.describe()
     if told:
         typer.echo(told)
 
 
-def _show_table(rows: Sequence[dict[str, Any]]) -> None:
+def _show_table(rows: Sequence[Profiled]) -> None:
     from rich.markup import escape
     from rich.table import Table
+
+    from hwnas.measurement import Measurement
+    from hwnas.profiles.profile_rows import figures
 
     table = Table()
     table.add_column("network", no_wrap=True)
@@ -89,28 +92,28 @@ def _show_table(rows: Sequence[dict[str, Any]]) -> None:
     ):
         table.add_column(column, justify="right")
     table.add_column("nodes")
+    told = []
     for row in rows:
-        if "failure" in row:
-            table.add_row(escape(row["model"]), "failed")
+        if not isinstance(row.result, Measurement):
+            table.add_row(escape(row.model), "failed")
             continue
-        known, measurement = row["summary"], row["measurement"]
-        latency, memory = known["latency_ms"], known["peak_memory_bytes"]
-        nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in measurement["placement"].items()]
+        known = figures(row.result)
+        memory = known.peak_memory_bytes
+        nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in row.result.placement.items()]
         cells = [
-            f"{latency['value']:.3f}",
-            f"{latency['low']:.3f} … {latency['high']:.3f}",
-            f"{known['p90_ms']:.3f}",
-            f"{known['p99_ms']:.3f}",
-            f"{known['spread']:.1%}",
-            f"{known['repeats']} × {known['runs'] // known['repeats']}",
-            f"{known['first_run_ms']:.3f}",
+            f"{known.latency_ms.value:.3f}",
+            known.interval,
+            f"{known.p90_ms:.3f}",
+            f"{known.p99_ms:.3f}",
+            f"{known.spread:.1%}",
+            known.amount,
+            f"{known.first_run_ms:.3f}",
             "–" if memory is None else f"{memory / 2**20:.0f}",
-            measurement["kind"],
+            row.result.kind,
             escape(", ".join(nodes) or "–"),
         ]
-        table.add_row(escape(row["model"]), *cells)
+        table.add_row(escape(row.model), *cells)
+        told.append(f"{row.model}: {known.ending}; {known.throughput_per_s:.1f} images/s")
     print_table(table)
-    for row in rows:
-        if "summary" in row and len(rows) <= 12:
-            rate = row["summary"]["throughput_per_s"]
-            typer.echo(f"{row['model']}: {row['summary']['ending']}; {rate:.1f} images/s")
+    if len(rows) <= 12:
+        typer.echo("".join(f"{line}\n" for line in told), nl=False)

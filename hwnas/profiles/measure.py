@@ -4,38 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.errors import HwnasError
-from hwnas.measurement import DeviceProfile, Measurement
+from hwnas.devices.base import BaseDevice, Device
+from hwnas.devices.simulator.device import SimulatorDevice
+from hwnas.measurement import Layer, Measurement, Protocol
 from hwnas.network import Network
-from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import load_protocol
+from hwnas.profiles.parts import times_of_parts
+from hwnas.profiles.profile_rows import Profiled
+from hwnas.profiles.protocols import describe
 from hwnas.profiles.queue import watch_queue
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import open_history
 from hwnas.progress import Progress
 
 
-def measure_networks(
-    networks: Sequence[Network], profile: DeviceProfile, protocol: str, progress: Progress
-) -> list[Measurement]:
+def profile_networks(
+    device: BaseDevice,
+    how: Protocol,
+    networks: Sequence[Network],
+    progress: Progress,
+    *,
+    parts: Sequence[Sequence[Network]] = (),
+    operators: bool = False,
+    explain: bool = False,
+) -> list[Profiled]:
     """Measure networks in one session.
 
     Args:
-        protocol: its name; empty for the profile's, or adaptive.
+        device: not yet opened.
+        networks: by the names under which they are told.
+        parts: of each network, those that are measured alone too.
+        operators: ask for the time of each operator.
+        explain: ask a simulated device for its schedules.
 
     Raises:
-        HwnasError: the device cannot be used, or one of them could not be measured.
+        DeviceError: the device cannot be used.
     """
-    how = load_protocol(protocol or profile.protocol or "adaptive")
+    pieces = parts or [()] * len(networks)
+    found = []
     with (
         open_history() as store,
-        Session(open_device(profile), how, store, recall=False, watch=watch_queue(progress)) as session,
+        Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
     ):
-        results = dict(session.measure(networks))
-    found = []
-    for network in networks:
-        result = results[network.hash]
-        if not isinstance(result, Measurement):
-            raise HwnasError(f"{network.name} could not be measured: {result.reason}", "see the reason")
-        found.append(result)
+        shown = session.fingerprint
+        progress.say(f"{shown.chip}; {shown.runtime}; {describe(session.protocol)}")
+        results = dict(session.measure([*networks, *(piece for of_one in pieces for piece in of_one)]))
+        for network, of_one in zip(networks, pieces, strict=True):
+            result = results[network.hash]
+            is_measured = isinstance(result, Measurement)
+            named = {piece.name.removeprefix(f"{network.name}: "): results[piece.hash] for piece in of_one}
+            schedules = (
+                device.explain(network)
+                if explain and is_measured and isinstance(device, SimulatorDevice)
+                else {}
+            )
+            found.append(
+                Profiled(
+                    model=network.name,
+                    device=device.profile.name,
+                    result=result,
+                    layers=_layers(session, network) if operators and is_measured else (),
+                    schedules=schedules,
+                    parts=times_of_parts(network.name, result, named) if of_one else None,
+                )
+            )
     return found
+
+
+def _layers(session: Session, network: Network) -> tuple[Layer, ...]:
+    return session.device.layers(network) if isinstance(session.device, Device) else ()

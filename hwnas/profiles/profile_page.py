@@ -11,54 +11,48 @@ from typing import Any
 from hwnas import page
 from hwnas.measurement import Layer, Measurement
 from hwnas.profiles.judgement import as_sentence, clean_bill, judge
-from hwnas.profiles.parts import describe_sum
-from hwnas.profiles.profile_rows import operator_table, summarise
+from hwnas.profiles.parts import PartsTimes
+from hwnas.profiles.profile_rows import Profiled, figures, operator_table
 from hwnas.profiles.protocols import describe
 
 BINS = 80
 DRAWN = 4000
 
 
-def write_report(
-    path: Path,
-    measured: Sequence[tuple[str, Measurement]],
-    layers: dict[str, Sequence[Layer]],
-    parts: Sequence[dict[str, Any]] = (),
-) -> None:
-    """Write the report.
-
-    Args:
-        measured: model and measurement.
-        layers: by network hash, the operators with their times.
-        parts: rows of `parts.parts_row`, of the networks whose parts were measured alone.
+def write_report(path: Path, profiled: Sequence[Profiled]) -> None:
+    """Write the report of those that could be measured.
 
     Raises:
         InputError: the package plotly is not installed.
     """
-    sections = [page.Section(heading="Networks", content=[_overview(measured), *_session(measured)])]
-    for model, measurement in measured:
-        known = layers.get(measurement.network_hash) or measurement.layers
-        sections.append(page.Section(heading=model, content=_network(measurement, known)))
-    sections += [page.Section(heading=f"{of['model']}: each part alone", content=_parts(of)) for of in parts]
+    measured = [(row, row.result) for row in profiled if isinstance(row.result, Measurement)]
+    content = [_overview([(row.model, result) for row, result in measured])]
+    sections = [page.Section(heading="Networks", content=[*content, *_session(measured)])]
+    for row, result in measured:
+        sections.append(page.Section(heading=row.model, content=_network(result, row.known_layers)))
+    sections += [
+        page.Section(heading=f"{row.model}: each part alone", content=_parts(row.parts))
+        for row in profiled
+        if row.parts is not None
+    ]
     page.write_page(path, "hwnas profile", sections)
 
 
 def _overview(measured: Sequence[tuple[str, Measurement]]) -> page.Table:
     rows = []
     for model, measurement in measured:
-        known = summarise(measurement)
-        latency = known["latency_ms"]
+        known = figures(measurement)
         rows.append(
             [
                 model,
-                f"{latency['value']:.3f}",
-                f"{latency['low']:.3f} … {latency['high']:.3f}",
-                f"{known['p90_ms']:.3f}",
-                f"{known['p99_ms']:.3f}",
-                f"{known['spread']:.1%}",
-                f"{known['first_run_ms']:.3f}",
-                f"{known['repeats']} × {known['runs'] // known['repeats']}",
-                known["ending"],
+                f"{known.latency_ms.value:.3f}",
+                known.interval,
+                f"{known.p90_ms:.3f}",
+                f"{known.p99_ms:.3f}",
+                f"{known.spread:.1%}",
+                f"{known.first_run_ms:.3f}",
+                known.amount,
+                known.ending,
             ]
         )
     columns = [
@@ -75,7 +69,7 @@ def _overview(measured: Sequence[tuple[str, Measurement]]) -> page.Table:
     return page.Table(columns=columns, rows=rows)
 
 
-def _session(measured: Sequence[tuple[str, Measurement]]) -> list[page.Content]:
+def _session(measured: Sequence[tuple[Profiled, Measurement]]) -> list[page.Content]:
     if not measured:
         return []
     first = measured[0][1]
@@ -129,13 +123,13 @@ def _figures(value: Any) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _parts(plain: dict[str, Any]) -> list[page.Content]:
+def _parts(parts: PartsTimes) -> list[page.Content]:
     rows = [
         [name, "failed" if latency_ms is None else f"{latency_ms:.3f}"]
-        for name, latency_ms in plain["blocks_ms"].items()
+        for name, latency_ms in parts.latencies_ms.items()
     ]
     table = page.Table(columns=["part", "median ms"], rows=rows)
-    told = describe_sum(plain)
+    told = parts.describe()
     return [table, as_sentence(told)] if told else [table]
 
 

@@ -94,6 +94,19 @@ def load_protocol(name_or_path: str) -> Protocol:
     return PROTOCOLS[name_or_path]
 
 
+MOST_REPEATS, LONGEST_S = 100, 60.0
+"""Of a protocol that is told to reach a precision and has no limit of its own."""
+
+
+def protocol_until(name_or_path: str, precision: float | None, max_seconds: float | None) -> Protocol:
+    """A protocol that goes on until a precision is reached or a time is up; None leaves either as it is."""
+    how = load_protocol(name_or_path)
+    if precision is not None:
+        how = replace(how, precision=precision, max_repeats=max(how.max_repeats, MOST_REPEATS))
+        how = how if how.max_seconds or max_seconds else replace(how, max_seconds=LONGEST_S)
+    return how if max_seconds is None else replace(how, max_seconds=max_seconds)
+
+
 def queued(protocol: Protocol) -> Protocol:
     """A protocol at a queue: repeats are jobs of their own, warm-up and runs within one are the queue's.
 

@@ -158,7 +158,7 @@ def test_whatever_is_raised_is_no_verdict(
 
     monkeypatch.chdir(Path(__file__).parents[2])
     monkeypatch.setattr("hwnas.profiles.catalogue.profile_names", fails)
-    monkeypatch.setattr("hwnas.cli.check_baseline.find_entries", fails)
+    monkeypatch.setattr("hwnas.profiles.gate.entries.find_entries", fails)
     refused(hwnas(*command), told)
 
 

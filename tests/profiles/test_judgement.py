@@ -21,9 +21,9 @@ from hwnas.profiles.gate.check import Entry, Terms, check
 from hwnas.profiles.gate.formats import markdown
 from hwnas.profiles.history.series import write_history
 from hwnas.profiles.judgement import clean_bill, disturbed_by, judge, sentences, two_modes
-from hwnas.profiles.parts import describe_sum, parts_row, sum_error
+from hwnas.profiles.parts import sum_error, times_of_parts
 from hwnas.profiles.profile_page import write_report
-from hwnas.profiles.profile_rows import as_csv, as_markdown, row
+from hwnas.profiles.profile_rows import Profiled, as_csv, as_markdown
 from hwnas.profiles.protocols import ADAPTIVE, QUICK, SIDE_BY_SIDE
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
@@ -149,11 +149,12 @@ def test_of_several_the_worst_is_told_once() -> None:
 
 def test_every_form_of_a_profile_tells() -> None:
     busy = under(ran(10, others=10.8, own=8))
-    plain = json.loads(json.dumps(row("a|b", "d", busy)))
+    row = Profiled(model="a|b", device="d", result=busy)
+    plain = json.loads(json.dumps(row.to_json()))
     (text,) = plain["summary"]["judgement"]
     assert text.startswith("other work took 54%")
-    assert text in as_csv([plain])
-    assert f"- a\\|b: {text}" in as_markdown([plain]).splitlines()
+    assert text in as_csv([row])
+    assert f"- a\\|b: {text}" in as_markdown([row]).splitlines()
 
 
 @pytest.mark.parametrize("key", ["clock_s", "busy_s", "own_s", "throttled_s", "quota_cpus", "cpus"])
@@ -169,10 +170,10 @@ def timed(*medians_ms: float, **changed: Any) -> Measurement:
 
 
 def test_a_sum_is_called_wrong_only_where_that_is_shown() -> None:
-    names, parts = ["a", "b"], [timed(4.0, 4.1, 4.2), timed(5.0, 5.1, 5.2)]
-    wrong = describe_sum(parts_row("m", timed(20.0, 20.2, 20.4), names, parts))
+    parts = {"a": timed(4.0, 4.1, 4.2), "b": timed(5.0, 5.1, 5.2)}
+    wrong = times_of_parts("m", timed(20.0, 20.2, 20.4), parts).describe()
     assert "the sum is wrong by -54.5% [-55.9%, -53.0%]" in wrong
-    within = describe_sum(parts_row("m", timed(9.0, 9.1, 9.5), names, parts))
+    within = times_of_parts("m", timed(9.0, 9.1, 9.5), parts).describe()
     assert "wrong" not in within
     assert "no more than repeats of one network do" in within
 
@@ -186,7 +187,7 @@ def test_the_sentence_and_the_interval_agree(whole_ms: list[float], parts_ms: li
     interval = sum_error(whole, parts)
     assert interval is not None
     assert interval.low <= interval.value <= interval.high
-    said = describe_sum(parts_row("m", whole, [str(n) for n in range(len(parts))], parts))
+    said = times_of_parts("m", whole, {str(n): part for n, part in enumerate(parts)}).describe()
     assert ("is wrong by" in said) == (not interval.low <= 0 <= interval.high)
 
 
@@ -194,12 +195,12 @@ def test_a_sum_of_disturbed_or_single_measurements_is_not_judged() -> None:
     whole, part = timed(20.0, 20.2, 20.4), timed(4.0, 4.1, 4.2)
     busy = replace(part, conditions=(Conditions(cpu=START), Conditions(cpu=ran(10, 10.8, 8))))
     for one, other in ((whole, busy), (replace(whole, conditions=busy.conditions), part)):
-        said = describe_sum(parts_row("m", one, ["a"], [other]))
+        said = times_of_parts("m", one, {"a": other}).describe()
         assert "cannot be told: disturbed by other work 54%" in said
-    once = describe_sum(parts_row("m", timed(20.0), ["a"], [timed(4.0)]))
+    once = times_of_parts("m", timed(20.0), {"a": timed(4.0)}).describe()
     assert "cannot be told: too few repeats" in once
-    modelled = parts_row("m", timed(20.0, kind="modelled"), ["a"], [timed(4.0, kind="modelled")])
-    assert describe_sum(modelled).endswith("the sum is wrong by -80.0%")
+    modelled = times_of_parts("m", timed(20.0, kind="modelled"), {"a": timed(4.0, kind="modelled")})
+    assert modelled.describe().endswith("the sum is wrong by -80.0%")
 
 
 class BusyDevice(ScriptedDevice):
@@ -245,8 +246,12 @@ def test_a_session_a_comparison_and_a_check_are_judged(tmp_path: Path) -> None:
 
 def test_pages_tell(tmp_path: Path) -> None:
     busy = under(ran(10, others=15, own=2), load=8.0)
-    parts = parts_row("net", busy, ["stem"], [busy])
-    write_report(tmp_path / "p.html", [("net", busy), ("quiet", measurement())], {}, [parts])
+    parts = times_of_parts("net", busy, {"stem": busy})
+    rows = [
+        Profiled(model="net", device="d", result=busy, parts=parts),
+        Profiled(model="quiet", device="d", result=measurement()),
+    ]
+    write_report(tmp_path / "p.html", rows)
     page = (tmp_path / "p.html").read_text()
     assert f"O{TOLD[1:]}" in page
     assert page.count("is seen; whether") == 1  # of the other one

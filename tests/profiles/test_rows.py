@@ -8,17 +8,25 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from browser import opened
 
 from hwnas.errors import InputError
-from hwnas.measurement import Conditions, Fingerprint, Layer, Measurement, MeasurementFailure
+from hwnas.measurement import (
+    Conditions,
+    Fingerprint,
+    Layer,
+    Measurement,
+    MeasurementFailure,
+    MeasurementResult,
+)
 from hwnas.profiles.history.exchange import export_lines, import_file
 from hwnas.profiles.history.series import bar, find_history, write_history
 from hwnas.profiles.profile_page import histogram, write_report
-from hwnas.profiles.profile_rows import as_csv, as_markdown, operator_table, read_measurements, row
+from hwnas.profiles.profile_rows import Profiled, as_csv, as_markdown, operator_table, read_measurements
 from hwnas.profiles.protocols import ADAPTIVE
 from hwnas.profiles.store import MeasurementStore
 
@@ -56,8 +64,12 @@ LAYERS = (
 )
 
 
+def row(model: str, device: str, result: MeasurementResult, **more: Any) -> Profiled:
+    return Profiled(model=model, device=device, result=result, **more)
+
+
 def test_a_row_has_the_figures() -> None:
-    plain = json.loads(json.dumps(row("m", "d", measurement(), LAYERS)))
+    plain = json.loads(json.dumps(row("m", "d", measurement(), layers=LAYERS).to_json()))
     known = plain["summary"]
     assert plain["schema"] == "hwnas.profile/2"
     assert known["latency_ms"]["low"] <= known["latency_ms"]["value"] <= known["latency_ms"]["high"]
@@ -66,7 +78,7 @@ def test_a_row_has_the_figures() -> None:
     assert known["throughput_per_s"] == pytest.approx(2000 / known["latency_ms"]["value"])
     assert known["ending"].startswith("precise enough") or "the time was up" in known["ending"]
     assert [layer["operator"] for layer in plain["layers"]] == ["Conv", "Relu", "Conv"]
-    assert row("m", "d", FAILURE) == {
+    assert row("m", "d", FAILURE).to_json() == {
         "schema": "hwnas.profile/2",
         "model": "m",
         "device": "d",
@@ -98,7 +110,8 @@ def test_markdown_has_a_row_each() -> None:
 def test_what_was_printed_is_read_back_in_every_version() -> None:
     (old,) = read_measurements(json.loads(STORED.read_text()), "stored")
     assert old.network_name == ""
-    rows = json.loads(json.dumps([row("m", "d", measurement()), row("f", "d", FAILURE)]))
+    known = [row("m", "d", measurement()), row("f", "d", FAILURE)]
+    rows = json.loads(json.dumps([each.to_json() for each in known]))
     assert read_measurements(rows, "now") == [measurement()]
     with pytest.raises(InputError, match=r"hwnas\.profile/3"):
         read_measurements([{"schema": "hwnas.profile/3", "model": "m"}], "newer")
@@ -108,7 +121,8 @@ def test_what_was_printed_is_read_back_in_every_version() -> None:
 
 def test_the_report_shows_a_histogram_and_a_time_line_of_each(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_report(path, [(EVIL, measurement(EVIL)), ("two", measurement("two"))], {f"hash of {EVIL}": LAYERS})
+    rows = [row(EVIL, "d", measurement(EVIL), layers=LAYERS), row("two", "d", measurement("two"))]
+    write_report(path, rows)
     with opened(path) as seen:
         assert [heading.inner_text() for heading in seen.page.locator("h2").all()] == [
             "Networks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
@@ -66,6 +67,10 @@ class Baseline:
             f"the baseline has no network {model!r}, only {', '.join(r.model for r in self.networks)}",
             "name it as it was recorded, or record it: hwnas check record MODEL …",
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a document."""
+        return {"schema": SCHEMA, **encode(self)}
 
 
 def read_baseline(path: Path) -> Baseline:

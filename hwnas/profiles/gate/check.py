@@ -111,6 +111,36 @@ def check(
     )
 
 
+def record(
+    session: Session,
+    networks: Sequence[tuple[Network, str]],
+    shape: Sequence[int],
+    told: Callable[[Recorded], None] = lambda recorded: None,
+) -> list[Recorded]:
+    """Measure networks one after the other for a baseline file.
+
+    Args:
+        session: entered; it takes `SIDE_BY_SIDE` with `RECORDED_REPEATS` and recalls nothing.
+        networks: by the names under which they are recorded, each with the commit that holds its file.
+        shape: of the inputs, where it was asked for.
+        told: called with each network as soon as it is measured.
+    """
+    found = []
+    for network, commit in networks:
+        (taken,) = session.side_by_side([network], lambda taken: False)
+        recorded = Recorded(
+            model=network.name,
+            network_hash=network.hash,
+            commit=commit,
+            repeats_ms=lower_deciles_ms(taken),
+            medians_ms=taken.medians_ms,
+            input_shape=tuple(shape),
+        )
+        told(recorded)
+        found.append(recorded)
+    return found
+
+
 def lower_deciles_ms(measurement: Measurement) -> tuple[float, ...]:
     """Return `latency_ms` of each repeat."""
     return tuple(map(latency_ms, measurement.repeats_ms))

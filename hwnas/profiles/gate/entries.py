@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwnas.errors import HwnasError, InputError
-
-if TYPE_CHECKING:
-    from hwnas.measurement import Fingerprint
-    from hwnas.network import Network
-    from hwnas.profiles.gate.baseline import Recorded
-    from hwnas.profiles.gate.check import Entry
+from hwnas.measurement import Fingerprint
+from hwnas.network import Network
+from hwnas.networks.find import find_network
+from hwnas.networks.git_revision import checked_out, network_at
+from hwnas.profiles.gate.baseline import Recorded, read_baseline
+from hwnas.profiles.gate.check import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +30,10 @@ class Sizes:
 
     def find(self, model: str) -> Network:
         """The network of that name with these sizes."""
-        from hwnas.networks.find import find_network
-
         return find_network(model, self.shape, has_batch=self.batch is not None).named(model)
 
     def at(self, folder: Path, model: str, revision: str) -> Network:
         """The same in a checked-out folder."""
-        from hwnas.networks.git_revision import network_at
-
         return network_at(folder, model, revision, self.shape, has_batch=self.batch is not None)
 
     @property
@@ -108,8 +103,6 @@ def _from_file(
     recorded: bool,
     held: ExitStack,
 ) -> Found:
-    from hwnas.profiles.gate.baseline import read_baseline
-
     if not path.exists():
         raise InputError(
             f"there is no baseline file {path}",
@@ -135,8 +128,6 @@ def _from_file(
 
 
 def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: ExitStack) -> Entry:
-    from hwnas.profiles.gate.check import Entry
-
     network = sizes.find(known.model)
     old = None
     if not recorded:
@@ -146,8 +137,6 @@ def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: Exit
 
 def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None:
     """The recorded network out of the repository's history; None where that does not have it."""
-    from hwnas.networks.git_revision import checked_out
-
     if not known.commit:
         return None
     try:
@@ -158,9 +147,6 @@ def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None
 
 
 def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
-    from hwnas.networks.git_revision import checked_out
-    from hwnas.profiles.gate.check import Entry
-
     networks = [sizes.find(model) for model in models]
     try:
         folder = held.enter_context(checked_out(revision))
@@ -175,8 +161,6 @@ def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Siz
 
 
 def _only(models: Sequence[str], baseline: str, sizes: Sizes) -> Entry:
-    from hwnas.profiles.gate.check import Entry
-
     if len(models) != 1:
         raise InputError(
             f"--baseline {baseline} is one network, {len(models)} are to be checked", "check one at a time"

@@ -1,0 +1,149 @@
+"""Compressing: `compress`, and what the command line runs in its steps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.api.models import Model, name_of
+from hwnas.api.run import Run, open_run
+from hwnas.errors import InputError
+from hwnas.progress import Progress
+
+if TYPE_CHECKING:
+    from hwnas.compress.budget import Plan
+    from hwnas.compress.library.open_run import Inputs
+    from hwnas.compress.library.target import Target
+    from hwnas.compress.options import CompressOptions
+    from hwnas.compress.pipeline import Result
+    from hwnas.compress.settings import SearchSettings
+
+
+def compress(
+    model: Model,
+    *,
+    data: Any,
+    devices: str | Sequence[str],
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Compress a network for devices, going on from whatever the run directory already holds.
+
+    Args:
+        model: a checkpoint, a timm name, `module:function`, or a function of a module that builds it.
+        data: a name as `--data` takes it, a `hwnas.Data`, a torch `Dataset` of (image, class), or a pair of
+            arrays (pixels, classes).
+        devices: names or paths of device profiles.
+        out: the run directory; None for `runs/MODEL`.
+        progress: hears how far it is.
+        options: by the names of `hwnas compress`'s options, such as `preset="quick"` or `speedup=[1.5]`.
+
+    Raises:
+        HwnasError: any failure that a user meets; what was finished stays in the run directory.
+
+    See `hwnas compress --help` for the options, and docs/api.md for a whole example.
+    """
+    from hwnas.compress.options import CompressOptions
+    from hwnas.files import decode
+
+    given = {"data": _data_name(data), **options}
+    tuples = {each.name for each in fields(CompressOptions) if isinstance(each.default, tuple)}
+    for key in tuples & given.keys():
+        value = given[key]
+        given[key] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    known = [each.name for each in fields(CompressOptions)]
+    for key in given:
+        if key not in known:
+            raise InputError(f"compress has no option {key!r}", f"known are {', '.join(known)}")
+    names = [devices] if isinstance(devices, str) else list(devices)
+    asked, progress = decode(CompressOptions, given, "hwnas.compress"), progress or Progress()
+    compression = plan_compression(asked, name_of(model), names, out, progress)
+    compression.require_consent(lambda question: False)
+    compression.run("hwnas.compress", progress).require_all()
+    return open_run(compression.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """A compression that is ready to run: everything was found and checked, nothing was trained or measured.
+
+    Attributes:
+        out: the run directory.
+        plans: what each device will be asked at most.
+    """
+
+    out: Path
+    options: CompressOptions
+    inputs: Inputs
+    wanted: Sequence[tuple[SearchSettings, Target]]
+    plans: Sequence[Plan]
+
+    def require_consent(self, ask: Callable[[str], bool]) -> None:
+        """Let nobody pay for many measurements by surprise; `ask` puts a question to the user.
+
+        Raises:
+            InputError: nobody agreed.
+        """
+        from hwnas.compress.budget import require_consent
+
+        for plan in self.plans:
+            require_consent(plan, ask)
+
+    def run(self, command: str, progress: Progress) -> Result:
+        """Run it, and return its `Result`.
+
+        Args:
+            command: that the user gave, for the model cards.
+        """
+        from hwnas.compress.executor import executor_at
+        from hwnas.compress.pipeline import compress as run_compress
+
+        with executor_at(self.options.cluster) as executor:
+            return run_compress(self.inputs, self.wanted, self.out, command, progress, executor)
+
+
+def plan_compression(
+    options: CompressOptions,
+    model: str,
+    devices: Sequence[str],
+    out: str | os.PathLike[str] | None,
+    progress: Progress,
+    *,
+    dry_run: bool = False,
+) -> Compression:
+    """Find and check everything that a compression needs.
+
+    Args:
+        dry_run: ask no device whether it is there.
+
+    Raises:
+        HwnasError: something is missing, unknown, or does not fit.
+    """
+    from hwnas.compress.budget import plan_of
+    from hwnas.compress.library.open_run import open_inputs
+    from hwnas.compress.library.store import added_candidates
+    from hwnas.compress.options import resolve
+    from hwnas.compress.run.device_check import check_devices
+    from hwnas.compress.search.target import target_of
+
+    path = Path(out) if out is not None else Path("runs") / Path(model.replace(":", "-")).name
+    library, searches = resolve(options, model, devices, path)
+    wanted = [(search, target_of(search, options.cluster)) for search in searches]
+    if not (dry_run or options.no_device_check):
+        check_devices([(target.profile, target.cluster) for _, target in wanted], progress)
+    inputs = open_inputs(library, progress, allow_code=options.allow_code)
+    choices = inputs.choice_count + len(added_candidates(path))
+    plans = [plan_of(search, target, choices, len(wanted) - 1) for search, target in wanted]
+    return Compression(out=path, options=options, inputs=inputs, wanted=wanted, plans=plans)
+
+
+def _data_name(data: Any) -> str:
+    if isinstance(data, str):
+        return data
+    from hwnas.compress.data.stored import as_data, store_data
+
+    return store_data(as_data(data))

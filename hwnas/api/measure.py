@@ -1,0 +1,321 @@
+"""Measuring: `profile`, `compare`, `check`, `record`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.api.models import Model, find_model, name_of
+from hwnas.errors import HwnasError, InputError
+from hwnas.progress import Progress
+
+if TYPE_CHECKING:
+    from hwnas.measurement import DeviceProfile, Measurement
+    from hwnas.profiles.comparison import Comparison
+    from hwnas.profiles.gate.baseline import Baseline, Recorded
+    from hwnas.profiles.gate.report import Checked, Report
+    from hwnas.profiles.profile_rows import Profiled
+
+CHECK_SECONDS = 45.0
+
+
+def devices() -> list[DeviceProfile]:
+    """Return the device profiles, those that come with hwnas and the user's own.
+
+    >>> import hwnas
+    >>> "cpu" in [profile.name for profile in hwnas.devices()]
+    True
+    """
+    from hwnas.profiles.catalogue import load_profile, profile_names
+
+    return [load_profile(name) for name in profile_names()]
+
+
+def profile(
+    model: Model,
+    device: str = "cpu",
+    *,
+    protocol: str = "",
+    input_shape: Sequence[int] | None = None,
+    batch: int | None = None,
+    device_option: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Measurement:
+    """Measure how long a whole network takes on a device; the measurement goes into the history as well.
+
+    Args:
+        model: as `Model`.
+        device: a profile's name, or the path of a profile.
+        protocol: adaptive, quick, search, report, or a `.toml` file; empty for the profile's, or adaptive.
+        input_shape: (C, H, W); needed for a torch module that does not say what it takes.
+        batch: images a run; None for the profile's.
+        device_option: `KEY=VALUE` over the device profile's options, such as `any_gpu=true`.
+        progress: hears how far a device with a queue is.
+
+    Raises:
+        HwnasError: the network or the device is unknown, or it could not be measured.
+
+    >>> import hwnas
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> measurement = hwnas.profile(network, "sim-npu", input_shape=(3, 32, 32))
+    >>> measurement.latency_ms > 0
+    True
+    """
+    from hwnas.measurement import Measurement
+
+    (rows,) = profile_each(
+        [model],
+        [device],
+        protocol=protocol,
+        input_shape=input_shape,
+        batch=batch,
+        device_option=device_option,
+        progress=progress,
+    )
+    result = rows[0].result
+    if not isinstance(result, Measurement):
+        raise HwnasError(f"{rows[0].model} could not be measured: {result.reason}", "see the reason")
+    return result
+
+
+def profile_each(
+    models: Sequence[Model],
+    devices: Sequence[str],
+    *,
+    protocol: str = "",
+    precision: float | None = None,
+    max_seconds: float | None = None,
+    input_shape: Sequence[int] | None = None,
+    batch: int | None = None,
+    operators: bool = False,
+    blocks: bool = False,
+    cut: str = "",
+    explain: bool = False,
+    device_option: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Iterator[list[Profiled]]:
+    """Measure networks on devices, on each of them interleaved in one session.
+
+    Args:
+        models: as `Model`.
+        devices: names or paths of device profiles.
+        precision: go on until half of the median's 95 % interval is at most this; None for the protocol's.
+        max_seconds: begin no repeat later; None for the protocol's.
+        operators: ask for the time of each operator, where the device tells.
+        blocks: measure each part of the networks alone too, cut behind `cut` (`NAME,NAME`) or by stages.
+        explain: tell which layers a simulated device fuses.
+        protocol, input_shape, batch, device_option, progress: as for `profile`.
+
+    Yields:
+        The networks on each device in turn; one that cannot be measured is a row with the reason.
+
+    Raises:
+        HwnasError: a network, a device or an option is unknown, or a device cannot be used.
+
+    >>> import hwnas.api
+    >>> from torch import nn
+    >>> small, large = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 64, 3)
+    >>> (rows,) = hwnas.api.profile_each([small, large], ["sim-npu"], input_shape=(3, 32, 32))
+    >>> [row.device for row in rows]
+    ['sim-npu', 'sim-npu']
+    """
+    from hwnas.compress.library.operators import require_accepted
+    from hwnas.compress.options import parse_cuts
+    from hwnas.devices.simulator.device import SimulatorDevice
+    from hwnas.networks.find import block_networks
+    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.measure import profile_networks
+    from hwnas.profiles.protocols import protocol_until
+
+    profiles = [_profile(device, batch, device_option) for device in devices]
+    protocols = [
+        protocol_until(protocol or profile.protocol or "adaptive", precision, max_seconds)
+        for profile in profiles
+    ]
+    opened = [open_device(profile) for profile in profiles]
+    for device in opened if explain else ():
+        if not isinstance(device, SimulatorDevice):
+            name = device.profile.name
+            raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
+    networks = [find_model(model, input_shape, has_batch=batch is not None) for model in models]
+    for profile in profiles:
+        require_accepted(profile, networks)
+    parts = [block_networks(network, parse_cuts(cut) or None) for network in networks] if blocks else ()
+    for device, how in zip(opened, protocols, strict=True):
+        yield profile_networks(
+            device, how, networks, progress or Progress(), parts=parts, operators=operators, explain=explain
+        )
+
+
+def compare(
+    first: Model,
+    second: Model,
+    device: str = "cpu",
+    *,
+    precision: float = 0.01,
+    max_seconds: float = 45.0,
+    input_shape: Sequence[int] | None = None,
+    batch: int | None = None,
+    device_option: Sequence[str] = (),
+) -> Comparison:
+    """Interleave two networks in one session, and return the ratio of their latencies with its interval.
+
+    Args:
+        first, second: as `Model`; the ratio is second over first.
+        precision: repeats go on until half of the ratio's 95 % interval is at most this.
+        max_seconds: longest time.
+        device, input_shape, batch, device_option: as for `profile`.
+
+    Raises:
+        HwnasError: a network or the device is unknown, or something could not be measured.
+
+    >>> import hwnas
+    >>> from torch import nn
+    >>> small, large = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 64, 3)
+    >>> hwnas.compare(small, large, "sim-npu", input_shape=(3, 32, 32)).ratio.value > 1
+    True
+    """
+    from hwnas.profiles import comparison
+    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session
+    from hwnas.profiles.store import open_history
+
+    networks = [find_model(model, input_shape, has_batch=batch is not None) for model in (first, second)]
+    protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
+    with open_history() as store:
+        session = Session(open_device(_profile(device, batch, device_option)), protocol, store, recall=False)
+        return comparison.compare(session, *networks, precision=precision)
+
+
+def check(
+    *models: Model,
+    baseline: Model,
+    device: str | None = "cpu",
+    threshold: float = 0.05,
+    max_seconds: float = CHECK_SECONDS,
+    input_shape: Sequence[int] | None = None,
+    batch: int | None = None,
+    device_option: Sequence[str] = (),
+    recorded: bool = False,
+    told: Callable[[Checked], None] = lambda checked: None,
+) -> Report:
+    """Decide whether networks became slower than their baseline by more than a threshold.
+
+    Args:
+        models: as `Model`; none of them for all of a baseline file.
+        baseline: the network to compare with, as `Model`; or a file of `record`, or a git revision.
+        device: a profile's name, or the path of a profile; None for that of the baseline file.
+        threshold: the fraction by which a network may be slower.
+        max_seconds: longest time for each network.
+        input_shape, batch, device_option: as for `profile`.
+        recorded: compare with the recorded samples even where the baseline's network is at hand.
+        told: called with each network as soon as it is decided.
+
+    Returns:
+        The report; its `exit_code` is what `hwnas check run` ends with: 0 where nothing is slower, 1 for a
+        regression, 2 where something could not be measured, 3 where it cannot be told.
+
+    Raises:
+        HwnasError: a network, the baseline or the device is unknown, or the device's latencies mean nothing.
+
+    >>> import hwnas
+    >>> from torch import nn
+    >>> old, new = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 64, 3)
+    >>> report = hwnas.check(new, baseline=old, device="sim-npu", input_shape=(3, 32, 32))
+    >>> report.exit_code, report.networks[0].verdict
+    (1, 'regression')
+    """
+    from torch import nn
+
+    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.gate.check import Entry, Terms
+    from hwnas.profiles.gate.check import check as run_check
+    from hwnas.profiles.gate.entries import Found, Sizes, find_entries
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session
+    from hwnas.profiles.store import open_history
+
+    shape = None if input_shape is None else tuple(input_shape)
+    with ExitStack() as held:
+        if any(isinstance(each, nn.Module) for each in (*models, baseline)):
+            old = find_model(baseline, shape, has_batch=batch is not None)
+            new = [find_model(each, shape, has_batch=batch is not None) for each in models]
+            entries = [Entry(model=each.name, network=each, baseline=old) for each in new]
+            accept = "make it the baseline"
+            found = Found(device=device or "cpu", entries=entries, accept=accept, batch=batch)
+            named = old.name
+        else:
+            names, named = [name_of(each) for each in models], name_of(baseline)
+            sizes = Sizes(shape=shape, batch=batch)
+            found = find_entries(names, named, device, sizes, recorded=recorded, held=held)
+        terms = Terms(threshold=threshold, baseline=named, accept=found.accept, recorded_on=found.recorded_on)
+        opened = open_device(_profile(found.device, found.batch, device_option))
+        store = held.enter_context(open_history())
+        session = Session(opened, replace(SIDE_BY_SIDE, max_seconds=max_seconds), store, recall=False)
+        return run_check(session, found.entries, terms, told)
+
+
+def record(
+    *models: Model,
+    device: str = "cpu",
+    max_seconds: float = CHECK_SECONDS,
+    input_shape: Sequence[int] | None = None,
+    batch: int | None = None,
+    device_option: Sequence[str] = (),
+    told: Callable[[Recorded], None] = lambda recorded: None,
+) -> Baseline:
+    """Measure networks for later checks; `hwnas check record` writes what it returns into a file.
+
+    Args:
+        models: as `Model`, by names under which they are found again.
+        device, max_seconds, input_shape, batch, device_option: as for `check`.
+        told: called with each network as soon as it is measured.
+
+    Raises:
+        HwnasError: a network or the device is unknown, could not be measured, or has no latencies of meaning.
+
+    >>> import hwnas
+    >>> hwnas.api.record("mobilenetv2_050", device="sim-npu").networks[0].model
+    'mobilenetv2_050'
+    """
+    from datetime import UTC, datetime
+
+    from hwnas.networks.git_revision import committed_in
+    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.gate import check as checks
+    from hwnas.profiles.gate.baseline import Baseline
+    from hwnas.profiles.protocols import SIDE_BY_SIDE
+    from hwnas.profiles.session import Session, require_kind
+    from hwnas.profiles.store import open_history
+    from hwnas.version import __version__
+
+    names = [name_of(model) for model in models]
+    if len(set(names)) != len(names):
+        raise InputError("a network is named twice", "name each network once")
+    opened = open_device(_profile(device, batch, device_option))
+    require_kind(opened, {"measured", "modelled"}, "a check")
+    networks = [
+        (find_model(name, input_shape, has_batch=batch is not None), committed_in(Path(name)))
+        for name in names
+    ]
+    how = replace(SIDE_BY_SIDE, max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
+    with open_history() as store, Session(opened, how, store, recall=False) as session:
+        return Baseline(
+            device=device,
+            fingerprint=session.fingerprint,
+            recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            hwnas_version=__version__,
+            networks=tuple(checks.record(session, networks, input_shape or (), told)),
+            batch=batch or 0,
+        )
+
+
+def _profile(device: str, batch: int | None, device_option: Sequence[str]) -> DeviceProfile:
+    from hwnas.profiles.catalogue import load_profile, parse_options, with_options
+
+    return with_options(load_profile(device), **parse_options(device_option), batch=batch)

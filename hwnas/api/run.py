@@ -1,0 +1,120 @@
+"""What a compression left: `open_run`, `load`, runs and checkpoints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwnas.compress.emit.summary import Summary
+    from hwnas.compress.search.record import FrontRecord
+
+
+def open_run(path: str | os.PathLike[str]) -> Run:
+    """Open a run directory to look at what it holds.
+
+    Raises:
+        InputError: it is none, or has not searched yet.
+    """
+    from hwnas.compress.report.stored import device_folders
+
+    device_folders(Path(path))
+    return Run(Path(path))
+
+
+def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
+    """Read an emitted checkpoint directory back as a torch module in eval mode.
+
+    Args:
+        path: the checkpoint directory, holding `architecture.json` and `model.safetensors`.
+        allow_code: import and call the `module:function` that a checkpoint of one's own network names.
+
+    Raises:
+        InputError: a file is missing, damaged, or names code that is not allowed or cannot be imported.
+    """
+    from hwnas.networks.serialize import load_module
+
+    return load_module(path, allow_code=allow_code)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An emitted network.
+
+    Attributes:
+        path: its folder.
+        summary: what it amounts to: latency, accuracy and sizes, beside the reference's.
+    """
+
+    path: Path
+    summary: Summary
+
+    def module(self, *, allow_code: bool = False) -> nn.Module:
+        """Return the network with its weights, in eval mode; see `load`."""
+        return load(self.path, allow_code=allow_code)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory: fronts, checkpoints and reports of its devices."""
+
+    path: Path
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that have a front."""
+        from hwnas.compress.report.stored import device_folders
+
+        return [folder.name for folder in device_folders(self.path)]
+
+    def front(self, device: str, kind: str = "") -> FrontRecord:
+        """Return the front of a device.
+
+        Args:
+            kind: of the search; empty for NSGA-II by loss and latency, otherwise as in the file's name, such
+                as `latency-params`.
+
+        Raises:
+            InputError: there is no such front, or its file is damaged.
+        """
+        from hwnas.compress.search.record import FrontRecord
+        from hwnas.files import safe_name
+
+        return FrontRecord.read(self.path / "devices" / safe_name(device), f"-{kind}" if kind else "")
+
+    def checkpoint(self, device: str, pick: str = "knee") -> Checkpoint:
+        """Return the network that was picked for a device, by `knee`, `speedup-1.5` or `latency-ms-2`.
+
+        Raises:
+            InputError: there is none, with those that are there.
+        """
+        found = self.checkpoints()
+        name = f"{device}-{pick.replace('=', '-')}"
+        for each in found:
+            if each.path.name == name:
+                return each
+        names = ", ".join(each.path.name for each in found) or "none"
+        raise InputError(f"{self.path} has no checkpoint {name}", f"it has {names}")
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all emitted networks, by name."""
+        from hwnas.compress.emit.summary import read_summary
+
+        folders = sorted(self.path.glob("checkpoints/[!.]*"))
+        return [Checkpoint(folder, read_summary(folder)) for folder in folders]
+
+    def report(self, device: str | None = None) -> list[Path]:
+        """Make the reports of a device, or of all, again, and return their files.
+
+        Raises:
+            InputError: no such device. RunDirectoryError: a file of the run is damaged.
+        """
+        from hwnas.compress.report import write_reports
+
+        return write_reports(self.path, device)
