@@ -22,12 +22,14 @@ demo: .venv/.ready
 	$(BIN)/hwnas compress efficientnet_b0 --device cpu --data digits --preset quick --out runs/demo
 	$(BIN)/python benchmarks/plain_onnxruntime.py runs/demo/reference/model.onnx runs/demo/checkpoints/cpu-knee/model.onnx
 
-test: .venv/.dev
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+# Two processes with a thread each: two threads in each of them wait for one another on two cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
-# In a process of pytest's own: where it crashes, the test is told by name, and the others go on.
+test: .venv/.dev
+	$(PYTEST) --dist loadfile
+
 test-slow: .venv/.dev
-	$(BIN)/pytest -m slow --numprocesses 1
+	$(PYTEST) --dist worksteal -m slow
 
 faults: .venv/.dev
 	$(BIN)/pytest -m "not hardware" tests/faults

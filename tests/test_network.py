@@ -155,6 +155,7 @@ def test_the_hash_is_that_of_structure_and_weights() -> None:
     assert Network("small", [parts[0], parts[2], parts[1], *parts[3:]]).hash != make_network().hash
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_another_process() -> None:
     code = "import test_network; print(test_network.make_network().hash)"
     folder = Path(__file__).parent

@@ -72,6 +72,7 @@ def overlap(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
     return a[0] < b[1] and b[0] < a[1]
 
 
+@pytest.mark.slow
 def test_devices_side_by_side_one_lost_and_finished_later(hwnas: Hwnas, place: Path) -> None:
     run = place / "run"
     command = [*arguments("one", "two", "third"), "--json"]
@@ -106,6 +107,7 @@ def test_devices_side_by_side_one_lost_and_finished_later(hwnas: Hwnas, place: P
     assert json.loads(alone.out)["devices"]["two"]["front"] == result["devices"]["two"]["front"]
 
 
+@pytest.mark.slow
 def test_best_for_a_run_on_b(hwnas: Hwnas, place: Path) -> None:
     """Every cell against the stores and fronts that the searches left."""
     (place / "small.toml").write_text(
@@ -149,6 +151,7 @@ def check_cell(run: Path, name: str, pick: Any, here: Any, front: list[Any]) -> 
         assert here["latency_ms"] == pytest.approx(row["latency_ms"])
 
 
+@pytest.mark.slow
 def test_a_pick_that_nothing_reaches_leaves_the_device_in_the_comparison(hwnas: Hwnas, place: Path) -> None:
     done = hwnas(*arguments("steady", "picky"), "--pick=knee", "--pick=speedup=1000", "--json")
     assert done.code == 2
@@ -210,6 +213,7 @@ def test_a_search_that_is_killed_leaves_the_others_and_the_same_is_found_as_with
     assert compared[0] == compared[1]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_searches_and_starts_no_other(place: Path) -> None:
     for name, option in (("waiting", 'waits = "nobody"\nchip = "c"'), ("next", 'chip = "c"')):
         (place / f"{name}.toml").write_text(
@@ -232,6 +236,7 @@ def test_an_interrupt_ends_all_searches_and_starts_no_other(place: Path) -> None
     assert not is_alive(searching)
 
 
+@pytest.mark.slow
 def test_the_searches_end_with_a_killed_command_and_give_their_devices_back(place: Path) -> None:
     (place / "waiting.toml").write_text((place / "one.toml").read_text().replace('"one"', '"waiting"'))
     command = [sys.executable, "-m", "hwnas", *arguments("waiting", "third")]  # `two` never comes
@@ -325,6 +330,7 @@ def test_a_plan_of_references_devices_and_targets(hwnas: Hwnas, place: Path) -> 
     assert "tinynet:make: Best for A, run on B" in page
 
 
+@pytest.mark.slow
 def test_a_reference_that_fails_leaves_the_others(hwnas: Hwnas, place: Path) -> None:
     """The one that does not fail prints beside its result."""
     plan = PLAN.replace('model = "tinynet:make"\n\n', 'model = "tinynet:absent"\n\n')

@@ -178,6 +178,7 @@ def shell(folder: Path, line: str, **environment: str) -> subprocess.CompletedPr
     return tiny.run_command(folder, command, H=f"{sys.executable} -m hwnas", **environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code"),
     [

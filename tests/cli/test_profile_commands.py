@@ -48,6 +48,7 @@ def test_several_devices_in_one_command(hwnas: Hwnas, workplace: Path) -> None:
     assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == ["modelled", "steady"]
 
 
+@pytest.mark.slow
 def test_a_report_operators_and_blocks_of_a_real_network(hwnas: Hwnas, workplace: Path) -> None:
     options = ("--device", "cpu", "--max-seconds", "1", "--operators", "--blocks", "--html", "r.html")
     done = hwnas("profile", "tinynet:make", *options, "--json")

@@ -47,6 +47,7 @@ def photos(workplace: Path) -> Path:
     return workplace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", NETWORKS)
 def test_a_network_goes_all_the_way(photos: Path, model: str, caplog: pytest.LogCaptureFixture) -> None:
     out = photos / "run"

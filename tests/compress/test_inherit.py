@@ -111,6 +111,7 @@ def test_a_block_that_ends_wider_than_it_begins_gives_its_last_layer_too() -> No
     assert agree(heir(block, spec_of(depth=2, width=0.6), IN, wide), nn.Sequential(block[0], block[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["tf_efficientnet_lite0", "efficientnet_b0", "mobilenetv3_large_100", "mnasnet_100", "ghostnet_100"],

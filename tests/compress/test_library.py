@@ -174,6 +174,7 @@ def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
     assert "distilled again" in error.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

@@ -239,6 +239,7 @@ def test_other_classes_than_imagenets_are_not_narrowed(tmp_path: Path) -> None:
         initial_reference(settings, data, allow_code=False)
 
 
+@pytest.mark.slow
 def test_shared_imagenette_and_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """97.2 % of the 1,000 test images; every eighth of them here."""
     weights = shared(f"{LITE}.safetensors")

@@ -33,6 +33,7 @@ def agree(parts: Partition, model: nn.Module, size: int) -> float:
         return float((nn.Sequential(*parts.modules)(x) - model(x)).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "blocks"), FAMILIES.items())
 def test_families_are_cut_by_their_stages(name: str, blocks: int) -> None:
     model = timm.create_model(name, num_classes=7).eval()

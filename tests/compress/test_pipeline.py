@@ -122,6 +122,7 @@ def test_a_whole_run_leaves_everything_that_was_promised(finished: dict[str, Any
     assert leftovers == []
 
 
+@pytest.mark.slow
 def test_the_graphs_are_what_plain_onnx_runtime_runs(finished: dict[str, Any], place: Path) -> None:
     """`hwnas.load` in a fresh process against ONNX Runtime, for the network and for the reference."""
     code = """
@@ -148,6 +149,7 @@ print(json.dumps(out))
     assert network[2] != reference[2]
 
 
+@pytest.mark.slow
 def test_a_second_time_does_nothing_and_says_the_same(finished: dict[str, Any], place: Path) -> None:
     before = tree(place / "whole")
     done = run_hwnas(place, *compress_arguments("whole", "--json"))
@@ -331,6 +333,7 @@ def test_a_network_that_changed_is_refused(copy: Path, workplace: Path) -> None:
     refused(copy, "was made with model = ", library=replace(LIBRARY, model="tinynet:seeded"))
 
 
+@pytest.mark.slow
 def test_a_space_that_changed_is_refused(workplace: Path) -> None:
     text = (Path(__file__).parents[2] / "hwnas/compress/library/spaces/compression.toml").read_text()
     space = workplace / "mine.toml"
@@ -410,6 +413,7 @@ def test_a_damaged_reference_is_told(copy: Path) -> None:
         run(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["measurement.json", "model.onnx"])
 def test_a_checkpoint_that_lost_a_file_is_made_again(copy: Path, place: Path, name: str) -> None:
     (copy / "checkpoints/steady-knee" / name).unlink()
@@ -472,6 +476,7 @@ def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pyt
     assert not [text for text in watch.said if "misses" in text]
 
 
+@pytest.mark.slow
 def test_three_objectives_at_once(copy: Path) -> None:
     objectives = ("energy", "latency", "params")
     front = run(copy, device="sim-npu", objectives=objectives, generations=6, picks=("speedup=1.05",))[
@@ -487,6 +492,7 @@ def test_three_objectives_at_once(copy: Path) -> None:
     assert (copy / "checkpoints/sim-npu-energy-latency-params-speedup-1.05/model.onnx").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["device", "macs"])
 def test_the_filter_costs_every_choice_and_bounds_the_search(
     copy: Path, by: Literal["device", "macs"]
@@ -576,6 +582,7 @@ def test_the_reference_costs_what_the_reference_costs(copy: Path, workplace: Pat
         )
 
 
+@pytest.mark.slow
 def test_several_picks_and_one_that_is_not_reached(copy: Path) -> None:
     report = copy / "devices/steady/report.html"
     report.unlink()
@@ -593,6 +600,7 @@ def test_several_picks_and_one_that_is_not_reached(copy: Path) -> None:
     assert fast["finetune_epochs"] == 1
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
     workplace: Path, place: Path, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

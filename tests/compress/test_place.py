@@ -72,6 +72,7 @@ for channels in (1, 3, 12, 16):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["AVX2", "DEFAULT"])
 def test_gradients_of_a_strided_pointwise_convolution_are_right_on_any_cpu(isa: str) -> None:
     """In a process of its own: memory that is overwritten ends it."""

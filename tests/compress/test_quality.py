@@ -123,6 +123,7 @@ def metrics_of(path: Path, name: str = "nsr") -> Any:
         return block_metrics(library.entries(), name)
 
 
+@pytest.mark.slow
 def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watch], place: Path) -> None:
     result, watch = finished
     networks = FinetunedNetworks(place / "whole/architectures").networks()
@@ -149,6 +150,7 @@ def test_the_front_is_in_predicted_accuracy(finished: tuple[dict[str, Any], Watc
     assert (place / "whole/devices/steady/front-predictor.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
     finished: tuple[dict[str, Any], Watch], place: Path
 ) -> None:
@@ -160,6 +162,7 @@ def test_a_checkpoint_is_a_network_for_the_predictor_and_the_other_way_round(
     assert len(watch.finetuned) == len(networks) == len(set(networks))
 
 
+@pytest.mark.slow
 def test_nothing_is_finetuned_twice(copy: Path) -> None:
     before = stored(copy)
     watch = Watch()
@@ -189,6 +192,7 @@ def test_a_finished_search_keeps_its_predictor(finished: tuple[dict[str, Any], W
     assert SEARCH.predictor_networks < kept.networks <= fitted.networks
 
 
+@pytest.mark.slow
 def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
     watch = Watch()
     before = len(FinetunedNetworks(copy / "architectures").networks())
@@ -197,6 +201,7 @@ def test_more_networks_are_added_to_those_that_are_there(copy: Path) -> None:
     assert FinetunedNetworks(copy / "architectures").predictor().networks >= before + 2
 
 
+@pytest.mark.slow
 def test_a_network_of_other_epochs_is_not_fitted(copy: Path) -> None:
     watch = Watch()
     run(copy, watch, predictor_epochs=2, predictor_networks=4)
@@ -220,6 +225,7 @@ def test_a_run_killed_while_it_finetunes_ends_with_the_same(
         assert stored(tmp_path / "killed")[name][0] == content, name
 
 
+@pytest.mark.slow
 def test_a_damaged_network_is_finetuned_again(copy: Path) -> None:
     file = sorted((copy / "architectures").glob("*.safetensors"))[0]
     whole = file.read_bytes()
@@ -267,6 +273,7 @@ def test_a_predictor_keeps_what_it_was_fitted_to(
     assert predict_networks(copy, ["0-1-1-0"])[0].epochs == predicted[0].epochs
 
 
+@pytest.mark.slow
 def test_a_state_of_a_network_that_is_finished_goes(copy: Path) -> None:
     """A kill between storing the network and removing the state leaves it; nobody would finetune it again."""
     folder = copy / "architectures"
@@ -290,6 +297,7 @@ def test_a_network_finetuned_for_another_search_refits_the_predictor(copy: Path)
     assert FinetunedNetworks(copy / "architectures").predictor().networks == before + len(after - choices)
 
 
+@pytest.mark.slow
 def test_the_dna_score_is_the_sum_of_relative_errors(copy: Path) -> None:
     front = run(copy, quality="dna")["front"]
     scores = metrics_of(copy, "relative_l1")
@@ -301,6 +309,7 @@ def test_the_dna_score_is_the_sum_of_relative_errors(copy: Path) -> None:
     assert (copy / "devices/steady/front-dna.json").is_file()
 
 
+@pytest.mark.slow
 def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     before, kept = stored(copy), tree(copy / "library/blocks")
     watch = Watch()
@@ -330,6 +339,7 @@ def test_an_extension_distils_only_the_new_candidates(copy: Path) -> None:
     assert "distill" not in again.steps
 
 
+@pytest.mark.slow
 def test_an_extension_counts_what_a_stopped_one_left(copy: Path) -> None:
     extend(copy, "more.toml", 0, Watch())
     for file in (copy / "library/blocks").glob("block2-*"):
@@ -376,6 +386,7 @@ def test_a_damaged_row_is_healed_by_the_command_itself(place: Path, tmp_path: Pa
     assert "choice 1 is damaged; its candidate is distilled again" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_added_candidates_is_told_and_made_again(copy: Path) -> None:
     extend(copy, "more.toml", 0, Watch())
     file = copy / "extension.json"
@@ -389,6 +400,7 @@ def test_a_damaged_list_of_added_candidates_is_told_and_made_again(copy: Path) -
     assert file.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_networks_of_candidates_that_are_gone_are_left_out_of_the_fit(copy: Path) -> None:
     known = FinetunedNetworks(copy / "architectures")
     network = next(n for n in known.networks() if any(n.choices))
@@ -403,6 +415,7 @@ def test_networks_of_candidates_that_are_gone_are_left_out_of_the_fit(copy: Path
         assert known.fit(metrics, 1).networks == len(left)
 
 
+@pytest.mark.slow
 def test_a_damaged_predictor_does_not_stop_other_searches(copy: Path) -> None:
     (copy / "architectures/predictor.json").write_text("junk")
     watch = Watch()
@@ -412,6 +425,7 @@ def test_a_damaged_predictor_does_not_stop_other_searches(copy: Path) -> None:
     assert FinetunedNetworks(copy / "architectures").has_predictor
 
 
+@pytest.mark.slow
 def test_a_predictor_of_another_network_is_refused(copy: Path) -> None:
     other = fit_predictor(np.random.default_rng(0).random((8, 3)), np.linspace(0.5, 0.9, 8))
     other.save(copy / "architectures/predictor.json")
@@ -419,6 +433,7 @@ def test_a_predictor_of_another_network_is_refused(copy: Path) -> None:
         predict_networks(copy, ["0-0-0-0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_report_says_that_finetuned_networks_are_gone(left: int, copy: Path) -> None:
     for file in sorted((copy / "architectures").glob("*.safetensors"))[left:]:
@@ -427,6 +442,7 @@ def test_a_report_says_that_finetuned_networks_are_gone(left: int, copy: Path) -
     assert f"Of these networks {left} are still intact" in report
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_stopped_goes_on(copy: Path) -> None:
     with pytest.raises(Killed):
         extend(copy, "more.toml", 0, Watch("distill", 6))
@@ -451,6 +467,7 @@ def test_the_commands_show_predictions_and_say_what_is_wrong(finished: object, p
     assert "does not name one choice for each of the 4 parts" in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "architecture", "cause"),
     [
@@ -469,6 +486,7 @@ def test_what_cannot_be_predicted_is_told(
         predict_networks(place / out, [architecture])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "space", "cause"),
     [
@@ -484,6 +502,7 @@ def test_what_cannot_be_extended_is_told(out: str, space: str, cause: str, copy:
     assert tree(copy) == before
 
 
+@pytest.mark.slow
 def test_without_a_predictor_there_is_no_prediction(copy: Path) -> None:
     (copy / "architectures/predictor.json").unlink()
     with pytest.raises(InputError, match="has no accuracy predictor yet") as error:
@@ -496,6 +515,7 @@ def test_without_a_predictor_there_is_no_prediction(copy: Path) -> None:
     assert predict_networks(copy, ["0-0-0-0"])[1][0].dna_score == 0
 
 
+@pytest.mark.slow
 def test_a_library_with_too_few_networks_cannot_have_a_predictor(copy: Path) -> None:
     with pytest.raises(InputError, match="too few for a predictor"):
         run(copy, predictor_networks=3, predictor_epochs=3)

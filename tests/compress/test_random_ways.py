@@ -93,6 +93,7 @@ def test_a_random_network_stays_the_same_function(tmp_path: Path, recipe: Recipe
     go_all_the_way(recipe, tmp_path)
 
 
+@pytest.mark.slow
 def test_most_graphs_are_not_refused(tmp_path: Path) -> None:
     """Else the test above would say nothing of graphs."""
     assert sum(go_all_the_way(recipe(seed), tmp_path) for seed in range(8)) <= 3

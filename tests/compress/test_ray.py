@@ -35,6 +35,7 @@ from hwnas.progress import Progress
 ROOM = Path(remote.__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_two_files_know_ray() -> None:
     knowing = {
         str(path.relative_to(ROOM))
@@ -44,6 +45,7 @@ def test_two_files_know_ray() -> None:
     assert knowing == {"compress/executor.py", "devices/remote.py"}
 
 
+@pytest.mark.slow
 def test_without_ray_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="not installed") as error, executor_at("127.0.0.1:1"):
@@ -51,6 +53,7 @@ def test_without_ray_the_fix_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hwnas[ray]" in error.value.fix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "ray://127.0.0.1:{port}", "127.0.0.1:none"])
 def test_an_address_where_nothing_listens_is_told_at_once(
     address: str, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +102,7 @@ def stand_still(context: Doubling, task: int, tell: Tell) -> int:
     return task
 
 
+@pytest.mark.slow
 def test_local_tasks_come_in_order_and_tell() -> None:
     told: list[tuple[int, int, float]] = []
     found = list(LocalExecutor().run(multiply, Doubling(), [3, 1], lambda *what: told.append(what)))
@@ -119,6 +123,7 @@ def small() -> Iterator[Any]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_tasks_run_on_the_nodes(small: Any) -> None:
     executor = RayExecutor(small.address)
     told: list[tuple[int, int, float]] = []
@@ -135,6 +140,7 @@ def test_tasks_run_on_the_nodes(small: Any) -> None:
         list(executor.run(multiply, Doubling(), broken, lambda *_: None))
 
 
+@pytest.mark.slow
 def test_a_bench_is_not_opened_with_other_packages() -> None:
     packed = PackedContext(
         architecture=Any,  # type: ignore[arg-type]  # nothing of it is looked at before
@@ -150,6 +156,7 @@ def test_a_bench_is_not_opened_with_other_packages() -> None:
     assert "same versions" in error.value.fix
 
 
+@pytest.mark.slow
 def test_tasks_that_no_node_has_cores_for_are_refused(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray would let them wait for ever, for a node that may come."""
     with pytest.raises(InputError, match=r"takes 2 CPU .*have 1 CPU at most") as error:
@@ -168,6 +175,7 @@ def test_tasks_that_no_node_has_cores_for_are_refused(small: Any, monkeypatch: p
         list(waiting)
 
 
+@pytest.mark.slow
 def test_tasks_of_a_gpu_run_on_the_nodes_that_have_one(small: Any) -> None:
     one = Doubling(gpus=1)
     with pytest.raises(InputError, match=r"takes 1 CPU, 1 GPU .*have 1 CPU, 0 GPU at most") as error:
@@ -185,6 +193,7 @@ def device_of(profile: DeviceProfile, address: str = "") -> Device:
     return device
 
 
+@pytest.mark.slow
 def test_a_device_of_a_node(small: Any) -> None:
     network = Network.from_module("tiny", tinynet.seeded(), (1, 3, 32, 32))
     other = Network.from_module("seven", tinynet.seven(), (1, 3, 32, 32))
@@ -207,6 +216,7 @@ def test_a_device_of_a_node(small: Any) -> None:
             busy.__enter__()
 
 
+@pytest.mark.slow
 def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> None:
     batched = DeviceProfile(
         name="cpu-batch-4", device="host", description="x", options={"threads": 1, "batch": 4}
@@ -223,6 +233,7 @@ def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> N
     assert device.needs_quiet_host  # the node is on this machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deaths", [1, 3])
 def test_a_process_that_dies_while_it_is_placed_is_started_again(
     deaths: int, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -263,6 +274,7 @@ class Ghost(Device):
         return []
 
 
+@pytest.mark.slow
 def test_a_device_that_its_node_cannot_make_is_told_and_nobody_holds_it(
     small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +289,7 @@ def test_a_device_that_its_node_cannot_make_is_told_and_nobody_holds_it(
         assert not device.needs_quiet_host
 
 
+@pytest.mark.slow
 def test_a_device_that_cannot_be_opened_is_free_again(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = load_profile("sim-npu")
     broken = replace(profile, options={"accelerator": "absent.toml"})
@@ -288,6 +301,7 @@ def test_a_device_that_cannot_be_opened_is_free_again(small: Any, monkeypatch: p
         pass  # though `error` still knows the device that could not be opened
 
 
+@pytest.mark.slow
 def test_a_device_that_no_node_has(small: Any) -> None:
     with pytest.raises(DeviceError, match=r"no node of the Ray cluster has the device cpu-int8") as error:
         open_device(load_profile("cpu-int8"), small.address)
@@ -295,6 +309,7 @@ def test_a_device_that_no_node_has(small: Any) -> None:
     assert not isinstance(open_device(load_profile("sim-tpu-like"), small.address), remote.RemoteDevice)
 
 
+@pytest.mark.slow
 def test_devices_of_nodes_are_checked_and_free_again(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is trained: the one that a node has, and the one that none has."""
     there, absent = load_profile("cpu-1"), load_profile("cpu-int8")
@@ -309,6 +324,7 @@ def test_devices_of_nodes_are_checked_and_free_again(small: Any, monkeypatch: py
         assert isinstance(device, remote.RemoteDevice)
 
 
+@pytest.mark.slow
 def test_a_node_that_dies_takes_its_device_away(small: Any) -> None:
     profile = load_profile("sim-tpu-like")
     node = clusters.add_node(small, ("sim-tpu-like",))

@@ -72,6 +72,7 @@ def edit(run: Path, name: str, change: Any) -> None:
     (run / STEADY / name).write_text(json.dumps(data))
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_front_as_it_is_stored(finished: Path) -> None:
     front = stored_json(finished, "front.json")
     row = front["front"][1]
@@ -106,6 +107,7 @@ def test_a_browser_shows_the_front_as_it_is_stored(finished: Path) -> None:
         assert seen.requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(390, True), (1400, False)])
 def test_it_fits_a_phone_and_a_wide_window(finished: Path, width: int, dark: bool) -> None:
     with opened(finished / STEADY / "report.html", width=width, dark=dark) as seen:
@@ -113,6 +115,7 @@ def test_it_fits_a_phone_and_a_wide_window(finished: Path, width: int, dark: boo
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 def test_every_plot_is_one_that_plotly_knows(finished: Path) -> None:
     from plotly.graph_objects import Figure
 
@@ -120,6 +123,7 @@ def test_every_plot_is_one_that_plotly_knows(finished: Path) -> None:
         Figure(data=list(plot.data), layout=plot.layout)
 
 
+@pytest.mark.slow
 def test_several_objectives_are_shown_in_pairs(finished: Path) -> None:
     (found,) = [
         section for section in content(finished) if section.heading == "Front (latency, macs, params)"
@@ -136,12 +140,14 @@ def test_several_objectives_are_shown_in_pairs(finished: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_pick_is_marked_in_its_own_search_alone(finished: Path) -> None:
     picked = json.loads((finished / "checkpoints/steady-knee/measurement.json").read_text())["summary"]
     rows = [row["network"] for row in table(finished, "Front (latency)")]
     assert [row for row in rows if "←" in row] == ["-".join(map(str, picked["choices"])) + " ← knee"]
 
 
+@pytest.mark.slow
 def test_figures_against_the_files(finished: Path) -> None:
     front, search = (stored_json(finished, name) for name in ("front.json", "search.json"))
     blocks = stored_json(finished, "blocks.json")
@@ -177,6 +183,7 @@ def test_an_error_in_common_is_named_only_where_the_networks_show_it() -> None:
     assert "from -20.0% to +30.0%" in both
 
 
+@pytest.mark.slow
 def test_what_disturbed_a_network_stands_in_its_card_and_in_the_report(finished: Path) -> None:
     stored = read_run(finished, finished / STEADY)
     checkpoint = stored.checkpoints[0]
@@ -202,6 +209,7 @@ def test_what_disturbed_a_network_stands_in_its_card_and_in_the_report(finished:
     assert "Other work took the night." in texts
 
 
+@pytest.mark.slow
 def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) -> None:
     heading = "Sums of block costs against whole networks (latency)"
     before = [section.content[0] for section in content(run) if section.heading == heading]
@@ -216,6 +224,7 @@ def test_a_drift_between_blocks_and_networks_is_no_error_of_the_sums(run: Path) 
     assert [section.content[0] for section in content(run) if section.heading == heading] == before
 
 
+@pytest.mark.slow
 def test_the_account_of_the_run(finished: Path) -> None:
     rows = {row["step"]: row for row in table(finished, "Time and epochs")}
     # 1,258 images make 4 batches of 256: two epochs, 6 candidates of 4 batches, two networks of two epochs.
@@ -227,12 +236,14 @@ def test_the_account_of_the_run(finished: Path) -> None:
     assert {"block costs", "report measurements", "total"} <= set(rows)
 
 
+@pytest.mark.slow
 def test_again_it_is_the_same(run: Path) -> None:
     before = (run / STEADY / "report.html").read_bytes()
     assert write_reports(run, None) == [run / STEADY / "report.html"]
     assert (run / STEADY / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_names_and_reasons_are_text(run: Path) -> None:
     evil = "</script><img src=x onerror=alert(1)><b>"
 
@@ -252,6 +263,7 @@ def test_names_and_reasons_are_text(run: Path) -> None:
         assert seen.complaints == []
 
 
+@pytest.mark.slow
 def test_without_blocks_account_or_checkpoints_the_rest_is_shown(run: Path) -> None:
     for path in (run / STEADY).glob("blocks*.json"):
         path.unlink()
@@ -276,6 +288,7 @@ DAMAGED = (
 MISSED = ("devices/steady/search.json", "reference/reference.json", "library/library.db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage"),
     [*((name, damage) for name in DAMAGED for damage in ("half", "schema")), *((n, "gone") for n in MISSED)],
@@ -294,6 +307,7 @@ def test_a_damaged_file_is_named_and_the_old_report_stays(run: Path, name: str, 
     assert (run / STEADY / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_damaged_device_leaves_the_reports_of_the_others(run: Path) -> None:
     shutil.copytree(run / STEADY, run / "devices/another")
     (run / "devices/another/front.json").write_bytes(b"{")
@@ -305,12 +319,14 @@ def test_a_damaged_device_leaves_the_reports_of_the_others(run: Path) -> None:
     assert report.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_search_of_another_library_is_refused(run: Path) -> None:
     edit(run, "search.json", lambda data: data["points"][0].update(choices=[0, 99, 0, 0]))
     with pytest.raises(RunDirectoryError, match="0-99-0-0"):
         write_reports(run, None)
 
 
+@pytest.mark.slow
 def test_what_is_no_run_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no run\.toml"):
         device_folders(tmp_path / "nothing")

@@ -125,6 +125,7 @@ def test_the_space_covers_the_kinds_and_depends_on_nothing_else(b0: Partition) -
         assert max(macs) > 2 * min(macs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", space_names())
 @pytest.mark.parametrize("amount", [1, 2, 6])
 def test_a_stated_few_of_any_space(b0: Partition, name: str, amount: int) -> None:

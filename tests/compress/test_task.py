@@ -188,6 +188,7 @@ def run(place: Path, out: str, said: list[str] | None = None, quality: Any = "lo
     return run_job(library, search, place / out, "hwnas compress …", heard, allow_code=True)
 
 
+@pytest.mark.slow
 def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Path) -> None:
     job: dict[str, Any] = {"model": "inkmap:mapper", "task": "segmentation"}
     result = run(workplace, "run", data="inkmap:masks", **(job | {"train_epochs": 6}))
@@ -219,6 +220,7 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     assert "not known (no labels)" in (Path(checkpoint["path"]) / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_regression_goes_all_the_way(workplace: Path) -> None:
     job: dict[str, Any] = {"model": "inkmap:finder", "data": "inkmap:centres", "task": "regression"}
     with pytest.raises(InputError, match="the predictor expects a share of right answers") as error:
@@ -242,6 +244,7 @@ def test_a_regression_goes_all_the_way(workplace: Path) -> None:
     assert "- Mean absolute difference to the reference: " in card
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_the_task_is_measured_by(workplace: Path) -> None:
     arguments = [
         "compress", "inkmap:finder", "--task=regression", "--data=inkmap:centres", "--device=steady.toml",

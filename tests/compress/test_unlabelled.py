@@ -37,6 +37,7 @@ def finished(place: Path) -> dict[str, Any]:
     return of_one_device(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_goes_through(finished: dict[str, Any], place: Path) -> None:
     (checkpoint,) = finished["checkpoints"]
     path = place / checkpoint["path"]
@@ -49,6 +50,7 @@ def test_a_run_without_labels_goes_through(finished: dict[str, Any], place: Path
     assert "answers what the reference answers" in card
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_shows_the_agreement(finished: dict[str, Any], place: Path) -> None:
     arguments = compress_arguments("run", data="folder:photos", weights="w.safetensors", batch_size=16)
     done = run_hwnas(place, *arguments)
@@ -57,6 +59,7 @@ def test_the_same_command_goes_on_and_shows_the_agreement(finished: dict[str, An
     assert "of answers are the reference's" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_changed_data_set_is_refused(finished: dict[str, Any], place: Path, tmp_path: Path) -> None:
     for name in ("run", "photos"):
         shutil.copytree(place / name, tmp_path / name)
@@ -69,6 +72,7 @@ def test_a_changed_data_set_is_refused(finished: dict[str, Any], place: Path, tm
     assert "run was made with data = " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reference_is_trained_on_a_folder_of_classes(tmp_path: Path) -> None:
     furnish(tmp_path)
     generator = torch.Generator().manual_seed(0)

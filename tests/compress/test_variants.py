@@ -237,6 +237,7 @@ def inside(place: Path, refusing: object, monkeypatch: pytest.MonkeyPatch, tmp_p
     return Path(shutil.copytree(place / "run", tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_said_before_anything_is_trained(refusing: tuple[Any, Watch]) -> None:
     _, watch = refusing
     said = next(i for i, event in enumerate(watch.events) if event.startswith("nosigmoid forbids Sigmoid"))
@@ -248,6 +249,7 @@ def test_what_is_refused_is_said_before_anything_is_trained(refusing: tuple[Any,
     assert any(line.startswith("  block1: the reference's own, ") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_network_for_a_device_without_sigmoid_holds_none(
     refusing: tuple[dict[str, Any], Watch], place: Path
 ) -> None:
@@ -266,6 +268,7 @@ def test_the_network_for_a_device_without_sigmoid_holds_none(
         assert not [key for key in enumerate(row["choices"]) if key in refused]
 
 
+@pytest.mark.slow
 def test_nothing_pretends_that_the_reference_was_measured(
     refusing: tuple[dict[str, Any], Watch], place: Path
 ) -> None:
@@ -284,6 +287,7 @@ def test_nothing_pretends_that_the_reference_was_measured(
     assert f"architecture {'-'.join(map(str, front['anchor']))}" in card
 
 
+@pytest.mark.slow
 def test_the_report_of_a_refused_reference_is_about_the_anchor(inside: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run/devices/nosigmoid"
     front = json.loads((folder / "front.json").read_text())
@@ -302,6 +306,7 @@ def test_the_report_of_a_refused_reference_is_about_the_anchor(inside: Path, tmp
     assert "Sums of block costs against whole networks" in [section.heading for section in found]
 
 
+@pytest.mark.slow
 def test_the_anchor_is_the_accepted_architecture_with_the_lowest_loss(
     refusing: tuple[dict[str, Any], Watch], place: Path
 ) -> None:
@@ -317,6 +322,7 @@ def test_the_anchor_is_the_accepted_architecture_with_the_lowest_loss(
         assert choice == min(accepted, key=accepted.__getitem__)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_loaded_in_a_fresh_process_and_runs_in_every_precision(
     refusing: tuple[dict[str, Any], Watch], place: Path
 ) -> None:
@@ -340,6 +346,7 @@ for precision in ("fp16", "int8"):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_one_library_serves_devices_that_refuse_and_devices_that_do_not(
     inside: Path, refusing: tuple[dict[str, Any], Watch]
 ) -> None:
@@ -355,6 +362,7 @@ def test_one_library_serves_devices_that_refuse_and_devices_that_do_not(
     assert any("nopad forbids Pad; no part holds them" in text for text in watch.events)
 
 
+@pytest.mark.slow
 def test_a_profile_that_starts_to_forbid_does_not_mix_ratios(
     inside: Path, refusing: tuple[dict[str, Any], Watch], tmp_path: Path
 ) -> None:
@@ -370,6 +378,7 @@ def test_a_profile_that_starts_to_forbid_does_not_mix_ratios(
         assert after["checkpoints"][0][key] == refusing[0]["checkpoints"][0][key]
 
 
+@pytest.mark.slow
 def test_a_device_that_refuses_everything_of_a_part_is_told(inside: Path, tmp_path: Path) -> None:
     watch = Watch()
     out = tmp_path / "new"
@@ -380,6 +389,7 @@ def test_a_device_that_refuses_everything_of_a_part_is_told(inside: Path, tmp_pa
     assert "train reference" not in watch.events
 
 
+@pytest.mark.slow
 def test_an_operator_that_does_not_exist_is_told(inside: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="forbidden_operators: ONNX has no operator 'Sigmoyd'") as error:
         run(tmp_path / "new", Watch(), device="typo.toml")
@@ -387,6 +397,7 @@ def test_an_operator_that_does_not_exist_is_told(inside: Path, tmp_path: Path) -
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ['"Sigmoid"', "[1]", "true"])
 def test_forbidden_operators_are_a_list_of_names(inside: Path, tmp_path: Path, value: str) -> None:
     profile = tmp_path / "bad.toml"
@@ -397,6 +408,7 @@ def test_forbidden_operators_are_a_list_of_names(inside: Path, tmp_path: Path, v
         run(tmp_path / "new", Watch(), device=str(profile))
 
 
+@pytest.mark.slow
 def test_a_head_is_distilled_against_the_logits(refusing: tuple[Any, Watch], place: Path) -> None:
     """Its stored metrics against an independent computation from the stored graph."""
     import numpy as np

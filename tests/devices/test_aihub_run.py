@@ -90,6 +90,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reached", ["compile_job", "inference_job"])
 def test_a_killed_run_picks_up_its_running_job(hub: LoopbackHub, reached: str) -> None:
     command = hwnas("profile", "net.onnx", "--device", "phone", "--protocol", "once", "--json")
@@ -135,6 +136,7 @@ def test_an_unknown_phone_is_told_before_anything_is_trained(hub: LoopbackHub, t
     assert hub.jobs("compile_job") == []
 
 
+@pytest.mark.slow
 def test_a_failed_job_ends_with_the_hubs_message(hub: LoopbackHub) -> None:
     hub.profile_failure = "Out of memory on the device"
     failed = run("profile", "net.onnx", "--device", "phone", "--protocol", "once")
@@ -143,6 +145,7 @@ def test_a_failed_job_ends_with_the_hubs_message(hub: LoopbackHub) -> None:
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_a_whole_run_bounded_killed_and_picked_up(hub: LoopbackHub, tmp_path: Path) -> None:
     """No network is compiled twice, whatever moment the process is killed at, and the bound holds."""
     command = hwnas(*COMPRESS, "--max-measurements=5", "--json")
@@ -184,6 +187,7 @@ def holds(path: Path, token: str) -> bool:
     return token.encode() in path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_whoever_waits_sees_the_queue_on_stderr_only(hub: LoopbackHub, as_json: list[str]) -> None:
     shown = run("profile", "net.onnx", "--device", "phone", "--protocol", "once", *as_json)
@@ -204,6 +208,7 @@ def test_a_bad_token_ends_with_how_to_get_one_and_is_not_shown(hub: LoopbackHub,
     assert "expired-secret" not in failed.stdout + failed.stderr
 
 
+@pytest.mark.slow
 def test_a_dry_run_tells_the_number_of_jobs_and_does_nothing(hub: LoopbackHub, tmp_path: Path) -> None:
     dry = run(*COMPRESS, "--dry-run")
     assert dry.returncode == 0, dry.stderr
@@ -215,6 +220,7 @@ def test_a_dry_run_tells_the_number_of_jobs_and_does_nothing(hub: LoopbackHub, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_many_measurements_must_be_agreed_to(hub: LoopbackHub, tmp_path: Path) -> None:
     refused = run(*COMPRESS, "--population=26", "--generations=2")
     assert refused.returncode == 2

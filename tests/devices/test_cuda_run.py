@@ -60,6 +60,7 @@ def planned(**changed: object) -> Plan:
     return plan_of(search, target_of(search), choice_count=20)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_nvml")
 def test_throughput_is_searched_for_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

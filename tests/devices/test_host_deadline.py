@@ -75,6 +75,7 @@ def host(**options: float) -> HostDevice:
     return HostDevice(DeviceProfile(name="cpu", device="host", description="x", options=known))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [QUICK, ADAPTIVE])
 def test_a_network_that_never_ends_is_a_failure_and_the_others_are_measured(
     tmp_path: Path, protocol: Protocol
@@ -105,6 +106,7 @@ def test_the_operators_of_a_network_that_never_ends(tmp_path: Path) -> None:
         device.layers(Network.from_onnx(endless(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_sampling_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is stopped, as a graph would whose loop depends on chance."""
     with host(deadline_s=1.0) as device:

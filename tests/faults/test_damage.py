@@ -65,6 +65,7 @@ def check_spoilt(seed: int, pattern: str, place: Place, copy: Path) -> None:
         assert is_intact(copy / "checkpoints/steady-knee"), what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", FILES)
 def test_a_spoilt_file_of_a_run_is_rebuilt_or_reported(pattern: str, place: Place, copy: Path) -> None:
     check_spoilt(0, pattern, place, copy)

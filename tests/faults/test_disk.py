@@ -66,6 +66,7 @@ done
 """
 
 
+@pytest.mark.slow
 def test_a_read_only_run_is_told_stays_as_it_is_and_can_be_loaded(copy: Path, workplace: Path) -> None:
     import sys
 

@@ -53,6 +53,7 @@ graph_campaign.main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3].split(","))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "what"),
     [

@@ -49,6 +49,7 @@ def trained(run: Path) -> dict[str, int]:
     return {spent.step: spent.images for spent in read_costs(run / "account.json")}
 
 
+@pytest.mark.slow
 def test_a_run_killed_five_times_ends_with_the_same_library_front_and_checkpoint(server: Server) -> None:
     campaign = begin(server, tiny.DEVICE, seed=1)
     campaign.at_instants(("train reference", "distill", "finetune"), times=1)
@@ -81,6 +82,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [

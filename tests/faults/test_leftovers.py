@@ -80,6 +80,7 @@ def test_kills_of_a_check_leave_nothing_behind(seed: int, repository: Path) -> N
         assert_nothing_is_left(repository, tracked)
 
 
+@pytest.mark.slow
 def test_a_kill_while_a_revision_is_checked_out_leaves_nothing_behind(repository: Path) -> None:
     """The folder is there when the process is killed; the next call removes it."""
     tracked = git(repository, "status", "--porcelain", "--untracked-files=no")
@@ -107,6 +108,7 @@ ls -A small >&2
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["operators", "int8", "revision"])
 def test_a_full_folder_for_temporary_files_is_told(how: str, repository: Path) -> None:
     (repository / "int8.toml").write_text(

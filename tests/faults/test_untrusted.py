@@ -93,6 +93,7 @@ def test_names_of_files() -> None:
     assert not any(map(is_one_name, ["..", ".", "a/b", "a\\b", "\0", ".a", "a" * 256]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/outside", "..", "a/../../b"])  # noqa: S108
 def test_a_device_whose_name_is_a_path_gets_a_folder_of_the_run(name: str, copy: Path) -> None:
     (copy.parent / "evil.toml").write_text(

@@ -109,6 +109,7 @@ def test_the_latest_measurement_is_the_one_stored_last_whatever_the_clock_said(t
         assert store.get("n", fingerprint, QUICK) == second
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_the_first_ends_as_if_it_were_alone(
     place: Place, workplace: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_few_slow_runs_hide_nothing_of_the_histogram(slow_ms: float) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_history_is_chosen_by_name_or_content_and_drawn_by_fingerprint(tmp_path: Path) -> None:
     other = replace(measurement("net", 4), fingerprint=replace(FINGERPRINT, chip=EVIL))
     renamed = replace(measurement("net", 6), network_name="", device_name="")

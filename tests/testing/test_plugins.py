@@ -201,6 +201,7 @@ def test_what_is_installed_is_used_from_the_command_line(installed: Path) -> Non
     assert "pointwise-d1" in shown.stdout
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_refused_by_name(installed: Path) -> None:
     for option, wrong in (("strategy", "fist"), ("quality", "deep"), ("task", "top3"), ("trainer", "distil")):
         done = tiny.run_hwnas(installed, *tiny.compress_arguments("refused", **{option: wrong}))

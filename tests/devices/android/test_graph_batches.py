@@ -73,6 +73,7 @@ def test_small_graphs_stay_whole() -> None:
     assert files.contents == {files.graph: content}
 
 
+@pytest.mark.slow
 def test_shared_weights_are_copied_once(
     phone: FakePhone,
     make_device: Callable[..., AndroidDevice],

@@ -59,6 +59,7 @@ def test_an_export_is_counted_right(name: str, dynamo: bool) -> None:
     assert network.charged == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_an_export_is_scheduled(name: str) -> None:
     network = exported(name, False)

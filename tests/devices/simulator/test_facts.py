@@ -112,6 +112,7 @@ TILES = [(x, y) for x in (1, 4, 16, 60, 240, 960) for y in (1, 4, 18, 72, 270, 5
 MODES = ("fully_recompute", "h_cached_v_recompute", "fully_cached")
 
 
+@pytest.mark.slow
 @needs_reference
 def test_fsrcnn_over_all_tiles_and_modes() -> None:
     """Facts 3 and 5: best and worst of 36 tiles x 3 modes, and a best tile that is interior."""
