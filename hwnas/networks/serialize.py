@@ -16,8 +16,6 @@ from hwnas.networks.build import build_module
 from hwnas.networks.checks import is_answer
 from hwnas.networks.intact import require_intact
 
-HASHED = ("model.safetensors", "architecture.json", "model.onnx")
-
 
 def save_module(module: nn.Module, path: Path) -> None:
     """Write a module's state dict as safetensors; a tensor of several names stands under the first."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from hwnas.compress.settings import Place
+from hwnas.measurement import STRICT
+from hwnas.ranges import Count, Figure, Position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +48,8 @@ def split_images(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
-    """A data set; its pixels may lie in a memory-mapped file.
+class DataFacts:
+    """What is known of a data set beside its images.
 
     Attributes:
         class_names: in the order of the class indices; empty where the images have no labels.
@@ -56,20 +58,30 @@ class Data:
         flip: augmentation mirrors every second image. Targets that are no classes do not move with their
             image: leave both out for such data.
         imagenet: where the classes are of ImageNet, their indices among its 1,000.
+    """
+
+    __pydantic_config__ = STRICT
+    name: str
+    class_names: tuple[str, ...] = ()
+    mean: tuple[Figure, ...]
+    std: tuple[Figure, ...]
+    shift_px: Count = 0
+    flip: bool = False
+    imagenet: tuple[Position, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(DataFacts):
+    """A data set; its pixels may lie in a memory-mapped file.
+
+    Attributes:
         digest: SHA-256 of the content, where it is known already.
         place: where batches are wanted, and where networks are trained and judged on them.
     """
 
-    name: str
-    class_names: tuple[str, ...] = ()
     train: Images
     val: Images
     test: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    shift_px: int = 0
-    flip: bool = False
-    imagenet: tuple[int, ...] = ()
     digest: str | None = None
     place: Place = "cpu"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwnas.compress.data.dataset import Data, Images, split_images
+from hwnas.compress.data.dataset import Data, DataFacts, Images, split_images
 from hwnas.compress.data.own import check_data
 from hwnas.errors import InputError
 from hwnas.files import (
@@ -25,9 +25,8 @@ from hwnas.files import (
     write_signed,
 )
 from hwnas.measurement import STRICT
-from hwnas.ranges import Count, Figure, Position
 
-SCHEMA = "hwnas.data/1"
+SCHEMA = "hwnas.data/2"
 PREFIX = "stored:"
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
 PARTS = ("train", "val", "test")
@@ -35,20 +34,14 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecord:
-    """`data.json`: what is known of stored data beside their images. Attributes as of `Data`.
+    """`data.json`: what is known of stored data.
 
     Attributes:
         images_sha256: of the file with pixels and labels.
     """
 
     __pydantic_config__ = STRICT
-    name: str
-    class_names: tuple[str, ...]
-    mean: tuple[Figure, ...]
-    std: tuple[Figure, ...]
-    shift_px: Count
-    flip: bool
-    imagenet: tuple[Position, ...]
+    facts: DataFacts
     images_sha256: str
 
 
@@ -71,7 +64,8 @@ def store_data(data: Data) -> str:
             tensors[f"{part}.labels"] = images.labels.contiguous()
     content = save(tensors)
     write_bytes(folder / "images.safetensors", content)
-    record = DataRecord(images_sha256=sha256(content), **_shared(data))
+    facts = DataFacts(**{field.name: getattr(data, field.name) for field in fields(DataFacts)})
+    record = DataRecord(facts=facts, images_sha256=sha256(content))
     write_signed(folder / "data.json", {"schema": SCHEMA, **encode(record)})
     return f"{PREFIX}{folder}"
 
@@ -89,13 +83,7 @@ def load_stored(name: str) -> Data:
     train, val, test = (
         Images(pixels=tensors[f"{part}.pixels"], labels=tensors.get(f"{part}.labels")) for part in PARTS
     )
-    return Data(train=train, val=val, test=test, **_shared(record))
-
-
-def _shared(source: Data | DataRecord) -> dict[str, Any]:
-    """What data and their record have in common."""
-    names = {field.name for field in fields(DataRecord)} & {field.name for field in fields(Data)}
-    return {name: getattr(source, name) for name in names}
+    return Data(train=train, val=val, test=test, **vars(record.facts))
 
 
 def as_data(given: Any, name: str = "data") -> Data:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -153,8 +152,8 @@ def fit_predictor(metrics: np.ndarray, accuracies: np.ndarray) -> Predictor:
     if not (np.isfinite(metrics).all() and np.isfinite(accuracies).all()):
         raise InputError("metrics or accuracies are not finite", "leave out the networks without them")
     others = (accuracies.sum() - accuracies) / (len(accuracies) - 1)
-    return Predictor(
-        **_fit(metrics, accuracies),
+    return replace(
+        _fit(metrics, accuracies),
         left_out=score(leave_one_out(metrics, accuracies), accuracies),
         mean_mse_points2=score(others, accuracies).mse_points2,
     )
@@ -165,9 +164,7 @@ def leave_one_out(metrics: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
     found = []
     for left in range(len(metrics)):
         others = np.arange(len(metrics)) != left
-        nobody = Scores(mse_points2=0.0, kendall_tau=None, networks=0)
-        fields = _fit(metrics[others], accuracies[others])
-        predictor = Predictor(**fields, left_out=nobody, mean_mse_points2=0.0)
+        predictor = _fit(metrics[others], accuracies[others])
         found.append(predictor.predict(metrics[left : left + 1])[0])
     return np.array(found)
 
@@ -190,8 +187,8 @@ def second_order(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, x[:, i] * x[:, j]], axis=1)
 
 
-def _fit(metrics: np.ndarray, accuracies: np.ndarray) -> dict[str, Any]:
-    """The fields of a predictor, but for its scores."""
+def _fit(metrics: np.ndarray, accuracies: np.ndarray) -> Predictor:
+    """A predictor that was not scored yet."""
     from sklearn.linear_model import RidgeCV
 
     varying = np.flatnonzero(np.ptp(metrics, axis=0) > 0)
@@ -210,21 +207,23 @@ def _fit(metrics: np.ndarray, accuracies: np.ndarray) -> dict[str, Any]:
     centred = terms - center
     leverage = np.einsum("si,ij,sj->s", centred, spread, centred)
     left_out = leverage / (1 - leverage)  # Sherman and Morrison: without the network's own terms
-    return {
-        "parts": metrics.shape[1],
-        "varying": tuple(int(part) for part in varying),
-        "mean": _floats(mean),
-        "scale": _floats(scale),
-        "coefficients": _floats(coefficients),
-        "intercept": float(accuracies.mean() - coefficients @ center),
-        "lowest": _floats(metrics.min(0)),
-        "highest": _floats(metrics.max(0)),
-        "center": _floats(center),
-        "spread": tuple(_floats(row) for row in spread),
-        "max_leverage": float(left_out.max()),
-        "penalty": penalty,
-        "networks": len(metrics),
-    }
+    return Predictor(
+        parts=metrics.shape[1],
+        varying=tuple(int(part) for part in varying),
+        mean=_floats(mean),
+        scale=_floats(scale),
+        coefficients=_floats(coefficients),
+        intercept=float(accuracies.mean() - coefficients @ center),
+        lowest=_floats(metrics.min(0)),
+        highest=_floats(metrics.max(0)),
+        center=_floats(center),
+        spread=tuple(_floats(row) for row in spread),
+        max_leverage=float(left_out.max()),
+        penalty=penalty,
+        networks=len(metrics),
+        left_out=Scores(mse_points2=0.0, kendall_tau=None, networks=0),
+        mean_mse_points2=0.0,
+    )
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

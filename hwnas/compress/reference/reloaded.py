@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +30,8 @@ from hwnas.agreement import disagreement
 from hwnas.compress.data import Data, Images
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import HwnasError, first_line
-from hwnas.files import write_bytes
+from hwnas.files import decode, encode, write_bytes
+from hwnas.measurement import STRICT
 from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import assemble
@@ -45,6 +46,27 @@ STEP = 0.01
 """Of the weights' size: so far a rehearsed network is from where it began."""
 
 FIX = "please report this with the run directory; nothing of it was emitted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """A stored network, the surroundings in which it is loaded, and the batches that follow.
+
+    Attributes:
+        place: the working folder.
+        path: of modules.
+        shape: of an image.
+        sizes: of the batches.
+    """
+
+    __pydantic_config__ = STRICT
+    folder: str
+    place: str
+    path: tuple[str, ...]
+    environment: dict[str, str]
+    threads: int
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
 
 
 def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images | None = None) -> None:
@@ -118,19 +140,19 @@ def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tenso
         HwnasError: it cannot be loaded or run.
     """
     sizes = [len(batch) for batch in torch.split(pixels, BATCH)]
-    question = {
-        "folder": str(folder.absolute()),
-        "place": str(Path.cwd()),
-        "path": sys.path,
-        "environment": dict(os.environ),
-        "threads": torch.get_num_threads(),
-        "shape": list(pixels.shape[1:]),
-        "sizes": sizes,
-    }
+    question = _Question(
+        folder=str(folder.absolute()),
+        place=str(Path.cwd()),
+        path=tuple(sys.path),
+        environment=dict(os.environ),
+        threads=torch.get_num_threads(),
+        shape=tuple(pixels.shape[1:]),
+        sizes=tuple(sizes),
+    )
     process = _process()
     assert process.stdin is not None and process.stdout is not None
     try:
-        message = json.dumps(question).encode() + b"\n"
+        message = json.dumps(encode(question)).encode() + b"\n"
         for batch in torch.split(pixels, BATCH):
             with contextlib.suppress(BrokenPipeError):  # it has failed, and may have said why
                 process.stdin.write(message + batch.contiguous().numpy().tobytes())
@@ -186,23 +208,23 @@ def _send(stream: BinaryIO, output: np.ndarray) -> None:
     stream.flush()
 
 
-def _answer(question: dict[str, Any], images: BinaryIO, answers: BinaryIO) -> None:
+def _answer(question: _Question, images: BinaryIO, answers: BinaryIO) -> None:
     """Load a network and run it on the images that follow."""
     os.environ.clear()
-    os.environ.update(question["environment"])
-    os.chdir(question["place"])
-    sys.path[:] = question["path"]
-    torch.set_num_threads(question["threads"])
-    folder = Path(question["folder"])
+    os.environ.update(question.environment)
+    os.chdir(question.place)
+    sys.path[:] = question.path
+    torch.set_num_threads(question.threads)
+    folder = Path(question.folder)
     module = load_module(folder, allow_code=True)  # the parent has built it, and was allowed to
     spec = ArchitectureSpec.read(folder / "architecture.json")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = question["threads"]
+    options.intra_op_num_threads = question.threads
     session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     (value,) = session.get_inputs()
     mean, std = (np.array(each, np.float32).reshape(1, -1, 1, 1) for each in (spec.mean, spec.std))
-    for size in question["sizes"]:
-        shape = (size, *question["shape"])
+    for size in question.sizes:
+        shape = (size, *question.shape)
         pixels = np.frombuffer(images.read(math.prod(shape)), np.uint8).reshape(shape)
         x = (pixels.astype(np.float32) / 255 - mean) / std
         with torch.no_grad():
@@ -217,7 +239,7 @@ def main() -> None:
     questions = sys.stdin.buffer
     while line := questions.readline():
         try:
-            _answer(json.loads(line), questions, answers)
+            _answer(decode(_Question, json.loads(line), "the question"), questions, answers)
         except Exception as error:
             cause, fix = (
                 (error.cause, error.fix) if isinstance(error, HwnasError) else (first_line(error), FIX)

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +26,21 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.ending import contained, explained
 from hwnas.errors import HwnasError
 from hwnas.files import decode, encode
+from hwnas.measurement import STRICT
 from hwnas.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Question:
+    """The search that is asked for; `lock` is the descriptor of the run directory's lock."""
+
+    __pydantic_config__ = STRICT
+    library: LibrarySettings
+    search: SearchSettings
+    out: str
+    lock: int
+    cluster: str
+    allow_code: bool
 
 
 def search_apart(device: DeviceRun, started: Callable[[subprocess.Popen[bytes]], None]) -> HwnasError | None:
@@ -37,21 +52,21 @@ def search_apart(device: DeviceRun, started: Callable[[subprocess.Popen[bytes]],
         started: given the process, so that it can be terminated.
     """
     run = device.run
-    question = {
-        "library": encode(run.settings),
-        "search": encode(device.search),
-        "out": str(run.directory.path),
-        "lock": run.directory.lock,
-        "cluster": device.target.cluster,
-        "allow_code": run.allow_code,
-    }
+    question = _Question(
+        library=run.settings,
+        search=device.search,
+        out=str(run.directory.path),
+        lock=run.directory.lock,
+        cluster=device.target.cluster,
+        allow_code=run.allow_code,
+    )
     answer: dict[str, Any] = {}
     process = processes.start(__name__, inherited=[run.directory.lock])
     started(process)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.write(json.dumps(encode(question)).encode() + b"\n")
         process.stdin.flush()
         for line in process.stdout:
             answer = json.loads(line)
@@ -90,12 +105,12 @@ def main() -> None:
     """Do what the first line of the input asks for."""
     reporter = _Reporter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # what a library prints is no answer
-    question = json.loads(sys.stdin.buffer.readline())
+    question = decode(_Question, json.loads(sys.stdin.buffer.readline()), "the question")
     with processes.ending_with_parent():
         _answer(question, reporter)
 
 
-def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
+def _answer(question: _Question, reporter: _Reporter) -> None:
     try:
         with contained():
             _search(question, reporter)
@@ -106,12 +121,11 @@ def _answer(question: dict[str, Any], reporter: _Reporter) -> None:
         reporter.tell(done=True)
 
 
-def _search(question: dict[str, Any], reporter: _Reporter) -> None:
-    library = decode(LibrarySettings, question["library"], "the question")
-    search = decode(SearchSettings, question["search"], "the question")
-    inputs = open_inputs(library, Progress(), allow_code=question["allow_code"])
-    with join_run(inputs, Path(question["out"]), question["lock"], reporter) as run:
-        device = DeviceRun(run=run, search=search, target=target_of(search, question["cluster"]))
+def _search(question: _Question, reporter: _Reporter) -> None:
+    inputs = open_inputs(question.library, Progress(), allow_code=question.allow_code)
+    with join_run(inputs, Path(question.out), question.lock, reporter) as run:
+        target = target_of(question.search, question.cluster)
+        device = DeviceRun(run=run, search=question.search, target=target)
         search_device(device, prepare_quality(device))
 
 
