@@ -50,7 +50,7 @@ def fitting(parts: Partition) -> str:
 
 def main() -> None:
     """Print one row a network."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "workplace"))
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers" / "workplace"))
     print("| network | input | blocks | cut behind | other places | composed − whole | families (blocks) |")
     print("|---|---|---|---|---|---|---|")
     for name in NETWORKS:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from command import Hwnas, Run
+from command_line import Hwnas, Run
 
 
 @pytest.fixture(autouse=True)

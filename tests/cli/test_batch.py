@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import tiny
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 
 from hwnas.compress.emit import cross_device
 from hwnas.compress.search.costs import MeasuredCosts

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import onnx
 import pytest
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 from workplace import tinynet
 
 from hwnas.files import signed, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 from safetensors.torch import save_file
 from workplace import tinynet
 

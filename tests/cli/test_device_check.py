@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 
 from hwnas.compress.run.device_check import check_devices
 from hwnas.devices.lock import DeviceLock

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import typer
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 
 from hwnas.devices import registry
 from hwnas.errors import InputError

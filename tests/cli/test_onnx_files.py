@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 from onnx import TensorProto, helper, numpy_helper
 
 MODELLED = ("--device", "modelled.toml")

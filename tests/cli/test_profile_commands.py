@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Hwnas, refused
+from command_line import Hwnas, refused
 
 from hwnas.network import Network
 

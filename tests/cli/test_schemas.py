@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import typer
-from command import Hwnas
+from command_line import Hwnas
 
 from hwnas.cli.main import app
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spoiling
+import spoilt_runs
 from tiny import furnish, run_job
 
 from hwnas.measurement import Measurement
 from hwnas.profiles.protocols import REPORT, SEARCH, confirming
 
-LIBRARY = replace(spoiling.LIBRARY, per_block=6)
+LIBRARY = replace(spoilt_runs.LIBRARY, per_block=6)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def search(place: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> dict[str, Any]:
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
-    settings = replace(spoiling.SEARCH, filter="none", population=8, generations=6, picks=(), **changed)
-    done = run_job(LIBRARY, settings, place / "run", "hwnas compress …", spoiling.Said())
+    settings = replace(spoilt_runs.SEARCH, filter="none", population=8, generations=6, picks=(), **changed)
+    done = run_job(LIBRARY, settings, place / "run", "hwnas compress …", spoilt_runs.Said())
     front: dict[str, Any] = done["front"]
     return front
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from PIL import Image
-from shortest import LIBRARY, SEARCH
+from shortest_run import LIBRARY, SEARCH
 from sklearn.datasets import load_digits
 from tiny import run_job
 

@@ -135,7 +135,7 @@ def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
 def test_two_processes_decode_once(folder: Path) -> None:
     code = f"""
 import sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
 from pathlib import Path
 from pictures import Heard, load
 heard = Heard()
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_while_images_are_decoded(folder: Path, tmp_path: P
     limit = 10 * 3 * 32 * 32
     code = f"""
 import resource, sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
 from pathlib import Path
 from pictures import Heard, load
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from spoiling import LIBRARY, SEARCH
+from spoilt_runs import LIBRARY, SEARCH
 from tiny import compress_arguments, furnish, of_one_device, run_hwnas, run_job, run_python, snapshot, tree
 from torch import nn
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import spoiling
+import spoilt_runs
 from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 
 from hwnas.compress.extend import extend
@@ -25,9 +25,9 @@ from hwnas.compress.run.cost_log import read_costs
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress
 
-LIBRARY = spoiling.LIBRARY
+LIBRARY = spoilt_runs.LIBRARY
 SEARCH = replace(
-    spoiling.SEARCH,
+    spoilt_runs.SEARCH,
     filter="none",
     finetune_epochs=1,
     quality="predictor",

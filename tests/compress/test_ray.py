@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cluster as clusters
 import pytest
+import ray_cluster as clusters
 import tiny
 from workplace import tinynet
 

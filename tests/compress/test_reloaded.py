@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-import spoiling
+import spoilt_runs
 import torch
 from tiny import furnish, run_job
 from torch import nn
@@ -27,7 +27,7 @@ from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.weights import read_state
 from hwnas.progress import Progress
 
-LIBRARY = replace(spoiling.LIBRARY, cuts=("stem", "layer1", "layer2", "layer3"))
+LIBRARY = replace(spoilt_runs.LIBRARY, cuts=("stem", "layer1", "layer2", "layer3"))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def compress(place: Path, model: str, out: str, **changed: Any) -> dict[str, Any]:
     return run_job(
         replace(LIBRARY, model=f"oddnets:{model}", **changed),
-        spoiling.SEARCH,
+        spoilt_runs.SEARCH,
         place / out,
         "hwnas compress …",
         Progress(),

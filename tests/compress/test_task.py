@@ -11,7 +11,7 @@ import pytest
 import torch
 from pictures import pictures
 from safetensors.torch import load_file
-from shortest import LIBRARY, SEARCH
+from shortest_run import LIBRARY, SEARCH
 from sklearn.metrics import jaccard_score
 from tiny import make_data, run_hwnas, run_job
 from torch import Tensor

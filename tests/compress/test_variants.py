@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import spoiling
+import spoilt_runs
 import timm
 import torch
 from tiny import furnish, run_job, run_python
@@ -80,8 +80,8 @@ class Swish(nn.Module):
 def make():
     return Swish()
 '''
-LIBRARY = replace(spoiling.LIBRARY, model="swishnet:make", slice_size=4)
-SEARCH = replace(spoiling.SEARCH, device="nosigmoid.toml", generations=4, finetune_epochs=1)
+LIBRARY = replace(spoilt_runs.LIBRARY, model="swishnet:make", slice_size=4)
+SEARCH = replace(spoilt_runs.SEARCH, device="nosigmoid.toml", generations=4, finetune_epochs=1)
 
 
 def gated() -> Partition:

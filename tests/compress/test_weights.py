@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pictures import Heard
 from safetensors.torch import save_file
-from shortest import LIBRARY
+from shortest_run import LIBRARY
 from tiny import make_data
 from torch import Tensor, nn
 from workplace import tinynet

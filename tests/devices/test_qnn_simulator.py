@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import Run, refused
+from command_line import Run, refused
 
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import SearchSettings

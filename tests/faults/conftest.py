@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from spoiling import Place
+from spoilt_runs import Place
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spoiling import Place, Said, go_on
+from spoilt_runs import Place, Said, go_on
 from tiny import snapshot
 
 import hwnas

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 from mounts import in_mounts
-from spoiling import Place
+from spoilt_runs import Place
 from tiny import snapshot
 
 FULL = """

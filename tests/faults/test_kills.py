@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from campaign import STEPS, Campaign, Server, serving
+from kill_campaign import STEPS, Campaign, Server, serving
 
 from hwnas.compress.run.cost_log import read_costs
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from spoiling import Place, Said, go_on
+from spoilt_runs import Place, Said, go_on
 from tiny import compress_arguments, of_one_device, run_python, snapshot, start_python
 from torch import nn
 

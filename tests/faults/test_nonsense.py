@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from spoiling import go_on
+from spoilt_runs import go_on
 
 from hwnas.measurement import Measurement
 from hwnas.profiles.interleave import without_outliers

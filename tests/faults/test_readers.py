@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spoiling import Place
+from spoilt_runs import Place
 
 from hwnas.cli.plan import read_plan
 from hwnas.compress.data.task import CLASSIFICATION

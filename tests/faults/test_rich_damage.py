@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 import tiny
-from campaign import serving
-from richrun import COMMANDS, Rich, spoil
+from kill_campaign import serving
+from rich_run import COMMANDS, Rich, spoil
 
 READ_BY = {
     "library/library.db": ("predict", "report", "compress by predictor"),

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 import tiny
-from campaign import KILLED, serving
-from richrun import COMMANDS, Rich
+from kill_campaign import KILLED, serving
+from rich_run import COMMANDS, Rich
 
 STAGES = {
     "compress": "",

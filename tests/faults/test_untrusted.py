@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from spoiling import go_on
+from spoilt_runs import go_on
 
 import hwnas
 from hwnas.compress.library.store import Library

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from spoiling import LIBRARY, Place, go_on
+from spoilt_runs import LIBRARY, Place, go_on
 from tiny import snapshot
 
 from hwnas.errors import RunDirectoryError

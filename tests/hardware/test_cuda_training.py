@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from spoiling import LIBRARY, SEARCH
+from spoilt_runs import LIBRARY, SEARCH
 from workplace import tinynet
 
 from hwnas.compress.data.task import CLASSIFICATION

@@ -27,7 +27,7 @@ from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.progress import Progress
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODEL = "tinynet:make"
 DEVICE = "steady.toml"
 

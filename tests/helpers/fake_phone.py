@@ -1,7 +1,7 @@
 """A phone without a phone: Debian's adb daemon in a network of its own, reached through a real adb server.
 
-`tests/hardware/fake_phone/fetch.sh .fake_phone` brings the daemon; `python tests/fake_phone.py` starts a
-phone and says how to use it.
+`tests/hardware/fake_phone/fetch.sh .fake_phone` brings the daemon; `python tests/helpers/fake_phone.py`
+starts a phone and says how to use it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parent / "hardware" / "fake_phone"
-PACKAGES = Path(os.environ.get("HWNAS_FAKE_PHONE") or Path(__file__).parents[1] / ".fake_phone")
-RUNNER_SOURCES = Path(__file__).parents[1] / "hwnas" / "devices" / "android" / "runner"
+PACKAGES = Path(os.environ.get("HWNAS_FAKE_PHONE") or Path(__file__).parents[2] / ".fake_phone")
+RUNNER_SOURCES = Path(__file__).parents[2] / "hwnas" / "devices" / "android" / "runner"
 SERIAL = "127.0.0.1:6555"
 ENDING = {signal.SIGINT, signal.SIGTERM}
 GALAXY_S20 = {

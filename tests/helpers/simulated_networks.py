@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.devices.simulator import Accelerator, Layer, Memory, Network
 
-REFERENCE = Path(__file__).parents[1] / ".." / "shared" / "reference" / "simulator" / "defines.json"
+REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "simulator" / "defines.json"
 
 needs_reference = pytest.mark.skipif(not REFERENCE.is_file(), reason=f"no reference file at {REFERENCE}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
-from campaign import Server
+from kill_campaign import Server
 
 MORE = """
 name = "more"
