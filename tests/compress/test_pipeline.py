@@ -26,6 +26,7 @@ from hwnas.compress.library.store import Library
 from hwnas.compress.pipeline import compress
 from hwnas.compress.report import write_reports
 from hwnas.compress.run.cost_log import read_costs
+from hwnas.compress.run.directory import RunRecord
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings
 from hwnas.errors import DeviceError, HwnasError, InputError, RunDirectoryError
@@ -320,12 +321,8 @@ def test_other_settings_are_refused(copy: Path, changed: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("name", ["hwnas", "torch", "timm", "onnx"])
 def test_another_version_is_refused(copy: Path, name: str) -> None:
-    from hwnas.files import read_toml, write_toml
-
-    record = read_toml(copy / "run.toml")
-    record["versions"][name] = "0.0.1"
-    del record["sha256"]  # as earlier versions wrote it
-    write_toml(copy / "run.toml", record)
+    record = RunRecord.read(copy)
+    replace(record, versions={**record.versions, name: "0.0.1"}).write(copy)
     refused(copy, f"was made with {name} = '0.0.1'")
 
 

@@ -18,7 +18,7 @@ from tiny import compress_arguments, of_one_device, run_python, snapshot, start_
 from torch import nn
 
 from hwnas.compress.library.distill import DistillSettings
-from hwnas.compress.library.out_of_memory import with_batches_of
+from hwnas.compress.library.out_of_memory import BLOCK_TRAINERS, with_batches_of
 from hwnas.compress.library.store import Library
 from hwnas.errors import HwnasError, InputError, NetworkFormError, is_out_of_memory
 from hwnas.networks.architecture import Candidate
@@ -158,7 +158,7 @@ def test_other_errors_are_not_taken_for_missing_memory(copy: Path, monkeypatch: 
     def broken(*_: object) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("hwnas.compress.library.out_of_memory.distill", broken)
+    monkeypatch.setattr(BLOCK_TRAINERS, "load", lambda name: broken)
     next((copy / "library/blocks").glob("*.onnx")).unlink()
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         go_on(copy, Said())
