@@ -265,6 +265,14 @@ class Measurement:
         layers: of the last repeat, in order; empty where the device does not tell them.
         network_name: as the user named the network; empty where a search made it.
         device_name: the device profile's.
+
+    >>> import hwnas
+    >>> from torch import nn
+    >>> measurement = hwnas.profile(nn.Conv2d(3, 8, 3), "sim-npu", input_shape=(3, 32, 32))
+    >>> measurement.kind, measurement.metrics["macs"]
+    ('modelled', 194400.0)
+    >>> measurement.latency_ms == measurement.repeats_ms[0][0]
+    True
     """
 
     __pydantic_config__ = STRICT

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class Progress:
-    """Receives what happens; this one shows nothing. The command line shows it on stderr."""
+    """Receives what happens; this one shows nothing. The command line shows it on stderr.
+
+    >>> import hwnas
+    >>> class Shown(hwnas.Progress):
+    ...     def advance(self, step, done, total, remark=""):
+    ...         print(f"{step}: {done} of {total} {remark}")
+    >>> Shown().advance("distill", 1, 4, "nsr 0.1")
+    distill: 1 of 4 nsr 0.1
+    """
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
         """`done` of `total` units of a step are through; `remark` is short (a loss, a candidate)."""

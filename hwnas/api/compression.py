@@ -45,7 +45,26 @@ def compress(
     Raises:
         HwnasError: any failure that a user meets; what was finished stays in the run directory.
 
-    See `hwnas compress --help` for the options, and docs/api.md for a whole example.
+    See `hwnas compress --help` for the options.
+
+    >>> import hwnas
+    >>> run = hwnas.compress(
+    ...     "tinynet:make",
+    ...     data="digits",
+    ...     devices="steady.toml",
+    ...     out="runs/a",
+    ...     weights="none",
+    ...     candidates=2,
+    ...     train_epochs=1,
+    ...     epochs=1,
+    ...     steps=2,
+    ...     population=4,
+    ...     generations=2,
+    ...     finetune_epochs=1,
+    ...     protocol="quick",
+    ... )
+    >>> run.devices
+    ['steady']
     """
     from hwnas.compress.options import CompressOptions
     from hwnas.files import decode

@@ -21,6 +21,10 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
     Raises:
         InputError: it is none, or has not searched yet.
+
+    >>> import hwnas
+    >>> hwnas.open_run("runs/a").devices
+    ['steady']
     """
     from hwnas.compress.report.stored import device_folders
 
@@ -37,6 +41,10 @@ def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module
 
     Raises:
         InputError: a file is missing, damaged, or names code that is not allowed or cannot be imported.
+
+    >>> import hwnas
+    >>> hwnas.load("runs/a/checkpoints/steady-knee", allow_code=True).training
+    False
     """
     from hwnas.networks.serialize import load_module
 
@@ -50,6 +58,11 @@ class Checkpoint:
     Attributes:
         path: its folder.
         summary: what it amounts to: latency, accuracy and sizes, beside the reference's.
+
+    >>> import hwnas
+    >>> checkpoint = hwnas.open_run("runs/a").checkpoint("steady")
+    >>> checkpoint.path.name, checkpoint.summary.pick
+    ('steady-knee', 'knee')
     """
 
     path: Path
@@ -62,7 +75,14 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory: fronts, checkpoints and reports of its devices."""
+    """A run directory: fronts, checkpoints and reports of its devices.
+
+    >>> import hwnas
+    >>> run = hwnas.open_run("runs/a")
+    >>> front = run.front("steady").front
+    >>> front[0].cost_ratios["latency"] <= front[-1].cost_ratios["latency"]
+    True
+    """
 
     path: Path
 

@@ -25,6 +25,11 @@ class Images:
 
     labels: class indices (N,) int64, values (N, D) float32, or masks (N, H, W) of a class each, as the task
     wants them.
+
+    >>> import hwnas, torch
+    >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    >>> len(hwnas.Images(pixels=pixels, labels=torch.arange(8) % 2))
+    8
     """
 
     pixels: Tensor
@@ -77,6 +82,16 @@ class Data(DataFacts):
     Attributes:
         digest: SHA-256 of the content, where it is known already.
         place: where batches are wanted, and where networks are trained and judged on them.
+
+    >>> import hwnas, torch
+    >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    >>> images = hwnas.Images(pixels=pixels, labels=torch.arange(8) % 2)
+    >>> data = hwnas.Data(
+    ...     name="mine", class_names=("cat", "dog"), train=images, val=images, test=images,
+    ...     mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25),
+    ... )
+    >>> data.image_shape
+    (3, 32, 32)
     """
 
     train: Images

@@ -32,6 +32,10 @@ class Metric:
         name: `accuracy`, `mean IoU`, `mean absolute error`.
         share: it is a share of 1, told in per cent.
         higher_is_better: or lower.
+
+    >>> import hwnas
+    >>> hwnas.Metric(name="top-5 accuracy", share=True, higher_is_better=True).name
+    'top-5 accuracy'
     """
 
     __pydantic_config__ = STRICT
@@ -59,6 +63,13 @@ class Task:
         ranks: numbers of dimensions that an output may have, the batch among them.
         takes_classes: the targets are the classes of images; other targets are tensors (B, …).
         outputs: the size of dimension 1 of the output that the data ask for; None where they do not say.
+
+    >>> from dataclasses import replace
+    >>> from torch.nn import functional
+    >>> from hwnas.compress.data.task import CLASSIFICATION
+    >>> strict = replace(CLASSIFICATION, name="strict", loss=functional.cross_entropy)
+    >>> strict.metric.name
+    'accuracy'
     """
 
     name: str

@@ -69,6 +69,11 @@ class FrontRecord:
         evaluated: how many networks the search asked for, with those that `failed`.
         front: the Pareto-optimal ones, by rising costs.
         judgement: what stands against what was measured, in sentences.
+
+    >>> import hwnas
+    >>> front = hwnas.open_run("runs/a").front("steady")
+    >>> front.objectives, isinstance(front, hwnas.Front)
+    (('latency',), True)
     """
 
     device: str
