@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parent / "hardware" / "fake_phone"
+SCRIPTS = Path(__file__).parents[1] / "hardware" / "fake_phone"
 PACKAGES = Path(os.environ.get("HWNAS_FAKE_PHONE") or Path(__file__).parents[2] / ".fake_phone")
 RUNNER_SOURCES = Path(__file__).parents[2] / "hwnas" / "devices" / "android" / "runner"
 SERIAL = "127.0.0.1:6555"

@@ -38,6 +38,7 @@ from hwnas.networks.build import assemble
 from hwnas.networks.exported import network_of
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
+from hwnas.ranges import Size
 from hwnas.temporary import temporary_folder
 
 BATCH = 256
@@ -64,9 +65,9 @@ class _Question:
     place: str
     path: tuple[str, ...]
     environment: dict[str, str]
-    threads: int
-    shape: tuple[int, ...]
-    sizes: tuple[int, ...]
+    threads: Size
+    shape: tuple[Size, ...]
+    sizes: tuple[Size, ...]
 
 
 def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images | None = None) -> None:

@@ -28,6 +28,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import decode, encode
 from hwnas.measurement import STRICT
 from hwnas.progress import Progress
+from hwnas.ranges import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class _Question:
     library: LibrarySettings
     search: SearchSettings
     out: str
-    lock: int
+    lock: Count
     cluster: str
     allow_code: bool
 
