@@ -22,6 +22,8 @@ from torch.utils._pytree import tree_leaves
 from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention, random_input
+from hwnas.networks.control_flow import source_line
+from hwnas.networks.tensors import written
 
 NAMED = 3  # tensors or modules in a message
 ANSWER_VALUES = 32  # of one image
@@ -151,6 +153,46 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _say(text: str) -> None:
     """Tell the user once, however often the network is built."""
     _log.warning("%s", text)
+
+
+@torch.no_grad()
+def require_found_weights(model: nn.Module, x: Tensor) -> None:
+    """Refuse a model that computes with weights which torch does not find in it.
+
+    Args:
+        model: in eval mode.
+        x: a batch (B, C, H, W) that it can take.
+
+    Raises:
+        InputError: names the first such weight and the line that uses it.
+    """
+    with plain_attention(), _Weights({id(parameter) for parameter in model.parameters()}):
+        model(x.clone())
+
+
+class _Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
+    """Sees weights that are not known."""
+
+    def __init__(self, known: set[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._known = known
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in self._known:
+                raise InputError(
+                    f"the network computes with a weight of shape {tuple(leaf.shape)} which torch does not "
+                    f"find in it ({source_line()}): it would be neither trained nor stored",
+                    "let the module that uses it have it as an attribute, or in an nn.ModuleList, "
+                    "nn.ModuleDict or nn.ParameterList",
+                )
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -324,14 +366,8 @@ class _Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's ow
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        named = {
-            **dict(zip((each.name for each in func._schema.arguments), args, strict=False)),
-            **(kwargs or {}),
-        }
-        for argument in func._schema.arguments:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                written = [leaf for leaf in tree_leaves(named.get(argument.name)) if isinstance(leaf, Tensor)]
-                self.found |= any(leaf.untyped_storage().data_ptr() == self._memory for leaf in written)
+        for tensor in written(func, args, kwargs or {}):
+            self.found |= tensor.untyped_storage().data_ptr() == self._memory
         return func(*args, **(kwargs or {}))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -16,8 +16,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from hwnas.errors import InputError, first_line
 from hwnas.network import plain_attention
+from hwnas.networks.tensors import written
 
-TORCH = str(Path(torch.__file__).parent)
+TORCH, NETWORKS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 LEAVING = (Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__)
 SIZES = (Tensor.size, Tensor.numel, Tensor.nelement, Tensor.__len__, Tensor.shape.__get__)  # type: ignore[attr-defined]
 
@@ -56,6 +57,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
         self._computed = WeakTensorKeyDictionary()
         self._computed[x] = None
         self._sized = WeakTensorKeyDictionary()  # the sizes themselves depend on the input's values
+        self._written: dict[int, UntypedStorage] = {}  # kept, lest another one takes its address
 
     def __torch_dispatch__(
         self,
@@ -75,11 +77,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
                     self._computed[value] = None
                     if sized:
                         self._sized[value] = None
+            for value in written(func, args, kwargs or {}):
+                self._written[value.untyped_storage().data_ptr()] = value.untyped_storage()
         return output
 
     def is_computed(self, value: Tensor) -> bool:
-        """Whether a tensor depends on the input."""
-        return value in self._computed
+        """Whether a tensor depends on the input, by its own or by what was written into its memory."""
+        if value in self._computed or not self._written or value.layout != torch.strided:
+            return value in self._computed
+        return value.untyped_storage().data_ptr() in self._written
 
     def is_sized(self, value: Tensor) -> bool:
         """Whether the sizes of a tensor may depend on the input's values, as those of `x[x > 0]` do."""
@@ -123,14 +129,14 @@ class _WatchNumbers(TorchFunctionMode):
 
 def _refuse(what: str = "a value that depends on the image") -> NoReturn:
     raise InputError(
-        f"the network's forward() asks for {what} ({_line()}), "
+        f"the network's forward() asks for {what} ({source_line()}), "
         "and its graph would do for every image what it did for the first",
         "compute with tensors there, such as torch.where(condition, a, b) instead of if, "
         "and leave out checks of values",
     )
 
 
-def _line() -> str:
-    """The innermost line that is not torch's own."""
-    frames = [f for f in traceback.extract_stack() if not f.filename.startswith((TORCH, __file__))]
+def source_line() -> str:
+    """The innermost line that is neither torch's nor hwnas's own."""
+    frames = [f for f in traceback.extract_stack() if not f.filename.startswith((TORCH, NETWORKS))]
     return f"{Path(frames[-1].filename).name} line {frames[-1].lineno}: `{frames[-1].line}`"

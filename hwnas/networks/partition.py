@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention
-from hwnas.networks.checks import keep_input, require_one_function, writes_to_input
+from hwnas.networks.checks import keep_input, require_found_weights, require_one_function, writes_to_input
 from hwnas.networks.control_flow import require_no_decisions
 from hwnas.networks.cut_points import (
     Shape,
@@ -124,6 +124,7 @@ def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] 
 def _partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None) -> Partition:
     expected, x = run_once(model, input_shape)
     require_no_decisions(model, x)
+    require_found_weights(model, x)
     require_one_function(model, x)
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
     if len(cuts) < 2:

@@ -233,6 +233,7 @@ def test_recurrent_layers_are_counted() -> None:
         ("by_list", "tolist"),
         ("by_size", "len"),
         ("by_count", "nonzero"),
+        ("by_memory", "seen.sum"),
     ],
 )
 def test_control_flow_on_values_is_refused_wherever_a_network_is_named(name: str, line: str) -> None:
@@ -312,6 +313,14 @@ def test_a_network_without_values_is_refused(name: str) -> None:
 def test_modules_in_a_python_list_are_refused() -> None:
     with pytest.raises(InputError, match=r"in a plain list, layer2\.convs"):
         plain_module(oddnets.python_list(), "net")
+
+
+@pytest.mark.parametrize("name", ["held_by_an_object", "held_by_a_closure"])
+def test_weights_that_torch_does_not_find_are_refused_with_the_line_that_uses_them(name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"torch does not find in it \(oddnets.py line \d+: .*between=Lambda"
+    ):
+        partition(getattr(oddnets, name)().eval(), SHAPE)
 
 
 def test_modules_that_are_listed_beside_are_no_fault() -> None:

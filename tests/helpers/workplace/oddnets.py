@@ -256,6 +256,35 @@ def by_list() -> nn.Module:
     return Chain(between=Lambda(lambda x: x * max(x.flatten().tolist())))
 
 
+def gathered(x: Tensor) -> Tensor:
+    """Decides by what was written, slice by slice, into a tensor that does not depend on the image."""
+    seen = torch.zeros(2)
+    seen[0] = x.mean()
+    seen.view(1, 2)[:, 1] = x.abs().max()
+    return x if seen.sum() < 50 else -x
+
+
+def by_memory() -> nn.Module:
+    return Chain(between=Lambda(gathered))
+
+
+class Holder:
+    """Has a module where torch does not look."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+def held_by_an_object() -> nn.Module:
+    held = Holder(nn.Conv2d(16, 16, 3, 1, 1))
+    return Chain(between=Lambda(lambda x: x + held.module(x)))
+
+
+def held_by_a_closure() -> nn.Module:
+    weight = nn.Parameter(torch.ones(16, 1, 1), requires_grad=False)
+    return Chain(between=Lambda(lambda x: x * weight))
+
+
 class View(nn.Module):
     """Reads a view after what it is a view of was changed in place, which the exporter does not see."""
 
