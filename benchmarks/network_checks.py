@@ -20,6 +20,7 @@ from hwnas.network import random_input
 from hwnas.networks.build import assemble
 from hwnas.networks.checks import (
     answer_of,
+    require_found_weights,
     require_one_function,
     require_rebuildable,
     require_trainable,
@@ -58,6 +59,7 @@ def main() -> None:
         ),
         "the answer of the record": lambda: answer_of(module, shape),
         "the same twice, and without neighbours": lambda: require_one_function(model, x),
+        "no weights that torch does not find": lambda: require_found_weights(model, x),
         "no control flow on values": lambda: require_no_decisions(model, x),
         "every own part exported and compared with its graph": lambda: require_exports(parts),
         "every own part trained one step": lambda: require_trainable(parts.names, parts.modules, x),
