@@ -21,6 +21,9 @@ TERMINATED = 143
 TRACEBACK = "HWNAS_TRACEBACK"
 """Set in the environment, it shows the traceback of what ends a command, to whom mends it."""
 
+ENDS = ("_exit", "abort", "execv", "execve")
+"""Functions of os after which the process is not there; other ways to another program call the last two."""
+
 _PACKAGE = Path(__file__).parent
 _ALARMS = (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2)
 """What programs send themselves, and what ends a process that does not expect it."""
@@ -45,7 +48,8 @@ class _Ended(SystemExit):
 def contained(what: str = "") -> Iterator[None]:
     """Run code of the user's, which must not end the process with an exit code of its own.
 
-    Neither sys.exit(), os._exit() and os.abort() do it, nor an alarm, nor an exception that is no Exception.
+    Neither sys.exit(), os._exit(), os.abort() and os.exec…() do it, nor an alarm, nor an exception that is
+    no Exception.
     A key that was pressed and a signal that was sent end this context as what they are.
 
     Args:
@@ -88,7 +92,7 @@ def _without_ends() -> Iterator[None]:
         yield
         return
     told: list[_Ended] = []  # by other threads
-    ends = {name: getattr(os, name) for name in ("_exit", "abort")}
+    ends = {name: getattr(os, name) for name in ENDS}
 
     def alarmed(number: int, frame: FrameType | None) -> NoReturn:
         raise (
@@ -122,6 +126,8 @@ class _Refused:
     def __call__(self, *arguments: Any) -> NoReturn:
         if os.getpid() != self._process:
             self._function(*arguments)
+        if sys._getframe().f_back is None:
+            return  # type: ignore[misc]  # Python itself calls it, when the process ends anyway
         call = f"os.{self._name}({', '.join(map(repr, arguments))})"
         ended = _Ended(call, _line_of(_outward(sys._getframe(1))))
         if threading.current_thread() is not threading.main_thread():

@@ -130,9 +130,7 @@ def _main() -> None:
         except Exception as error:
             if is_out_of_memory(error):
                 _fail_without_memory(error)
-            if not isinstance(error, OSError):
-                raise
-            _fail(_undelivered(error))
+            _fail(_undelivered(error) if isinstance(error, OSError) else explained(error))
 
 
 def _undelivered(error: OSError) -> HwnasError:

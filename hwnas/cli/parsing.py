@@ -8,6 +8,7 @@ import re
 import typer
 
 from hwnas.errors import InputError
+from hwnas.ranges import LARGEST_SIZE
 
 
 def a_number(value: float | None) -> float | None:
@@ -34,9 +35,9 @@ def parse_fraction(text: str, option: str) -> float:
 def parse_shape(text: str) -> tuple[int, ...]:
     """`3x224x224` or `3,224,224` as a tuple of positive sizes. Raises InputError for anything else."""
     sizes = re.split(r"[x×,]", text.strip())
-    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+    if not all(size.strip().isdecimal() and 0 < int(size) <= LARGEST_SIZE for size in sizes):
         raise InputError(
-            f"--input-shape is {text!r}, it must be sizes such as 3x224x224",
+            f"--input-shape is {text!r}, it must be sizes such as 3x224x224, of at most {LARGEST_SIZE:,}",
             "give channels, rows and columns: --input-shape 3x224x224",
         )
     return tuple(int(size) for size in sizes)

@@ -37,13 +37,20 @@ def whole_output() -> Iterator[None]:
         _replace_unknown(out)
         yield
         return
-    held = io.TextIOWrapper(io.BytesIO(), getattr(out, "encoding", None) or "utf-8", "replace", newline="")
+    held = _Held(io.BytesIO(), getattr(out, "encoding", None) or "utf-8", "replace", newline="")
     sys.stdout = held
     try:
         yield
     finally:
         sys.stdout = out
         _deliver(held, out)
+
+
+class _Held(io.TextIOWrapper):
+    """What goes to stdout; code of the user's that closes that loses nothing of ours."""
+
+    def close(self) -> None:
+        self.flush()
 
 
 def _deliver(held: io.TextIOWrapper, out: TextIO | None) -> None:

@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 
 from hwnas.ending import contained
 from hwnas.errors import InputError, first_line
@@ -26,7 +27,7 @@ def import_object(name: str) -> object:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        with contained(module_name):
+        with contained(module_name), redirect_stdout(sys.stderr):  # what it prints is no result
             found: object = getattr(importlib.import_module(module_name), attribute)
     except InputError:
         raise
@@ -60,7 +61,7 @@ def call_function(name: str, fix: str) -> object:
     """
     function = import_function(name)
     try:
-        with contained(name):
+        with contained(name), redirect_stdout(sys.stderr):
             return function()
     except InputError:
         raise

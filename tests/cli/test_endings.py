@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +93,39 @@ def test_a_search_in_a_process_of_its_own_tells_it_too(
     done = hwnas(*arguments)
     assert done.code == 2
     assert "os._exit(0), in late.py:4" in done.err
+
+
+STREAMS = """
+import os, sys
+from tinynet import make
+def closes():
+    sys.stdout.close()
+    return make()
+def replaces():
+    sys.stdout = open("log.txt", "w")
+    return make()
+def prints():
+    print("loaded")
+    return make()
+def executes():
+    os.execvp("true", ["true"])
+"""
+
+
+@pytest.mark.parametrize("way", ["closes", "replaces", "prints"])
+def test_code_of_the_users_own_costs_no_output(workplace: Path, way: str) -> None:
+    (workplace / "streams.py").write_text(STREAMS)
+    done = tiny.run_hwnas(workplace, "profile", f"streams:{way}", "--device=modelled.toml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["model"] == f"streams:{way}"
+    assert "Traceback" not in done.stderr
+
+
+def test_another_program_in_the_place_of_this_one_is_refused(workplace: Path) -> None:
+    (workplace / "streams.py").write_text(STREAMS)
+    done = tiny.run_hwnas(workplace, "profile", "streams:executes", "--device=modelled.toml")
+    assert done.returncode == 2
+    assert "streams:executes ends the process instead of returning: os.exec" in done.stderr
 
 
 def test_an_older_revision_that_ends_the_process_is_told(hwnas: Hwnas, rude: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, load_accelerator, read_onnx
 from hwnas.errors import InputError
+from hwnas.network import export_onnx
 
 
 def model(
@@ -158,6 +160,25 @@ def test_fully_connected_layers_and_reshapes() -> None:
         ("matmul", 10, 6, 1),
         ("matmul", 3, 10, 1),
     ]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_torch_s_own_attention_is_read(batch_first: bool) -> None:
+    """Its export computes shapes by way of an empty slice."""
+
+    class Attending(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend = torch.nn.MultiheadAttention(16, 2, batch_first=batch_first)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            tokens = x.flatten(2).permute((0, 2, 1) if batch_first else (2, 0, 1))
+            found: torch.Tensor = self.attend(tokens, tokens, tokens, need_weights=False)[0]
+            return found
+
+    content = export_onnx(Attending().eval(), (1, 16, 4, 4))
+    products = [layer for layer in read_onnx(content).layers if layer.op in ("MatMul", "Gemm")]
+    assert len(products) == 4  # queries, keys and values at once, two products, and the projection
 
 
 def test_attention() -> None:

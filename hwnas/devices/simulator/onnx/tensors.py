@@ -17,8 +17,8 @@ Shape = tuple[int, ...]
 
 # Constants larger than this are weights; their values are never needed, only their shapes.
 SMALL = 4096
-# Their results are no larger than their inputs, though shapes are known only from values.
-SELECTING = frozenset(["NonZero", "Compress", "Unique"])
+# Their results are no larger than their inputs; shapes are known only from values, or have a size of zero.
+SELECTING = frozenset(["NonZero", "Compress", "Unique", "Slice"])
 # Numbers of one tensor beyond this are no network's.
 LARGEST_TENSOR = 1 << 34
 
