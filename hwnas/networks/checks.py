@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cache
 from typing import Any
@@ -166,16 +166,28 @@ def require_found_weights(model: nn.Module, x: Tensor) -> None:
     Raises:
         InputError: names the first such weight and the line that uses it.
     """
-    with plain_attention(), _Weights({id(parameter) for parameter in model.parameters()}):
+    known = {id(parameter) for parameter in model.parameters()}
+
+    def see(_: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, nn.Parameter) and id(leaf) not in known:
+                raise InputError(
+                    f"the network computes with a weight of shape {tuple(leaf.shape)} which torch does not "
+                    f"find in it ({source_line()}): it would be neither trained nor stored",
+                    "let the module that uses it have it as an attribute, or in an nn.ModuleList, "
+                    "nn.ModuleDict or nn.ParameterList",
+                )
+
+    with plain_attention(), _Seeing(see):
         model(x.clone())
 
 
-class _Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
-    """Sees weights that are not known."""
+class _Seeing(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
+    """Shows each operation of torch, with its arguments, before it runs."""
 
-    def __init__(self, known: set[int]) -> None:
+    def __init__(self, see: Callable[[Any, Sequence[Any], Mapping[str, Any]], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._known = known
+        self._see = see
 
     def __torch_dispatch__(
         self,
@@ -184,14 +196,7 @@ class _Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's o
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, nn.Parameter) and id(leaf) not in self._known:
-                raise InputError(
-                    f"the network computes with a weight of shape {tuple(leaf.shape)} which torch does not "
-                    f"find in it ({source_line()}): it would be neither trained nor stored",
-                    "let the module that uses it have it as an attribute, or in an nn.ModuleList, "
-                    "nn.ModuleDict or nn.ParameterList",
-                )
+        self._see(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
 
@@ -345,30 +350,17 @@ def writes_to_input(module: nn.Module, x: Tensor) -> bool:
 
 
 def _writes(module: nn.Module, x: Tensor) -> bool:
+    """Whether it writes to the memory of what it is given, also by a view of it or by `.data`."""
     given = x.clone()
-    with plain_attention(), _Writes(given) as writes:
+    memory, found = given.untyped_storage().data_ptr(), False
+
+    def see(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        nonlocal found
+        found |= any(t.untyped_storage().data_ptr() == memory for t in written(func, args, kwargs))
+
+    with plain_attention(), _Seeing(see):
         module(given)
-    return writes.found or not torch.equal(given, x)
-
-
-class _Writes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own hooks have no types
-    """Sees operations that write to the memory of a tensor, also by a view of it or by `.data`."""
-
-    def __init__(self, x: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._memory = x.untyped_storage().data_ptr()
-        self.found = False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        for tensor in written(func, args, kwargs or {}):
-            self.found |= tensor.untyped_storage().data_ptr() == self._memory
-        return func(*args, **(kwargs or {}))
+    return found or not torch.equal(given, x)
 
 
 def keep_input(module: nn.Module) -> None:

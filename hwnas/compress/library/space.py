@@ -97,14 +97,11 @@ def _read(path: Path) -> Space:
     header = decode(_Header, plain, path)
     tables = {BOTTLENECKS: decode(find_family(BOTTLENECKS).table, given, path)} if given else {}
     for name, table in families.items():
-        if name not in FAMILIES.names():
-            raise InputError(
-                f"{path}: {name}: is neither a key of a space nor a family; families: "
-                f"{', '.join(FAMILIES.names())}",
-                f"correct {name} in {path}, or install the package that the family comes from",
-            )
+        try:
+            table_type: Any = find_family(name).table
+        except InputError as error:
+            raise InputError(f"{path}: {name}: {error.cause}", error.fix) from None
         # Under its name, so that messages tell the whole key.
-        table_type: Any = find_family(name).table
         kind: Any = dict[str, table_type]
         tables |= decode(kind, {name: table}, path)
     space = Space(**vars(header), tables=tables)
