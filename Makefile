@@ -33,7 +33,6 @@ test-slow: .venv/.dev
 
 faults: .venv/.dev
 	$(BIN)/pytest -m "not hardware" tests/faults
-	$(BIN)/pytest -m faults tests/compress/test_ray.py
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check hwnas tests benchmarks

@@ -335,7 +335,7 @@ def test_a_node_that_dies_takes_its_device_away(small: Any) -> None:
             wait_for(lambda: not device.sample(handle, runs=1, seconds=0))  # its process outlives it a little
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,7 +371,7 @@ def test_a_node_killed_in_mid_distillation_leaves_the_identical_run(
     assert sum(key.startswith("architectures/") for key in far) >= 5 * 2 + 1
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_devices_of_nodes_are_searched_side_by_side_as_they_are_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
