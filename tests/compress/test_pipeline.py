@@ -457,6 +457,15 @@ def test_a_device_without_energy_is_refused_before_anything_is_trained(workplace
     assert set(watch.steps) == {"check exports"}
 
 
+def test_a_device_that_cannot_run_the_reference_is_told_before_anything_is_trained(workplace: Path) -> None:
+    watch = Watch()
+    with pytest.raises(InputError, match=r"sim-npu cannot run the reference: operator CumSum.*not known"):
+        run(
+            workplace / "new", library=replace(LIBRARY, model="tinynet:summed"), device="sim-npu", watch=watch
+        )
+    assert set(watch.steps) == {"check exports"}
+
+
 @pytest.mark.slow
 def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:

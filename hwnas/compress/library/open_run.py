@@ -14,12 +14,18 @@ from hwnas.compress.data.task import quantity
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
-from hwnas.compress.library.operators import check_device, check_exports, require_choices, require_exports
+from hwnas.compress.library.operators import (
+    Refused,
+    check_device,
+    check_exports,
+    require_choices,
+    require_exports,
+)
 from hwnas.compress.library.out_of_memory import BLOCK_TRAINERS
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.space import Space, load_space
 from hwnas.compress.library.store import Library, added_candidates
-from hwnas.compress.library.target import Target, calibration_images, require_energy
+from hwnas.compress.library.target import Target, calibration_images, require_runs
 from hwnas.compress.reference.prepare import (
     Initial,
     Reference,
@@ -34,7 +40,7 @@ from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
-from hwnas.errors import DeviceError, InputError
+from hwnas.errors import InputError
 from hwnas.files import encode, sha256_of_plain
 from hwnas.network import Network, random_input
 from hwnas.networks.architecture import Candidate
@@ -127,11 +133,13 @@ def open_run(
         Library(directory.library) as library,
     ):
         library.add([*inputs.candidates, *added_candidates(out)])
-        if any(entry.state == "pending" for entry in library.entries()):
+        is_pending = any(entry.state == "pending" for entry in library.entries())
+        if is_pending:
             executor.require(inputs.settings.needs)
         check_exports(library, parts, progress)
         refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
-        _require_energy(inputs, wanted)
+        if is_pending:
+            _require_runs(inputs, wanted, refused, progress)
         run = run_of(inputs, directory, library, progress, executor)
         _say_reference(run, inputs.initial.to_train)
         build_library(run)
@@ -195,14 +203,26 @@ def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Ta
         rehearse(parts, unstarted.architecture([None] * len(parts.modules)), inputs.data)
 
 
-def _require_energy(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]]) -> None:
-    for target in (target for search, target in wanted if "energy" in search.objectives):
-        whole = Network("the reference", own_parts(inputs.parts), calibration_images(inputs.data))
+def _require_runs(
+    inputs: Inputs,
+    wanted: Sequence[tuple[SearchSettings, Target]],
+    refused: Sequence[Refused],
+    progress: Progress,
+) -> None:
+    """Refuse devices that cannot run the reference, where a search needs it; of many, one may be left."""
+    whole = Network("the reference", own_parts(inputs.parts), calibration_images(inputs.data))
+    failures: list[InputError] = []
+    for (search, target), of_target in zip(wanted, refused, strict=True):
+        is_accepted = not any(choice == 0 for _, choice in of_target)
         try:
-            require_energy(target, whole)
-        except DeviceError:
-            if len(wanted) == 1:  # one of many that fails leaves the others
-                raise
+            if search.uses_device and is_accepted:
+                require_runs(target, whole, energy="energy" in search.objectives)
+        except InputError as error:
+            failures.append(error)
+    if len(failures) == len(wanted):
+        raise failures[0]
+    for error in failures:
+        progress.say(error.cause)
 
 
 def _say_reference(run: Run, trained: bool) -> None:

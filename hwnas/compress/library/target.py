@@ -8,7 +8,14 @@ import numpy as np
 
 from hwnas.compress.data import Data
 from hwnas.devices.base import Device
-from hwnas.errors import InputError, NetworkFormError, PreparationError
+from hwnas.errors import (
+    DeviceError,
+    InputError,
+    NetworkFormError,
+    PreparationError,
+    is_out_of_memory,
+    memory_error,
+)
 from hwnas.measurement import DeviceProfile, Protocol
 from hwnas.network import Network
 from hwnas.profiles.catalogue import open_device
@@ -29,27 +36,38 @@ class Target:
     cluster: str = ""
 
 
-def require_energy(target: Target, network: Network) -> None:
-    """Refuse the objective energy before anything is trained for it.
+def require_runs(target: Target, network: Network, *, energy: bool) -> None:
+    """Prepare the reference on a device before anything is trained for it.
 
-    A queue is not asked, since its jobs cost, and neither is a device that cannot run this network.
+    A queue is not asked, since its jobs cost, and neither is a device that is not there or in use.
+
+    Args:
+        network: the reference, trained or not.
+        energy: whether the device has to tell a network's energy.
 
     Raises:
-        InputError: the device does not tell what a network needs.
+        InputError: the device cannot run the reference, or does not tell what a network needs.
     """
     device = open_device(target.profile, target.cluster)
     if not isinstance(device, Device):
         return
-    with device:
-        try:
+    device.lock_wait_s = 0.0
+    name = target.profile.name
+    try:
+        with device:
             handle = device.prepare(network)
-        except (PreparationError, NetworkFormError):
-            return
-        device.release(handle)
-    if "energy_mj" not in handle.metrics:
+    except DeviceError:
+        return
+    except (PreparationError, NetworkFormError) as error:
+        if is_out_of_memory(error):
+            raise memory_error(error) from None
         raise InputError(
-            f"{target.profile.name} tells no energy", "take the objective latency, or a simulator"
-        )
+            f"device {name} cannot run the reference: {error.cause}. Nothing was trained",
+            f"{error.fix}; if only the operators of some parts are to blame, name them in "
+            f"forbidden_operators of the profile {name}, and the search does without those parts",
+        ) from None
+    if energy and "energy_mj" not in handle.metrics:
+        raise InputError(f"{name} tells no energy", "take the objective latency, or a simulator")
 
 
 def calibration_images(data: Data) -> np.ndarray:

@@ -54,3 +54,16 @@ def seeded() -> nn.Module:
             for _ in range(30):
                 model(torch.randn(32, 3, 32, 32))
     return model.eval()
+
+
+class Summed(Residual):
+    """With an operator that simulators do not know."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).cumsum(2)
+
+
+def summed() -> nn.Module:
+    model = Tiny()
+    model.stages[1] = nn.Sequential(Summed(16), Residual(16))
+    return model
