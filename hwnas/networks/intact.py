@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
-from hwnas.files import check_schema, check_signature, read_json, sha256_of_plain, sha256_of_unchanged
+from hwnas.files import (
+    check_schema,
+    check_signature,
+    read_bytes,
+    read_json,
+    sha256,
+    sha256_of_plain,
+    sha256_of_unchanged,
+)
 
 SUMMARY_SCHEMA = "hwnas.checkpoint/2"
 REFERENCE_SCHEMA = "hwnas.reference/1"
@@ -42,7 +50,7 @@ def recorded_hashes(folder: Path) -> Mapping[str, str]:
     """The SHA-256 of each file of a checkpoint or a run's reference, by name; none of any other folder.
 
     Raises:
-        InputError: the record that holds them is damaged.
+        InputError: the record that holds them is damaged or missing.
     """
     if not (folder / "architecture.json").is_file():  # a record beside other files is not of hwnas
         return {}
@@ -50,7 +58,11 @@ def recorded_hashes(folder: Path) -> Mapping[str, str]:
         return _of_checkpoint(folder)
     file = folder / REFERENCE_RECORD
     if not file.is_file():
-        return {}
+        raise InputError(
+            f"{folder} has neither {CHECKPOINT_RECORD} nor {REFERENCE_RECORD}: it was never confirmed to be "
+            "the network that was made, or lost what tells so",
+            f"restore that file, or give the command that made {folder} again",
+        )
     plain = check_signature(check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
     return {name: plain[key] for name, key in OF_REFERENCE.items() if key in plain}
 
@@ -62,6 +74,11 @@ def _of_checkpoint(folder: Path) -> Mapping[str, str]:
     if not isinstance(hashes, dict) or hashes.get(OWN) != hash_of_record(plain):
         raise _damaged(folder, CHECKPOINT_RECORD)
     return {name: digest for name, digest in hashes.items() if name != OWN}
+
+
+def reference_hashes(folder: Path) -> dict[str, str]:
+    """The hashes of the files of a run's reference, as its record has them."""
+    return {key: sha256(read_bytes(folder / name)) for name, key in OF_REFERENCE.items()}
 
 
 def hash_of_record(plain: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import write_record
 from torch import nn
 from workplace import tinynet
 
@@ -38,6 +39,7 @@ SPEC = ArchitectureSpec(
 def checkpoint(tmp_path: Path) -> Path:
     SPEC.save(tmp_path / "architecture.json")
     save_module(build_module(SPEC, allow_code=False), tmp_path / "model.safetensors")
+    write_record(tmp_path)
     return tmp_path
 
 

@@ -16,6 +16,7 @@ import timm
 import torch
 from pictures import Heard, picture, pictures
 from safetensors.torch import save_file
+from tiny import write_record
 
 import hwnas
 from hwnas.compress.data import Data, Images, load_data, sets
@@ -201,6 +202,7 @@ def test_an_imagenet_classifier_is_narrowed_exactly(tmp_path: Path) -> None:
     out.mkdir()
     save_module(reference.module(), out / "model.safetensors")
     reference.architecture([None] * len(parts.modules)).save(out / "architecture.json")
+    write_record(out)
     with torch.no_grad():
         assert torch.allclose(hwnas.load(out)(x), whole(x)[:, [0, 217]], atol=1e-6)
     architecture = ArchitectureSpec.read(out / "architecture.json")
@@ -223,6 +225,7 @@ def test_weights_of_a_run_bring_their_normalisation(tmp_path: Path, data: Data) 
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
     ).save(tmp_path / "architecture.json")
+    write_record(tmp_path)
     found = initial_reference(settings, data, allow_code=False)
     assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import make_data, run_hwnas
+from tiny import make_data, run_hwnas, write_record
 from torch import nn
 from workplace import tinynet
 
@@ -328,6 +328,7 @@ def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -
     spec.save(folder / "architecture.json")
     torch.manual_seed(8)
     save_module(build_module(spec, allow_code=True), folder / "model.safetensors")
+    write_record(folder)
     return folder
 
 

@@ -147,6 +147,9 @@ def test_a_damaged_record_of_hashes_is_no_reason_not_to_ask(name: str, copy: Pat
         spoil(file, generator)
         with pytest.raises(HwnasError, match=re.escape(file.parent.name)):
             reader(file.parent)
+        file.unlink()
+        with pytest.raises(HwnasError, match=r"has neither measurement\.json nor reference\.json"):
+            reader(file.parent)
 
 
 def test_files_of_ones_own_need_no_record(tmp_path: Path, copy: Path) -> None:

@@ -24,7 +24,9 @@ from hwnas.compress.library.open_run import open_inputs
 from hwnas.compress.pipeline import compress
 from hwnas.compress.search.target import target_of
 from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.files import write_signed
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
+from hwnas.networks.intact import REFERENCE_SCHEMA
 from hwnas.progress import Progress
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,11 @@ def of_one_device(result: dict[str, Any]) -> dict[str, Any]:
     """The JSON of `hwnas compress` for one device, what it says of that beside the rest."""
     (device,) = result["devices"].values()
     return {**result, **device}
+
+
+def write_record(folder: Path) -> None:
+    """Write a record of a run's reference that knows no hashes and no answer, as early versions did."""
+    write_signed(folder / "reference.json", {"schema": REFERENCE_SCHEMA})
 
 
 def furnish(folder: Path) -> None:

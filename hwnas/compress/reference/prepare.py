@@ -29,11 +29,12 @@ from hwnas.networks.count import count
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
 from hwnas.networks.find import image_size
-from hwnas.networks.intact import require_intact
+from hwnas.networks.intact import OF_REFERENCE, REFERENCE_RECORD, reference_hashes, require_intact
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
 from hwnas.networks.weights import IMAGENET_CLASSES, load_weights
 from hwnas.progress import Progress
+from hwnas.temporary import folder_beside
 
 TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of digits
 
@@ -181,26 +182,9 @@ def prepare_reference(
     """
     reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
     module = reference.module()
-    weights, record = run.reference / "model.safetensors", run.reference / "reference.json"
-    graph = run.reference / "model.onnx"
     state_file = run.reference / "training.safetensors"
-    if record.is_file():
-        known = ReferenceRecord.read(run.reference)
-        if sha256(read_bytes(weights)) != known.weights_sha256:
-            raise RunDirectoryError(
-                f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
-            )
-        load_weights(module, weights)
-        channels_last(module)
-        if known.answer is not None and not is_answer(module, data.image_shape, known.answer):
-            raise RunDirectoryError(
-                f"{settings.model} is not the network of {run.path}: with the same weights it "
-                "answers otherwise",
-                "restore its code as it was, or start anew with --out PATH",
-            )
-        if not graph.is_file() or sha256(read_bytes(graph)) != known.onnx_sha256:
-            write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
-        _restore_architecture(reference, run.reference / "architecture.json", known)
+    if (run.reference / REFERENCE_RECORD).is_file():
+        _restore(reference, module, run, settings.model)
         state_file.unlink(missing_ok=True)  # of a process that was killed before it removed it
         return reference
     if initial.to_train:
@@ -224,35 +208,56 @@ def prepare_reference(
             progress=after_epoch,
         )
     channels_last(module)
-    save_module(module, weights)
-    reference.architecture([None] * len(parts.modules)).save(run.reference / "architecture.json")
-    write_bytes(graph, Network(settings.model, own_parts(parts)).onnx())
     scores = loop.scores(module, data, reference.task)
-    confirm_stored(run.reference, module, data)
     costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
-    ReferenceRecord(
-        weights_sha256=sha256(read_bytes(weights)),
-        architecture_sha256=sha256(read_bytes(run.reference / "architecture.json")),
-        onnx_sha256=sha256(read_bytes(graph)),
-        answer=answer_of(module, data.image_shape),
-        trained_epochs=settings.train_epochs if initial.to_train else 0,
-        metric=reference.task.metric,
-        accuracy=None if scores is None else mean_score(scores),
-        parts=tuple(parts.names),
-        macs=tuple(macs for macs, _ in costs),
-        params=tuple(params for _, params in costs),
-        shared=tuple(parts.shared),
-        cuts=tuple(parts.cuts),
-        partition_max_abs_difference=parts.max_abs_difference,
-    ).write(run.reference)
+    with folder_beside(run.reference) as folder:
+        save_module(module, folder / "model.safetensors")
+        reference.architecture([None] * len(parts.modules)).save(folder / "architecture.json")
+        write_bytes(folder / "model.onnx", Network(settings.model, own_parts(parts)).onnx())
+        ReferenceRecord(
+            **reference_hashes(folder),
+            answer=answer_of(module, data.image_shape),
+            trained_epochs=settings.train_epochs if initial.to_train else 0,
+            metric=reference.task.metric,
+            accuracy=None if scores is None else mean_score(scores),
+            parts=tuple(parts.names),
+            macs=tuple(macs for macs, _ in costs),
+            params=tuple(params for _, params in costs),
+            shared=tuple(parts.shared),
+            cuts=tuple(parts.cuts),
+            partition_max_abs_difference=parts.max_abs_difference,
+        ).write(folder)
+        confirm_stored(folder, module, data)
+        for name in (*OF_REFERENCE, REFERENCE_RECORD):  # the record last: it says that all is there
+            (folder / name).replace(run.reference / name)
     state_file.unlink(missing_ok=True)
     return reference
 
 
-def _restore_architecture(reference: Reference, path: Path, known: ReferenceRecord) -> None:
-    """Write the reference's `architecture.json` again where it is missing or damaged."""
-    if not path.is_file() or known.architecture_sha256 != sha256(read_bytes(path)):
-        reference.architecture([None] * len(reference.parts.modules)).save(path)
+def _restore(reference: Reference, module: nn.Module, run: RunDirectory, model: str) -> None:
+    """Give a module the stored weights, and write again what is lost and follows from them.
+
+    Raises:
+        RunDirectoryError: the stored reference is damaged, or its code has changed.
+    """
+    weights, graph = run.reference / "model.safetensors", run.reference / "model.onnx"
+    known = ReferenceRecord.read(run.reference)
+    if sha256(read_bytes(weights)) != known.weights_sha256:
+        raise RunDirectoryError(
+            f"{weights} is not the file that this run wrote", "restore it, or start anew with --out PATH"
+        )
+    load_weights(module, weights)
+    channels_last(module)
+    if known.answer is not None and not is_answer(module, reference.data.image_shape, known.answer):
+        raise RunDirectoryError(
+            f"{model} is not the network of {run.path}: with the same weights it answers otherwise",
+            "restore its code as it was, or start anew with --out PATH",
+        )
+    if not graph.is_file() or sha256(read_bytes(graph)) != known.onnx_sha256:
+        write_bytes(graph, Network(model, own_parts(reference.parts)).onnx())
+    architecture = run.reference / "architecture.json"
+    if not architecture.is_file() or known.architecture_sha256 != sha256(read_bytes(architecture)):
+        reference.architecture([None] * len(reference.parts.modules)).save(architecture)
 
 
 def _normalization(

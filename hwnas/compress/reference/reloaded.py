@@ -30,12 +30,13 @@ from hwnas.agreement import disagreement
 from hwnas.compress.data import Data, Images
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import HwnasError, first_line
-from hwnas.files import decode, encode, write_bytes
+from hwnas.files import decode, encode, write_bytes, write_signed
 from hwnas.measurement import STRICT
 from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import assemble
 from hwnas.networks.exported import network_of
+from hwnas.networks.intact import REFERENCE_RECORD, REFERENCE_SCHEMA, reference_hashes
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
 from hwnas.ranges import Size
@@ -125,6 +126,7 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
         save_module(module, folder / "model.safetensors")
         architecture.save(folder / "architecture.json")
         write_bytes(folder / "model.onnx", network_of(module, parts, "rehearsed").onnx())
+        write_signed(folder / REFERENCE_RECORD, {"schema": REFERENCE_SCHEMA, **reference_hashes(folder)})
         confirm_stored(folder, module, data, images)
 
 
