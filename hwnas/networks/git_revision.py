@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from hwnas.ending import contained, explained
@@ -40,9 +42,51 @@ def committed_in(path: Path) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class Revision:
+    """The files of a revision, checked out beside the repository.
+
+    Attributes:
+        name: by which the user calls it.
+        top: of the working tree.
+        tree: what corresponds to it.
+        folder: what corresponds to the working directory.
+    """
+
+    name: str
+    top: Path
+    tree: Path
+    folder: Path
+
+    def file(self, path: str) -> Path:
+        """What a path to a file or folder of the working tree was then.
+
+        Raises:
+            InputError: the revision does not have it.
+        """
+        here = Path(path).parent.resolve() / Path(path).name
+        if not here.is_relative_to(self.top):
+            raise InputError(
+                f"{path} is no file of the repository {self.top}, so {self.name} does not have it",
+                "give a network of the repository, or name its baseline: --baseline FILE.onnx",
+            )
+        there = self.tree / here.relative_to(self.top)
+        if not there.exists():
+            raise InputError(
+                f"there is no {path} in {self.name}",
+                "name a revision that has it, or record it: hwnas check record",
+            )
+        if not there.resolve().is_relative_to(self.tree.resolve()):
+            raise InputError(
+                f"{path} is a link out of the repository, so {self.name} does not have it",
+                "name its baseline: --baseline FILE.onnx",
+            )
+        return there
+
+
 @contextmanager
-def checked_out(revision: str) -> Iterator[Path]:
-    """The folder that corresponds to the working directory, with the files of a revision.
+def checked_out(revision: str) -> Iterator[Revision]:
+    """Give the files of a revision.
 
     The repository does not learn of it: its index is a temporary one as well, so a kill leaves nothing there.
 
@@ -52,29 +96,24 @@ def checked_out(revision: str) -> Iterator[Path]:
     """
     commit = commit_of(revision)
     prefix = _git(["rev-parse", "--show-prefix"], revision)
-    top = _git(["rev-parse", "--show-cdup"], revision)
+    top = Path(_git(["rev-parse", "--show-toplevel"], revision)).resolve()
     with held_folder() as (folder, descriptor):
         tree = folder / "tree"
         (tree / prefix).mkdir(parents=True)
         own_index = {"GIT_INDEX_FILE": str(folder / "index")}
         # A hook is the repository's own affair; it has no say in what is measured.
         settings = ("core.hooksPath=/dev/null", "core.splitIndex=false", "core.fsmonitor=false")
-        options = ["-C", top or ".", *(word for setting in settings for word in ("-c", setting))]
+        options = ["-C", str(top), *(word for setting in settings for word in ("-c", setting))]
         with explained_space(folder):
             for command in (["read-tree", commit], ["checkout-index", "--all", f"--prefix={tree}/"]):
                 _git([*options, *command], revision, own_index, descriptor)
-        yield tree / prefix
+        yield Revision(revision, top, tree, tree / prefix)
 
 
 def network_at(
-    folder: Path,
-    model: str,
-    revision: str,
-    shape: tuple[int, ...] | None = None,
-    *,
-    has_batch: bool = False,
+    revision: Revision, model: str, shape: tuple[int, ...] | None = None, *, has_batch: bool = False
 ) -> Network:
-    """A model in a checked-out folder: an ONNX file, a checkpoint directory, or `module:function`.
+    """A model as it was: an ONNX file, a checkpoint directory, or `module:function`.
 
     A function is called in a process of its own, since another version of its module may be loaded here. A
     timm model is what the installed timm makes of it, at any revision.
@@ -85,49 +124,72 @@ def network_at(
     Raises:
         InputError: the revision has no such model, or it cannot be read.
     """
-    path = folder / model
-    if path.suffix == ".onnx" or path.is_dir():
-        if not path.exists():
-            raise InputError(
-                f"there is no {model} in {revision}",
-                "name a revision that has it, or record it: hwnas check record",
-            )
-        network = find_network(str(path), shape, has_batch=has_batch)
+    if model.endswith(".onnx") or Path(model).is_dir():
+        path = str(revision.file(model))
+        try:
+            network = find_network(path, shape, has_batch=has_batch)
+        except InputError as error:
+            cause, fix = (text.replace(path, f"{revision.name}:{model}") for text in (error.cause, error.fix))
+            raise InputError(cause, fix) from None
     elif ":" in model:
-        network = _function_at(folder, model, revision, shape)
+        network = _function_at(revision, model, shape)
     else:
         network = find_network(model, shape)
     return network.named(model)
 
 
-def _function_at(folder: Path, model: str, revision: str, shape: tuple[int, ...] | None) -> Network:
+def _function_at(revision: Revision, model: str, shape: tuple[int, ...] | None) -> Network:
     def exported(batch: int) -> bytes:
         # Without sizes of one's own a revision of hwnas itself that did not know them can be asked as well.
         sizes = [batch, *(shape or ())] if shape or batch > 1 else []
-        return _exported_at(folder, model, revision, sizes)
+        return _exported_at(revision, model, sizes)
 
     content = exported(1)
     return with_noise(Network(model, [Part(model, onnx=lambda: content, rebatch=exported)]))
 
 
-def _exported_at(folder: Path, model: str, revision: str, sizes: Sequence[int]) -> bytes:
+def _exported_at(revision: Revision, model: str, sizes: Sequence[int]) -> bytes:
     with temporary_folder() as place:
-        output = place / "model.onnx"
-        said = _build_apart(folder, model, output, sizes)
+        output, imported = place / "model.onnx", place / "imported"
+        said = _build_apart(revision, model, output, sizes)
         if not output.is_file():
             lines = os.fsdecode(said).strip().splitlines() or ["no message"]
             raise InputError(
-                f"{model} cannot be built as of {revision}: {lines[-1]}", "name another revision"
+                f"{model} cannot be built as of {revision.name}: {lines[-1]}", "name another revision"
             )
+        if imported.is_file():  # a revision of hwnas itself may not have told yet
+            _require_own_code(revision, model, imported.read_text().splitlines())
         return output.read_bytes()
 
 
-def _build_apart(folder: Path, model: str, output: Path, sizes: Sequence[int]) -> bytes:
-    """Build a network in a process that ends when this one does; what it said on stderr."""
-    paths = [str(folder), os.environ.get("PYTHONPATH")]
+def _require_own_code(revision: Revision, model: str, imported: Sequence[str]) -> None:
+    """Refuse what was built from the working tree's files, as an installed package gives them."""
+    for file in map(Path, imported):
+        if file.is_relative_to(revision.top) and (revision.tree / file.relative_to(revision.top)).exists():
+            raise InputError(
+                f"{model} as of {revision.name} imports {file}, which is the working tree's file: a package "
+                "is installed from there",
+                "let Python find the packages in the folder where hwnas is started, or name the baseline: "
+                "--baseline FILE.onnx",
+            )
+
+
+def _build_apart(revision: Revision, model: str, output: Path, sizes: Sequence[int]) -> bytes:
+    """Build a network in a process that ends when this one does; what it said on stderr.
+
+    Where this process finds modules in the working tree, that one finds them in the revision.
+    """
+    spec = find_spec(model.partition(":")[0].partition(".")[0])
+    origin = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    places = [] if spec is None or origin is None else [origin.parents[bool(spec.submodule_search_locations)]]
+    found = [Path(entry or ".").resolve() for entry in sys.path] + places
+    inside = [
+        revision.tree / path.relative_to(revision.top) for path in found if path.is_relative_to(revision.top)
+    ]
+    paths = [*dict.fromkeys(map(str, (revision.folder, *inside))), os.environ.get("PYTHONPATH", "")]
     with subprocess.Popen(  # noqa: S603 - no shell, and the program is this Python
         [sys.executable, "-P", "-m", __name__, model, str(output), *map(str, sizes)],
-        cwd=folder,
+        cwd=revision.folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -176,5 +238,7 @@ if __name__ == "__main__":
         with ending_with_parent(), contained():
             network = find_network(named, tuple(rest) or None).batched(batch)
             write_bytes(Path(target), network.onnx())
+            files = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
+            write_bytes(Path(target).with_name("imported"), "\n".join(sorted(files)).encode())
     except Exception as failure:
         sys.exit(explained(failure).cause)

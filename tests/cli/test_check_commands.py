@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import onnx
 import pytest
-from command_line import Hwnas, refused
+from command_line import Hwnas, Run, refused
 from workplace import tinynet
 
 from hwnas.files import signed, write_json
@@ -143,10 +143,39 @@ def test_a_function_is_built_from_the_code_of_the_revision(place: Path) -> None:
     before = find_network("tinynet:make").hash
     (place / "tinynet.py").write_text("def make(): raise ValueError('broken')\n")
     commit("second")
-    with checked_out("HEAD~1") as folder:
-        assert network_at(folder, "tinynet:make", "HEAD~1").hash == before
-    with checked_out("HEAD") as folder, pytest.raises(Exception, match=r"cannot be built as of HEAD.*broken"):
-        network_at(folder, "tinynet:make", "HEAD")
+    with checked_out("HEAD~1") as then:
+        assert network_at(then, "tinynet:make").hash == before
+    with checked_out("HEAD") as then, pytest.raises(Exception, match=r"cannot be built as of HEAD.*broken"):
+        network_at(then, "tinynet:make")
+
+
+def test_a_revision_is_never_what_lies_here(
+    hwnas: Hwnas, place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    package = place / "src/nets"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from tinynet import make\n")
+    (place / "out.onnx").symlink_to(elsewhere / "model.onnx")
+    git("add", "--all")
+    commit("first with a package")
+    write_model(elsewhere / "model.onnx", 112_000)
+    write_model(place / "model.onnx", 112_000)
+    (package / "__init__.py").write_text("import tinynet\ndef make(): return tinynet.Tiny(classes=900)\n")
+    (place / "late").mkdir()
+
+    def check(*models: str) -> Run:
+        return hwnas("check", "run", *models, "--device", DEVICE, "--baseline", "HEAD", "--json")
+
+    for name in (str(place / "model.onnx"), f"../{place.name}/model.onnx", "src/../model.onnx"):
+        assert check(name).code == 1, name
+    refused(check(str(elsewhere / "model.onnx")), "is no file of the repository")
+    refused(check("out.onnx"), "is a link out of the repository")
+    (place / "late/model.onnx").write_bytes((place / "model.onnx").read_bytes())
+    refused(check("late/model.onnx"), "there is no late/model.onnx in HEAD")
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    monkeypatch.syspath_prepend(place / "src")  # as an editable installation does
+    assert check("nets:make").code == 1
 
 
 def test_another_file_is_a_baseline(hwnas: Hwnas, place: Path) -> None:

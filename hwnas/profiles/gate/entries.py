@@ -12,7 +12,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.measurement import Fingerprint
 from hwnas.network import Network
 from hwnas.networks.find import find_network
-from hwnas.networks.git_revision import checked_out, network_at
+from hwnas.networks.git_revision import Revision, checked_out, network_at
 from hwnas.profiles.gate.baseline import Recorded, read_baseline
 from hwnas.profiles.gate.check import Entry
 
@@ -32,9 +32,9 @@ class Sizes:
         """The network of that name with these sizes."""
         return find_network(model, self.shape, has_batch=self.batch is not None).named(model)
 
-    def at(self, folder: Path, model: str, revision: str) -> Network:
-        """The same in a checked-out folder."""
-        return network_at(folder, model, revision, self.shape, has_batch=self.batch is not None)
+    def at(self, revision: Revision, model: str) -> Network:
+        """The same as it was."""
+        return network_at(revision, model, self.shape, has_batch=self.batch is not None)
 
     @property
     def options(self) -> str:
@@ -140,7 +140,7 @@ def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None
     if not known.commit:
         return None
     try:
-        network = sizes.at(held.enter_context(checked_out(known.commit)), known.model, known.commit)
+        network = sizes.at(held.enter_context(checked_out(known.commit)), known.model)
     except HwnasError:
         return None
     return network if network.hash == known.network_hash else None
@@ -149,11 +149,11 @@ def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None
 def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
     networks = [sizes.find(model) for model in models]
     try:
-        folder = held.enter_context(checked_out(revision))
+        then = held.enter_context(checked_out(revision))
     except InputError as error:
         raise InputError(f"--baseline {revision}: no file, and {error.cause}", error.fix) from None
     entries = [
-        Entry(model=model, network=network, baseline=sizes.at(folder, model, revision))
+        Entry(model=model, network=network, baseline=sizes.at(then, model))
         for model, network in zip(models, networks, strict=True)
     ]
     accept = "commit it, and check against that commit"
