@@ -12,6 +12,7 @@ import numpy as np
 from hwnas.errors import InputError, first_line
 from hwnas.network import Network, Part, in_eval_mode, random_input
 from hwnas.networks.intact import require_intact
+from hwnas.onnx_sizes import require_bytes
 
 CALIBRATION_BATCHES = 8
 MOST_NOISE = 2**26  # numbers
@@ -110,11 +111,13 @@ def _require_one_way(module: nn.Module, shape: tuple[int, ...]) -> None:
 
     Raises:
         InputError: it cannot take such images, or branches on their values.
+        NetworkFormError: memory does not hold such images.
     """
     from hwnas.networks.checks import keep_input, writes_to_input
     from hwnas.networks.control_flow import require_no_decisions
     from hwnas.networks.cut_points import input_fix
 
+    require_bytes(f"the images for {type(module).__name__}", 4 * math.prod(shape))
     x = random_input(shape)
     try:
         if writes_to_input(module, x):

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
-from hwnas.network import in_eval_mode, plain_attention
+from hwnas.network import in_eval_mode, plain_attention, random_input
 from hwnas.networks.checks import keep_input, require_found_weights, require_one_function, writes_to_input
 from hwnas.networks.control_flow import require_no_decisions
 from hwnas.networks.cut_points import (
@@ -28,6 +28,8 @@ from hwnas.networks.cut_points import (
     stage_cuts,
 )
 from hwnas.ranges import Count, Position
+
+TOGETHER = 5  # images that must be answered as each one alone is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def _partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str]
     expected, x = run_once(model, input_shape)
     require_no_decisions(model, x)
     require_found_weights(model, x)
-    require_one_function(model, x)
+    require_one_function(model, random_input((TOGETHER, *input_shape)))
     cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
     if len(cuts) < 2:
         raise InputError(
