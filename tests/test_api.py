@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import subprocess
 import sys
 import threading
@@ -52,9 +53,7 @@ OF_A_RUN = ("compress", "open_run", "load", "Run", "Checkpoint", "Front")
 
 def run_example(name: str) -> None:
     """Run what the docstring of a public name, or of a method of it, shows."""
-    value = getattr(hwnas, name)
-    if name in ("compress", "devices", "profile", "check", "partition"):
-        value = getattr(api, name)
+    value = getattr(api, name, None) or getattr(hwnas, name)
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
     examples = [test for test in finder.find(value, name) if test.examples]
     assert examples, f"{name} shows no example"
@@ -70,15 +69,22 @@ def test_the_example_of_every_public_name_runs(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_examples_of_runs_run(place: Path) -> None:
-    for name in OF_A_RUN:
+    for name in (*OF_A_RUN, "write_batch"):
         run_example(name)
 
 
-def test_the_examples_of_what_the_command_line_calls_run() -> None:
-    for function in (api.profile_each, api.record):
-        (test,) = doctest.DocTestFinder(recurse=False).find(function)
-        assert test.examples
-        assert doctest.DocTestRunner().run(test).failed == 0
+OF_THE_COMMAND_LINE = {name for name in api.__all__ if inspect.isfunction(getattr(api, name))} - {
+    *hwnas.__all__
+}
+"""Functions that the commands call, and most users do not need."""
+
+
+@pytest.mark.parametrize("name", sorted(OF_THE_COMMAND_LINE - {"write_batch"}))
+def test_the_example_of_what_the_command_line_calls_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_example(name)
 
 
 def test_the_packages_of_the_same_names_are_called_like_the_functions() -> None:

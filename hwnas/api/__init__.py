@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+from hwnas.api.batch import check_devices, write_batch
 from hwnas.api.compression import Compression, compress, plan_compression
-from hwnas.api.measure import CHECK_SECONDS, check, compare, devices, profile, profile_each, record
-from hwnas.api.models import Model, find_model, name_of, partition
+from hwnas.api.device import (
+    KnownDevice,
+    broken_device_classes,
+    devices,
+    examine_phone,
+    known_devices,
+    set_up_phone,
+)
+from hwnas.api.measure import CHECK_SECONDS, check, compare, profile, profile_each, record
+from hwnas.api.measured import export_history, history, import_history
+from hwnas.api.models import (
+    Candidates,
+    Cuts,
+    Model,
+    find_candidates,
+    find_cuts,
+    find_model,
+    name_of,
+    partition,
+)
 from hwnas.api.run import Checkpoint, Run, load, open_run
 
 __all__ = [
     "CHECK_SECONDS",
+    "Candidates",
     "Checkpoint",
     "Compression",
+    "Cuts",
+    "KnownDevice",
     "Model",
     "Run",
+    "broken_device_classes",
     "check",
+    "check_devices",
     "compare",
     "compress",
     "devices",
+    "examine_phone",
+    "export_history",
+    "find_candidates",
+    "find_cuts",
     "find_model",
+    "history",
+    "import_history",
+    "known_devices",
     "load",
     "name_of",
     "open_run",
@@ -26,4 +57,6 @@ __all__ = [
     "profile",
     "profile_each",
     "record",
+    "set_up_phone",
+    "write_batch",
 ]

@@ -141,6 +141,15 @@ def plan_compression(
 
     Raises:
         HwnasError: something is missing, unknown, or does not fit.
+
+    >>> import hwnas
+    >>> from hwnas.compress.options import CompressOptions
+    >>> options = CompressOptions(data="digits", weights="none", preset="quick")
+    >>> found = hwnas.api.plan_compression(
+    ...     options, "mobilenetv2_050", ["sim-npu"], "runs/b", hwnas.Progress(), dry_run=True
+    ... )
+    >>> found.inputs.parts.names[0]
+    'stem'
     """
     from hwnas.compress.budget import plan_of
     from hwnas.compress.library.open_run import open_inputs

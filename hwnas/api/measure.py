@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 45.0
 
 
-def devices() -> list[DeviceProfile]:
-    """Return the device profiles, those that come with hwnas and the user's own.
-
-    >>> import hwnas
-    >>> "cpu" in [profile.name for profile in hwnas.devices()]
-    True
-    """
-    from hwnas.profiles.catalogue import load_profile, profile_names
-
-    return [load_profile(name) for name in profile_names()]
-
-
 def profile(
     model: Model,
     device: str = "cpu",

@@ -1,15 +1,18 @@
-"""What the public functions take for a network."""
+"""What the public functions take for a network, and where one is cut."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from hwnas.network import Network
+    from hwnas.networks.architecture import Candidate
+    from hwnas.networks.cut_points import CutPoint, Obstacle
     from hwnas.networks.partition import Partition
 
 Model = Any
@@ -40,11 +43,139 @@ def partition(model: Model, *, cut: str = "", image_size: int = 0, allow_code: b
     return cut_up(module, shape, parse_cuts(cut) or None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Where a network is cut, where else it can be, and why it cannot be cut further.
+
+    Attributes:
+        input_shape: (C, H, W).
+        partition: as it is cut; None where it cannot be.
+        refusal: why it cannot.
+        counts: MACs and parameters of each part.
+        cut_points: all places for cuts, each by one name.
+        obstacles: modules inside of which there are none.
+    """
+
+    input_shape: tuple[int, int, int]
+    partition: Partition | None
+    refusal: InputError | None
+    counts: tuple[tuple[int, int], ...]
+    cut_points: tuple[CutPoint, ...]
+    obstacles: tuple[Obstacle, ...]
+
+
+def find_cuts(model: Model, *, cut: str = "", image_size: int = 0, allow_code: bool = False) -> Cuts:
+    """Find all places where a network can be cut.
+
+    Args:
+        model, cut, image_size, allow_code: as for `partition`.
+
+    Raises:
+        InputError: nothing of that name, or a network that cannot take such images.
+
+    >>> import hwnas.api
+    >>> cuts = hwnas.api.find_cuts("mobilenetv2_050", image_size=32)
+    >>> len(cuts.cut_points) > len(cuts.partition.cuts)
+    True
+    """
+    from hwnas.compress.options import parse_cuts
+    from hwnas.network import in_eval_mode
+    from hwnas.networks.count import count_parts
+    from hwnas.networks.cut_points import cut_points, distinct, run_once
+    from hwnas.networks.find import open_model
+    from hwnas.networks.partition import partition as cut_up
+
+    module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
+    run_once(in_eval_mode(module), shape)
+    points, obstacles = cut_points(module, shape)
+    parts = refusal = None
+    try:
+        parts = cut_up(module, shape, parse_cuts(cut) or None)
+    except InputError as error:
+        refusal = error
+    return Cuts(
+        input_shape=shape,
+        partition=parts,
+        refusal=refusal,
+        counts=count_parts(parts) if parts else (),
+        cut_points=tuple(distinct(points, parts.cuts if parts else ())),
+        obstacles=tuple(obstacles),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What a space has for the parts of a network.
+
+    Attributes:
+        space: its name.
+        input_shape: (C, H, W).
+        counts: MACs and parameters of each of the network's own parts.
+        architectures: how many networks can be made of them.
+    """
+
+    space: str
+    input_shape: tuple[int, int, int]
+    partition: Partition
+    counts: tuple[tuple[int, int], ...]
+    candidates: tuple[Candidate, ...]
+    architectures: int
+
+
+def find_candidates(
+    model: Model,
+    *,
+    space: str = "compression",
+    candidates: int = 0,
+    cut: str = "",
+    image_size: int = 0,
+    allow_code: bool = False,
+) -> Candidates:
+    """Find the candidates of a space for each part of a network.
+
+    Args:
+        space: its name, or a `.toml` file.
+        candidates: of a block at most; 0 leaves it to the space.
+        model, cut, image_size, allow_code: as for `partition`.
+
+    Raises:
+        InputError: nothing of that name, or a network that cannot be cut.
+
+    >>> import hwnas.api
+    >>> found = hwnas.api.find_candidates("mobilenetv2_050", image_size=32)
+    >>> found.architectures > len(found.candidates)
+    True
+    """
+    from hwnas.compress.library import candidates as library
+    from hwnas.compress.library.space import load_space
+    from hwnas.compress.options import parse_cuts
+    from hwnas.networks.count import count_parts
+    from hwnas.networks.find import open_model
+    from hwnas.networks.partition import partition as cut_up
+
+    chosen = load_space(space)
+    module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
+    parts = cut_up(module, shape, parse_cuts(cut) or None)
+    found = tuple(library.find_candidates(parts, chosen, candidates))
+    return Candidates(
+        space=chosen.name,
+        input_shape=shape,
+        partition=parts,
+        counts=count_parts(parts),
+        candidates=found,
+        architectures=library.architecture_count(found),
+    )
+
+
 def find_model(model: Model, input_shape: Sequence[int] | None = None, *, has_batch: bool = False) -> Network:
     """Find a network that can be measured.
 
     Raises:
         InputError: nothing of that name; a torch module that does not say what it takes.
+
+    >>> import hwnas.api
+    >>> hwnas.api.find_model("mobilenetv2_050", (3, 32, 32)).input_shape
+    (1, 3, 32, 32)
     """
     from torch import nn
 
@@ -62,6 +193,11 @@ def name_of(model: Model) -> str:
 
     Raises:
         InputError: it has no name by which another process could find it.
+
+    >>> import hwnas.api
+    >>> from torchvision.models import resnet18
+    >>> hwnas.api.name_of(resnet18)
+    'torchvision.models.resnet:resnet18'
     """
     if isinstance(model, str | os.PathLike):
         return os.fspath(model)

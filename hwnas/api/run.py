@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import InputError
+from hwnas.progress import Progress
 
 if TYPE_CHECKING:
     from torch import nn
 
     from hwnas.compress.emit.summary import Summary
+    from hwnas.compress.extend import Extension
+    from hwnas.compress.quality.predict import Prediction
+    from hwnas.compress.quality.predictor import Predictor
     from hwnas.compress.search.record import FrontRecord
 
 
@@ -130,11 +134,51 @@ class Run:
         return [Checkpoint(folder, read_summary(folder)) for folder in folders]
 
     def report(self, device: str | None = None) -> list[Path]:
-        """Make the reports of a device, or of all, again, and return their files.
+        """Make the reports of a device again, or those of all and their comparison, and return their files.
 
         Raises:
             InputError: no such device. RunDirectoryError: a file of the run is damaged.
         """
+        from hwnas.compress.emit import cross_device
         from hwnas.compress.report import write_reports
+        from hwnas.compress.report.cross_device import write_comparison
 
-        return write_reports(self.path, device)
+        paths = write_reports(self.path, device)
+        if device is None and (self.path / cross_device.FILE).is_file():
+            paths.append(write_comparison(self.path))
+        return paths
+
+    def extend(
+        self,
+        space: str,
+        *,
+        candidates: int = 0,
+        allow_code: bool = False,
+        progress: Progress | None = None,
+    ) -> Extension:
+        """Distil the candidates of another space into the library; what is there stays as it is.
+
+        Args:
+            space: its name, or a `.toml` file.
+            candidates: new ones of a block at most; 0 leaves it to the space.
+            allow_code: let a checkpoint import the `module:function` that it names.
+
+        Raises:
+            HwnasError: there is no run, or nothing of the space fits; what was distilled is kept.
+        """
+        from hwnas.compress.extend import extend
+
+        return extend(self.path, space, candidates, progress or Progress(), allow_code=allow_code)
+
+    def predict(self, *architectures: str) -> tuple[Predictor, list[Prediction]]:
+        """Predict the accuracy that networks will have once they are finetuned, and return by what.
+
+        Args:
+            architectures: a choice for each part, 0 the reference's own: `0-3-1-2-0`.
+
+        Raises:
+            InputError: no predictor, or no such network. RunDirectoryError: a file of the run is damaged.
+        """
+        from hwnas.compress.quality.predict import predict_networks
+
+        return predict_networks(self.path, architectures)

@@ -53,9 +53,8 @@ def batch(
     """
     import shlex
 
+    from hwnas import api
     from hwnas.cli.plan import read_plan
-    from hwnas.compress.report.cross_device import write_batch
-    from hwnas.compress.run.device_check import check_devices
     from hwnas.page import is_available
 
     folder, jobs = read_plan(plan)
@@ -71,7 +70,7 @@ def batch(
         for job in jobs:
             wanted += [device for device in job.checked if device not in wanted]
         with TerminalProgress() as progress:
-            check_devices(wanted, progress)
+            api.check_devices(wanted, progress)
     references, failed = [], []
     for number, job in enumerate(jobs, 1):
         messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
@@ -82,7 +81,7 @@ def batch(
     done: dict[str, Any] = {"schema": SCHEMA, "references": references, "report": None}
     if is_available() and any(reference["result"] for reference in references):
         runs = [job.out for job in jobs]
-        done["report"] = str(write_batch(folder, runs, COLUMNS, checkpoint_rows(done)))
+        done["report"] = str(api.write_batch(folder, runs, COLUMNS, checkpoint_rows(done)))
     print_json(done) if as_json else show_batch(done)
     if failed:
         raise HwnasError(

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hwnas.cli.device_options import RuntimeDir
 from hwnas.cli.output import Json, messages, print_json, print_table
-from hwnas.errors import HwnasError, InputError
-
-if TYPE_CHECKING:
-    from hwnas.measurement import DeviceProfile
 
 SCHEMA = "hwnas.device/1"
 
@@ -40,37 +36,22 @@ def setup(
     ] = "",
 ) -> None:
     """Bring what a phone needs: download libraries, build the runner, copy both to a phone that is there."""
-    from hwnas.devices.android import setup as android
-    from hwnas.devices.android.device import AndroidDevice
+    from hwnas import api
 
     def say(text: str) -> None:
         messages().print(text, markup=False, highlight=False, soft_wrap=True)
 
-    profile = _phone(name)
-    device = AndroidDevice(profile)
-    if runtime_dir is not None:
-        android.adopt_libraries(device.settings.provider, runtime_dir, say)
-    elif not device.settings.runtime_dir:
-        android.fetch_libraries(device.settings.provider, (repository or android.REPOSITORY).rstrip("/"), say)
-    if not device.settings.runner:
-        android.build_runner(ndk, say)
-    try:
-        with device:
-            say(f"phone: {device.fingerprint().chip} has everything; {device.fingerprint().runtime}")
-    except HwnasError as error:
-        say(f"nothing was copied to a phone: {error.cause}\n  fix: {error.fix}")
+    api.set_up_phone(name, say, runtime_dir=runtime_dir, ndk=ndk, repository=repository)
 
 
 @app.command(epilog="Example: `hwnas devices doctor s20-gpu`")
 def doctor(name: Name, runtime_dir: RuntimeDir = None, as_json: Json = False) -> None:
     """Examine a phone step by step, from the cable to a tiny network; say what is wrong and what to do."""
-    from hwnas.devices.android.doctor import Finding, examine
+    from hwnas import api
     from hwnas.files import encode
-    from hwnas.profiles.catalogue import with_options
 
-    profile = with_options(_phone(name), runtime_dir=None if runtime_dir is None else str(runtime_dir))
-    findings: list[Finding] = []
-    for finding in examine(profile):
+    findings = []
+    for finding in api.examine_phone(name, runtime_dir=runtime_dir):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'wrong' if finding.fix else 'good '}  {finding.step}: {finding.text}")
@@ -82,48 +63,26 @@ def doctor(name: Name, runtime_dir: RuntimeDir = None, as_json: Json = False) ->
         raise typer.Exit(2)
 
 
-def _phone(name: str) -> DeviceProfile:
-    from hwnas.profiles.catalogue import load_profile
-
-    profile = load_profile(name)
-    if profile.device != "android":
-        raise InputError(
-            f"{name} is no phone on a cable: it needs no setup", "hwnas devices lists the profiles"
-        )
-    return profile
-
-
 def _list(as_json: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from hwnas.devices.registry import broken_devices
+    from hwnas import api
     from hwnas.files import encode
-    from hwnas.profiles.catalogue import load_profile, open_device, profile_names
 
-    rows: list[tuple[str, dict[str, str] | None, str, str]] = []
-    for name in profile_names():
-        try:
-            found = load_profile(name)
-            rows.append((name, encode(found), open_device(found).kind, ""))
-        except HwnasError as error:
-            rows.append((name, None, "", error.cause))
-    for plugin, reason in broken_devices().items():
+    for plugin, reason in api.broken_device_classes().items():
         messages().print(f"device class {plugin} cannot be used: {reason}", markup=False, style="yellow")
+    known = api.known_devices()
     if as_json:
-        print_json(
-            [
-                {"schema": SCHEMA, "name": name, "profile": profile, "kind": kind, "error": reason}
-                for name, profile, kind, reason in rows
-            ]
-        )
+        print_json([{"schema": SCHEMA, **encode(device)} for device in known])
         return
     table = Table()
     for column in ("device", "latencies are", "precision", "description"):
         table.add_column(column, no_wrap=column == "device")
-    for name, profile, kind, reason in rows:
-        if profile is None:
-            table.add_row(name, "–", "–", escape(f"cannot be used: {reason}"))
+    for device in known:
+        if device.profile is None:
+            table.add_row(device.name, "–", "–", escape(f"cannot be used: {device.error}"))
         else:
-            table.add_row(name, kind, profile["precision"], escape(profile["description"]))
+            described = escape(device.profile.description)
+            table.add_row(device.name, device.kind, device.profile.precision, described)
     print_table(table)

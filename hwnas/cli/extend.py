@@ -37,11 +37,13 @@ def extend(
     Give the run's `hwnas compress` command again to search with them. A fitted accuracy predictor serves
     the new candidates too.
     """
-    from hwnas.compress.extend import extend as run_extend
+    from hwnas import api
     from hwnas.files import encode
 
     with TerminalProgress() as progress:
-        done = run_extend(run, space, candidates or 0, progress, allow_code=allow_code)
+        done = api.Run(run).extend(
+            space, candidates=candidates or 0, allow_code=allow_code, progress=progress
+        )
     if as_json:
         print_json({"schema": SCHEMA, "run": str(run), **encode(done)})
     else:

@@ -14,7 +14,6 @@ from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from hwnas.measurement import Measurement
-    from hwnas.profiles.store import MeasurementStore
 
 EXAMPLE = """Examples:
 
@@ -66,18 +65,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a network's latencies over time, by fingerprint. `hwnas history MODEL` does the same."""
+    from hwnas import api
     from hwnas.profiles.history.series import write_history
 
     if html is not None and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent}", f"mkdir -p {shlex.quote(str(html.parent))}")
-    with _store() as store:
-        found = _find(store, model, device)
-    if not found:
-        where = f" on {device}" if device else ""
-        raise InputError(
-            f"nothing was measured of {model!r}{where}",
-            f"hwnas profile {shlex.quote(model)} --device {device or 'NAME'}",
-        )
+    found = api.history(model, device)
     if html is not None:
         write_history(html, model, found)
         messages().print(str(html), markup=False, highlight=False)
@@ -101,17 +94,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write measurements with their raw samples to a file for sharing."""
-    from hwnas.measurement import Measurement
-    from hwnas.profiles.history.exchange import export_lines
+    from hwnas import api
 
-    with _store() as store:
-        known = [result for result in store.all() if isinstance(result, Measurement)]
-        found = (
-            _find(store, model, device) if model else [m for m in known if device in (None, m.device_name)]
-        )
-    if not found:
-        raise InputError("there is nothing to export", "hwnas profile MODEL --device NAME measures something")
-    count = export_lines(file, found)
+    count = api.export_history(file, model=model, device=device)
     plain = {"schema": "hwnas.exported/1", "file": str(file), "exported": count}
     _tell(as_json, f"{file}: {count} measurements", plain)
 
@@ -124,35 +109,11 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Add the measurements of a file; what is known already is not added again."""
-    from hwnas.profiles.history.exchange import import_file
+    from hwnas import api
 
-    with _store() as store:
-        added, known = import_file(file, store)
+    added, known = api.import_history(file)
     text = f"{added} measurements added, {known} were there already"
     _tell(as_json, text, {"schema": "hwnas.imported/1", "file": str(file), "added": added, "known": known})
-
-
-def _store() -> MeasurementStore:
-    from hwnas.profiles.store import open_history
-
-    return open_history()
-
-
-def _find(store: MeasurementStore, model: str, device: str | None) -> list[Measurement]:
-    """By name; where there is none of that name, by content, which older measurements know alone."""
-    from hwnas.errors import HwnasError
-    from hwnas.profiles.history.series import find_history
-
-    found = find_history(store, model, None, device)
-    if found:
-        return found
-    from hwnas.networks.find import find_network
-
-    try:
-        network_hash = find_network(model).hash
-    except HwnasError:
-        return []
-    return find_history(store, model, network_hash, device)
 
 
 def _tell(as_json: bool, text: str, plain: dict[str, Any]) -> None:

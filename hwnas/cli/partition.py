@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli.output import AllowCode, Cut, Json, print_json, print_table
-from hwnas.compress.options import parse_cuts
 from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:
-    from hwnas.networks.cut_points import CutPoint, Obstacle
-    from hwnas.networks.partition import Partition
+    from hwnas.api import Cuts
 
 EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 
@@ -31,51 +28,29 @@ def partition(
 
     Cuts stand where exactly one tensor passes, behind modules. The parts are run against the whole.
     """
-    from hwnas.errors import InputError
-    from hwnas.network import in_eval_mode
-    from hwnas.networks.cut_points import cut_points, distinct, run_once
-    from hwnas.networks.find import open_model
-    from hwnas.networks.partition import partition as cut_up
+    from hwnas import api
 
-    module, shape = open_model(model, image_size, allow_code=allow_code)
-    run_once(in_eval_mode(module), shape)
-    points, obstacles = cut_points(module, shape)
-    refusal: InputError | None = None
-    parts: Partition | None = None
-    try:
-        parts = cut_up(module, shape, parse_cuts(cut) or None)
-    except InputError as error:
-        refusal = error
-    places = distinct(points, parts.cuts if parts else ())
+    cuts = api.find_cuts(model, cut=cut, image_size=image_size, allow_code=allow_code)
     if as_json:
-        print_json(_plain(model, shape, parts, places, obstacles))
+        print_json(_plain(model, cuts))
     else:
-        _show(model, shape, parts, places, obstacles)
-    if refusal is not None:
-        raise refusal
+        _show(model, cuts)
+    if cuts.refusal is not None:
+        raise cuts.refusal
 
 
-def _plain(
-    model: str,
-    shape: Sequence[int],
-    parts: Partition | None,
-    places: Sequence[CutPoint],
-    obstacles: Sequence[Obstacle],
-) -> dict[str, object]:
+def _plain(model: str, cuts: Cuts) -> dict[str, object]:
     from hwnas.files import encode
-    from hwnas.networks.count import count
 
-    rows = []
-    for n, part in enumerate(parts.modules if parts else ()):
+    parts, rows = cuts.partition, []
+    for n, (macs, params) in enumerate(cuts.counts):
         assert parts is not None
-        macs, params = count(part, parts.shapes[n])
         before, after = parts.part_shapes(n)
-        name, behind = parts.names[n], (*parts.cuts, None)[n]
         rows.append(
             {
                 "part": n,
-                "name": name,
-                "cut_behind": behind,
+                "name": parts.names[n],
+                "cut_behind": (*parts.cuts, None)[n],
                 "in_shape": list(before),
                 "out_shape": list(after),
                 "macs": macs,
@@ -85,45 +60,37 @@ def _plain(
     return {
         "schema": "hwnas.partition/1",
         "model": model,
-        "input_shape": list(shape),
+        "input_shape": list(cuts.input_shape),
         "cuts": list(parts.cuts) if parts else None,
         "max_abs_difference": parts.max_abs_difference if parts else None,
         "parts": rows,
-        "cut_points": [encode(place) for place in places],
-        "obstacles": [encode(obstacle) for obstacle in obstacles],
+        "cut_points": [encode(place) for place in cuts.cut_points],
+        "obstacles": [encode(obstacle) for obstacle in cuts.obstacles],
     }
 
 
-def _show(
-    model: str,
-    shape: Sequence[int],
-    parts: Partition | None,
-    places: Sequence[CutPoint],
-    obstacles: Sequence[Obstacle],
-) -> None:
+def _show(model: str, cuts: Cuts) -> None:
     from rich.table import Table
 
-    from hwnas.networks.count import count
-
+    parts = cuts.partition
     if parts:
-        table = Table(title=f"{model}, input {tuple(shape)}", title_justify="left")
+        table = Table(title=f"{model}, input {cuts.input_shape}", title_justify="left")
         for column in ("part", "cut behind", "input", "output"):
             table.add_column(column, no_wrap=True)
         for column in ("MMACs", "k params"):
             table.add_column(column, justify="right")
-        for n, name in enumerate(parts.names):
-            macs, params = count(parts.modules[n], parts.shapes[n])
+        for n, (macs, params) in enumerate(cuts.counts):
             before, after = (str(size) for size in parts.part_shapes(n))
             behind = (*parts.cuts, "")[n]
-            table.add_row(name, behind, before, after, f"{macs / 1e6:.2f}", f"{params / 1e3:.1f}")
+            table.add_row(parts.names[n], behind, before, after, f"{macs / 1e6:.2f}", f"{params / 1e3:.1f}")
         print_table(table)
         typer.echo(f"The composed parts differ from the whole by {parts.max_abs_difference:.2g} at most.")
-    unused = [place for place in places if not parts or place.name not in parts.cuts]
+    unused = [place for place in cuts.cut_points if not parts or place.name not in parts.cuts]
     if unused:
         typer.echo("\nIt can be cut as well behind (--cut NAME,NAME):")
         for place in unused:
             typer.echo(f"  {place.name}  {place.shape}")
-    if obstacles:
+    if cuts.obstacles:
         typer.echo("\nIt cannot be cut further inside of:")
-        for obstacle in obstacles:
+        for obstacle in cuts.obstacles:
             typer.echo(f"  {obstacle.name or 'the network'}: {obstacle.reason}")

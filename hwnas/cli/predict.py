@@ -27,11 +27,11 @@ def predict(
     """Predict the accuracy that networks of a run will have once they are finetuned."""
     from rich.table import Table
 
+    from hwnas import api
     from hwnas.compress.quality.model import describe
-    from hwnas.compress.quality.predict import predict_networks
     from hwnas.files import encode
 
-    predictor, rows = predict_networks(run, architectures)
+    predictor, rows = api.Run(run).predict(*architectures)
     if as_json:
         print_json(
             {

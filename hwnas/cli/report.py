@@ -18,13 +18,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Make the report of a run again: one offline HTML file a device, from what is stored."""
-    from hwnas.compress.emit import cross_device
-    from hwnas.compress.report import write_reports
-    from hwnas.compress.report.cross_device import write_comparison
+    from hwnas import api
 
-    paths = [str(path) for path in write_reports(run, device)]
-    if device is None and (run / cross_device.FILE).is_file():
-        paths.append(str(write_comparison(run)))
+    paths = [str(path) for path in api.Run(run).report(device)]
     if as_json:
         print_json({"schema": "hwnas.report/1", "run": str(run), "reports": paths})
     else:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from hwnas.cli.output import AllowCode, Cut, Json, Space, print_json, print_table
-from hwnas.compress.options import parse_cuts
 from hwnas.ranges import LARGEST_SIZE
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"
@@ -32,27 +31,26 @@ def space(
     """Show the candidates of each part of a network, with MACs and parameters, and the size of the space."""
     from rich.table import Table
 
-    from hwnas.compress.library.candidates import architecture_count, find_candidates
-    from hwnas.compress.library.space import load_space
-    from hwnas.networks.count import count
-    from hwnas.networks.find import open_model
-    from hwnas.networks.partition import partition
+    from hwnas import api
 
-    chosen = load_space(space)
-    module, shape = open_model(model, image_size, allow_code=allow_code)
-    parts = partition(module, shape, parse_cuts(cut) or None)
-    found = find_candidates(parts, chosen, candidates or 0)
-    own = [count(part, parts.shapes[n]) for n, part in enumerate(parts.modules)]
-    total = architecture_count(found)
+    found = api.find_candidates(
+        model,
+        space=space,
+        candidates=candidates or 0,
+        cut=cut,
+        image_size=image_size,
+        allow_code=allow_code,
+    )
+    parts = found.partition
     if as_json:
         print_json(
             {
                 "schema": "hwnas.space/1",
                 "model": model,
-                "input_shape": list(shape),
+                "input_shape": list(found.input_shape),
                 "cuts": list(parts.cuts),
                 "max_abs_difference": parts.max_abs_difference,
-                "space": chosen.name,
+                "space": found.space,
                 "parts": [
                     {
                         "part": n,
@@ -63,37 +61,39 @@ def space(
                         "params": params,
                         "candidates": [
                             {"choice": c.choice, "name": c.spec.name, "macs": c.macs, "params": c.params}
-                            for c in found
+                            for c in found.candidates
                             if c.part == n
                         ],
                     }
-                    for n, (macs, params) in enumerate(own)
+                    for n, (macs, params) in enumerate(found.counts)
                 ],
-                "candidates": len(found),
-                "architectures": total,
+                "candidates": len(found.candidates),
+                "architectures": found.architectures,
             }
         )
         return
-    table = Table(title=f"{model}, input {shape}, cut behind {', '.join(parts.cuts)}", title_justify="left")
+    table = Table(
+        title=f"{model}, input {found.input_shape}, cut behind {', '.join(parts.cuts)}", title_justify="left"
+    )
     table.add_column("part")
     table.add_column("choice", justify="right")
     table.add_column("candidate", no_wrap=True)
     for column in ("MACs", "of the part", "parameters", "of the part"):
         table.add_column(column, justify="right")
-    for n, (macs, params) in enumerate(own):
+    for n, (macs, params) in enumerate(found.counts):
         title = f"the reference's own, {parts.shapes[n]} → {parts.shapes[n + 1]}"
         table.add_row(parts.names[n], "0", title, f"{macs:,}", "1.00", f"{params:,}", "1.00", style="bold")
-        for c in found:
+        for c in found.candidates:
             if c.part == n:
                 cells = (f"{c.macs:,}", _share(c.macs, macs), f"{c.params:,}", _share(c.params, params))
                 table.add_row(c.part_name, str(c.choice), c.spec.name, *cells)
         table.add_section()
     print_table(table)
-    variants = sum(c.part not in range(1, parts.block_count + 1) for c in found)
+    variants = sum(c.part not in range(1, parts.block_count + 1) for c in found.candidates)
     typer.echo(
-        f"{len(found) - variants} candidates of blocks ({chosen.name}), {variants} variants of stem and "
-        f"head, {total:,} architectures; the composed parts differ from the whole network by "
-        f"{parts.max_abs_difference:.2g} at most"
+        f"{len(found.candidates) - variants} candidates of blocks ({found.space}), {variants} variants of "
+        f"stem and head, {found.architectures:,} architectures; the composed parts differ from the whole "
+        f"network by {parts.max_abs_difference:.2g} at most"
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hwnas.network import plain_attention
+from hwnas.networks.partition import Partition
 
 
 @torch.no_grad()
@@ -36,3 +37,8 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
         torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
     module.train(was_training)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
+
+
+def count_parts(parts: Partition) -> tuple[tuple[int, int], ...]:
+    """`count` of each part."""
+    return tuple(count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True))

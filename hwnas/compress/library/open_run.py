@@ -221,8 +221,8 @@ def _require_runs(
             failures.append(error)
     if len(failures) == len(wanted):
         raise failures[0]
-    for error in failures:
-        progress.say(error.cause)
+    for failure in failures:
+        progress.say(failure.cause)
 
 
 def _say_reference(run: Run, trained: bool) -> None:

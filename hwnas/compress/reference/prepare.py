@@ -25,7 +25,7 @@ from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_reference, find_reference, load_pretrained, published_classes
 from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
-from hwnas.networks.count import count
+from hwnas.networks.count import count, count_parts
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
 from hwnas.networks.find import image_size
@@ -209,7 +209,7 @@ def prepare_reference(
         )
     channels_last(module)
     scores = loop.scores(module, data, reference.task)
-    costs = [count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True)]
+    costs = count_parts(parts)
     with folder_beside(run.reference) as folder:
         save_module(module, folder / "model.safetensors")
         reference.architecture([None] * len(parts.modules)).save(folder / "architecture.json")

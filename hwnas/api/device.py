@@ -1,0 +1,152 @@
+"""Devices: which there are, and what a phone needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import HwnasError, InputError
+
+if TYPE_CHECKING:
+    from hwnas.devices.android.doctor import Finding
+    from hwnas.measurement import DeviceProfile
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownDevice:
+    """A device profile by its name.
+
+    Attributes:
+        profile: None where it cannot be used.
+        kind: what its latencies are: `measured`, `modelled`, …; empty where it cannot be used.
+        error: why it cannot.
+    """
+
+    name: str
+    profile: DeviceProfile | None
+    kind: str = ""
+    error: str = ""
+
+
+def devices() -> list[DeviceProfile]:
+    """Return the device profiles, those that come with hwnas and the user's own.
+
+    >>> import hwnas
+    >>> "cpu" in [profile.name for profile in hwnas.devices()]
+    True
+    """
+    from hwnas.profiles.catalogue import load_profile, profile_names
+
+    return [load_profile(name) for name in profile_names()]
+
+
+def known_devices() -> list[KnownDevice]:
+    """Return all device profiles by name, those that cannot be used among them.
+
+    >>> import hwnas.api
+    >>> [device.kind for device in hwnas.api.known_devices() if device.name == "sim-npu"]
+    ['modelled']
+    """
+    from hwnas.profiles.catalogue import load_profile, open_device, profile_names
+
+    found = []
+    for name in profile_names():
+        try:
+            profile = load_profile(name)
+            found.append(KnownDevice(name=name, profile=profile, kind=open_device(profile).kind))
+        except HwnasError as error:
+            found.append(KnownDevice(name=name, profile=None, error=error.cause))
+    return found
+
+
+def broken_device_classes() -> Mapping[str, str]:
+    """Return the installed device classes that cannot be imported, with the reason of each.
+
+    >>> import hwnas.api
+    >>> hwnas.api.broken_device_classes()
+    {}
+    """
+    from hwnas.devices.registry import broken_devices
+
+    return broken_devices()
+
+
+def set_up_phone(
+    name: str,
+    say: Callable[[str], None],
+    *,
+    runtime_dir: Path | None = None,
+    ndk: str = "",
+    repository: str = "",
+) -> None:
+    """Bring what a phone needs: libraries, a runner built for it, and both on the phone if one is there.
+
+    Args:
+        name: of its profile.
+        say: hears what is done.
+        runtime_dir: a folder that has the libraries; None downloads them.
+        ndk: folder of Android's NDK; empty for $ANDROID_NDK_HOME.
+        repository: of Maven; empty for Maven Central.
+
+    Raises:
+        InputError: it is no phone, or something cannot be had.
+
+    >>> import hwnas.api
+    >>> hwnas.api.set_up_phone("cpu", print)
+    Traceback (most recent call last):
+        ...
+    hwnas.errors.InputError: cpu is no phone on a cable: it needs no setup
+      fix: hwnas devices lists the profiles
+    """
+    from hwnas.devices.android import setup
+    from hwnas.devices.android.device import AndroidDevice
+
+    device = AndroidDevice(_phone(name))
+    if runtime_dir is not None:
+        setup.adopt_libraries(device.settings.provider, runtime_dir, say)
+    elif not device.settings.runtime_dir:
+        setup.fetch_libraries(device.settings.provider, (repository or setup.REPOSITORY).rstrip("/"), say)
+    if not device.settings.runner:
+        setup.build_runner(ndk, say)
+    try:
+        with device:
+            say(f"phone: {device.fingerprint().chip} has everything; {device.fingerprint().runtime}")
+    except HwnasError as error:
+        say(f"nothing was copied to a phone: {error.cause}\n  fix: {error.fix}")
+
+
+def examine_phone(name: str, *, runtime_dir: Path | None = None) -> Iterator[Finding]:
+    """Examine a phone step by step, from the cable to a tiny network.
+
+    Args:
+        name: of its profile.
+        runtime_dir: a folder that has the libraries; None for the profile's.
+
+    Yields:
+        What each step found; its `fix` is empty where all is well.
+
+    Raises:
+        InputError: it is no phone.
+
+    >>> import hwnas.api
+    >>> next(hwnas.api.examine_phone("s20-gpu")).step
+    'cable and authorisation'
+    """
+    from hwnas.devices.android.doctor import examine
+    from hwnas.profiles.catalogue import with_options
+
+    folder = None if runtime_dir is None else str(runtime_dir)
+    yield from examine(with_options(_phone(name), runtime_dir=folder))
+
+
+def _phone(name: str) -> DeviceProfile:
+    from hwnas.profiles.catalogue import load_profile
+
+    profile = load_profile(name)
+    if profile.device != "android":
+        raise InputError(
+            f"{name} is no phone on a cable: it needs no setup", "hwnas devices lists the profiles"
+        )
+    return profile
