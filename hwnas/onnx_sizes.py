@@ -19,7 +19,7 @@ IMAGES = 4  # axes of a batch of images
 COPIES = 4
 """Of the inputs, which a measurement makes: numbers, their cast, what is fed, what calibrates."""
 
-SEQUENCE = re.compile(r"seq|len|time|tok|step|frame|length|word", re.IGNORECASE)
+SEQUENCE = re.compile(r"seq|len|time|tok|step|frame|word|^[stl]$", re.IGNORECASE)
 EXPORT = "export the model with one input of fixed sizes"
 
 

@@ -169,6 +169,7 @@ def test_open_sizes_are_those_that_the_user_says(tmp_path: Path) -> None:
         (["seq", 1, 64], None, "axis 0 (seq) of input 'x' is open", "--batch 1"),
         (["seq", 1, 64], (1, 64), "axis 0 (seq) of input 'x' is open", "Nx1x64"),
         (["sequence", 8, 4, 64], None, "axis 0 (sequence) of input 'x' is open", "Nx8x4x64"),
+        (["T", 8, 4, 64], None, "axis 0 (T) of input 'x' is open", "Nx8x4x64"),
         ([None, 128], None, "axis 0 of input 'x' is open", "Nx128"),
         ([1, None, 64], None, "axis 1 of input 'x' is open", "1xNx64"),
         ([None], None, "axis 0 of input 'x' is open", "--input-shape N"),
