@@ -150,28 +150,51 @@ def _function_at(revision: Revision, model: str, shape: tuple[int, ...] | None) 
 
 def _exported_at(revision: Revision, model: str, sizes: Sequence[int]) -> bytes:
     with temporary_folder() as place:
-        output, imported = place / "model.onnx", place / "imported"
+        output, used = place / "model.onnx", place / "used"
         said = _build_apart(revision, model, output, sizes)
         if not output.is_file():
             lines = os.fsdecode(said).strip().splitlines() or ["no message"]
             raise InputError(
                 f"{model} cannot be built as of {revision.name}: {lines[-1]}", "name another revision"
             )
-        if imported.is_file():  # a revision of hwnas itself may not have told yet
-            _require_own_code(revision, model, imported.read_text().splitlines())
+        if used.is_file():  # a revision of hwnas itself may not have told yet
+            _require_own_files(revision, model, used.read_text().splitlines())
         return output.read_bytes()
 
 
-def _require_own_code(revision: Revision, model: str, imported: Sequence[str]) -> None:
-    """Refuse what was built from the working tree's files, as an installed package gives them."""
-    for file in map(Path, imported):
-        if file.is_relative_to(revision.top) and (revision.tree / file.relative_to(revision.top)).exists():
+def _require_own_files(revision: Revision, model: str, used: Sequence[str]) -> None:
+    """Refuse what was built from other files than the revision's: today's, or an installed copy of them.
+
+    Args:
+        used: each file that was read, behind the name of the module that it is of, if it is one.
+    """
+    root = model.partition(":")[0].partition(".")[0]
+    for line in used:
+        name, _, text = line.partition("\t")
+        file = Path(text)
+        if file.is_relative_to(revision.tree):
+            continue
+        is_copy = name.partition(".")[0] == root and any(revision.tree.rglob(_suffix(name, file)))
+        if is_copy or (file.is_relative_to(revision.top) and not _is_of_nobody(file)):
             raise InputError(
-                f"{model} as of {revision.name} imports {file}, which is the working tree's file: a package "
-                "is installed from there",
-                "let Python find the packages in the folder where hwnas is started, or name the baseline: "
-                "--baseline FILE.onnx",
+                f"{model} as of {revision.name} reads {file}, which is not the revision's file",
+                "let Python find the packages in the folder where hwnas is started, and forward() read files "
+                "of relative paths; or name the baseline: --baseline FILE.onnx",
             )
+
+
+def _suffix(name: str, file: Path) -> str:
+    """Where a module lies under the folder that its package is in: `nets/model.py`."""
+    parts = len(name.split(".")) + (file.name == "__init__.py")
+    return "/".join(file.parts[-parts:])
+
+
+def _is_of_nobody(file: Path) -> bool:
+    """Whether a file of the working tree is none of the repository's: ignored, or installed there."""
+    if file.is_relative_to(sys.prefix) or ".git" in file.parts or not file.is_file():
+        return True
+    command = ["git", "-C", str(file.parent), "check-ignore", "--quiet", "--", str(file)]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603 - no shell
 
 
 def _build_apart(revision: Revision, model: str, output: Path, sizes: Sequence[int]) -> bytes:
@@ -231,14 +254,27 @@ def _git(arguments: Sequence[str], revision: str, more: Mapping[str, str] | None
     return os.fsdecode(done.stdout).strip()
 
 
-if __name__ == "__main__":
-    named, target, *numbers = sys.argv[1:]
+def _build(named: str, target: Path, numbers: Sequence[str]) -> None:
+    """Build a network, and write its graph and beside it the files that were read for it."""
+    used: set[str] = set()
+
+    def hear(event: str, args: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
+            used.add("\t" + os.path.realpath(os.fsdecode(args[0])))
+
     batch, *rest = map(int, numbers or "1")
+    sys.addaudithook(hear)
+    network = find_network(named, tuple(rest) or None).batched(batch)
+    content = network.onnx()
+    modules = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    used |= {f"{name}\t{os.path.realpath(file)}" for name, file in modules if isinstance(file, str)}
+    write_bytes(target.with_name("used"), "\n".join(sorted(used)).encode())
+    write_bytes(target, content)
+
+
+if __name__ == "__main__":
     try:
         with ending_with_parent(), contained():
-            network = find_network(named, tuple(rest) or None).batched(batch)
-            write_bytes(Path(target), network.onnx())
-            files = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
-            write_bytes(Path(target).with_name("imported"), "\n".join(sorted(files)).encode())
+            _build(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     except Exception as failure:
         sys.exit(explained(failure).cause)

@@ -178,6 +178,49 @@ def test_a_revision_is_never_what_lies_here(
     assert check("nets:make").code == 1
 
 
+WIDE = "import tinynet\ndef make(): return tinynet.Tiny(classes=CLASSES)\n"
+
+
+@pytest.mark.parametrize("how", ["installed copy", "moved helper", "repository inside", "file of data"])
+def test_a_revision_that_would_be_built_of_other_files_is_refused(
+    how: str,
+    hwnas: Hwnas,
+    place: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nets = place / ("src/widenets.py" if how == "installed copy" else "widenets.py")
+    old, new = (place / folder / "helper.py" for folder in ("lib", "sub" if "inside" in how else "src"))
+    for file in (nets, old, new):
+        file.parent.mkdir(exist_ok=True)
+    (place / "classes").write_text("10")
+    nets.write_text("from tinynet import make\n")
+    if how == "file of data":
+        nets.write_text(WIDE.replace("CLASSES", f"int(open({str(place / 'classes')!r}).read())"))
+    git("add", "--all")
+    commit("first")
+    wide = WIDE.replace("CLASSES", "900")
+    if how == "installed copy":
+        nets.write_text(wide)
+        copy = tmp_path_factory.mktemp("site")
+        (copy / "widenets.py").write_text(wide)
+        monkeypatch.setenv("PYTHONPATH", str(copy))
+        monkeypatch.syspath_prepend(copy)
+    elif how == "file of data":
+        (place / "classes").write_text("900")
+    else:
+        nets.write_text("from helper import make\n")
+        git("add", "--all")
+        commit("second")
+        new.write_text(wide)
+        monkeypatch.syspath_prepend(new.parent)
+        monkeypatch.setenv("PYTHONPATH", str(new.parent))
+        if how == "repository inside":
+            subprocess.run(["git", "init", "--quiet", str(new.parent)], check=True)
+    done = hwnas("check", "run", "widenets:make", "--device", DEVICE, "--baseline", "HEAD", "--json")
+    refused(done, "which is not the revision's file", "--baseline FILE.onnx")
+
+
 def test_another_file_is_a_baseline(hwnas: Hwnas, place: Path) -> None:
     write_model(place / "new.onnx", 112_000)
     arguments = ("--device", DEVICE, "--baseline", "model.onnx")
