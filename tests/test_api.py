@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import threading
@@ -230,3 +231,40 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
         run.checkpoint("steady", "best")
     again = hwnas.open_run("runs/a")
     assert [each.path for each in again.checkpoints()] == [each.path for each in run.checkpoints()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        ({"input_shape": (3, 32.0, 32)}, "input_shape is (3, 32.0, 32)"),
+        ({"input_shape": "3x32x32"}, "input_shape is '3x32x32'"),
+        ({"input_shape": 32}, "input_shape is 32"),
+        ({"input_shape": (3, -32, 32)}, "input_shape is (3, -32, 32)"),
+        ({"batch": 0}, "batch is 0"),
+        ({"batch": 1.5}, "batch is 1.5"),
+        ({"device": None}, "device is None"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_by_name(changed: dict[str, Any], cause: str) -> None:
+    with pytest.raises(InputError, match=re.escape(cause)):
+        hwnas.profile(nn.Conv2d(3, 8, 3), **{"device": "sim-npu", "input_shape": (3, 32, 32), **changed})
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -0.5, 0, 5, "5%"])
+def test_a_threshold_that_is_no_share_is_refused(threshold: Any) -> None:
+    network = nn.Conv2d(3, 8, 3)
+    with pytest.raises(InputError, match="threshold is"):
+        hwnas.check(network, baseline=network, device="sim-npu", input_shape=(3, 8, 8), threshold=threshold)
+
+
+def test_a_check_of_no_network_is_no_pass() -> None:
+    with pytest.raises(InputError, match="no network is to be checked"):
+        hwnas.check(baseline=nn.Conv2d(3, 8, 3), device="sim-npu", input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize("held", [threading.Lock, sys._getframe, lambda: nn.Linear(2, 2).weight * 2])
+def test_a_network_that_cannot_be_copied_is_told(held: Any) -> None:
+    network = nn.Conv2d(3, 8, 3)
+    network.held = held()
+    with pytest.raises(InputError, match="Conv2d cannot be copied"):
+        hwnas.profile(network, "sim-npu", input_shape=(3, 8, 8))

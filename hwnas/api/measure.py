@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.api.arguments import checked_batch, checked_seconds, checked_shape, checked_share
 from hwnas.api.models import Model, find_model, name_of
 from hwnas.errors import HwnasError, InputError
 from hwnas.progress import Progress
@@ -119,6 +121,9 @@ def profile_each(
     from hwnas.profiles.measure import profile_networks
     from hwnas.profiles.protocols import protocol_until
 
+    if precision is not None:
+        checked_share("precision", precision)
+    checked_seconds("max_seconds", max_seconds)
     profiles = [_profile(device, batch, device_option) for device in devices]
     protocols = [
         protocol_until(protocol or profile.protocol or "adaptive", precision, max_seconds)
@@ -173,6 +178,8 @@ def compare(
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
 
+    checked_share("precision", precision)
+    checked_seconds("max_seconds", max_seconds)
     networks = [find_model(model, input_shape, has_batch=batch is not None) for model in (first, second)]
     protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
     with open_history() as store:
@@ -228,9 +235,13 @@ def check(
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
 
-    shape = None if input_shape is None else tuple(input_shape)
+    checked_share("threshold", threshold)
+    checked_seconds("max_seconds", max_seconds)
+    shape = checked_shape(input_shape)
     with ExitStack() as held:
         if any(isinstance(each, nn.Module) for each in (*models, baseline)):
+            if not models:
+                raise InputError("no network is to be checked", "name one, or a file of hwnas check record")
             old = find_model(baseline, shape, has_batch=batch is not None)
             new = [find_model(each, shape, has_batch=batch is not None) for each in models]
             entries = [Entry(model=each.name, network=each, baseline=old) for each in new]
@@ -282,6 +293,7 @@ def record(
     from hwnas.profiles.store import open_history
     from hwnas.version import __version__
 
+    checked_seconds("max_seconds", max_seconds)
     names = [name_of(model) for model in models]
     if len(set(names)) != len(names):
         raise InputError("a network is named twice", "name each network once")
@@ -306,4 +318,7 @@ def record(
 def _profile(device: str, batch: int | None, device_option: Sequence[str]) -> DeviceProfile:
     from hwnas.profiles.catalogue import load_profile, parse_options, with_options
 
-    return with_options(load_profile(device), **parse_options(device_option), batch=batch)
+    if not isinstance(device, str | os.PathLike):
+        raise InputError(f"device is {device!r}, it must be the name of a device", "hwnas devices lists them")
+    profile = load_profile(os.fspath(device))
+    return with_options(profile, **parse_options(device_option), batch=checked_batch(batch))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hwnas.api.arguments import checked_shape
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def find_model(model: Model, input_shape: Sequence[int] | None = None, *, has_ba
 
     from hwnas.networks.find import find_network, network_of_module
 
-    shape = None if input_shape is None else tuple(input_shape)
+    shape = checked_shape(input_shape)
     if isinstance(model, nn.Module):
         return network_of_module(model, shape)
     name = name_of(model)

@@ -75,6 +75,17 @@ def plain_module(module: nn.Module, name: str) -> nn.Module:
     return in_eval_mode(module)
 
 
+def copied(module: nn.Module, name: str) -> nn.Module:
+    """Copy a module. Raises InputError: something that it keeps cannot be copied."""
+    try:
+        return deepcopy(module)
+    except Exception as error:  # of whatever it keeps in its attributes
+        raise InputError(
+            f"{name} cannot be copied: {first_line(error)}",
+            "let it keep no locks, files, generators or results of computations in its attributes",
+        ) from None
+
+
 def _unwrapped(module: nn.Module, name: str) -> nn.Module:
     """The module without wrappers of the compiler and of several GPUs, around it or inside of it."""
 
@@ -342,7 +353,7 @@ def writes_to_input(module: nn.Module, x: Tensor) -> bool:
     """
     if _writes(module, x):
         return True
-    training = deepcopy(module)
+    training = copied(module, type(module).__name__)
     training.train()
     with contextlib.suppress(Exception):
         return _writes(training, x)

@@ -87,9 +87,7 @@ def network_of_module(module: nn.Module, shape: tuple[int, ...] | None = None) -
     Raises:
         InputError: it does not say what it takes, or cannot be measured as it is; see `find_network`.
     """
-    from copy import deepcopy
-
-    from hwnas.networks.checks import plain_module
+    from hwnas.networks.checks import copied, plain_module
 
     name = type(module).__name__
     config = getattr(module, "pretrained_cfg", None)
@@ -100,7 +98,7 @@ def network_of_module(module: nn.Module, shape: tuple[int, ...] | None = None) -
                 f"{name} does not say what it takes", "give input_shape=(channels, height, width)"
             )
         shape = known
-    plain = plain_module(deepcopy(module), name)
+    plain = plain_module(copied(module, name), name)
     whole = (1, *shape)
     _require_one_way(plain, whole)
     return with_noise(Network.from_module(name, plain, whole))
@@ -122,6 +120,8 @@ def _require_one_way(module: nn.Module, shape: tuple[int, ...]) -> None:
     try:
         if writes_to_input(module, x):
             keep_input(module)
+    except InputError:
+        raise
     except Exception as error:  # of whatever the network consists of
         raise InputError(
             f"{type(module).__name__} cannot take images of shape {shape[1:]}: {first_line(error)}",
