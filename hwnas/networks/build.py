@@ -37,6 +37,11 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
         require_intact(path)
         architecture = ArchitectureSpec.read(path / "architecture.json")
         return ReferenceSpec(source="checkpoint", name=path.resolve().name, architecture=architecture)
+    if path.is_dir():
+        raise InputError(
+            f"{text} is a folder without architecture.json, so it is no checkpoint",
+            "give a directory such as runs/demo/checkpoints/cpu-knee, with all of its files",
+        )
     if path.suffix == ".onnx":
         raise InputError(
             f"{text} is an ONNX file, which can be measured and not cut or trained",

@@ -52,19 +52,32 @@ def recorded_hashes(folder: Path) -> Mapping[str, str]:
     Raises:
         InputError: the record that holds them is damaged or missing.
     """
-    if not (folder / "architecture.json").is_file():  # a record beside other files is not of hwnas
-        return {}
-    if (folder / CHECKPOINT_RECORD).is_file():
+    if _is_record(folder, CHECKPOINT_RECORD, SUMMARY_SCHEMA):
         return _of_checkpoint(folder)
-    file = folder / REFERENCE_RECORD
-    if not file.is_file():
-        raise InputError(
-            f"{folder} has neither {CHECKPOINT_RECORD} nor {REFERENCE_RECORD}: it was never confirmed to be "
-            "the network that was made, or lost what tells so",
-            f"restore that file, or give the command that made {folder} again",
-        )
-    plain = check_signature(check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
-    return {name: plain[key] for name, key in OF_REFERENCE.items() if key in plain}
+    if _is_record(folder, REFERENCE_RECORD, REFERENCE_SCHEMA):
+        file = folder / REFERENCE_RECORD
+        plain = check_signature(check_schema(read_json(file), REFERENCE_SCHEMA, file), file)
+        return {name: plain[key] for name, key in OF_REFERENCE.items() if key in plain}
+    if not (folder / "architecture.json").exists():
+        return {}
+    raise InputError(
+        f"{folder} has neither {CHECKPOINT_RECORD} nor {REFERENCE_RECORD}: it was never confirmed to be "
+        "the network that was made, or lost what tells so",
+        f"restore that file, or give the command that made {folder} again",
+    )
+
+
+def _is_record(folder: Path, name: str, schema: str) -> bool:
+    """Whether a file is a record of hwnas: one that says so, or any beside an architecture."""
+    if not (folder / name).is_file():
+        return False
+    if (folder / "architecture.json").exists():
+        return True
+    try:
+        plain = read_json(folder / name)
+    except InputError:
+        return False
+    return isinstance(plain, dict) and plain.get("schema") == schema
 
 
 def _of_checkpoint(folder: Path) -> Mapping[str, str]:
@@ -72,6 +85,8 @@ def _of_checkpoint(folder: Path) -> Mapping[str, str]:
     plain = check_schema(read_json(file), SUMMARY_SCHEMA, file)
     hashes = plain.get("sha256")
     if not isinstance(hashes, dict) or hashes.get(OWN) != hash_of_record(plain):
+        raise _damaged(folder, CHECKPOINT_RECORD)
+    if not hashes.keys() >= OF_REFERENCE.keys():
         raise _damaged(folder, CHECKPOINT_RECORD)
     return {name: digest for name, digest in hashes.items() if name != OWN}
 

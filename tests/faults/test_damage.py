@@ -152,6 +152,33 @@ def test_a_damaged_record_of_hashes_is_no_reason_not_to_ask(name: str, copy: Pat
             reader(file.parent)
 
 
+@pytest.mark.parametrize("lost", ["removed", "a folder"])
+@pytest.mark.parametrize("folder", ["reference", "checkpoints/steady-knee"])
+def test_a_lost_architecture_is_no_reason_not_to_ask(folder: str, lost: str, copy: Path) -> None:
+    place = copy / folder
+    (place / "architecture.json").unlink()
+    if lost == "a folder":
+        (place / "architecture.json").mkdir()
+    for reader in READERS.values():
+        with pytest.raises(HwnasError, match=r"architecture\.json"):
+            reader(place)
+    for name, reader in OF_ONE_FILE.items():
+        reader(place)
+        spoil(place / name, random.Random(name))
+        with pytest.raises(HwnasError, match=rf"{name} is damaged"):
+            reader(place)
+
+
+def test_hashes_that_lack_a_file_are_damaged(copy: Path) -> None:
+    file = copy / "checkpoints/steady-knee/measurement.json"
+    plain = json.loads(file.read_text())
+    del plain["sha256"]["model.onnx"]
+    file.write_text(json.dumps(plain))
+    for reader in (*READERS.values(), *OF_ONE_FILE.values()):
+        with pytest.raises(HwnasError, match=r"measurement\.json is damaged"):
+            reader(file.parent)
+
+
 def test_files_of_ones_own_need_no_record(tmp_path: Path, copy: Path) -> None:
     for name in ("model.onnx", "model.safetensors"):
         shutil.copy(copy / "reference" / name, tmp_path)
