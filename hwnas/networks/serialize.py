@@ -59,6 +59,8 @@ def _require_told_answer(folder: Path, module: nn.Module) -> None:
             plain = plain.get(key) if isinstance(plain, dict) else None
         if plain is not None and not is_answer(module, shape, plain):
             raise InputError(
-                f"{folder} answers otherwise than when it was stored: the code that builds it has changed",
-                "restore that code as it was, or give the command that made it again",
+                f"{folder} answers otherwise than when it was stored: the code that builds it has changed, "
+                "or its answer depends on what it did before",
+                "restore that code as it was; let its answer depend on its weights and its input alone, and "
+                "give the command that made it again",
             )
