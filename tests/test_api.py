@@ -21,8 +21,9 @@ from torch.utils.data import Dataset
 
 import hwnas
 from hwnas import api
+from hwnas.compress.data.given import as_data
 from hwnas.compress.data.load import load_data
-from hwnas.compress.data.stored import as_data, store_data
+from hwnas.compress.data.stored import store_data
 from hwnas.errors import InputError
 from hwnas.network import Network
 

@@ -172,6 +172,7 @@ def plan_compression(
 def _data_name(data: Any) -> str:
     if isinstance(data, str):
         return data
-    from hwnas.compress.data.stored import as_data, store_data
+    from hwnas.compress.data.given import as_data
+    from hwnas.compress.data.stored import store_data
 
     return store_data(as_data(data))

@@ -112,6 +112,7 @@ WRONG_LABELS: dict[str, tuple[Any, str]] = {
     "nan": (torch.full((72,), torch.nan), "NaN or infinity"),
     "sparse": (torch.zeros(72, dtype=torch.int64).to_sparse(), "are sparse"),
     "meta": (torch.zeros(72, dtype=torch.int64, device="meta"), "without values"),
+    "gradient": (torch.zeros(72, requires_grad=True), r"part of a gradient"),
 }
 
 

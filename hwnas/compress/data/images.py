@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,9 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AV
 GREY_16 = ("I;16", "I;16B", "I;16L", "I;16N")
 COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
 """Pillow's modes of 8 bits a channel that it converts to RGB."""
+
+PACKED_GREY = {"L;2": 3, "L;4": 15}
+"""Grey pixels of less than 8 bits as PNG files hold them, and their highest value."""
 
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
 TIFF_WHITE_IS_ZERO = 0
@@ -40,21 +44,29 @@ def is_image(name: str) -> bool:
     )
 
 
-def to_pixels(raw: Raw, size: int, mode: Mode) -> np.ndarray:
+def to_pixels(raw: Raw, size: int | None, mode: Mode) -> np.ndarray:
     """Decode an image: turned as its EXIF says, its shorter side resized to `size`, the centre cut out.
 
-    Transparent parts become white, 9 … 16 bits a channel become 8, of several frames the first is taken.
+    Transparent parts become white, 9 … 16 bits a channel become 8, of a file's frames the first is taken.
+
+    Args:
+        size: None leaves the image at its own.
 
     Returns:
-        (C, size, size) uint8, C 1 or 3 by the mode.
+        (C, H, W) uint8, C 1 or 3 by the mode.
 
     Raises:
         Exception: whatever Pillow raises for what it cannot decode, and ValueError for what is no image and
             for pixels of a kind whose range or colours are not known.
     """
-    with _opened(raw) as opened:
+    # What somebody else opened stays open.
+    with nullcontext(raw) if isinstance(raw, Image.Image) else _opened(raw) as opened:
         _check_kind(opened)
-        image = _fit(_flat(ImageOps.exif_transpose(opened), opened).convert(mode), size)
+        key = _transparent_grey(opened)
+        upright = ImageOps.exif_transpose(opened)
+        if key is not None:
+            upright.info["transparency"] = key
+        image = _fit(_flat(upright, opened).convert(mode), size)
     array = np.asarray(image)
     return np.ascontiguousarray(array[None] if mode == "L" else array.transpose(2, 0, 1))
 
@@ -65,9 +77,7 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _opened(raw: Raw) -> Image.Image:
-    if isinstance(raw, Image.Image):
-        return raw
+def _opened(raw: Path | bytes) -> Image.Image:
     try:
         return Image.open(raw if isinstance(raw, Path) else io.BytesIO(raw), formats=_formats())
     except UnidentifiedImageError:
@@ -91,7 +101,7 @@ def _head(path: Path) -> bytes:
 def _check_kind(image: Image.Image) -> None:
     """Refuse pixels that would become 8 bits by a guess. Raises ValueError that names their kind."""
     tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-    layout = str(image.tile[0].args) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+    layout = _layout(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose range is not known; save them with 8 or 16 bits")
     if image.mode in GREY_16:
@@ -104,8 +114,37 @@ def _check_kind(image: Image.Image) -> None:
         raise ValueError("signed pixels, whose range is not known; save them as unsigned ones")
     if image.mode not in COLOURS:
         raise ValueError(f"pixels in {image.mode}, which have no exact RGB; save them as RGB")
-    if image.mode == "RGB" and "transparency" in image.info and ";16" in layout:
+    key = image.info.get("transparency") if image.mode == "RGB" else None
+    if isinstance(key, tuple) and (";16" in layout or (not layout and max(key) > 255)):
         raise ValueError("a transparent colour of 16 bits a channel; save the image with an alpha channel")
+
+
+def _layout(image: Image.Image) -> str:
+    """How a file holds its pixels, in Pillow's words; empty once they have been read."""
+    return str(image.tile[0].args) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+
+
+def _transparent_grey(image: Image.Image) -> int | None:
+    """The transparent value of a grey PNG of 2 or 4 bits, whose pixels Pillow brings to 0 … 255; else None.
+
+    Raises:
+        ValueError: the image has been read before, and nothing says of how many bits the value is.
+    """
+    key = image.info.get("transparency")
+    if image.mode != "L" or not isinstance(key, int):
+        return None
+    if (layout := _layout(image)) in PACKED_GREY:
+        highest = PACKED_GREY[layout]
+        return (key & highest) * (255 // highest)
+    if not layout and 0 < key < 16:
+        values = np.asarray(image)
+        as_stored = [key * (255 // highest) for highest in PACKED_GREY.values() if key <= highest]
+        if not (values % 17).any() and np.isin(values, as_stored).any():
+            raise ValueError(
+                "a transparent grey of a number of bits that is not known any more; give the image as "
+                "Image.open returns it, or convert the file to RGBA"
+            )
+    return None
 
 
 def _flat(image: Image.Image, opened: Image.Image) -> Image.Image:
@@ -115,6 +154,12 @@ def _flat(image: Image.Image, opened: Image.Image) -> Image.Image:
         transparent = values == image.info.get("transparency", -1)
         tags: Mapping[int, Any] = getattr(opened, "tag_v2", {})
         values <<= 16 - tags.get(TIFF_BITS, (16,))[0]
+        seen = values[~transparent]
+        if seen.any() and seen.max() < 256:
+            raise ValueError(
+                f"pixels of 16 bits whose highest is {seen.max()} of 65,535: black; save them with 8 "
+                "bits, or stretched to 0 … 65,535"
+            )
         if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
             values = 65535 - values
         return Image.fromarray(np.where(transparent, 255, values >> 8).astype(np.uint8))
@@ -124,8 +169,8 @@ def _flat(image: Image.Image, opened: Image.Image) -> Image.Image:
     return image
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
-    if image.size == (size, size):
+def _fit(image: Image.Image, size: int | None) -> Image.Image:
+    if size is None or image.size == (size, size):
         return image
     # `fit` scales the square in the middle, which is what scaling the shorter side and cutting gives.
     return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)

@@ -49,7 +49,7 @@ def check_data(data: Data) -> Data:
             raise InputError(
                 f"{name} is a {type(part).__name__}", "give hwnas.Images(pixels=…, labels=…) for each part"
             )
-        _check_pixels(f"{name}.pixels", part.pixels)
+        check_pixels(f"{name}.pixels", part.pixels)
     for name, part in parts.items():
         _check_likeness(name, part, data.train)
         _check_labels(name, part, data.class_names, data.train)
@@ -77,8 +77,14 @@ def _three(key: str, data: Data) -> tuple[float, ...]:
     return values
 
 
-def _check_pixels(name: str, pixels: object) -> None:
-    wanted = "they must be one uint8 tensor (N, 3, H, W)"
+def check_pixels(
+    name: str, pixels: object, wanted: str = "they must be one uint8 tensor (N, 3, H, W)"
+) -> None:
+    """Refuse what is no tensor of images. Raises InputError with a way to convert it.
+
+    Args:
+        wanted: what the message says of the form that is taken.
+    """
     if isinstance(pixels, list | tuple):
         shapes = sorted({tuple(getattr(image, "shape", ())) for image in pixels})
         several = f" of {len(shapes)} sizes, {', '.join(map(str, shapes[:3]))}" if len(shapes) > 1 else ""
@@ -90,7 +96,7 @@ def _check_pixels(name: str, pixels: object) -> None:
     if not isinstance(pixels, Tensor):
         kind = f"{type(pixels).__module__}.{type(pixels).__name__}"
         raise InputError(f"{name} are a {kind}, {wanted}", "of a numpy array: torch.from_numpy(array)")
-    _check_plain(name, pixels)
+    check_plain(name, pixels)
     if pixels.dtype != torch.uint8:
         held, fix = _range(pixels)
         raise InputError(f"{name} are {pixels.dtype}{held}, {wanted}", fix)
@@ -98,6 +104,8 @@ def _check_pixels(name: str, pixels: object) -> None:
         fix = "put the channels second, and give grey images three equal ones: pixels.expand(-1, 3, -1, -1)"
         if pixels.ndim == 4 and pixels.shape[3] == 3:
             fix = "put the channels second: pixels.permute(0, 3, 1, 2)"
+        elif pixels.ndim == 4 and pixels.shape[1] == 4:
+            fix = "leave out the fourth channel, transparency is not read: pixels[:, :3]"
         raise InputError(f"{name} have the shape {tuple(pixels.shape)}, {wanted}", fix)
     if not pixels.numel():
         raise InputError(f"{name} are empty: {tuple(pixels.shape)}", "give each part one image at least")
@@ -115,19 +123,20 @@ def _range(pixels: Tensor) -> tuple[str, str]:
     held = f" from {low:g} to {high:g}"
     if low < 0:
         return held, "undo their normalisation: hwnas does it by mean and std"
-    if pixels.is_floating_point() and high <= 1:
+    if (pixels.is_floating_point() or pixels.dtype == torch.bool) and high <= 1:
         return held, "convert them: (pixels * 255).round().to(torch.uint8)"
     if high <= 255:
         return held, "convert them: pixels.to(torch.uint8)"
     return held, "bring them to 0 … 255; of 16 bits: (pixels.long() >> 8).to(torch.uint8)"
 
 
-def _check_plain(name: str, tensor: Tensor) -> None:
+def check_plain(name: str, tensor: Tensor, verb: str = "are") -> None:
+    """Refuse a tensor without plain values in the CPU's memory. Raises InputError."""
     kind = unusual(tensor)
     if kind is None and tensor.device.type != "cpu":
         kind = f"on {tensor.device}"
     if kind is not None:
-        raise InputError(f"{name} are {kind}", "give dense tensors in the CPU's memory: tensor.cpu()")
+        raise InputError(f"{name} {verb} {kind}", "give dense tensors in the CPU's memory: tensor.cpu()")
 
 
 def _check_likeness(name: str, part: Images, train: Images) -> None:
@@ -157,7 +166,9 @@ def _check_labels(name: str, part: Images, class_names: tuple[str, ...], train: 
         raise InputError(
             f"{name}.labels are a {type(labels).__name__}", "make them a tensor: torch.as_tensor(labels)"
         )
-    _check_plain(f"{name}.labels", labels)
+    check_plain(f"{name}.labels", labels)
+    if labels.requires_grad:
+        raise InputError(f"{name}.labels are part of a gradient", "give plain values: labels.detach()")
     if labels.ndim == 0 or len(labels) != len(part.pixels):
         count = len(labels) if labels.ndim else "no list of"
         raise InputError(

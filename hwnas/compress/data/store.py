@@ -35,7 +35,7 @@ from hwnas.measurement import STRICT
 from hwnas.progress import Progress
 from hwnas.ranges import Count, Figure, Nanoseconds, Position
 
-SCHEMA = "hwnas.images/2"
+SCHEMA = "hwnas.images/3"
 CHUNK = 512
 GROUP = 32
 NAMED_AT_MOST = 10
