@@ -13,6 +13,7 @@ from hwnas.onnx_sizes import inputs_of
 if TYPE_CHECKING:
     import onnx
 
+STANDARD = ("", "ai.onnx")
 DECIDING = ("If", "Loop", "Scan")
 VALUES, SIZES = 1, 2
 """What of a tensor depends on the inputs' values."""
@@ -97,7 +98,7 @@ class _Flow:
             function = self._functions.get((node.domain, node.op_type))
             if function is not None:
                 outputs = self._function(function, given)
-            elif graphs:
+            elif graphs and node.domain in STANDARD:
                 outputs = self._subgraphs(node, given, graphs, (*scope, index))
             else:
                 outputs = [_flags(node.op_type, given)] * len(node.output)

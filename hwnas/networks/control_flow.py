@@ -35,6 +35,9 @@ METADATA = frozenset(
 )
 """What torch tells of a tensor without a look at its values, besides `is_…` and what is no function."""
 
+COPYING = ("__deepcopy__", "as_tensor", "asarray", "new", "new_tensor", "tensor")
+"""What copies values into a tensor without an operation that a dispatch mode sees."""
+
 CALLING = (Tensor.apply_, Tensor.map_, Tensor.map2_)  # they give each value to a function of Python's
 
 
@@ -153,7 +156,8 @@ class _WatchNumbers(TorchFunctionMode):
         if func in CALLING or (name == "tensor_split" and self._watch.any_computed((args[1:], kwargs))):
             self._watch.refuse()
         output = func(*args, **kwargs)
-        if name == "__deepcopy__":  # torch copies its memory without an operation
+        source = args[1:] if name.startswith("new") else args
+        if name in COPYING and self._watch.any_computed((source, kwargs)):
             self._watch.add(output)
         harmless = name in METADATA or name.lstrip("_").startswith("is_") or name == "__get__"
         if not harmless and not _has_only_tensors(output) and not _is_copied(name):

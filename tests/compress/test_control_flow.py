@@ -121,6 +121,11 @@ VALUES: dict[str, Callable[[Tensor], Any]] = {
     "copy": lambda h: copy.copy(h.mean()).item() > 9,
     "parameter": lambda h: nn.Parameter(h.mean()).item() > 9,
     "memory": lent,
+    "as_tensor": lambda h: torch.as_tensor([h.mean(), h.max()]).tolist()[0] > 9,
+    "tensor": lambda h: torch.tensor([h.mean(), h.max()]).tolist()[0] > 9,
+    "asarray": lambda h: torch.asarray([h.mean(), h.max()]).tolist()[0] > 9,
+    "new_tensor": lambda h: torch.zeros(1).new_tensor([h.mean(), h.max()]).tolist()[0] > 9,
+    "new": lambda h: torch.zeros(1).new([h.mean(), h.max()]).tolist()[0] > 9,
     "tensor_split": lambda h: len(h.flatten().tensor_split((h[0, 0, 0] * 9).long())[0]) > 10**6,
     "caught": caught,
 }
@@ -181,6 +186,7 @@ def constant_masks(h: Tensor) -> bool:
         and torch.repeat_interleave(h, torch.ones(8, dtype=torch.long), 1).shape[1] == 8
         and torch.ones_like(h).sum().item() == h.numel()
         and "0." in str(torch.zeros(3))
+        and h.new_tensor([h.shape[2], 5]).tolist() == [h.shape[2], 5]
     )
 
 
