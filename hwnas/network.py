@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hwnas.agreement import disagreement
 from hwnas.errors import NetworkFormError, first_line
 from hwnas.files import sha256
+from hwnas.onnx_decisions import require_no_decisions
 from hwnas.onnx_file import check_model, read_model
 from hwnas.onnx_join import INPUT_NAME, OUTPUT_NAME, Fragment, join, make_fragment
 from hwnas.onnx_sizes import inputs_of, require_bytes, set_batch, set_sizes, shape_of
@@ -282,7 +283,8 @@ class Network:
 
         Raises:
             InputError: unreadable, not a valid ONNX model, no input, sizes that are open or fixed to others,
-                or external data outside of the file's own folder.
+                external data outside of the file's own folder, or a branch or loop that depends on the
+                inputs' values.
             NetworkFormError: inputs that are too large for this machine.
         """
         import onnx
@@ -290,6 +292,7 @@ class Network:
         model = read_model(path)
         batches = set_sizes(path, model, shape, has_batch=has_batch)
         check_model(path, model)
+        require_no_decisions(path, model)
         content = bytes(model.SerializeToString())
 
         def rebatch(batch: int) -> bytes:

@@ -29,6 +29,44 @@ def unusual(tensor: Tensor) -> str | None:
     return None if tensor.layout == torch.strided else f"laid out as {tensor.layout}"
 
 
+SIZING = {
+    "index": 1,
+    "masked_select": 1,
+    "bincount": 0,
+    "_pack_padded_sequence": 1,
+    "_nested_tensor_from_mask": 1,
+}
+"""The argument whose values decide the size of what an operation gives, where that is not any of them."""
+
+SPARSE = ("_to_sparse", "_to_sparse_csr", "_to_sparse_csc", "_to_sparse_bsr", "_to_sparse_bsc")
+
+
+def sized_by(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors whose values decide how large an operation's output is, such as the mask in `x[mask]`.
+
+    Args:
+        func: as `__torch_dispatch__` is given it.
+    """
+    name = func._opname
+    if torch.Tag.dynamic_output_shape not in func.tags and name not in (*SIZING, *SPARSE):
+        return []
+    deciding: Any = (args, kwargs)
+    if name in SIZING:
+        deciding = args[SIZING[name] : SIZING[name] + 1] or kwargs
+    tensors = [leaf for leaf in tree_leaves(deciding) if isinstance(leaf, Tensor)]
+    if name == "index":  # by numbers, it is as large as these
+        return [mask for mask in tensors if mask.dtype in (torch.bool, torch.uint8)]
+    return tensors
+
+
+def only_raises(func: Any) -> bool:
+    """Whether an operation gives nothing and changes nothing: it can only raise, by values."""
+    is_write = any(
+        each.alias_info is not None and each.alias_info.is_write for each in func._schema.arguments
+    )
+    return not func._schema.returns and not is_write and func._opname != "_assert_tensor_metadata"
+
+
 def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
     """The tensors with memory that an operation of torch writes to.
 

@@ -182,11 +182,11 @@ def branch() -> onnx.ModelProto:
     then = helper.make_graph([node("Relu", "x", "p")], "then", [], [value("p", IMAGE)])
     other = helper.make_graph([conv("x k", "q")], "else", [], [value("q", IMAGE)], [weight("k", 3, 3, 3, 3)])
     nodes = [
-        node("ReduceMax", "x", "m", keepdims=0),
+        node("Size", "x", "m"),
         node("Greater", "m zero", "c"),
         node("If", "c", "y", then_branch=then, else_branch=other),
     ]
-    return model(nodes, [value("x", IMAGE)], value("y", IMAGE), constant("zero", 0, np.float32))
+    return model(nodes, [value("x", IMAGE)], value("y", IMAGE), constant("zero", 0))
 
 
 def scan() -> onnx.ModelProto:
