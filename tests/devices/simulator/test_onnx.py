@@ -287,7 +287,7 @@ def test_an_unknown_operator_keeps_its_shape_for_those_behind_it() -> None:
     network = read_onnx(odd, allow_unknown=True)
     assert [layer.op for layer in network.layers] == ["Conv", "NoSuchOperator", "Conv"]
     assert network.layers[-1].oy == 8
-    assert network.charged == ("NoSuchOperator",)
+    assert network.charged == ("my.domain::NoSuchOperator",)
 
 
 @pytest.mark.parametrize("op", ["Sum", "Max"])

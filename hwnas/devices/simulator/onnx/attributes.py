@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 
+from hwnas.devices.simulator.onnx.operators import full_name
 from hwnas.errors import InputError
 
 # Kernels, strides, dilations and pads beyond this are no network's; products of them would overflow.
@@ -14,7 +15,7 @@ LARGEST = 1 << 24
 
 def label(node: onnx.NodeProto) -> str:
     """A node as messages name it: its operator, and its name or its first output."""
-    return f"operator {node.op_type} ({node.name or next(iter(node.output), 'without a name')})"
+    return f"operator {full_name(node)} ({node.name or next(iter(node.output), 'without a name')})"
 
 
 def no_form(node: onnx.NodeProto, what: str) -> InputError:

@@ -11,6 +11,7 @@ import onnx
 
 from hwnas.devices.simulator.layers import Layer
 from hwnas.devices.simulator.onnx.attributes import no_form
+from hwnas.devices.simulator.onnx.operators import read_by
 from hwnas.devices.simulator.onnx.tensors import Shape, Tensors
 
 # Iterations of one layer beyond this are no network's, and would overflow the tables.
@@ -141,8 +142,8 @@ def nest(
 
 
 def maps_of(b: Builder, node: onnx.NodeProto) -> list[str]:
-    """Inputs that are maps, not constants."""
-    return [i for i in node.input if i in b.values]
+    """What a node reads that are maps, not constants."""
+    return [i for i in read_by(node) if i in b.values]
 
 
 def first_map(b: Builder, node: onnx.NodeProto) -> str:
