@@ -11,18 +11,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.devices.simulator import Network, Scheduler, load_accelerator, read_onnx
+from hwnas.devices.simulator.onnx.maps import GLOBAL_POOLS
 from hwnas.devices.simulator.onnx.network import (
     BINARY,
     CONVOLUTIONS,
-    GLOBAL_POOLS,
     PASSES,
     PLUMBING,
     POINTWISE,
     POOLS,
-    PRODUCTS,
     WHOLE_PASSES,
 )
 from hwnas.devices.simulator.onnx.operators import MICROSOFT, read_by
+from hwnas.devices.simulator.onnx.products import PRODUCTS
 from hwnas.errors import InputError
 
 node = helper.make_node
@@ -143,7 +143,7 @@ def test_a_network_written_in_functions_is_the_same_network(seed: int) -> None:
     odd.graph.output[0].CopyFrom(info("y", *SHAPE))
     onnx.checker.check_model(odd, full_check=True)
     plain = model(
-        conv("x" if i == 0 else f"t{i}", "y" if i == count - 1 else f"t{i + 1}") for i in range(count)
+        [conv("x" if i == 0 else f"t{i}", "y" if i == count - 1 else f"t{i + 1}") for i in range(count)]
     )
     network = read_onnx(odd)
     assert network.macs == count * MACS

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from hwnas.devices.simulator.layers import Network
-from hwnas.devices.simulator.onnx.attributes import label, no_form
+from hwnas.devices.simulator.onnx.attributes import label, not_taken
 from hwnas.devices.simulator.onnx.builder import Builder, Value, maps_of, rows_cols
 from hwnas.devices.simulator.onnx.maps import (
     GLOBAL_POOLS,
@@ -193,7 +193,12 @@ def _take(b: Builder, node: onnx.NodeProto) -> None:
         if not b.tensors.absorb(node):
             visit(b, node)
     except MALFORMED as error:
-        raise no_form(node, f"has a form that the simulator cannot read ({first_line(error)})") from error
+        raise not_taken(
+            node,
+            f"has a form that the simulator cannot read ({first_line(error)})",
+            "check the model with onnx.checker.check_model(path, full_check=True); where it passes, "
+            "replace the operator",
+        ) from error
 
 
 def visit(b: Builder, node: onnx.NodeProto) -> None:

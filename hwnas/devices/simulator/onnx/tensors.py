@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from hwnas.devices.simulator.onnx.attributes import label, no_form
+from hwnas.devices.simulator.onnx.attributes import SMALLER, label, not_taken
 from hwnas.devices.simulator.onnx.operators import has_body, inlined, is_known, read_by
 from hwnas.errors import InputError
 
@@ -50,7 +50,7 @@ def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
     except Exception as error:
         raise InputError(
             f"the shapes of the ONNX graph cannot be inferred: {error}",
-            "check the model with onnx.checker.check_model",
+            "check the model with onnx.checker.check_model(path, full_check=True)",
         ) from error
 
 
@@ -160,10 +160,11 @@ class Tensors:
         for name in (*node.input, *node.output):
             elements = prod(self.shapes.get(name, ()))
             if elements > LARGEST_TENSOR:
-                raise no_form(
+                raise not_taken(
                     node,
                     f"has the tensor {name} of {elements:,} numbers; "
                     f"the simulator takes {LARGEST_TENSOR:,} at most",
+                    SMALLER,
                 )
 
     def absorb(self, node: onnx.NodeProto) -> bool:
