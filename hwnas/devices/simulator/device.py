@@ -17,7 +17,7 @@ from hwnas.version import __version__
 if TYPE_CHECKING:
     from hwnas.devices.simulator import Result, Scheduler, Table
 
-REVISION = 2
+REVISION = 3
 """Raised whenever a network's figures change, so that those of before and after are never mixed."""
 COMPARED = ("layer-by-layer", "single-layer")
 FREE = "best"

@@ -32,6 +32,8 @@ class Layer:
         spatial: (dimension, size) pairs that override the unrolling derived from the array.
         products: multiply-accumulates where they are fewer than the loop nest's iterations (transposed
             convolutions, whose windows are ragged); 0 where they are the same.
+        reads: numbers of the first input that are read where they are not C x G channels of its map, as of a
+            batch that is folded out of other axes; else 0.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Layer:
     scale_x: int = 1
     spatial: tuple[tuple[str, int], ...] = ()
     products: int = 0
+    reads: int = 0
 
     @property
     def has_weights(self) -> bool:

@@ -287,7 +287,7 @@ def test_an_unknown_operator_keeps_its_shape_for_those_behind_it() -> None:
     network = read_onnx(odd, allow_unknown=True)
     assert [layer.op for layer in network.layers] == ["Conv", "NoSuchOperator", "Conv"]
     assert network.layers[-1].oy == 8
-    assert network.charged == ("NoSuchOperator",)
+    assert network.charged == ("my.domain::NoSuchOperator",)
 
 
 @pytest.mark.parametrize("op", ["Sum", "Max"])
@@ -326,8 +326,36 @@ def test_one_dimensional_convolution() -> None:
     ids=["conv", "pool"],
 )
 def test_three_dimensional_windows_are_refused(volume: onnx.NodeProto) -> None:
-    with pytest.raises(InputError, match="3-dimensional"):
+    with pytest.raises(InputError, match="3-dimensional") as refused:
         read_onnx(model([volume], (1, 4, 8, 8, 8), {"w": (4, 4, 3, 3, 3)}))
+    assert "checker" not in refused.value.fix  # which passes
+
+
+@pytest.mark.parametrize(
+    ("equation", "result"),
+    [("bchw,cd", "bchw,cd->bdhw"), ("...c, cd", "...c,cd->...d"), ("hbcw,cz", "hbcw,cz->bhwz")],
+)
+def test_an_equation_may_leave_its_result_out(equation: str, result: str) -> None:
+    axis = equation.index("c") if "." not in equation else 3
+    shape = tuple(5 if i == axis else 1 if i == 0 else 4 for i in range(4))
+    first, second = (
+        read_onnx(model([node("Einsum", ["x", "w"], ["y"], equation=each)], shape, {"w": (5, 7)}))
+        for each in (equation, result)
+    )
+    assert first == second
+    assert first.macs == 5 * 7 * 16
+
+
+@pytest.mark.parametrize(
+    ("equation", "checked"),
+    [("bbcd,ce->bde", False), ("bcde,fg->b", False), ("bcde", True), ("bcde,xyz", True)],
+)
+def test_the_fix_of_an_equation_fits(equation: str, checked: bool) -> None:
+    einsum = node("Einsum", ["x", "w"], ["y"], equation=equation)
+    graph = model([einsum], (1, 1, 4, 4), {"w": (1, 3)})
+    with pytest.raises(InputError) as refused:
+        read_onnx(graph)
+    assert ("checker" in refused.value.fix) == checked
 
 
 def test_a_batch_in_the_graph_is_refused() -> None:

@@ -159,11 +159,11 @@ def _row(network: Network, p: int, riders: Sequence[bool], weight_bits: int) -> 
     row[[col.SY, col.SX, col.DY, col.DX]] = layer.stride_y, layer.stride_x, layer.dilation_y, layer.dilation_x
     row[[col.PAD_T, col.PAD_L, col.IN_Y, col.IN_X]] = layer.pads[0], layer.pads[1], in_y, in_x
     row[[col.SCALE_Y, col.SCALE_X]] = layer.scale_y, layer.scale_x
-    row[col.IN_CH] = (
-        layer.input_channels
-        if layer.kind != "concat"
-        else (source.output_channels if source else network.input_channels)
-    )
+    made = source.output_channels if source else network.input_channels
+    row[col.IN_CH] = layer.input_channels if layer.kind != "concat" else made
+    if layer.reads:
+        # Copies of one image are read where that lies.
+        row[col.IN_CH] = min(made, -(-layer.reads // (in_y * in_x)))
     row[col.SRC0] = p - first
     if len(maps) > 1 and not riders[p]:
         second = network.layers[maps[1]] if maps[1] >= 0 else None

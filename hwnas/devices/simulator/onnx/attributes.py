@@ -6,20 +6,31 @@ from collections.abc import Sequence
 
 import onnx
 
+from hwnas.devices.simulator.onnx.operators import full_name
 from hwnas.errors import InputError
 
 # Kernels, strides, dilations and pads beyond this are no network's; products of them would overflow.
 LARGEST = 1 << 24
 
+OTHERWISE = "replace the operator, or measure the network on another device, such as --device cpu"
+SMALLER = "give a smaller network"
+
 
 def label(node: onnx.NodeProto) -> str:
     """A node as messages name it: its operator, and its name or its first output."""
-    return f"operator {node.op_type} ({node.name or next(iter(node.output), 'without a name')})"
+    return f"operator {full_name(node)} ({node.name or next(iter(node.output), 'without a name')})"
 
 
 def no_form(node: onnx.NodeProto, what: str) -> InputError:
     """What a node says that no such operator can mean."""
-    return InputError(f"{label(node)} {what}", "check the model with onnx.checker.check_model")
+    return InputError(
+        f"{label(node)} {what}", "check the model with onnx.checker.check_model(path, full_check=True)"
+    )
+
+
+def not_taken(node: onnx.NodeProto, what: str, fix: str = OTHERWISE) -> InputError:
+    """What a node means by the rules of ONNX, and the simulator does not know."""
+    return InputError(f"{label(node)} {what}", fix)
 
 
 def integers(

@@ -10,7 +10,8 @@ from typing import Any
 import onnx
 
 from hwnas.devices.simulator.layers import Layer
-from hwnas.devices.simulator.onnx.attributes import no_form
+from hwnas.devices.simulator.onnx.attributes import SMALLER, no_form, not_taken
+from hwnas.devices.simulator.onnx.operators import read_by
 from hwnas.devices.simulator.onnx.tensors import Shape, Tensors
 
 # Iterations of one layer beyond this are no network's, and would overflow the tables.
@@ -59,10 +60,12 @@ class Builder:
             InputError: it has other dimensions.
         """
         shape = self.shape(name, node)
-        if not 3 <= len(shape) <= 4:
-            raise no_form(
+        if len(shape) < 3:
+            raise no_form(node, f"takes a map of {list(shape)}, which has no axis for windows")
+        if len(shape) > 4:
+            raise not_taken(
                 node,
-                f"has {max(0, len(shape) - 2)}-dimensional windows; "
+                f"has {len(shape) - 2}-dimensional windows; "
                 "the simulator knows one- and two-dimensional ones",
             )
         return shape
@@ -100,11 +103,14 @@ class Builder:
             InputError: it computes nothing, or is so large that its cost has no meaning.
         """
         if min(layer.k, layer.c, layer.g, layer.fy, layer.fx, layer.oy, layer.ox) < 1:
-            raise no_form(node, "computes nothing: one of its maps is empty")
+            raise not_taken(
+                node, "computes nothing: one of its maps is empty", "give a network whose maps hold numbers"
+            )
         if layer.iterations > MOST_ITERATIONS:
-            raise no_form(
+            raise not_taken(
                 node,
                 f"takes {layer.iterations:,} operations; the simulator takes {MOST_ITERATIONS:,} at most",
+                SMALLER,
             )
         self.layers.append(layer)
         self.values[node.output[output]] = Value(len(self.layers) - 1, channel_axis)
@@ -127,6 +133,11 @@ def rows_cols(shape: Shape, channel_axis: int) -> tuple[int, int]:
     return folded(d for i, d in enumerate(shape) if i != channel_axis)
 
 
+def folded_out(shape: Shape) -> int:
+    """Numbers of a map of several images (N, C, …), which its producer may know otherwise; 0 of one."""
+    return prod(shape) if len(shape) > 1 and shape[0] > 1 else 0
+
+
 def nest(
     node: onnx.NodeProto,
     kind: str,
@@ -141,8 +152,8 @@ def nest(
 
 
 def maps_of(b: Builder, node: onnx.NodeProto) -> list[str]:
-    """Inputs that are maps, not constants."""
-    return [i for i in node.input if i in b.values]
+    """What a node reads that are maps, not constants."""
+    return [i for i in read_by(node) if i in b.values]
 
 
 def first_map(b: Builder, node: onnx.NodeProto) -> str:

@@ -7,7 +7,16 @@ from math import prod
 import onnx
 
 from hwnas.devices.simulator.onnx.attributes import flag, integer, integers, no_form
-from hwnas.devices.simulator.onnx.builder import Builder, Value, first_map, maps_of, nest, rows_cols
+from hwnas.devices.simulator.onnx.builder import (
+    Builder,
+    Value,
+    first_map,
+    folded,
+    folded_out,
+    maps_of,
+    nest,
+    rows_cols,
+)
 from hwnas.devices.simulator.onnx.tensors import Shape
 
 GLOBAL_POOLS = frozenset(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"))
@@ -68,7 +77,13 @@ def reduce(b: Builder, node: onnx.NodeProto) -> None:
         return
     (rows, cols), _ = b.positions(origin, rows_cols(shape, channel_axis))
     channels = (1, 1, shape[channel_axis] if shape else 1)
-    layer = nest(node, "pool", (origin,), channels, (1, 1), fy=rows, fx=cols, whole_input=True)
+    size, more = (1, 1), {}
+    if folded_out(shape) and channel_axis:
+        # Each image of a batch has a result of its own, or each position one over all images.
+        kept = [d for i, d in enumerate(shape) if i not in (*axes, channel_axis)]
+        size, more = folded(kept), {"reads": prod(shape)}
+        rows, cols = prod(d for i, d in enumerate(shape) if i in axes and i != channel_axis), 1
+    layer = nest(node, "pool", (origin,), channels, size, fy=rows, fx=cols, whole_input=True, **more)
     keep = pooled or flag(node, "keepdims", True)
     b.add(node, layer, channel_axis if keep else channel_axis - sum(a < channel_axis for a in axes))
 

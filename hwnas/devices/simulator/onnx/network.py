@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 
 from hwnas.devices.simulator.layers import Network
-from hwnas.devices.simulator.onnx.attributes import label, no_form
+from hwnas.devices.simulator.onnx.attributes import label, not_taken
 from hwnas.devices.simulator.onnx.builder import Builder, Value, maps_of, rows_cols
 from hwnas.devices.simulator.onnx.maps import (
     GLOBAL_POOLS,
@@ -24,6 +24,7 @@ from hwnas.devices.simulator.onnx.maps import (
     reduce,
     resize,
 )
+from hwnas.devices.simulator.onnx.operators import full_name, has_body, is_known
 from hwnas.devices.simulator.onnx.products import PRODUCTS, attention, product
 from hwnas.devices.simulator.onnx.tensors import Shape, Tensors, load_model
 from hwnas.devices.simulator.onnx.windows import conv, pool
@@ -192,17 +193,24 @@ def _take(b: Builder, node: onnx.NodeProto) -> None:
         if not b.tensors.absorb(node):
             visit(b, node)
     except MALFORMED as error:
-        raise no_form(node, f"has a form that the simulator cannot read ({first_line(error)})") from error
+        raise not_taken(
+            node,
+            f"has a form that the simulator cannot read ({first_line(error)})",
+            "check the model with onnx.checker.check_model(path, full_check=True); where it passes, "
+            "replace the operator",
+        ) from error
 
 
 def visit(b: Builder, node: onnx.NodeProto) -> None:
     """Turn one node into layers, or into another name of a map."""
     op = node.op_type
-    if op in CONVOLUTIONS:
+    if not is_known(node):
+        unknown(b, node)
+    elif op in CONVOLUTIONS:
         conv(b, node)
     elif op in PRODUCTS and (op != "Einsum" or len(node.input) == 2):
         product(b, node)
-    elif op == "Attention" and node.domain in ("", "ai.onnx"):
+    elif op == "Attention":
         attention(b, node)
     elif op in POOLS:
         pool(b, node)
@@ -224,12 +232,20 @@ def visit(b: Builder, node: onnx.NodeProto) -> None:
         resize(b, node)
     elif op in PASSES or op in WHOLE_PASSES:
         one_pass(b, node, op in WHOLE_PASSES)
-    elif b.allow_unknown:
-        b.charged.append(op)
-        one_pass(b, node, True)
     else:
+        unknown(b, node)
+
+
+def unknown(b: Builder, node: onnx.NodeProto) -> None:
+    """Charge an operator that is not known as a copy. Raises InputError unless that is allowed."""
+    if not b.allow_unknown:
         raise InputError(
             f"{label(node)} is not known to the simulator",
-            "charge such operators as a copy through memory: --device-option allow_unknown=true; or replace "
-            "the operator",
+            "charge such operators as a copy through memory: --device-option allow_unknown=true; or "
+            + ("export the network without control flow" if has_body(node) else "replace the operator"),
         )
+    b.charged.append(full_name(node))
+    if maps_of(b, node):
+        one_pass(b, node, True)
+    else:
+        b.tensors.static.update(node.output)

@@ -12,7 +12,7 @@ from math import prod
 
 import onnx
 
-from hwnas.devices.simulator.onnx.attributes import flag, integer, no_form, text
+from hwnas.devices.simulator.onnx.attributes import flag, integer, no_form, not_taken, text
 from hwnas.devices.simulator.onnx.builder import Builder, folded, nest
 from hwnas.devices.simulator.onnx.tensors import Shape
 
@@ -46,7 +46,7 @@ def product(b: Builder, node: onnx.NodeProto) -> None:
     value = b.value(left.name, node)
     first, second, result = ({*labels} for labels in (left.labels, right.labels, out))
     if (first ^ second) - result:
-        raise no_form(node, "adds up an axis of one operand alone, which is no matrix product")
+        raise not_taken(node, "adds up an axis of one operand alone, which is no matrix product")
     groups = first & second & result
     own = tuple(s for axis, s in zip(left.labels, left.sizes, strict=True) if axis in first - second)
     size, rearranged = b.positions(value.origin, folded(own))
@@ -109,24 +109,32 @@ def _leading(shape: Shape, other: Shape) -> list[str]:
 def _einsum(node: onnx.NodeProto, left: Shape, right: Shape) -> tuple[Labels, Labels, Labels]:
     """Labels of an Einsum equation of two operands."""
     equation = text(node, "equation", "").replace(" ", "")
-    no_product = no_form(
-        node, f"has the equation {equation!r} of shapes {list(left)} and {list(right)}, which is no product"
-    )
+    said = f"has the equation {equation!r} of shapes {list(left)} and {list(right)}"
     terms, arrow, result = equation.partition("->")
     named = terms.split(",")
-    if len(named) != 2 or not arrow:
-        raise no_product
+    if len(named) != 2:
+        raise no_form(node, f"{said}, which names other than two operands")
+    if not arrow:
+        # By the rules of ONNX: what stands for several axes, then the letters that occur once.
+        letters = "".join(named).replace("...", "")
+        once = sorted(a for a in letters if letters.count(a) == 1)
+        result = ("..." if "..." in terms else "") + "".join(once)
     spread = max(len(s) - len(t.replace("...", "")) for s, t in zip((left, right), named, strict=True))
     dots = [f"b{back}" for back in range(spread, 0, -1)]
     first, second, out = (_term(term, dots) for term in (*named, result))
     sizes: dict[str, int] = {}
     for axes, shape in ((first, left), (second, right)):
-        if len(axes) != len(shape) or len({*axes}) != len(axes):
-            raise no_product
-        if any(sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)):
-            raise no_product
+        if len(axes) != len(shape):
+            spreads = "..." in terms
+            raise (not_taken if spreads else no_form)(node, f"{said}, which have other numbers of axes")
+        if len({*axes}) != len(axes):
+            raise not_taken(node, f"{said}, which takes a diagonal")
+        for axis, size in zip(axes, shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                spreads = 1 in (sizes[axis], size)
+                raise (not_taken if spreads else no_form)(node, f"{said}, which differ in an axis")
     if not {*out} <= {*sizes}:
-        raise no_product
+        raise no_form(node, f"{said}, whose result has an axis that no operand has")
     return first, second, out
 
 
@@ -140,7 +148,7 @@ def attention(b: Builder, node: onnx.NodeProto) -> None:
     """The operator Attention: scores for each head, softmax, and the values that they weigh."""
     maps = [name for name in node.input if name in b.values]
     if len(maps) < 3 or list(node.input[:3]) != maps[:3]:
-        raise no_form(node, "takes other than the three maps that are queries, keys and values")
+        raise not_taken(node, "takes other than the three maps that are queries, keys and values")
     query, key, value = (b.shape(name, node) for name in maps[:3])
     if not len(query) == len(key) == len(value) or len(query) not in (3, 4):
         raise no_form(node, f"takes queries of shape {list(query)}; it knows three or four dimensions")
@@ -149,7 +157,8 @@ def attention(b: Builder, node: onnx.NodeProto) -> None:
     else:
         heads = integer(node, "q_num_heads", 0, low=1)
         wide, out = query[-1] // heads, value[-1] // integer(node, "kv_num_heads", heads, low=1)
-    seen = key[-2]
+    # Every image has heads of its own.
+    heads, seen = heads * query[0], key[-2]
     origins = [b.value(name, node).origin for name in maps[:3]]
     size, rearranged = b.positions(origins[0], (query[-2], 1))
     scores = nest(

@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
-from hwnas.devices.simulator.onnx.attributes import label, no_form
+from hwnas.devices.simulator.onnx.attributes import SMALLER, label, not_taken
+from hwnas.devices.simulator.onnx.operators import has_body, inlined, is_known, read_by
 from hwnas.errors import InputError
 
 Shape = tuple[int, ...]
@@ -39,7 +40,7 @@ def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
             f"{model!s:.200} cannot be read as an ONNX model: {error}", "give the path of an .onnx file"
         ) from error
     try:
-        inferred = _inferred(model)
+        inferred = _inferred(inlined(model))
         # Known shapes make further ones known; each round leaves fewer nodes or unknown shapes, so it ends.
         while (changed := _folded(inferred) or _assumed(inferred)) is not None:
             inferred = _inferred(changed)
@@ -49,7 +50,7 @@ def load_model(model: onnx.ModelProto | Path | str | bytes) -> onnx.ModelProto:
     except Exception as error:
         raise InputError(
             f"the shapes of the ONNX graph cannot be inferred: {error}",
-            "check the model with onnx.checker.check_model",
+            "check the model with onnx.checker.check_model(path, full_check=True)",
         ) from error
 
 
@@ -96,7 +97,7 @@ def _folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
     del result.graph.value_info[:]
     result.graph.value_info.extend(settled)
     have = {t.name for t in model.graph.initializer}
-    needed = {i for node in kept for i in node.input} - have
+    needed = {i for node in kept for i in read_by(node)} - have
     for name in sorted(needed & set(tensors.values)):
         result.graph.initializer.append(numpy_helper.from_array(np.asarray(tensors.values[name]), name))
     return result
@@ -159,14 +160,17 @@ class Tensors:
         for name in (*node.input, *node.output):
             elements = prod(self.shapes.get(name, ()))
             if elements > LARGEST_TENSOR:
-                raise no_form(
+                raise not_taken(
                     node,
                     f"has the tensor {name} of {elements:,} numbers; "
                     f"the simulator takes {LARGEST_TENSOR:,} at most",
+                    SMALLER,
                 )
 
     def absorb(self, node: onnx.NodeProto) -> bool:
         """Whether a node only computes constants or shapes; remembers its outputs if so."""
+        if not is_known(node):
+            return False
         if node.op_type == "Constant":
             value = _attribute_value(node)
             if value is not None:
@@ -177,7 +181,7 @@ class Tensors:
             start = next((a.i for a in node.attribute if a.name == "start"), 0)
             end = next((a.i for a in node.attribute if a.name == "end"), len(shape))
             self.values[node.output[0]] = np.array(shape[start:end], dtype=np.int64)
-        elif all(i in self.static for i in node.input):
+        elif all(i in self.static for i in read_by(node)):
             self._fold(node)
         else:
             return False
@@ -187,7 +191,7 @@ class Tensors:
     def _fold(self, node: onnx.NodeProto) -> None:
         """Compute a node on small constants with ONNX's own reference implementation."""
         names = [i for i in node.input if i]
-        if all(n in self.values for n in names) and not any(a.g.node or a.graphs for a in node.attribute):
+        if all(n in self.values for n in names) and not has_body(node):
             found = _computed(node, {n: self.values[n] for n in names})
             for name, value in found.items():
                 self.values[name], self.shapes[name] = value, value.shape

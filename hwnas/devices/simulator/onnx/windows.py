@@ -1,4 +1,8 @@
-"""ONNX operators with windows: convolution and pooling. One-dimensional windows run along rows."""
+"""ONNX operators with windows: convolution and pooling. One-dimensional windows run along rows.
+
+A network takes one image, so the images of a batch are folded out of its axes (frames, patches, copies).
+They lie below one another, as one high map.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import onnx
 
 from hwnas.devices.simulator.layers import Layer
 from hwnas.devices.simulator.onnx.attributes import integer, integers, label, no_form, text
-from hwnas.devices.simulator.onnx.builder import Builder, nest, rows_cols
+from hwnas.devices.simulator.onnx.builder import Builder, folded_out, nest, rows_cols
 from hwnas.devices.simulator.onnx.tensors import Shape
 from hwnas.errors import InputError
 
@@ -55,12 +59,35 @@ def slides(b: Builder, node: onnx.NodeProto, kernel: Sequence[int]) -> tuple[Win
         # A matrix product: how its positions are folded says nothing.
         (rows, cols), rearranged = b.positions(origin, rows_cols(made, 1))
         return Window(rows, rows, 1, 1, 1, (0, 0)), Window(cols, cols, 1, 1, 1, (0, 0)), rearranged
+    if shape[0] > 1:
+        y, x, apart = _stacked(y, x, shape[0], node.op_type == "ConvTranspose")
+        return y, x, apart or b.produced(origin) != (y.size, x.size)
     # A map of one row is a column here, so its windows turn with it.
     turned = y.out == 1 and (x.out > 1 or (y.size == 1 and x.size > 1))
     divided = turned and y.size > 1
     if turned:
         y, x = x, y
     return y, x, divided or b.produced(origin) != (y.size, x.size)
+
+
+def _stacked(y: Window, x: Window, images: int, grows: bool) -> tuple[Window, Window, bool]:
+    """The windows of images that lie below one another.
+
+    Windows that overlap the edge between two images are taken for ones within an image. Images of one row or
+    one column are rows of a map, which no window leaves.
+
+    Args:
+        grows: strides are those of the output, as transposed convolutions have them.
+
+    Returns:
+        rows, columns, and whether the images of the output are not as far apart as those of the map.
+    """
+    if x.size == x.out == x.kernel == 1:
+        y, x = x, y
+    stride = y.stride if grows or y.out > 1 else y.size
+    before, after = (y.size * stride, y.out) if grows else (y.size, y.out * stride)
+    high = Window(y.size * images, y.out * images, y.kernel, stride, y.dilation, y.pad)
+    return high, x, before != after
 
 
 def _padded(axis: Window, size: int, pad: Sequence[int]) -> Window:
@@ -111,7 +138,7 @@ def conv(b: Builder, node: onnx.NodeProto) -> None:
     channels, sources = (k // group, c // group, group), (b.value(name, node).origin,)
     if transposed:
         # Every output position meets ceil(kernel / stride) inputs per axis, or one less.
-        macs = prod(w) * prod(shape[2:])
+        macs = prod(w) * prod(shape[2:]) * shape[0]
         layer = nest(
             node,
             "conv",
@@ -124,9 +151,10 @@ def conv(b: Builder, node: onnx.NodeProto) -> None:
             scale_x=x.stride,
             whole_input=rearranged,
             products=macs,
+            reads=folded_out(shape),
         )
     else:
-        layer = _sliding(node, "conv", sources, channels, (y, x), rearranged)
+        layer = _sliding(node, "conv", sources, channels, (y, x), rearranged, folded_out(shape))
     b.add(node, layer, 1)
 
 
@@ -138,7 +166,8 @@ def pool(b: Builder, node: onnx.NodeProto) -> None:
         raise no_form(node, "has no kernel_shape")
     y, x, rearranged = slides(b, node, [1] * (len(shape) - 2))
     everything = (y.out, x.out) == (1, 1) and (y.kernel, x.kernel) == rows_cols(shape, 1)
-    layer = _sliding(node, "pool", (source,), (1, 1, shape[1]), (y, x), rearranged or everything)
+    whole = rearranged or everything
+    layer = _sliding(node, "pool", (source,), (1, 1, shape[1]), (y, x), whole, folded_out(shape))
     b.add(node, layer, 1)
 
 
@@ -149,6 +178,7 @@ def _sliding(
     channels: tuple[int, int, int],
     axes: tuple[Window, Window],
     rearranged: bool,
+    reads: int,
 ) -> Layer:
     y, x = axes
     return nest(
@@ -165,4 +195,5 @@ def _sliding(
         dilation_x=x.dilation,
         pads=(y.pad[0], x.pad[0], y.pad[1], x.pad[1]),
         whole_input=rearranged,
+        reads=reads,
     )
