@@ -190,8 +190,9 @@ def _suffix(name: str, file: Path) -> str:
 
 
 def _is_of_nobody(file: Path) -> bool:
-    """Whether a file of the working tree is none of the repository's: ignored, or installed there."""
-    if file.is_relative_to(sys.prefix) or ".git" in file.parts or not file.is_file():
+    """Whether a file of the working tree is none of the repository's: ignored, or of an installation."""
+    is_installed = file.is_relative_to(sys.prefix) or file.parent.suffix in (".dist-info", ".egg-info")
+    if is_installed or ".git" in file.parts or not file.is_file():
         return True
     command = ["git", "-C", str(file.parent), "check-ignore", "--quiet", "--", str(file)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0  # noqa: S603 - no shell

@@ -219,7 +219,7 @@ def _require_runs(
                 require_runs(target, whole, energy="energy" in search.objectives)
         except InputError as error:
             failures.append(error)
-    if len(failures) == len(wanted):
+    if failures and len(failures) == len(wanted):
         raise failures[0]
     for failure in failures:
         progress.say(failure.cause)

@@ -29,17 +29,19 @@ class Target:
 
     Attributes:
         cluster: address of the Ray cluster that has the device; empty where it hangs on this machine.
+        is_later: it may not be there yet, so nothing is asked of it before its search.
     """
 
     profile: DeviceProfile
     protocol: Protocol
     cluster: str = ""
+    is_later: bool = False
 
 
 def require_runs(target: Target, network: Network, *, energy: bool) -> None:
     """Prepare the reference on a device before anything is trained for it.
 
-    A queue is not asked, since its jobs cost, and neither is a device that is not there or in use.
+    A queue is not asked, since its jobs cost; nor is a device that is not there, is in use, or is for later.
 
     Args:
         network: the reference, trained or not.
@@ -49,7 +51,7 @@ def require_runs(target: Target, network: Network, *, energy: bool) -> None:
         InputError: the device cannot run the reference, or does not tell what a network needs.
     """
     device = open_device(target.profile, target.cluster)
-    if not isinstance(device, Device):
+    if target.is_later or not isinstance(device, Device):
         return
     device.lock_wait_s = 0.0
     name = target.profile.name

@@ -51,9 +51,9 @@ class Fickle(Modelled):  # type: ignore[misc]
         return handle
 
     def _meet(self) -> None:
-        """Wait until the other one searches as well: the first network is only asked for."""
+        """Wait until the other one is at its first network as well: they must be searched side by side."""
         other = str(self.profile.options.get("waits", ""))
-        if other and self.prepared == 2:
+        if other and self.prepared == 1:
             Path(f"{self.profile.name}.met").touch()
             deadline_s = time.monotonic() + 60
             while not Path(f"{other}.met").exists() and time.monotonic() < deadline_s:
