@@ -107,11 +107,11 @@ def nodes_of(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 
 def graphs_of(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """Every graph of a model, those in attributes of nodes as well."""
-    waiting = [model.graph, *_inner(node for function in model.functions for node in function.node)]
+    waiting = [model.graph, *inner_graphs(node for function in model.functions for node in function.node)]
     while waiting:
         graph = waiting.pop()
         yield graph
-        waiting += _inner(graph.node)
+        waiting += inner_graphs(graph.node)
 
 
 def operators_of(content: bytes) -> tuple[str, ...]:
@@ -133,7 +133,8 @@ def has_external_data(content: bytes) -> bool:
         return False
 
 
-def _inner(nodes: Iterator[onnx.NodeProto] | Sequence[onnx.NodeProto]) -> list[onnx.GraphProto]:
+def inner_graphs(nodes: Iterator[onnx.NodeProto] | Sequence[onnx.NodeProto]) -> list[onnx.GraphProto]:
+    """The graphs that are attributes of nodes, without those inside of them."""
     found = []
     for node in nodes:
         for attribute in node.attribute:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,11 +160,8 @@ def plan_compression(
 
     path = Path(out) if out is not None else Path("runs") / Path(model.replace(":", "-")).name
     library, searches = resolve(options, model, devices, path)
-    targets = [target_of(search, options.cluster) for search in searches]
-    wanted = [
-        (search, replace(target, is_later=options.no_device_check))
-        for search, target in zip(searches, targets, strict=True)
-    ]
+    is_later = options.no_device_check
+    wanted = [(search, target_of(search, options.cluster, is_later=is_later)) for search in searches]
     if not (dry_run or options.no_device_check):
         check_devices([(target.profile, target.cluster) for _, target in wanted], progress)
     inputs = open_inputs(library, progress, allow_code=options.allow_code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,6 @@ def history(model: str, device: str | None = None) -> list[Measurement]:
     >>> hwnas.api.history("mobilenetv2_050", "sim-npu")[-1].latency_ms == measured.latency_ms
     True
     """
-    import shlex
-
     from hwnas.profiles.store import open_history
 
     with open_history() as store:

@@ -110,13 +110,11 @@ class Candidates:
 
     Attributes:
         space: its name.
-        input_shape: (C, H, W).
         counts: MACs and parameters of each of the network's own parts.
         architectures: how many networks can be made of them.
     """
 
     space: str
-    input_shape: tuple[int, int, int]
     partition: Partition
     counts: tuple[tuple[int, int], ...]
     candidates: tuple[Candidate, ...]
@@ -149,18 +147,13 @@ def find_candidates(
     """
     from hwnas.compress.library import candidates as library
     from hwnas.compress.library.space import load_space
-    from hwnas.compress.options import parse_cuts
     from hwnas.networks.count import count_parts
-    from hwnas.networks.find import open_model
-    from hwnas.networks.partition import partition as cut_up
 
     chosen = load_space(space)
-    module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
-    parts = cut_up(module, shape, parse_cuts(cut) or None)
+    parts = partition(model, cut=cut, image_size=image_size, allow_code=allow_code)
     found = tuple(library.find_candidates(parts, chosen, candidates))
     return Candidates(
         space=chosen.name,
-        input_shape=shape,
         partition=parts,
         counts=count_parts(parts),
         candidates=found,

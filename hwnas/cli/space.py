@@ -47,7 +47,7 @@ def space(
             {
                 "schema": "hwnas.space/1",
                 "model": model,
-                "input_shape": list(found.input_shape),
+                "input_shape": list(parts.shapes[0]),
                 "cuts": list(parts.cuts),
                 "max_abs_difference": parts.max_abs_difference,
                 "space": found.space,
@@ -73,7 +73,7 @@ def space(
         )
         return
     table = Table(
-        title=f"{model}, input {found.input_shape}, cut behind {', '.join(parts.cuts)}", title_justify="left"
+        title=f"{model}, input {parts.shapes[0]}, cut behind {', '.join(parts.cuts)}", title_justify="left"
     )
     table.add_column("part")
     table.add_column("choice", justify="right")

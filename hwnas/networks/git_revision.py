@@ -76,7 +76,7 @@ class Revision:
                 f"there is no {path} in {self.name}",
                 "name a revision that has it, or record it: hwnas check record",
             )
-        if not there.resolve().is_relative_to(self.tree.resolve()):
+        if not there.resolve().is_relative_to(self.tree):
             raise InputError(
                 f"{path} is a link out of the repository, so {self.name} does not have it",
                 "name its baseline: --baseline FILE.onnx",
@@ -98,7 +98,7 @@ def checked_out(revision: str) -> Iterator[Revision]:
     prefix = _git(["rev-parse", "--show-prefix"], revision)
     top = Path(_git(["rev-parse", "--show-toplevel"], revision)).resolve()
     with held_folder() as (folder, descriptor):
-        tree = folder / "tree"
+        tree = folder.resolve() / "tree"
         (tree / prefix).mkdir(parents=True)
         own_index = {"GIT_INDEX_FILE": str(folder / "index")}
         # A hook is the repository's own affair; it has no say in what is measured.
@@ -169,12 +169,14 @@ def _require_own_files(revision: Revision, model: str, used: Sequence[str]) -> N
         used: each file that was read, behind the name of the module that it is of, if it is one.
     """
     root = model.partition(":")[0].partition(".")[0]
+    own = [f"/{path.relative_to(revision.tree)}" for path in revision.tree.rglob("*")]
     for line in used:
         name, _, text = line.partition("\t")
         file = Path(text)
         if file.is_relative_to(revision.tree):
             continue
-        is_copy = name.partition(".")[0] == root and any(revision.tree.rglob(_suffix(name, file)))
+        suffix = _suffix(name, file)
+        is_copy = name.partition(".")[0] == root and any(path.endswith(suffix) for path in own)
         if is_copy or (file.is_relative_to(revision.top) and not _is_of_nobody(file)):
             raise InputError(
                 f"{model} as of {revision.name} reads {file}, which is not the revision's file",
@@ -184,9 +186,9 @@ def _require_own_files(revision: Revision, model: str, used: Sequence[str]) -> N
 
 
 def _suffix(name: str, file: Path) -> str:
-    """Where a module lies under the folder that its package is in: `nets/model.py`."""
+    """Where a module lies under the folder that its package is in: `/nets/model.py`."""
     parts = len(name.split(".")) + (file.name == "__init__.py")
-    return "/".join(file.parts[-parts:])
+    return "/" + "/".join(file.parts[-parts:])
 
 
 def _is_of_nobody(file: Path) -> bool:

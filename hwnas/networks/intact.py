@@ -28,7 +28,7 @@ OF_REFERENCE = {
     "architecture.json": "architecture_sha256",
     "model.onnx": "onnx_sha256",
 }
-"""Under which `reference.json` has the hashes of its files; earlier versions had the first one alone."""
+"""A network's files, and the keys of their hashes in `reference.json`; early versions had the first alone."""
 
 
 def require_intact(path: Path) -> None:
@@ -84,16 +84,21 @@ def _of_checkpoint(folder: Path) -> Mapping[str, str]:
     file = folder / CHECKPOINT_RECORD
     plain = check_schema(read_json(file), SUMMARY_SCHEMA, file)
     hashes = plain.get("sha256")
-    if not isinstance(hashes, dict) or hashes.get(OWN) != hash_of_record(plain):
+    if not isinstance(hashes, dict) or not hashes.keys() >= {*OF_REFERENCE, OWN}:
         raise _damaged(folder, CHECKPOINT_RECORD)
-    if not hashes.keys() >= OF_REFERENCE.keys():
+    if hashes[OWN] != hash_of_record(plain):
         raise _damaged(folder, CHECKPOINT_RECORD)
     return {name: digest for name, digest in hashes.items() if name != OWN}
 
 
+def file_hashes(folder: Path) -> dict[str, str]:
+    """The hashes of the files of a network, by name."""
+    return {name: sha256(read_bytes(folder / name)) for name in OF_REFERENCE}
+
+
 def reference_hashes(folder: Path) -> dict[str, str]:
-    """The hashes of the files of a run's reference, as its record has them."""
-    return {key: sha256(read_bytes(folder / name)) for name, key in OF_REFERENCE.items()}
+    """The same as the record of a run's reference has them."""
+    return {OF_REFERENCE[name]: digest for name, digest in file_hashes(folder).items()}
 
 
 def hash_of_record(plain: Mapping[str, Any]) -> str:

@@ -18,8 +18,6 @@ from hwnas.compress.emit.summary import (
 from hwnas.errors import InputError
 from hwnas.files import (
     encode,
-    read_bytes,
-    sha256,
     sha256_of_plain,
     write_bytes,
     write_json,
@@ -27,11 +25,9 @@ from hwnas.files import (
 from hwnas.measurement import Measurement
 from hwnas.network import Network
 from hwnas.networks.architecture import ArchitectureSpec
-from hwnas.networks.intact import OWN, SUMMARY_SCHEMA, require_intact
+from hwnas.networks.intact import OWN, SUMMARY_SCHEMA, file_hashes, require_intact
 from hwnas.networks.serialize import save_module
 from hwnas.temporary import LEFTOVER
-
-HASHED = ("model.safetensors", "architecture.json", "model.onnx")
 
 
 def write_checkpoint(
@@ -56,7 +52,7 @@ def write_checkpoint(
         architecture.save(folder / "architecture.json")
         write_bytes(folder / "model.onnx", network.onnx())
         record = {"summary": encode(summary), "measurement": measurement.to_json()}
-        hashes = {name: sha256(read_bytes(folder / name)) for name in HASHED}
+        hashes = file_hashes(folder)
         hashes[OWN] = sha256_of_plain(json.loads(json.dumps(record)))
         write_json(folder / "measurement.json", {"schema": SUMMARY_SCHEMA, "sha256": hashes, **record})
         write_bytes(folder / "README.md", model_card(path.name, architecture, measurement, summary).encode())

@@ -14,7 +14,7 @@ from hwnas.compress.library.store import Entry, Library
 from hwnas.network import Network, Part
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_part
-from hwnas.networks.count import count
+from hwnas.networks.count import count_parts
 from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition, counted_again
 from hwnas.ranges import Position
@@ -50,9 +50,7 @@ class Stitcher:
         self.calibration = calibration
         self.refused = refused or {}
         self._own = own_parts(parts)
-        self._own_cost = [
-            count(module, shape) for module, shape in zip(parts.modules, parts.shapes[:-1], strict=True)
-        ]
+        self._own_cost = count_parts(parts)
         self._shared = parts.shared
         self.entries = {
             (entry.candidate.part, entry.candidate.choice): entry

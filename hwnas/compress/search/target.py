@@ -17,11 +17,11 @@ from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import require_kind
 
 
-def target_of(settings: SearchSettings, cluster: str = "") -> Target:
+def target_of(settings: SearchSettings, cluster: str = "", *, is_later: bool = False) -> Target:
     """Find the device and protocol that the settings name; what else they name is checked as well.
 
     Args:
-        cluster: as in `Target`.
+        cluster, is_later: as in `Target`.
 
     Raises:
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
@@ -37,7 +37,8 @@ def target_of(settings: SearchSettings, cluster: str = "") -> Target:
     )
     require_kind(open_device(profile), {"measured", "modelled"}, "a search")
     check_forbidden(profile)
-    return Target(profile=profile, protocol=load_protocol(settings.protocol), cluster=cluster)
+    protocol = load_protocol(settings.protocol)
+    return Target(profile=profile, protocol=protocol, cluster=cluster, is_later=is_later)
 
 
 def profile_of(device: str, batch: int | None, options: Mapping[str, Option]) -> DeviceProfile:

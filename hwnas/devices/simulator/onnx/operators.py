@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, inliner, shape_inference
 
 from hwnas.errors import InputError, first_line
+from hwnas.onnx_file import inner_graphs
 
 STANDARD = frozenset(["", "ai.onnx"])
 # What ONNX Runtime writes in the place of standard operators; each is read on purpose.
@@ -46,27 +47,23 @@ def full_name(node: onnx.NodeProto) -> str:
 
 def has_body(node: onnx.NodeProto) -> bool:
     """Whether a node is control flow: it runs graphs of its own."""
-    return any(a.HasField("g") or a.graphs for a in node.attribute)
+    return bool(inner_graphs([node]))
 
 
 def read_by(node: onnx.NodeProto) -> tuple[str, ...]:
     """Names of all tensors that a node reads: its inputs, and what graphs inside of it take from outside."""
     captured: dict[str, None] = {}
-    waiting: list[tuple[onnx.GraphProto, frozenset[str]]] = [(g, frozenset()) for g in _graphs(node)]
+    waiting: list[tuple[onnx.GraphProto, frozenset[str]]] = [(g, frozenset()) for g in inner_graphs([node])]
     while waiting:
         graph, outer = waiting.pop()
         made = {*outer, *(t.name for t in graph.initializer), *(i.name for i in graph.input)}
         made |= {t.values.name for t in graph.sparse_initializer}
         for inner in graph.node:
             captured.update((i, None) for i in inner.input if i and i not in made)
-            waiting += [(g, frozenset(made)) for g in _graphs(inner)]
+            waiting += [(g, frozenset(made)) for g in inner_graphs([inner])]
             made.update(inner.output)
         captured.update((o.name, None) for o in graph.output if o.name not in made)
     return (*node.input, *captured)
-
-
-def _graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [g for a in node.attribute for g in ([a.g, *a.graphs] if a.HasField("g") else a.graphs)]
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -122,4 +119,4 @@ def _called(nodes: Iterable[onnx.NodeProto]) -> Iterator[Call]:
     while waiting:
         node = waiting.pop()
         yield node.domain, node.op_type, node.overload
-        waiting += [inner for graph in _graphs(node) for inner in graph.node]
+        waiting += [inner for graph in inner_graphs([node]) for inner in graph.node]
