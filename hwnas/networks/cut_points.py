@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import operator
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from hwnas.errors import InputError, first_line, is_out_of_memory
+from hwnas.errors import InputError, first_line
 from hwnas.network import random_input
+from hwnas.networks.graph.regions import Flow, Region
+from hwnas.networks.graph.tracing import label, trace
 
 Shape = tuple[int, ...]
 
@@ -159,19 +158,55 @@ def cut_points(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[CutPo
     Args:
         model: in eval mode, and taking images of `input_shape` (C, H, W).
     """
-    shapes = output_shapes(model, input_shape)
-    points: list[CutPoint] = []
-    obstacles: list[Obstacle] = []
-    for found in _explore(model, ""):
-        if isinstance(found, Obstacle):
-            obstacles.append(found)
-        elif found in shapes and not isinstance(model.get_submodule(found), nn.Identity):
-            points.append(CutPoint(name=found, shape=shapes[found]))
-    if points and points[-1].shape == shapes[""]:  # where the network ends there is nothing to be cut off
-        end = points.pop()
-        while points and points[-1].name.startswith(f"{end.name}."):
-            end = points.pop()
-    return points, obstacles
+    flow = Flow(trace(model, random_input((IMAGES, *input_shape))))
+    ends: dict[fx.Node, list[str]] = defaultdict(list)
+    for name, calls in flow.traced.ends.items():
+        value = calls[0][1]
+        is_identity = isinstance(flow.traced.module.get_submodule(name), nn.Identity)
+        if name and len(calls) == 1 and value is not None and not is_identity:
+            ends[value].append(name)
+    image = flow.values[0]
+    chain = next((chain for chain in flow.chains.get(None, ()) if chain[0] is image), [image])
+    points = [
+        CutPoint(name=name, shape=tuple(flow.traced.examples[value].shape[1:]))
+        for value in chain[1:]
+        for name in (() if flow.output in value.users else ends[value])
+    ]
+    obstacles = [_obstacle(flow, flow.links[value], ends) for value in chain[1:]]
+    return points, [each for each in obstacles if each is not None]
+
+
+def _obstacle(flow: Flow, region: Region, ends: Mapping[fx.Node, Sequence[str]]) -> Obstacle | None:
+    """Why there is no cut between the two values of a region; None where there is nothing to be cut."""
+    modules = flow.traced.modules
+    nodes = [node for node in flow.values if node in region.inside]
+    stacks = [modules[node] for node in nodes]
+    around = [names[0] for names in zip(*stacks, strict=False) if len({*names}) == 1]
+    frame = around[-1] if around else ""
+    depth, passed = len(around), dict[str, None]()
+    for node in nodes:
+        inner = (*modules[node], str(node.target)) if node.op == "call_module" else modules[node]
+        if len(inner) > depth and not isinstance(flow.traced.module.get_submodule(inner[-1]), nn.Identity):
+            passed[inner[depth]] = None
+    joined = next((name for name in reversed(ends[region.exit]) if name in passed), None)
+    if joined is not None:
+        del passed[joined]
+    if not passed:
+        return None
+    given = next(
+        (name for name in reversed(ends[region.entry]) if name.startswith(frame)), label(region.entry)
+    )
+    is_input = region.entry is flow.values[0] if not frame else flow.traced.ends[frame][0][0] is region.entry
+    what = "its input" if is_input else f"the output of {_inside(frame, given)}"
+    named = [_inside(frame, name) for name in passed]
+    listed = ", ".join(named) if len(named) <= NAMED else f"{named[0]}, …, {named[-1]}"
+    end = _inside(frame, joined) if joined else label(region.exit)
+    return Obstacle(name=frame, reason=f"{what} also goes around {listed}; they join in {end}")
+
+
+def _inside(frame: str, name: str) -> str:
+    """A module's name within another one's."""
+    return name.removeprefix(f"{frame}.") if frame else name
 
 
 def distinct(points: Sequence[CutPoint], cuts: Sequence[str]) -> list[CutPoint]:
@@ -210,135 +245,6 @@ def output_shapes(model: nn.Module, input_shape: Sequence[int]) -> dict[str, Sha
         for handle in handles:
             handle.remove()
     return {name: shape for name, shape in shapes.items() if calls[name] == 1}
-
-
-def defaults_of(module: nn.Module) -> dict[str, Any] | None:
-    """What optional arguments of forward() (attention masks) are while it is traced."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
-
-
-class _Shallow(fx.Tracer):
-    """Sees one module's own forward(); what that calls stays one node."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
-
-
-def _explore(module: nn.Module, name: str) -> Iterator[str | Obstacle]:
-    """The modules inside of one, each behind what it holds itself, behind which a cut can stand."""
-    children = [child for _, child in module.named_children()]
-    if not children:
-        return
-    try:
-        graph = follow_changes(module, _Shallow().trace(module, concrete_args=defaults_of(module)))
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        yield Obstacle(name=name, reason=f"its forward() cannot be traced: {first_line(error)}")
-        return
-    alive = alive_nodes(graph, frozenset() if name else batch_sizes(graph))
-    nodes = [node for node in graph.nodes if node in alive and node.op not in ("get_attr", "output")]
-    calls = Counter(node.target for node in graph.nodes)
-    places = [node for node in nodes if _passing(node, nodes, alive) == {node}]
-    behind = places[places.index(nodes[0]) :] if nodes[0] in places else []
-    for start, end in itertools.pairwise(behind):
-        inside = nodes[nodes.index(start) + 1 : nodes.index(end)]
-        passed = [str(node.target) for node in inside if node.op == "call_module"]
-        real = [target for target in passed if not isinstance(module.get_submodule(target), nn.Identity)]
-        if real:
-            yield _skip(name, start, real, end)
-        if end.op == "call_module" and calls[end.target] == 1:
-            target = f"{name}.{end.target}" if name else str(end.target)
-            if end.all_input_nodes == [start]:
-                yield from _explore(module.get_submodule(str(end.target)), target)
-            yield target
-
-
-def follow_changes(module: nn.Module, graph: fx.Graph) -> fx.Graph:
-    """Let whatever reads a tensor after a change in place read the change's result: it is the same tensor.
-
-    A change in place is often a statement whose result nobody takes, and then no arrow of the graph leads to
-    it. Changes that are seen through a view alone stay such.
-
-    Args:
-        module: whose forward() was traced; it knows the modules that the graph calls.
-    """
-    order = {node: number for number, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        changed = node.args[0] if node.args else None
-        if isinstance(changed, fx.Node) and _changes_in_place(module, node):
-            for user in list(changed.users):
-                if order[user] > order[node]:
-                    user.replace_input_with(changed, node)
-    return graph
-
-
-def _changes_in_place(module: nn.Module, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        return str(node.target).endswith("_") and not str(node.target).startswith("__")
-    if node.op != "call_function" or not callable(node.target):
-        return False
-    name = getattr(node.target, "__name__", "")
-    if getattr(node.target, "__module__", "") == operator.add.__module__:
-        return name.startswith("i") and name[1:] in vars(operator)  # iadd, imul …
-    return node.kwargs.get("inplace") is True or (name.endswith("_") and not name.startswith("_"))
-
-
-def batch_sizes(graph: fx.Graph) -> frozenset[fx.Node]:
-    """The nodes that give the number of images, read off the network's input; every cut passes it along."""
-    image = next(iter(graph.nodes))
-    shapes = {node for node in image.users if node.target == "size" and len(node.args) == 1}
-    shapes |= {node for node in image.users if node.target is getattr and node.args[1] == "shape"}
-    found = {node for node in image.users if node.target == "size" and node.args[1:] == (0,)}
-    found |= {
-        node
-        for shape in shapes
-        for node in shape.users
-        if node.target is operator.getitem and node.args[1] == 0
-    }
-    return frozenset(found)
-
-
-def alive_nodes(graph: fx.Graph, known: Collection[fx.Node]) -> set[fx.Node]:
-    """The nodes that the output is made of; a check of a shape is none of them.
-
-    Args:
-        known: nodes that need not be computed; they are left out, and so is what only they need.
-    """
-    nodes = list(graph.nodes)
-    return needed_by(nodes[-1], nodes[0], known) - set(known)
-
-
-def needed_by(target: fx.Node, entry: fx.Node, known: Collection[fx.Node]) -> set[fx.Node]:
-    """The nodes that compute `target` from `entry` and from what is known, all of them included."""
-    needed, stack = {entry}, [target]
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            if node not in known:
-                stack.extend(node.all_input_nodes)
-    return needed
-
-
-def _passing(node: fx.Node, nodes: Sequence[fx.Node], alive: Collection[fx.Node]) -> set[fx.Node]:
-    """The values that are needed behind a node."""
-    seen = set(nodes[: nodes.index(node) + 1])
-    return {value for value in seen if any(user in alive and user not in seen for user in value.users)}
-
-
-def _skip(name: str, start: fx.Node, passed: Sequence[str], end: fx.Node) -> Obstacle:
-    what = "its input" if start.op == "placeholder" else f"the output of {label(start)}"
-    modules = ", ".join(passed) if len(passed) <= NAMED else f"{passed[0]}, …, {passed[-1]}"
-    return Obstacle(name=name, reason=f"{what} also goes around {modules}; they join in {label(end)}")
-
-
-def label(node: fx.Node) -> str:
-    """What a node is called for people: a module by its name, a function by that of its result."""
-    return str(node.target) if node.op in ("call_module", "call_method") else node.name
 
 
 def _joined(model: nn.Module, names: Sequence[str], input_shape: Sequence[int]) -> tuple[str, ...]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -16,17 +15,10 @@ from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention, random_input
 from hwnas.networks.checks import keep_input, require_found_weights, require_one_function, writes_to_input
 from hwnas.networks.control_flow import require_no_decisions
-from hwnas.networks.cut_points import (
-    Shape,
-    alive_nodes,
-    batch_sizes,
-    defaults_of,
-    follow_changes,
-    label,
-    needed_by,
-    run_once,
-    stage_cuts,
-)
+from hwnas.networks.cut_points import Shape, run_once, stage_cuts
+from hwnas.networks.graph.pieces import piece
+from hwnas.networks.graph.regions import Flow
+from hwnas.networks.graph.tracing import label, trace
 from hwnas.ranges import Count, Position
 
 TOGETHER = 5  # images that must be answered as each one alone is
@@ -144,7 +136,7 @@ def _partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str]
                 else "build the network of modules: it has none"
             )
             raise InputError(f"the model has no module {name!r}", hint)
-    parts = _split(in_eval_mode(deepcopy(model)), cuts)
+    parts = _split(model, x, cuts)
     shapes: list[Shape] = [tuple(input_shape)]
     value = x
     for part, name in zip(parts, [*cuts, "the output"], strict=True):
@@ -192,54 +184,41 @@ def _run(part: nn.Module, x: Tensor, name: str) -> Tensor:
     return y
 
 
-class _Tracer(fx.Tracer):
-    """Looks only into modules that contain a cut; everything else stays one call of the real module."""
-
-    def __init__(self, cuts: Sequence[str]) -> None:
-        super().__init__()
-        self.cuts = cuts
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not any(cut.startswith(f"{module_qualified_name}.") for cut in self.cuts)
-
-
-def _split(model: nn.Module, cuts: Sequence[str]) -> list[nn.Module]:
-    try:
-        graph = follow_changes(model, _Tracer(cuts).trace(model, concrete_args=defaults_of(model)))
-    except Exception as error:
-        raise InputError(
-            f"{type(model).__name__} cannot be traced: {first_line(error)}",
-            "wrap the model so that its forward() calls modules without branching on values",
-        ) from None
-    boundaries = [_output_node(graph, name) for name in cuts]
-    sizes = batch_sizes(graph)
-    alive = alive_nodes(graph, sizes)
-    for name, boundary in zip(cuts, boundaries, strict=True):
-        if boundary not in alive:
-            raise InputError(f"nothing needs what module {name!r} gives", "cut behind another module")
-    remaining = [node for node in graph.nodes if node in alive]
-    _check_order(cuts, [remaining.index(boundary) for boundary in boundaries])
-    placeholder, output = remaining[0], remaining[-1]
+def _split(model: nn.Module, x: Tensor, cuts: Sequence[str]) -> list[nn.Module]:
+    """The parts between cuts; modules in which no cut stands stay whole."""
+    flow = Flow(trace(model, x, lambda name, _: not any(cut.startswith(f"{name}.") for cut in cuts)))
+    answer = flow.output.args[0]
+    boundaries = [flow.values[0], *(_value_behind(flow, name) for name in cuts), answer]
+    _check_order(cuts, [flow.order[boundary] for boundary in boundaries[1:-1]])
     parts: list[nn.Module] = []
-    entry = placeholder
-    for name, boundary in zip([*cuts, "the output"], [*boundaries, output.args[0]], strict=True):
-        needed = needed_by(boundary, entry, sizes)
-        if entry is not placeholder and placeholder in needed:
+    for name, entry, exit in zip([*cuts, "the output"], boundaries[:-1], boundaries[1:], strict=True):
+        region = flow.between(entry, exit)
+        crossing = flow.outer_user(entry, region) or flow.leaving(region)
+        if crossing is not None:
+            node, user = crossing
+            raise InputError(
+                f"the cut behind {name!r} is inside a skip: {label(node)} also goes to {label(user)}",
+                "move the cut behind the addition that ends the skip",
+            )
+        if exit not in region.inside or flow.entering(region) is not None:
             raise InputError(f"a tensor goes around the cut before {name!r}", "move the cut behind the skip")
-        later = [node for node in remaining if node not in needed]
-        _check_crossing(name, boundary, needed - sizes, later)
-        parts.append(_submodule(model, graph, entry, boundary, needed, sizes))
-        remaining, entry = later, boundary
+        parts.append(piece(flow, region))
     return parts
 
 
-def _output_node(graph: fx.Graph, name: str) -> fx.Node:
-    inside: list[fx.Node] = [
-        n for n in graph.nodes if n.target == name or name in n.meta.get("nn_module_stack", {})
-    ]
-    if not inside:
+def _value_behind(flow: Flow, name: str) -> fx.Node:
+    """What a module gives."""
+    calls = flow.traced.ends.get(name)
+    if not calls:
         raise InputError(f"module {name!r} takes no part in the forward pass", "cut behind another module")
-    return inside[-1]
+    value = calls[-1][1]
+    if value is None:
+        raise InputError(
+            f"behind {name!r} passes something else than one tensor", "cut behind another module"
+        )
+    if value not in flow.value_set:
+        raise InputError(f"nothing needs what module {name!r} gives", "cut behind another module")
+    return value
 
 
 def _check_order(cuts: Sequence[str], positions: Sequence[int]) -> None:
@@ -249,32 +228,3 @@ def _check_order(cuts: Sequence[str], positions: Sequence[int]) -> None:
                 f"the cut behind {cuts[index]!r} does not come after the one behind {cuts[index - 1]!r}",
                 "name each cut once, in the order of execution",
             )
-
-
-def _check_crossing(name: str, boundary: fx.Node, needed: set[fx.Node], later: Sequence[fx.Node]) -> None:
-    for node in needed - {boundary}:
-        user = next((user for user in node.users if user in later), None)
-        if user is not None and node.op != "get_attr":
-            raise InputError(
-                f"the cut behind {name!r} is inside a skip: {label(node)} also goes to {label(user)}",
-                "move the cut behind the addition that ends the skip",
-            )
-
-
-def _submodule(
-    model: nn.Module,
-    graph: fx.Graph,
-    entry: fx.Node,
-    boundary: fx.Node,
-    needed: Collection[fx.Node],
-    sizes: Collection[fx.Node],
-) -> fx.GraphModule:
-    piece = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {entry: piece.placeholder("x")}
-    for node in graph.nodes:
-        if node in needed and node in sizes:
-            copies[node] = piece.call_method("size", (copies[entry], 0))
-        elif node in needed and node is not entry:
-            copies[node] = piece.node_copy(node, lambda other: copies[other])
-    piece.output(copies[boundary])
-    return fx.GraphModule(model, piece)

@@ -247,7 +247,7 @@ def test_numbers_out_of_weights_and_shapes_are_taken() -> None:
     require_no_decisions(nn.Sequential(model, nn.Softmax(1)), torch.ones(2, 3, 32, 32))
 
 
-def test_a_model_that_cannot_be_traced_is_told() -> None:
+def test_python_may_decide_by_sizes() -> None:
     class Nameless(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -259,10 +259,8 @@ def test_a_model_that_cannot_be_traced_is_told() -> None:
                 y = self.inner(x)
             return y
 
-    error = refusal(Nameless())
-    assert "cannot be traced" in error.cause
-    assert "without branching on values" in error.fix
-    assert "--cut" not in error.fix
+    model = Nameless().eval()
+    assert agree(partition(model, (3, 32, 32), ["inner.stem", "inner.stages"]), model, 32) == 0
 
 
 def test_a_module_that_takes_no_part_is_told() -> None:

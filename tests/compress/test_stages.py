@@ -58,28 +58,26 @@ def test_what_is_in_the_way_is_told() -> None:
     _, obstacles = cut_points(Branches().eval(), (3, 32, 32))
     told = {(obstacle.name, obstacle.reason) for obstacle in obstacles}
     assert ("", "the output of down1 also goes around fork3, fork4; they join in cat") in told
-    assert ("fork1", "its input also goes around enter, deep, short, middle, mix; they join in add_1") in told
+    assert ("fork1", "its input also goes around enter, deep, short, middle, mix; they join in add") in told
     assert not any(name.startswith("fork4.") for name, _ in told)
 
 
-def test_a_module_that_cannot_be_traced_is_told_and_stays_whole() -> None:
+def test_a_module_that_is_called_several_times_is_no_place() -> None:
     class Repeated(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.inner = nn.Conv2d(16, 16, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            for _ in range(x.shape[-1]):
+            for _ in range(x.shape[-1] - 2):
                 x = self.inner(x)
             return x
 
     model = Tiny()
     model.stages.append(Repeated())
-    points, obstacles = cut_points(model.eval(), (3, 32, 32))
+    points, _ = cut_points(model.eval(), (3, 32, 32))
     assert "stages.2" in {point.name for point in points}
     assert "stages.2.inner" not in {point.name for point in points}
-    (reason,) = (obstacle.reason for obstacle in obstacles if obstacle.name == "stages.2")
-    assert "cannot be traced" in reason
     assert partition(model, (3, 32, 32)).cuts[-1] == "stages.2"
 
 
@@ -158,10 +156,10 @@ def test_stages_that_pass_more_than_one_tensor_are_refused() -> None:
             return y
 
     model = Pairs().eval()
-    with pytest.raises(InputError, match=r"behind 'stages\.0' passes a list"):
+    with pytest.raises(InputError, match=r"behind 'stages\.0' passes something else than one"):
         partition(model, (3, 8, 8), ["stages.0", "stages.1"])
-    with pytest.raises(InputError, match="cannot be run"):
-        partition(model, (3, 8, 8), ["stages.1.layer", "stages.2.layer"])
+    with pytest.raises(InputError, match=r"stages\.0\.layer also goes to stages\.2"):
+        partition(model, (3, 8, 8), ["stages.0.layer", "stages.1.layer"])
 
 
 def test_modules_that_end_at_one_place_are_one_place() -> None:
