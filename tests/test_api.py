@@ -24,7 +24,7 @@ from hwnas import api
 from hwnas.compress.data.given import as_data
 from hwnas.compress.data.load import load_data
 from hwnas.compress.data.stored import store_data
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 from hwnas.network import Network
 
 SHORT: dict[str, Any] = {
@@ -249,6 +249,24 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
 def test_arguments_that_mean_nothing_are_refused_by_name(changed: dict[str, Any], cause: str) -> None:
     with pytest.raises(InputError, match=re.escape(cause)):
         hwnas.profile(nn.Conv2d(3, 8, 3), **{"device": "sim-npu", "input_shape": (3, 32, 32), **changed})
+
+
+def test_an_option_of_profile_that_there_is_none_of_is_told_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="profile has no option 'block'") as refused:
+        next(api.profile_each(["mobilenetv2_050"], ["sim-npu"], block=True))
+    assert "blocks" in refused.value.fix
+
+
+def test_one_device_option_needs_no_list() -> None:
+    network = nn.Conv2d(3, 8, 3)
+    given: dict[str, Any] = {"input_shape": (3, 8, 8), "device_option": "no_such_option=1"}
+    for ask in (
+        lambda: hwnas.profile(network, "sim-npu", **given),
+        lambda: hwnas.compare(network, network, "sim-npu", **given),
+        lambda: hwnas.check(network, baseline=network, device="sim-npu", **given),
+    ):
+        with pytest.raises(HwnasError, match="no_such_option"):
+            ask()
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -0.5, 0, 5, "5%"])

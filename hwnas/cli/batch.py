@@ -10,7 +10,6 @@ import typer
 
 from hwnas import processes
 from hwnas.cli.batch_output import COLUMNS, checkpoint_rows, show_batch
-from hwnas.cli.device_options import NoDeviceCheck
 from hwnas.cli.output import Json, TerminalProgress, messages, print_json
 from hwnas.errors import HwnasError
 
@@ -42,7 +41,13 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the commands that the plan stands for.")
     ] = False,
-    no_device_check: NoDeviceCheck = False,
+    no_device_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-device-check",
+            help="Train without asking first whether the devices are there and can be used.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compress several references for several devices: one library for each reference, one report for all.
