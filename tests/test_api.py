@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -249,6 +251,22 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
 def test_arguments_that_mean_nothing_are_refused_by_name(changed: dict[str, Any], cause: str) -> None:
     with pytest.raises(InputError, match=re.escape(cause)):
         hwnas.profile(nn.Conv2d(3, 8, 3), **{"device": "sim-npu", "input_shape": (3, 32, 32), **changed})
+
+
+def test_cut_points_are_found_by_one_more_run_than_a_cut() -> None:
+    def runs(find: Callable[[], object]) -> int:
+        found: list[nn.Module] = []
+
+        def note(module: nn.Module, _: object) -> None:
+            found.extend([module] if isinstance(module, EfficientNet) else [])
+
+        handle = nn.modules.module.register_module_forward_pre_hook(note)
+        find()
+        handle.remove()
+        return len(found)
+
+    cut = runs(lambda: hwnas.partition("mobilenetv2_050", image_size=32))
+    assert runs(lambda: api.find_cuts("mobilenetv2_050", image_size=32)) == cut + 1
 
 
 def test_an_option_of_profile_that_there_is_none_of_is_told_with_those_that_are() -> None:

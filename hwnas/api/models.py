@@ -80,20 +80,19 @@ def find_cuts(model: Model, *, cut: str = "", image_size: int = 0, allow_code: b
     True
     """
     from hwnas.compress.options import parse_cuts
-    from hwnas.network import in_eval_mode
     from hwnas.networks.count import count_parts
     from hwnas.networks.cut_points import cut_points, distinct, run_once
     from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition as cut_up
 
     module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
-    run_once(in_eval_mode(module), shape)
-    points, obstacles = cut_points(module, shape)
     parts = refusal = None
     try:
         parts = cut_up(module, shape, parse_cuts(cut) or None)
     except InputError as error:
+        run_once(module, shape)  # what cannot be run at all has no cut points to be told
         refusal = error
+    points, obstacles = cut_points(module, shape)
     return Cuts(
         input_shape=shape,
         partition=parts,
