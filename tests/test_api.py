@@ -77,10 +77,8 @@ def test_the_examples_of_runs_run(place: Path) -> None:
         run_example(name)
 
 
-OF_THE_COMMAND_LINE = {name for name in api.__all__ if inspect.isfunction(getattr(api, name))} - {
-    *hwnas.__all__
-}
-"""Functions that the commands call, and most users do not need."""
+OF_THE_COMMAND_LINE = {*api.__all__} - {*hwnas.__all__, "Model"}
+"""Functions that the commands call and their results, which most users do not need; `Model` is an alias."""
 
 
 @pytest.mark.parametrize("name", sorted(OF_THE_COMMAND_LINE - {"write_batch"}))
@@ -96,6 +94,9 @@ def test_the_packages_of_the_same_names_are_called_like_the_functions() -> None:
     import hwnas.devices.base
 
     assert [profile.name for profile in hwnas.devices()] == [profile.name for profile in api.devices()]
+    for package, function in ((hwnas.compress, api.compress), (hwnas.devices, api.devices)):
+        assert inspect.signature(package) == inspect.signature(function)
+        assert inspect.getdoc(package) == inspect.getdoc(function)
     with pytest.raises(InputError, match="no option 'presett'"):
         hwnas.compress("resnet18", data="digits", devices="cpu", presett="quick")
 

@@ -85,6 +85,15 @@ class Compression:
     Attributes:
         out: the run directory.
         plans: what each device will be asked at most.
+
+    >>> import hwnas.api
+    >>> from hwnas.compress.options import CompressOptions
+    >>> options = CompressOptions(data="digits", weights="none", preset="quick")
+    >>> found = hwnas.api.plan_compression(
+    ...     options, "mobilenetv2_050", ["sim-npu"], None, hwnas.Progress(), dry_run=True
+    ... )
+    >>> found.out.as_posix(), len(found.plans)
+    ('runs/mobilenetv2_050', 1)
     """
 
     out: Path

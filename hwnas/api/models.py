@@ -55,6 +55,11 @@ class Cuts:
         counts: MACs and parameters of each part.
         cut_points: all places for cuts, each by one name.
         obstacles: modules inside of which there are none.
+
+    >>> import hwnas.api
+    >>> cuts = hwnas.api.find_cuts("mobilenetv2_050", image_size=32)
+    >>> cuts.refusal is None, {*cuts.partition.cuts} <= {place.name for place in cuts.cut_points}
+    (True, True)
     """
 
     input_shape: tuple[int, int, int]
@@ -111,6 +116,11 @@ class Candidates:
         space: its name.
         counts: MACs and parameters of each of the network's own parts.
         architectures: how many networks can be made of them.
+
+    >>> import hwnas.api
+    >>> found = hwnas.api.find_candidates("mobilenetv2_050", image_size=32, candidates=1)
+    >>> found.space, len(found.counts) == len(found.partition.names)
+    ('compression', True)
     """
 
     space: str
