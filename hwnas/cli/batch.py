@@ -79,7 +79,7 @@ def batch(
     references, failed = [], []
     for number, job in enumerate(jobs, 1):
         messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
-        result, code = _run((*job.arguments, *["--no-device-check"] * no_device_check))
+        result, code = run_compression((*job.arguments, *["--no-device-check"] * no_device_check))
         references.append({"model": job.model, "run": str(job.out), "exit_code": code, "result": result})
         if code:
             failed.append(f"{job.model} ({job.out})")
@@ -95,7 +95,7 @@ def batch(
         )
 
 
-def _run(arguments: tuple[str, ...]) -> tuple[Any, int]:
+def run_compression(arguments: tuple[str, ...]) -> tuple[Any, int]:
     """What a `hwnas compress` gave, and its exit code."""
     result = None
     process = processes.start("hwnas.cli.child", ["compress", *arguments, "--json"])
