@@ -136,15 +136,7 @@ def profile_each(
     cuts = parse_cuts(asked.cut) or None
     parts = [block_networks(network, cuts) for network in networks] if asked.blocks else ()
     for device, how in zip(opened, protocols, strict=True):
-        yield profile_networks(
-            device,
-            how,
-            networks,
-            progress or Progress(),
-            parts=parts,
-            operators=asked.operators,
-            explain=asked.explain,
-        )
+        yield profile_networks(device, how, networks, asked, progress or Progress(), parts)
 
 
 def compare(
