@@ -44,8 +44,14 @@ def read_fraction(text: str, option: str) -> float:
     return fraction
 
 
-def read_shape(text: str, option: str) -> tuple[int, ...]:
-    """`3x224x224` or `3,224,224` as a tuple of positive sizes. Raises InputError for anything else."""
+def read_shape(text: str, option: str) -> tuple[int, ...] | None:
+    """`3x224x224` or `3,224,224` as a tuple of positive sizes; None for an empty text.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    if not text:
+        return None
     sizes = re.split(r"[x×,]", text.strip())
     if not all(size.strip().isdecimal() and 0 < int(size) <= LARGEST_SIZE for size in sizes):
         raise InputError(

@@ -122,7 +122,11 @@ def test_shapes_and_shares_are_read_from_texts(
     )
 
 
-@given(st.text(max_size=8))
+def test_an_empty_shape_is_left_open() -> None:
+    assert parsed(["--input-shape="], ProfileOptions) == ProfileOptions()
+
+
+@given(st.text(min_size=1, max_size=8))
 def test_any_text_is_a_share_or_refused_by_name(text: str) -> None:
     for read, name in ((read_fraction, "--threshold"), (read_shape, "--input-shape")):
         try:
@@ -130,7 +134,7 @@ def test_any_text_is_a_share_or_refused_by_name(text: str) -> None:
         except InputError as refused:
             assert refused.cause.startswith(f"{name} is {text!r}")
         else:
-            assert 0 < value < 1 if isinstance(value, float) else min(value) > 0
+            assert 0 < value < 1 if isinstance(value, float) else min(value or (0,)) > 0
 
 
 @pytest.mark.parametrize(
