@@ -1,10 +1,14 @@
-"""Packages that are named like a public function, and are called like it."""
+"""Packages that are named like a public function, are called like it, and say of themselves what it says."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inspect import Signature
 
 
 class CallablePackage(ModuleType):
@@ -12,5 +16,18 @@ class CallablePackage(ModuleType):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the function of `hwnas.api` that has the package's name."""
-        function = getattr(import_module("hwnas.api"), self.__name__.rpartition(".")[2])
-        return function(*arguments, **options)
+        return self._function(*arguments, **options)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module("hwnas.api"), self.__name__.rpartition(".")[2])
+        return function
+
+    @property
+    def __signature__(self) -> Signature:
+        from inspect import signature
+
+        return signature(self._function)
+
+
+CallablePackage.__doc__ = property(lambda self: self._function.__doc__)  # type: ignore[assignment]

@@ -168,17 +168,13 @@ def write_signed(path: Path, data: dict[str, Any]) -> None:
     write_json(path, {"schema": data["schema"], **signed(plain)})
 
 
-def read_signed(path: Path, schema: str, *, always: bool = True) -> dict[str, Any]:
+def read_signed(path: Path, schema: str) -> dict[str, Any]:
     """What `write_signed` wrote, without schema and hash.
-
-    Args:
-        always: documents of this schema were always signed; otherwise one without a hash passes.
 
     Raises:
         InputError: it cannot be read, is of another schema, or is not what was written.
     """
-    plain = check_schema(read_json(path), schema, path)
-    return plain if not always and "sha256" not in plain else check_signature(plain, path)
+    return check_signature(check_schema(read_json(path), schema, path), path)
 
 
 def check_signature(data: dict[str, Any], source: str | os.PathLike[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -24,7 +26,7 @@ from hwnas import api
 from hwnas.compress.data.given import as_data
 from hwnas.compress.data.load import load_data
 from hwnas.compress.data.stored import store_data
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 from hwnas.network import Network
 
 SHORT: dict[str, Any] = {
@@ -75,10 +77,8 @@ def test_the_examples_of_runs_run(place: Path) -> None:
         run_example(name)
 
 
-OF_THE_COMMAND_LINE = {name for name in api.__all__ if inspect.isfunction(getattr(api, name))} - {
-    *hwnas.__all__
-}
-"""Functions that the commands call, and most users do not need."""
+OF_THE_COMMAND_LINE = {*api.__all__} - {*hwnas.__all__, "Model"}
+"""Functions that the commands call and their results, which most users do not need; `Model` is an alias."""
 
 
 @pytest.mark.parametrize("name", sorted(OF_THE_COMMAND_LINE - {"write_batch"}))
@@ -94,6 +94,9 @@ def test_the_packages_of_the_same_names_are_called_like_the_functions() -> None:
     import hwnas.devices.base
 
     assert [profile.name for profile in hwnas.devices()] == [profile.name for profile in api.devices()]
+    for package, function in ((hwnas.compress, api.compress), (hwnas.devices, api.devices)):
+        assert inspect.signature(package) == inspect.signature(function)
+        assert inspect.getdoc(package) == inspect.getdoc(function)
     with pytest.raises(InputError, match="no option 'presett'"):
         hwnas.compress("resnet18", data="digits", devices="cpu", presett="quick")
 
@@ -249,6 +252,40 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
 def test_arguments_that_mean_nothing_are_refused_by_name(changed: dict[str, Any], cause: str) -> None:
     with pytest.raises(InputError, match=re.escape(cause)):
         hwnas.profile(nn.Conv2d(3, 8, 3), **{"device": "sim-npu", "input_shape": (3, 32, 32), **changed})
+
+
+def test_cut_points_are_found_by_one_more_run_than_a_cut() -> None:
+    def runs(find: Callable[[], object]) -> int:
+        found: list[nn.Module] = []
+
+        def note(module: nn.Module, _: object) -> None:
+            found.extend([module] if isinstance(module, EfficientNet) else [])
+
+        handle = nn.modules.module.register_module_forward_pre_hook(note)
+        find()
+        handle.remove()
+        return len(found)
+
+    cut = runs(lambda: hwnas.partition("mobilenetv2_050", image_size=32))
+    assert runs(lambda: api.find_cuts("mobilenetv2_050", image_size=32)) == cut + 1
+
+
+def test_an_option_of_profile_that_there_is_none_of_is_told_with_those_that_are() -> None:
+    with pytest.raises(InputError, match="profile has no option 'block'") as refused:
+        next(api.profile_each(["mobilenetv2_050"], ["sim-npu"], block=True))
+    assert "blocks" in refused.value.fix
+
+
+def test_one_device_option_needs_no_list() -> None:
+    network = nn.Conv2d(3, 8, 3)
+    given: dict[str, Any] = {"input_shape": (3, 8, 8), "device_option": "no_such_option=1"}
+    for ask in (
+        lambda: hwnas.profile(network, "sim-npu", **given),
+        lambda: hwnas.compare(network, network, "sim-npu", **given),
+        lambda: hwnas.check(network, baseline=network, device="sim-npu", **given),
+    ):
+        with pytest.raises(HwnasError, match="no_such_option"):
+            ask()
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf"), -0.5, 0, 5, "5%"])

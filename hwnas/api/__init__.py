@@ -12,7 +12,7 @@ from hwnas.api.device import (
     known_devices,
     set_up_phone,
 )
-from hwnas.api.measure import CHECK_SECONDS, check, compare, profile, profile_each, record
+from hwnas.api.measure import check, compare, profile, profile_each, record
 from hwnas.api.measured import export_history, history, import_history
 from hwnas.api.models import (
     Candidates,
@@ -27,7 +27,6 @@ from hwnas.api.models import (
 from hwnas.api.run import Checkpoint, Run, load, open_run
 
 __all__ = [
-    "CHECK_SECONDS",
     "Candidates",
     "Checkpoint",
     "Compression",

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SIZE
+
+
+def known_options(kind: type[Any], given: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """Return what is given by the names of a dataclass's fields; a single value of many in a tuple.
+
+    Raises:
+        InputError: there is none of a name.
+    """
+    known = {each.name: each for each in fields(kind)}
+    for name in given:
+        if name not in known:
+            raise InputError(f"{command} has no option {name!r}", f"known are {', '.join(known)}")
+    return {
+        name: several(value) if isinstance(known[name].default, tuple) else value
+        for name, value in given.items()
+    }
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """Return values as a tuple, or the only one of them in one."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
 def checked_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:

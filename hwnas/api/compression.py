@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hwnas.api.arguments import known_options
 from hwnas.api.models import Model, name_of
 from hwnas.api.run import Run, open_run
-from hwnas.errors import InputError
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -69,15 +69,7 @@ def compress(
     from hwnas.compress.options import CompressOptions
     from hwnas.files import decode
 
-    given = {"data": _data_name(data), **options}
-    tuples = {each.name for each in fields(CompressOptions) if isinstance(each.default, tuple)}
-    for key in tuples & given.keys():
-        value = given[key]
-        given[key] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    known = [each.name for each in fields(CompressOptions)]
-    for key in given:
-        if key not in known:
-            raise InputError(f"compress has no option {key!r}", f"known are {', '.join(known)}")
+    given = known_options(CompressOptions, {"data": _data_name(data), **options}, "compress")
     names = [devices] if isinstance(devices, str) else list(devices)
     asked, progress = decode(CompressOptions, given, "hwnas.compress"), progress or Progress()
     compression = plan_compression(asked, name_of(model), names, out, progress)
@@ -93,6 +85,15 @@ class Compression:
     Attributes:
         out: the run directory.
         plans: what each device will be asked at most.
+
+    >>> import hwnas.api
+    >>> from hwnas.compress.options import CompressOptions
+    >>> options = CompressOptions(data="digits", weights="none", preset="quick")
+    >>> found = hwnas.api.plan_compression(
+    ...     options, "mobilenetv2_050", ["sim-npu"], None, hwnas.Progress(), dry_run=True
+    ... )
+    >>> found.out.as_posix(), len(found.plans)
+    ('runs/mobilenetv2_050', 1)
     """
 
     out: Path

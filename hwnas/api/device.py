@@ -22,6 +22,11 @@ class KnownDevice:
         profile: None where it cannot be used.
         kind: what its latencies are: `measured`, `modelled`, …; empty where it cannot be used.
         error: why it cannot.
+
+    >>> import hwnas.api
+    >>> known = {each.name: each for each in hwnas.api.known_devices()}
+    >>> known["sim-npu"].kind
+    'modelled'
     """
 
     name: str

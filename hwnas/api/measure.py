@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hwnas.api.arguments import checked_batch, checked_seconds, checked_shape, checked_share
+from hwnas.api.arguments import (
+    checked_batch,
+    checked_seconds,
+    checked_shape,
+    checked_share,
+    known_options,
+    several,
+)
 from hwnas.api.models import Model, find_model, name_of
 from hwnas.errors import HwnasError, InputError
+from hwnas.profiles.options import CheckOptions, CompareOptions, ProfileOptions, RecordOptions
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,8 +28,6 @@ if TYPE_CHECKING:
     from hwnas.profiles.gate.baseline import Baseline, Recorded
     from hwnas.profiles.gate.report import Checked, Report
     from hwnas.profiles.profile_rows import Profiled
-
-CHECK_SECONDS = 45.0
 
 
 def profile(
@@ -76,29 +82,17 @@ def profile_each(
     models: Sequence[Model],
     devices: Sequence[str],
     *,
-    protocol: str = "",
-    precision: float | None = None,
-    max_seconds: float | None = None,
-    input_shape: Sequence[int] | None = None,
-    batch: int | None = None,
-    operators: bool = False,
-    blocks: bool = False,
-    cut: str = "",
-    explain: bool = False,
-    device_option: Sequence[str] = (),
     progress: Progress | None = None,
+    **options: Any,
 ) -> Iterator[list[Profiled]]:
     """Measure networks on devices, on each of them interleaved in one session.
 
     Args:
         models: as `Model`.
         devices: names or paths of device profiles.
-        precision: go on until half of the median's 95 % interval is at most this; None for the protocol's.
-        max_seconds: begin no repeat later; None for the protocol's.
-        operators: ask for the time of each operator, where the device tells.
-        blocks: measure each part of the networks alone too, cut behind `cut` (`NAME,NAME`) or by stages.
-        explain: tell which layers a simulated device fuses.
-        protocol, input_shape, batch, device_option, progress: as for `profile`.
+        progress: hears how far a device with a queue is.
+        options: by the names of `hwnas profile`'s options, such as `blocks=True` or `precision=0.01`;
+            `hwnas profile --help` lists them.
 
     Yields:
         The networks on each device in turn; one that cannot be measured is a row with the reason.
@@ -121,27 +115,28 @@ def profile_each(
     from hwnas.profiles.measure import profile_networks
     from hwnas.profiles.protocols import protocol_until
 
-    if precision is not None:
-        checked_share("precision", precision)
-    checked_seconds("max_seconds", max_seconds)
-    profiles = [_profile(device, batch, device_option) for device in devices]
+    asked = ProfileOptions(**known_options(ProfileOptions, options, "profile"))
+    if asked.precision is not None:
+        checked_share("precision", asked.precision)
+    checked_seconds("max_seconds", asked.max_seconds)
+    profiles = [_profile(device, asked.batch, asked.device_option) for device in devices]
     protocols = [
-        protocol_until(protocol or profile.protocol or "adaptive", precision, max_seconds)
+        protocol_until(asked.protocol or profile.protocol or "adaptive", asked.precision, asked.max_seconds)
         for profile in profiles
     ]
     opened = [open_device(profile) for profile in profiles]
-    for device in opened if explain else ():
+    for device in opened if asked.explain else ():
         if not isinstance(device, SimulatorDevice):
             name = device.profile.name
             raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
-    networks = [find_model(model, input_shape, has_batch=batch is not None) for model in models]
+    has_batch = asked.batch is not None
+    networks = [find_model(model, asked.input_shape, has_batch=has_batch) for model in models]
     for profile in profiles:
         require_accepted(profile, networks)
-    parts = [block_networks(network, parse_cuts(cut) or None) for network in networks] if blocks else ()
+    cuts = parse_cuts(asked.cut) or None
+    parts = [block_networks(network, cuts) for network in networks] if asked.blocks else ()
     for device, how in zip(opened, protocols, strict=True):
-        yield profile_networks(
-            device, how, networks, progress or Progress(), parts=parts, operators=operators, explain=explain
-        )
+        yield profile_networks(device, how, networks, asked, progress or Progress(), parts)
 
 
 def compare(
@@ -149,8 +144,8 @@ def compare(
     second: Model,
     device: str = "cpu",
     *,
-    precision: float = 0.01,
-    max_seconds: float = 45.0,
+    precision: float = CompareOptions.precision,
+    max_seconds: float = CompareOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: Sequence[str] = (),
@@ -191,8 +186,8 @@ def check(
     *models: Model,
     baseline: Model,
     device: str | None = "cpu",
-    threshold: float = 0.05,
-    max_seconds: float = CHECK_SECONDS,
+    threshold: float = CheckOptions.threshold,
+    max_seconds: float = CheckOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: Sequence[str] = (),
@@ -262,7 +257,7 @@ def check(
 def record(
     *models: Model,
     device: str = "cpu",
-    max_seconds: float = CHECK_SECONDS,
+    max_seconds: float = RecordOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: Sequence[str] = (),
@@ -321,4 +316,4 @@ def _profile(device: str, batch: int | None, device_option: Sequence[str]) -> De
     if not isinstance(device, str | os.PathLike):
         raise InputError(f"device is {device!r}, it must be the name of a device", "hwnas devices lists them")
     profile = load_profile(os.fspath(device))
-    return with_options(profile, **parse_options(device_option), batch=checked_batch(batch))
+    return with_options(profile, **parse_options(several(device_option)), batch=checked_batch(batch))

@@ -55,6 +55,11 @@ class Cuts:
         counts: MACs and parameters of each part.
         cut_points: all places for cuts, each by one name.
         obstacles: modules inside of which there are none.
+
+    >>> import hwnas.api
+    >>> cuts = hwnas.api.find_cuts("mobilenetv2_050", image_size=32)
+    >>> cuts.refusal is None, {*cuts.partition.cuts} <= {place.name for place in cuts.cut_points}
+    (True, True)
     """
 
     input_shape: tuple[int, int, int]
@@ -80,20 +85,19 @@ def find_cuts(model: Model, *, cut: str = "", image_size: int = 0, allow_code: b
     True
     """
     from hwnas.compress.options import parse_cuts
-    from hwnas.network import in_eval_mode
     from hwnas.networks.count import count_parts
     from hwnas.networks.cut_points import cut_points, distinct, run_once
     from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition as cut_up
 
     module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
-    run_once(in_eval_mode(module), shape)
-    points, obstacles = cut_points(module, shape)
     parts = refusal = None
     try:
         parts = cut_up(module, shape, parse_cuts(cut) or None)
     except InputError as error:
+        run_once(module, shape)  # what cannot be run at all has no cut points to be told
         refusal = error
+    points, obstacles = cut_points(module, shape)
     return Cuts(
         input_shape=shape,
         partition=parts,
@@ -112,6 +116,11 @@ class Candidates:
         space: its name.
         counts: MACs and parameters of each of the network's own parts.
         architectures: how many networks can be made of them.
+
+    >>> import hwnas.api
+    >>> found = hwnas.api.find_candidates("mobilenetv2_050", image_size=32, candidates=1)
+    >>> found.space, len(found.counts) == len(found.partition.names)
+    ('compression', True)
     """
 
     space: str

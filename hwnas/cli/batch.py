@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas import processes
-from hwnas.cli.batch_output import COLUMNS, checkpoint_rows, show_batch
-from hwnas.cli.device_options import NoDeviceCheck
+from hwnas.cli.batch_output import COLUMNS, PlannedRun, checkpoint_rows, show_batch
 from hwnas.cli.output import Json, TerminalProgress, messages, print_json
 from hwnas.errors import HwnasError
 
@@ -42,7 +42,13 @@ def batch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the commands that the plan stands for.")
     ] = False,
-    no_device_check: NoDeviceCheck = False,
+    no_device_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-device-check",
+            help="Train without asking first whether the devices are there and can be used.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compress several references for several devices: one library for each reference, one report for all.
@@ -71,18 +77,20 @@ def batch(
             wanted += [device for device in job.checked if device not in wanted]
         with TerminalProgress() as progress:
             api.check_devices(wanted, progress)
-    references, failed = [], []
+    done, failed, report = [], [], None
     for number, job in enumerate(jobs, 1):
         messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
-        result, code = _run((*job.arguments, *["--no-device-check"] * no_device_check))
-        references.append({"model": job.model, "run": str(job.out), "exit_code": code, "result": result})
+        result, code = run_compression((*job.arguments, *["--no-device-check"] * no_device_check))
+        done.append(PlannedRun(model=job.model, run=str(job.out), exit_code=code, result=result))
         if code:
             failed.append(f"{job.model} ({job.out})")
-    done: dict[str, Any] = {"schema": SCHEMA, "references": references, "report": None}
-    if is_available() and any(reference["result"] for reference in references):
-        runs = [job.out for job in jobs]
-        done["report"] = str(api.write_batch(folder, runs, COLUMNS, checkpoint_rows(done)))
-    print_json(done) if as_json else show_batch(done)
+    if is_available() and any(each.result for each in done):
+        report = api.write_batch(folder, [job.out for job in jobs], COLUMNS, checkpoint_rows(done))
+    if as_json:
+        shown = None if report is None else str(report)
+        print_json({"schema": SCHEMA, "references": [asdict(each) for each in done], "report": shown})
+    else:
+        show_batch(done, report)
     if failed:
         raise HwnasError(
             f"{', '.join(failed)}: not everything could be done, for the reasons above",
@@ -90,7 +98,7 @@ def batch(
         )
 
 
-def _run(arguments: tuple[str, ...]) -> tuple[Any, int]:
+def run_compression(arguments: tuple[str, ...]) -> tuple[Any, int]:
     """What a `hwnas compress` gave, and its exit code."""
     result = None
     process = processes.start("hwnas.cli.child", ["compress", *arguments, "--json"])

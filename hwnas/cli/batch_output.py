@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from hwnas.cli.output import print_table
 
 if TYPE_CHECKING:
     from hwnas.compress.emit.cross_device import Comparison, OnDevice
+    from hwnas.compress.emit.summary import Summary
 
 
 def show_comparison(comparison: Comparison, report: Path | None) -> None:
@@ -44,46 +47,59 @@ def _cell(here: OnDevice) -> str:
 COLUMNS = ("reference", "checkpoint", "latency / reference", "quality", "k params")
 
 
-def checkpoint_rows(done: dict[str, Any]) -> list[list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """What a `hwnas compress` of a plan did.
+
+    Attributes:
+        result: what its `--json` printed; None where that was nothing.
+    """
+
+    model: str
+    run: str
+    exit_code: int
+    result: Any
+
+    @property
+    def checkpoints(self) -> list[tuple[str, Summary]]:
+        """Their folders, and what they say."""
+        from hwnas.compress.emit.summary import Summary
+        from hwnas.files import decode
+
+        found = [
+            each
+            for of_one in (self.result or {"devices": {}})["devices"].values()
+            for each in of_one["checkpoints"]
+        ]
+        return [(each.pop("path"), decode(Summary, each, "the result")) for each in map(dict, found)]
+
+
+def checkpoint_rows(runs: Sequence[PlannedRun]) -> list[list[str]]:
     """A row for each network that a plan emitted, over all references."""
-    from hwnas.compress.data.task import Metric, quantity
-    from hwnas.files import decode
-    from hwnas.measurement import Interval
+    from hwnas.compress.data.task import quantity
 
-    rows = []
-    for reference in done["references"]:
-        for checkpoint in _checkpoints_of(reference["result"]):
-            metric = decode(Metric, checkpoint["metric"], "the result")
-            accuracy = checkpoint["accuracy"]
-            known = None if accuracy is None else decode(Interval, accuracy, "the result")
-            rows.append(
-                [
-                    reference["model"],
-                    checkpoint["path"],
-                    f"{checkpoint['latency_ratio']['value']:.3f}",
-                    f"{metric.name} {quantity(known, metric)}",
-                    f"{checkpoint['params'] / 1e3:.0f}",
-                ]
-            )
-    return rows
+    return [
+        [
+            each.model,
+            path,
+            f"{summary.latency_ratio.value:.3f}",
+            f"{summary.metric.name} {quantity(summary.accuracy, summary.metric)}",
+            f"{summary.params / 1e3:.0f}",
+        ]
+        for each in runs
+        for path, summary in each.checkpoints
+    ]
 
 
-def show_batch(done: dict[str, Any]) -> None:
+def show_batch(runs: Sequence[PlannedRun], report: Path | None) -> None:
     """What a plan emitted, and where the report lies."""
     from rich.table import Table
 
     table = Table(title="checkpoints", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
-    for row in checkpoint_rows(done):
+    for row in checkpoint_rows(runs):
         table.add_row(*row)
     print_table(table)
-    if done["report"]:
-        typer.echo(f"report: {done['report']}")
-
-
-def _checkpoints_of(result: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The checkpoints in what `hwnas compress --json` prints."""
-    if result is None:
-        return []
-    return [each for device in result["devices"].values() for each in device["checkpoints"]]
+    if report is not None:
+        typer.echo(f"report: {report}")

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.api import CHECK_SECONDS
-from hwnas.cli.device_options import Batch, InputShape
+from hwnas.cli.options import takes
 from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
-from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
 from hwnas.errors import InputError
-from hwnas.ranges import LARGEST_SECONDS
+from hwnas.profiles.options import CheckOptions, RecordOptions
 
 if TYPE_CHECKING:
     from hwnas.profiles.gate.baseline import Recorded
     from hwnas.profiles.gate.report import Checked, Report
-
-DEFAULT_FILE = Path("hwnas-baseline.json")
 
 EXAMPLE = """Examples:
 
@@ -50,27 +46,17 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-MaxSeconds = Annotated[
-    float,
-    typer.Option(
-        min=1,
-        max=LARGEST_SECONDS,
-        callback=a_number,
-        help="Longest time for each network; less where less is enough.",
-    ),
-]
-
 
 @app.command("record", epilog=EXAMPLE_RECORD)
+@takes(RecordOptions)
 def record(
     models: Annotated[
         list[str], typer.Argument(help="timm name, .onnx file, checkpoint, or module:function.")
     ],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    out: Annotated[Path, typer.Option(help="The baseline file to write.")] = DEFAULT_FILE,
-    max_seconds: MaxSeconds = CHECK_SECONDS,
-    batch: Batch = None,
-    input_shape: InputShape = None,
+    out: Annotated[Path, typer.Option(help="The baseline file to write.")] = Path(CheckOptions.baseline),
+    *,
+    options: RecordOptions,
     as_json: Json = False,
 ) -> None:
     """Measure networks and write the baseline file that later checks compare with; commit it."""
@@ -79,14 +65,7 @@ def record(
 
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    baseline = api.record(
-        *models,
-        device=device,
-        max_seconds=max_seconds,
-        input_shape=parse_shape(input_shape) if input_shape else None,
-        batch=batch,
-        told=_tell_recorded,
-    )
+    baseline = api.record(*models, device=device, told=_tell_recorded, **vars(options))
     write_baseline(out, baseline)
     if as_json:
         print_json(baseline.to_json())
@@ -97,28 +76,14 @@ def record(
 
 
 @app.command("run", epilog=EXAMPLE_RUN)
+@takes(CheckOptions)
 def run(
     models: Annotated[
         list[str] | None,
         typer.Argument(help="Networks to check.", show_default="those of the baseline file"),
     ] = None,
-    baseline: Annotated[
-        str, typer.Option(help="A baseline file (.json), a git revision, or the baseline network itself.")
-    ] = str(DEFAULT_FILE),
-    device: Annotated[
-        str | None,
-        typer.Option(help="Device profile.", show_default="the baseline file's"),
-    ] = None,
-    threshold: Annotated[str, typer.Option(help="How much slower a network may be.")] = "5%",
-    max_seconds: MaxSeconds = CHECK_SECONDS,
-    batch: Batch = None,
-    input_shape: InputShape = None,
-    recorded: Annotated[
-        bool,
-        typer.Option(
-            "--recorded", help="Compare with the recorded samples even where the network is at hand."
-        ),
-    ] = False,
+    *,
+    options: CheckOptions,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
     action_benchmark: Annotated[
         Path | None,
@@ -138,17 +103,7 @@ def run(
     for path in (junit, action_benchmark, bencher):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
-    report = api.check(
-        *(models or ()),
-        baseline=baseline,
-        device=device,
-        threshold=parse_fraction(threshold, "--threshold"),
-        max_seconds=max_seconds,
-        input_shape=parse_shape(input_shape) if input_shape else None,
-        batch=batch,
-        recorded=recorded,
-        told=_tell,
-    )
+    report = api.check(*(models or ()), told=_tell, **vars(options))
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.device_options import Batch, DeviceOption, InputShape
+from hwnas.cli.options import takes
 from hwnas.cli.output import Json, print_json, print_table
-from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
-from hwnas.ranges import LARGEST_SECONDS
+from hwnas.profiles.options import CompareOptions
 
 if TYPE_CHECKING:
     from hwnas.profiles.comparison import Comparison
@@ -22,39 +21,22 @@ EXAMPLE = """Examples:
 """
 
 
+@takes(CompareOptions)
 def compare(
     first: Annotated[str, typer.Argument(help="timm name, .onnx file, checkpoint, or module:function.")],
     second: Annotated[str, typer.Argument(help="The network that is held against the first one.")],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
-    precision: Annotated[
-        str, typer.Option(help="Go on until half of the ratio's 95 % interval is at most this.")
-    ] = "1%",
-    max_seconds: Annotated[
-        float, typer.Option(min=1, max=LARGEST_SECONDS, callback=a_number, help="Longest time.")
-    ] = 45.0,
-    batch: Batch = None,
-    device_option: DeviceOption = None,
-    input_shape: InputShape = None,
+    options: CompareOptions,
     as_json: Json = False,
 ) -> None:
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
     from hwnas import api
 
-    wanted = parse_fraction(precision, "--precision")
-    result = api.compare(
-        first,
-        second,
-        device,
-        precision=wanted,
-        max_seconds=max_seconds,
-        input_shape=parse_shape(input_shape) if input_shape else None,
-        batch=batch,
-        device_option=device_option or (),
-    )
+    result = api.compare(first, second, device, **vars(options))
     if as_json:
         print_json(result.to_json())
     else:
-        _show(result, wanted)
+        _show(result, options.precision)
 
 
 def _show(result: Comparison, wanted: float) -> None:

@@ -46,7 +46,6 @@ COUNTED = ("macs", "params")
 
 @takes(CompressOptions)
 def compress(
-    options: CompressOptions,
     model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
     device: Annotated[
         list[str],
@@ -57,6 +56,8 @@ def compress(
         bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
     ] = False,
     as_json: Json = False,
+    *,
+    options: CompressOptions,
 ) -> None:
     """Compress a network for a device: distil a block library, search it by measuring, finetune the picks.
 

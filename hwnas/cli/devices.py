@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hwnas.cli.device_options import RuntimeDir
 from hwnas.cli.output import Json, messages, print_json, print_table
 
 SCHEMA = "hwnas.device/1"
@@ -16,6 +16,10 @@ app = typer.Typer(
     epilog="Examples: `hwnas devices --json`, `hwnas devices doctor s20-gpu`",
     rich_markup_mode="markdown",
 )
+RuntimeDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder with ONNX Runtime's libraries for a phone.", show_default="as set up"),
+]
 Name = Annotated[str, typer.Argument(metavar="PROFILE", help="A phone's profile, such as s20-gpu.")]
 
 

@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from annotated_types import Interval
 
-from hwnas.compress.options import Help
+from hwnas.options import Help
 
 
 def takes(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a dataclass, whose fields have a `hwnas.compress.options.Help`.
+    """Give a command the options of a dataclass, whose fields have a `hwnas.options.Help`.
 
-    The command's first parameter, `options`, is filled with one. Ranges are those of the fields' types; a
-    tuple is an option that may be repeated. `--help` lists the options by step, those of no step first.
+    The command's parameter `options` is filled with one, and where it stands `--help` lists them, by step.
+    Ranges are those of the fields' types; a tuple that is not read from one text is an option that may be
+    repeated.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [each for each in inspect.signature(command).parameters.values() if each.name != "options"]
         hints = get_type_hints(command, include_extras=True)
         types = get_type_hints(kind, include_extras=True)
-        taken = {each.name: (each, types[each.name]) for each in fields(kind)}
-        parameters = [each.replace(annotation=hints[each.name]) for each in own]
-        parameters += [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=_default(field),
-                annotation=_annotation(field, type_),
-            )
-            for name, (field, type_) in taken.items()
-        ]
+        parameters: list[inspect.Parameter] = []
+        for each in inspect.signature(command).parameters.values():
+            if each.name == "options":
+                parameters += [_parameter(field, types[field.name]) for field in fields(kind)]
+            else:
+                parameters.append(each.replace(annotation=hints[each.name], kind=each.KEYWORD_ONLY))
 
         def run(**given: Any) -> None:
-            values = {name: given.pop(name) for name in taken}
-            for name, (_, type_) in taken.items():
-                if get_origin(get_args(type_)[0]) is tuple:
-                    default = taken[name][0].default
-                    values[name] = tuple(values[name]) if values[name] else default
-            command(kind(**values), **given)
+            values = {field.name: _value(field, types, given.pop(field.name)) for field in fields(kind)}
+            command(options=kind(**values), **given)
 
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -57,7 +47,7 @@ def arguments_of(options: Any) -> list[str]:
     """Return the arguments that give a command these options; defaults are left out."""
     arguments: list[str] = []
     for field in fields(options):
-        value, flag = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        value, flag = getattr(options, field.name), _flag(field)
         if value == field.default:
             continue
         if isinstance(value, bool):
@@ -67,20 +57,42 @@ def arguments_of(options: Any) -> list[str]:
     return arguments
 
 
-def _default(field: Field[Any]) -> Any:
-    if field.default is MISSING:
-        return inspect.Parameter.empty
-    return None if isinstance(field.default, tuple) else field.default
+def _help(annotated: Any) -> Help:
+    return next(each for each in get_args(annotated) if isinstance(each, Help))
 
 
-def _annotation(field: Field[Any], annotated: Any) -> Any:
-    """The type for typer, with what it says of the option."""
+def _flag(field: Field[Any]) -> str:
+    return f"--{field.name.replace('_', '-')}"
+
+
+def _value(field: Field[Any], types: Mapping[str, Any], given: Any) -> Any:
+    """What a field gets for what typer gives."""
+    annotated = types[field.name]
+    read = _help(annotated).read
+    if read is not None:
+        return field.default if given is None else read(given, _flag(field))
+    if get_origin(get_args(annotated)[0]) is tuple:
+        return tuple(given) if given else field.default
+    return given
+
+
+def _parameter(field: Field[Any], annotated: Any) -> inspect.Parameter:
+    """What typer makes an option of."""
     type_, *found = get_args(annotated)
-    said = next(each for each in found if isinstance(each, Help))
+    said, default = _help(annotated), field.default
     details: dict[str, Any] = {"help": said.text}
     if said.step:
         details["rich_help_panel"] = said.step
-    if said.shown:
+    if said.metavar:
+        details["metavar"] = said.metavar
+    if default is MISSING:
+        default = inspect.Parameter.empty
+    elif said.read is not None:
+        type_ = str | None
+        default = None if default is None else said.shown
+    elif isinstance(default, tuple):
+        default = None
+    if said.shown and default != said.shown:
         details["show_default"] = said.shown
     plain, interval = _plain(type_)
     if interval is None:
@@ -92,7 +104,9 @@ def _annotation(field: Field[Any], annotated: Any) -> Any:
         choices = get_args(element)
         details |= {"metavar": f"[{'|'.join(choices)}]", "callback": _one_of(choices)}
         plain = list[str] | None
-    return Annotated[plain, typer.Option(f"--{field.name.replace('_', '-')}", **details)]
+    option = typer.Option(_flag(field), **details)
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[plain, option])
 
 
 def _plain(type_: Any) -> tuple[Any, Interval | None]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.device_options import Batch, DeviceOption, InputShape
-from hwnas.cli.output import Cut, Json, TerminalProgress, messages
-from hwnas.cli.parsing import a_number, parse_fraction, parse_shape
+from hwnas.cli.options import takes
+from hwnas.cli.output import Json, TerminalProgress, messages
 from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
 from hwnas.errors import HwnasError, InputError
-from hwnas.ranges import LARGEST_SECONDS
+from hwnas.profiles.options import ProfileOptions
 
 if TYPE_CHECKING:
     from hwnas.profiles.profile_rows import Profiled
@@ -30,6 +29,7 @@ EXAMPLE = """Examples:
 """
 
 
+@takes(ProfileOptions)
 def profile(
     models: Annotated[
         list[str], typer.Argument(help="timm name, .onnx file, checkpoint directory, or module:function.")
@@ -37,44 +37,10 @@ def profile(
     device: Annotated[
         list[str], typer.Option(help="Device profile; see `hwnas devices`. Given again: another device.")
     ],
-    protocol: Annotated[
-        str,
-        typer.Option(
-            help="adaptive, quick, search, report, or a .toml file.",
-            show_default="the profile's, or adaptive",
-        ),
-    ] = "",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Go on until half of the median's 95 % interval is at most this.",
-            show_default="the protocol's",
-        ),
-    ] = None,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1,
-            max=LARGEST_SECONDS,
-            callback=a_number,
-            help="Begin no repeat later than this.",
-            show_default="the protocol's",
-        ),
-    ] = None,
-    batch: Batch = None,
-    input_shape: InputShape = None,
-    operators: Annotated[
-        bool, typer.Option("--operators", help="Show the time of each operator, where the device tells.")
-    ] = False,
-    blocks: Annotated[
-        bool, typer.Option("--blocks", help="Measure each part alone too, and show how wrong their sum is.")
-    ] = False,
-    cut: Cut = "",
-    device_option: DeviceOption = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show which layers a simulated device fuses, and why it pays.")
-    ] = False,
-    form: Annotated[Format, typer.Option("--format", help="How to print the result.")] = "table",
+    options: ProfileOptions,
+    form: Annotated[
+        Format, typer.Option("--format", metavar="FORM", help="table, json, csv or markdown.")
+    ] = "table",
     html: Annotated[
         Path | None,
         typer.Option(help="Write a report with histograms and time-lines here."),
@@ -87,26 +53,12 @@ def profile(
     from hwnas.profiles.profile_page import write_report
 
     _check_page(html)
-    if cut and not blocks:
+    if options.cut and not options.blocks:
         raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
     form = "json" if as_json else form
     rows: list[Profiled] = []
     with TerminalProgress() as progress:
-        for of_device in api.profile_each(
-            models,
-            device,
-            protocol=protocol,
-            precision=None if precision is None else parse_fraction(precision, "--precision"),
-            max_seconds=max_seconds,
-            input_shape=parse_shape(input_shape) if input_shape else None,
-            batch=batch,
-            operators=operators,
-            blocks=blocks,
-            cut=cut,
-            explain=explain,
-            device_option=device_option or (),
-            progress=progress,
-        ):
+        for of_device in api.profile_each(models, device, progress=progress, **vars(options)):
             rows += of_device
             if form == "table":
                 _show_device(of_device)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli.output import AllowCode, Cut, Json, Space, print_json, print_table
 from hwnas.ranges import LARGEST_SIZE
+
+if TYPE_CHECKING:
+    from hwnas.api import Candidates
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"
 
@@ -29,8 +32,6 @@ def space(
     as_json: Json = False,
 ) -> None:
     """Show the candidates of each part of a network, with MACs and parameters, and the size of the space."""
-    from rich.table import Table
-
     from hwnas import api
 
     found = api.find_candidates(
@@ -41,37 +42,46 @@ def space(
         image_size=image_size,
         allow_code=allow_code,
     )
-    parts = found.partition
     if as_json:
-        print_json(
+        print_json(_plain(model, found))
+    else:
+        _show(model, found)
+
+
+def _plain(model: str, found: Candidates) -> dict[str, object]:
+    parts = found.partition
+    return {
+        "schema": "hwnas.space/1",
+        "model": model,
+        "input_shape": list(parts.shapes[0]),
+        "cuts": list(parts.cuts),
+        "max_abs_difference": parts.max_abs_difference,
+        "space": found.space,
+        "parts": [
             {
-                "schema": "hwnas.space/1",
-                "model": model,
-                "input_shape": list(parts.shapes[0]),
-                "cuts": list(parts.cuts),
-                "max_abs_difference": parts.max_abs_difference,
-                "space": found.space,
-                "parts": [
-                    {
-                        "part": n,
-                        "name": parts.names[n],
-                        "in_shape": list(parts.shapes[n]),
-                        "out_shape": list(parts.shapes[n + 1]),
-                        "macs": macs,
-                        "params": params,
-                        "candidates": [
-                            {"choice": c.choice, "name": c.spec.name, "macs": c.macs, "params": c.params}
-                            for c in found.candidates
-                            if c.part == n
-                        ],
-                    }
-                    for n, (macs, params) in enumerate(found.counts)
+                "part": n,
+                "name": parts.names[n],
+                "in_shape": list(parts.shapes[n]),
+                "out_shape": list(parts.shapes[n + 1]),
+                "macs": macs,
+                "params": params,
+                "candidates": [
+                    {"choice": c.choice, "name": c.spec.name, "macs": c.macs, "params": c.params}
+                    for c in found.candidates
+                    if c.part == n
                 ],
-                "candidates": len(found.candidates),
-                "architectures": found.architectures,
             }
-        )
-        return
+            for n, (macs, params) in enumerate(found.counts)
+        ],
+        "candidates": len(found.candidates),
+        "architectures": found.architectures,
+    }
+
+
+def _show(model: str, found: Candidates) -> None:
+    from rich.table import Table
+
+    parts = found.partition
     table = Table(
         title=f"{model}, input {parts.shapes[0]}, cut behind {', '.join(parts.cuts)}", title_justify="left"
     )

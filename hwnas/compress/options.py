@@ -26,25 +26,11 @@ from hwnas.compress.settings import (
 )
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
+from hwnas.options import Help
 from hwnas.ranges import LARGEST_SIZE, Figure, Seed, Size, SizeOrNone, Threads
 
 AtLeastTwo = Annotated[int, Interval(ge=2, le=LARGEST_SIZE)]
 AtLeastFour = Annotated[int, Interval(ge=4, le=LARGEST_SIZE)]
-
-
-@dataclass(frozen=True)
-class Help:
-    """What an option says of itself.
-
-    Attributes:
-        text: for people.
-        step: of the compression, under which `--help` lists it; empty for what most people need.
-        shown: the default for people, where that is found out later.
-    """
-
-    text: str
-    step: str = ""
-    shown: str = ""
 
 
 NETWORK, LIBRARY, DEVICE = "The network", "The block library", "The device"

@@ -220,7 +220,7 @@ class RemoteDevice(Device):
                 cores = min((node["Resources"].get("CPU", 0.0) for node in self._nodes()), default=0.0)
             options = {"num_cpus": cores, "resources": {resource: 1}, "max_restarts": 0}
             for left in reversed(range(PLACINGS)):
-                actor = self._ray.remote(_Holder).options(**options).remote(self.profile)
+                actor = self._ray.remote(Holder).options(**options).remote(self.profile)
                 try:
                     self._lock_name = self._answer(actor.ready.remote(), PLACING_S)
                     break
@@ -266,7 +266,7 @@ class RemoteDevice(Device):
             ) from None
 
 
-class _Holder:
+class Holder:
     """The actor: holds the device on its node."""
 
     _device: Device

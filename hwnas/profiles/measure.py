@@ -8,6 +8,7 @@ from hwnas.devices.base import BaseDevice, Device
 from hwnas.devices.simulator.device import SimulatorDevice
 from hwnas.measurement import Layer, Measurement, Protocol
 from hwnas.network import Network
+from hwnas.profiles.options import ProfileOptions
 from hwnas.profiles.parts import times_of_parts
 from hwnas.profiles.profile_rows import Profiled
 from hwnas.profiles.protocols import describe
@@ -21,20 +22,17 @@ def profile_networks(
     device: BaseDevice,
     how: Protocol,
     networks: Sequence[Network],
+    options: ProfileOptions,
     progress: Progress,
-    *,
     parts: Sequence[Sequence[Network]] = (),
-    operators: bool = False,
-    explain: bool = False,
 ) -> list[Profiled]:
     """Measure networks in one session.
 
     Args:
         device: not yet opened.
         networks: by the names under which they are told.
+        options: what is asked beside the latencies: times of operators, schedules of a simulated device.
         parts: of each network, those that are measured alone too.
-        operators: ask for the time of each operator.
-        explain: ask a simulated device for its schedules.
 
     Raises:
         DeviceError: the device cannot be used.
@@ -54,7 +52,7 @@ def profile_networks(
             named = {piece.name.removeprefix(f"{network.name}: "): results[piece.hash] for piece in of_one}
             schedules = (
                 device.explain(network)
-                if explain and is_measured and isinstance(device, SimulatorDevice)
+                if options.explain and is_measured and isinstance(device, SimulatorDevice)
                 else {}
             )
             found.append(
@@ -62,7 +60,7 @@ def profile_networks(
                     model=network.name,
                     device=device.profile.name,
                     result=result,
-                    layers=_layers(session, network) if operators and is_measured else (),
+                    layers=_layers(session, network) if options.operators and is_measured else (),
                     schedules=schedules,
                     parts=times_of_parts(network.name, result, named) if of_one else None,
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
@@ -20,7 +20,7 @@ from hwnas.measurement import (
     Protocol,
 )
 from hwnas.network import Network
-from hwnas.profiles.interleave import Control, interleave
+from hwnas.profiles.interleave import Control, Round, interleave
 from hwnas.profiles.job_store import JobStore
 from hwnas.profiles.judgement import Finding, judge, sentences
 from hwnas.profiles.protocols import ONCE, is_enough, is_last, queued
@@ -178,9 +178,7 @@ class Session:
     ) -> list[Measurement]:
         taken: list[Measurement] = []
         protocol = self.protocol
-        with closing(
-            interleave(device, networks, protocol, self._control, self._sleep, self._clock)
-        ) as rounds:
+        with self._rounds(device, networks) as rounds:
             for round_ in rounds:
                 for series in round_.failed:
                     if taken and round_.conditions[1].throttled:  # the repeats before it stand
@@ -194,6 +192,9 @@ class Session:
                 if is_last(protocol, len(taken[0].repeats_ms), round_.elapsed_s) or is_settled(taken):
                     break
         return taken
+
+    def _rounds(self, device: Device, networks: Sequence[Network]) -> closing[Generator[Round, None, None]]:
+        return closing(interleave(device, networks, self.protocol, self._control, self._sleep, self._clock))
 
     def _keep(self, result: MeasurementResult) -> None:
         self._store.put(result, self.fingerprint, self.protocol)
@@ -230,9 +231,7 @@ class Session:
     ) -> None:
         """Interleave networks; each is kept as soon as its repeats are enough, or it fails."""
         protocol = self.protocol
-        with closing(
-            interleave(device, networks, protocol, self._control, self._sleep, self._clock)
-        ) as rounds:
+        with self._rounds(device, networks) as rounds:
             for round_ in rounds:
                 for series in round_.failed:
                     keep(series.failure())

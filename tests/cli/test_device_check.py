@@ -100,7 +100,7 @@ def test_a_plan_may_leave_devices_for_later(
         given.append(arguments)
         return None, 0
 
-    monkeypatch.setattr("hwnas.cli.batch._run", run)
+    monkeypatch.setattr("hwnas.cli.batch.run_compression", run)
     (place / "plan.toml").write_text(PLAN)
     assert hwnas("batch", "plan.toml", "--no-device-check").code == 0
     assert all(each[-1] == "--no-device-check" for each in given)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -16,6 +16,16 @@ from hwnas.cli.options import arguments_of, takes
 from hwnas.compress.options import PRESETS, CompressOptions, resolve
 from hwnas.errors import InputError
 from hwnas.files import decode, encode
+from hwnas.options import Help, read_fraction, read_shape
+from hwnas.profiles.options import CheckOptions, CompareOptions, ProfileOptions, RecordOptions
+
+KINDS: list[tuple[type[Any], list[str]]] = [
+    (CompressOptions, ["compress"]),
+    (ProfileOptions, ["profile"]),
+    (CompareOptions, ["compare"]),
+    (RecordOptions, ["check", "record"]),
+    (CheckOptions, ["check", "run"]),
+]
 
 TEXT = st.text(alphabet="abz09.:/_=-é", min_size=1, max_size=12)
 SIZE = st.integers(1, 10**6)
@@ -38,15 +48,21 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-def parsed(arguments: list[str]) -> CompressOptions:
-    """The options that a command with these arguments gets."""
-    got: list[CompressOptions] = []
+def help_of(kind: type[Any], name: str) -> Help:
+    """What an option says of itself."""
+    found = get_args(get_type_hints(kind, include_extras=True)[name])
+    return next(each for each in found if isinstance(each, Help))
 
-    def command(options: CompressOptions, model: str) -> None:
+
+def parsed(arguments: list[str], kind: type[Any] = CompressOptions) -> Any:
+    """The options that a command with these arguments gets."""
+    got: list[Any] = []
+
+    def command(options: Any, model: str) -> None:
         got.append(options)
 
     app = typer.Typer()
-    app.command()(takes(CompressOptions)(command))
+    app.command()(takes(kind)(command))
     done = CliRunner().invoke(app, ["net", *arguments])
     assert done.exit_code == 0, done.output
     return got[0]
@@ -64,13 +80,78 @@ def test_defaults_need_no_arguments() -> None:
     assert parsed(["--data=digits"]) == CompressOptions(data="digits")
 
 
-def test_each_option_is_listed_with_its_help() -> None:
-    done = CliRunner().invoke(hwnas, ["compress", "--help"], env={"COLUMNS": "200"})
+@pytest.mark.parametrize(("kind", "command"), KINDS)
+def test_each_option_is_listed_with_its_help(kind: type[Any], command: list[str]) -> None:
+    done = CliRunner().invoke(hwnas, [*command, "--help"], env={"COLUMNS": "400"})
     assert done.exit_code == 0
-    for field in fields(CompressOptions):
+    for field in fields(kind):
+        said = help_of(kind, field.name)
         assert f"--{field.name.replace('_', '-')}" in done.output
-    for step in ("The network", "The block library", "The device", "The search", "Where it runs"):
-        assert step in done.output
+        assert said.step in done.output
+        assert said.text.replace("`", "")[:40] in done.output
+        assert said.shown.partition(";")[0] in done.output
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:]])
+def test_a_measurement_without_options_is_by_the_defaults(kind: type[Any]) -> None:
+    assert parsed([], kind) == kind()
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
+def test_a_default_that_is_read_from_a_text_is_shown_as_that_text(kind: type[Any]) -> None:
+    for field in fields(kind):
+        said = help_of(kind, field.name)
+        if said.read is not None and field.default not in (None, MISSING):
+            assert said.read(said.shown, "--it") == field.default
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=4).map(tuple),
+    st.sampled_from("x×,"),
+    st.integers(1, 999),
+    st.lists(TEXT, max_size=2).map(tuple),
+)
+def test_shapes_and_shares_are_read_from_texts(
+    shape: tuple[int, ...], between: str, mille: int, device_option: tuple[str, ...]
+) -> None:
+    arguments = [f"--input-shape={between.join(map(str, shape))}", f"--precision={mille / 10}%", "--blocks"]
+    options = parsed([*arguments, *(f"--device-option={each}" for each in device_option)], ProfileOptions)
+    assert options.precision == pytest.approx(mille / 1000)
+    assert options == ProfileOptions(
+        input_shape=shape, precision=options.precision, blocks=True, device_option=device_option
+    )
+
+
+def test_an_empty_shape_is_left_open() -> None:
+    assert parsed(["--input-shape="], ProfileOptions) == ProfileOptions()
+
+
+@given(st.text(min_size=1, max_size=8))
+def test_any_text_is_a_share_or_refused_by_name(text: str) -> None:
+    for read, name in ((read_fraction, "--threshold"), (read_shape, "--input-shape")):
+        try:
+            value = read(text, name)
+        except InputError as refused:
+            assert refused.cause.startswith(f"{name} is {text!r}")
+        else:
+            assert 0 < value < 1 if isinstance(value, float) else min(value or (0,)) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["profile", "net", "--device=cpu", "--max-seconds=0"], "0.0 is not in the range 0.1<=x<="),
+        (["profile", "net", "--device=cpu", "--max-seconds=nan"], "nan is not in the range"),
+        (["profile", "net", "--device=cpu", "--batch=0"], "0 is not in the range 1<=x<=1000000"),
+        (["compare", "a", "b", "--device=cpu", "--max-seconds=0.5"], "0.5 is not in the range 1<=x<="),
+        (["check", "record", "net", "--device=cpu", "--batch=1.5"], "Input should be a valid integer"),
+        (["check", "run", "--max-seconds=1e10"], "is not in the range"),
+    ],
+)
+def test_values_that_no_measurement_takes_are_refused(arguments: list[str], told: str) -> None:
+    done = CliRunner().invoke(hwnas, arguments, env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert told in done.output
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hwnas.compress.emit import cross_device
+from hwnas.compress.run import cost_log
 from hwnas.compress.run.cost_log import CostLog, read_costs
-from hwnas.errors import RunDirectoryError
+from hwnas.compress.search import block_costs, record
+from hwnas.errors import HwnasError, RunDirectoryError
 
 
 @pytest.fixture
@@ -71,3 +75,21 @@ def test_it_is_plain_json(tmp_path: Path) -> None:
     CostLog(tmp_path / "account.json").record("finetuning", "cpu", images=4, of=2, macs=5)
     (entry,) = json.loads((tmp_path / "account.json").read_text())["spent"]
     assert entry["epochs"] == 2 and entry["training_flops"] == 120 and entry["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("file", "schema", "read"),
+    [
+        ("account.json", cost_log.SCHEMA, lambda run: read_costs(run / "account.json")),
+        ("front.json", record.FRONT_SCHEMA, lambda run: record.FrontRecord.read(run, "")),
+        ("search.json", record.SEARCH_SCHEMA, lambda run: record.SearchRecord.read(run, "")),
+        ("blocks.json", block_costs.BLOCKS_SCHEMA, lambda run: block_costs.BlockCosts.read(run, "")),
+        (cross_device.FILE, cross_device.SCHEMA, cross_device.Comparison.read),
+    ],
+)
+def test_a_record_without_its_hash_is_not_what_was_written(
+    tmp_path: Path, file: str, schema: str, read: Callable[[Path], object]
+) -> None:
+    (tmp_path / file).write_text(json.dumps({"schema": schema, "spent": [], "points": []}))
+    with pytest.raises(HwnasError, match="is damaged or was changed by hand"):
+        read(tmp_path)

@@ -238,7 +238,7 @@ def test_the_host_of_a_node_is_measured_alone_and_takes_modules(small: Any) -> N
 def test_a_process_that_dies_while_it_is_placed_is_started_again(
     deaths: int, small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes, ready = str(tmp_path / "deaths"), remote._Holder.ready
+    notes, ready = str(tmp_path / "deaths"), remote.Holder.ready
 
     def dying(self: Any) -> str:
         with Path(notes).open("a+") as file:
@@ -250,8 +250,8 @@ def test_a_process_that_dies_while_it_is_placed_is_started_again(
         return ready(self)
 
     dying.__module__ = "__main__"  # sent as it is: the node has no such module
-    monkeypatch.setattr(remote._Holder, "ready", dying)
-    monkeypatch.setattr(remote._Holder, "__module__", "__main__")
+    monkeypatch.setattr(remote.Holder, "ready", dying)
+    monkeypatch.setattr(remote.Holder, "__module__", "__main__")
     device = device_of(load_profile("sim-npu"), small.address)
     if deaths < remote.PLACINGS:
         with device:

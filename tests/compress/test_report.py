@@ -20,6 +20,7 @@ from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.compress.run.directory import RunRecord
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
+from hwnas.files import write_signed
 from hwnas.measurement import Conditions, CpuTimes
 from hwnas.page import Grid, Plot, Section, Table
 from hwnas.profiles.statistics import median_interval
@@ -69,8 +70,8 @@ def stored_json(run: Path, name: str) -> Any:
 def edit(run: Path, name: str, change: Any) -> None:
     data = stored_json(run, name)
     change(data)
-    data.pop("sha256", None)  # as earlier versions wrote it
-    (run / STEADY / name).write_text(json.dumps(data))
+    del data["sha256"]
+    write_signed(run / STEADY / name, data)
 
 
 @pytest.mark.slow

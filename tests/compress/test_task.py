@@ -83,6 +83,19 @@ def test_an_interval_of_figures_is_the_normal_one() -> None:
     assert interval.high == pytest.approx(interval.value + half, abs=6e-3)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scores", [[2.5], [1.0, float("inf")], [3.0, 3.0]])
+def test_an_interval_without_spread_is_the_mean(scores: list[float]) -> None:
+    interval = mean_score(torch.tensor(scores))
+    assert interval.low == interval.value == interval.high == torch.tensor(scores).mean()
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_that_are_none_have_no_interval() -> None:
+    interval = mean_score(torch.tensor([float("nan"), 1.0]))
+    assert np.isnan([interval.low, interval.value, interval.high]).all()
+
+
 @pytest.mark.parametrize(
     ("task", "shape", "cause"),
     [

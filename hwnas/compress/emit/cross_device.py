@@ -109,7 +109,7 @@ class Comparison:
     def read(run: Path) -> Comparison:
         """Read `comparison.json` of a run directory. Raises InputError naming what is wrong in it."""
         path = run / FILE
-        found = decode(Comparison, read_signed(path, SCHEMA, always=False), path)
+        found = decode(Comparison, read_signed(path, SCHEMA), path)
         names = {front.device for front in found.fronts}
         for number, pick in enumerate(found.picked):
             if not names <= set(pick.on):

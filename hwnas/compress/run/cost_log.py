@@ -95,7 +95,7 @@ def read_costs(path: Path) -> list[Cost]:
     if not path.exists():
         return []
     try:
-        plain = read_signed(path, SCHEMA, always=False)
+        plain = read_signed(path, SCHEMA)
         return decode(list[Cost], plain.get("spent"), f"{path}: spent")
     except InputError as error:
         raise RunDirectoryError(

@@ -67,7 +67,7 @@ class BlockCosts:
         path = folder / f"blocks{suffix}.json"
         if not path.is_file():
             return None
-        return decode(BlockCosts, read_signed(path, BLOCKS_SCHEMA, always=False), path)
+        return decode(BlockCosts, read_signed(path, BLOCKS_SCHEMA), path)
 
     def write(self, folder: Path, suffix: str) -> None:
         """Write `blocks.json`, or `blocks-SUFFIX.json`, with the unit of the costs."""

@@ -96,7 +96,7 @@ class FrontRecord:
     def read(folder: Path, suffix: str) -> FrontRecord:
         """Read `front.json`, or `front-SUFFIX.json`. Raises InputError: it is not what was written."""
         path = folder / f"front{suffix}.json"
-        return decode(FrontRecord, read_signed(path, FRONT_SCHEMA, always=False), path)
+        return decode(FrontRecord, read_signed(path, FRONT_SCHEMA), path)
 
     def write(self, folder: Path, suffix: str) -> None:
         """Write `front.json`, or `front-SUFFIX.json`."""
@@ -123,7 +123,7 @@ class SearchRecord:
     def read(folder: Path, suffix: str) -> SearchRecord:
         """Read `search.json`, or `search-SUFFIX.json`. Raises InputError: it is not what was written."""
         path = folder / f"search{suffix}.json"
-        return decode(SearchRecord, read_signed(path, SEARCH_SCHEMA, always=False), path)
+        return decode(SearchRecord, read_signed(path, SEARCH_SCHEMA), path)
 
     def write(self, folder: Path, suffix: str) -> None:
         """Write `search.json`, or `search-SUFFIX.json`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 from hwnas.measurement import Interval
 
-RESAMPLES = 10_000
+RESAMPLES, DRAWN_AT_ONCE = 10_000, 10**6
 
 
 def accuracy(correct: Tensor) -> Interval:
@@ -36,7 +38,15 @@ def paired_difference(scores: Tensor, reference: Tensor) -> Interval:
 
 
 def _bootstrap(values: np.ndarray) -> Interval:
-    generator = np.random.default_rng(0)
-    means = [generator.choice(values, len(values), replace=True).mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(value=float(values.mean()), low=float(low), high=float(high))
+    mean = float(values.mean())
+    if len(values) == 1 or not math.isfinite(mean):  # nothing to resample
+        return Interval(value=mean, low=mean, high=mean)
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, DRAWN_AT_ONCE // len(values)),
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(value=mean, low=float(interval.low), high=float(interval.high))

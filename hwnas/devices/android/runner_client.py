@@ -40,7 +40,6 @@ class Runner:
     def __init__(self, link: Link, folder: str) -> None:
         self._link = link
         self._work = f"{folder}/work"
-        self._folder = folder
         self._stack = ExitStack()
         self._process: Process | None = None
         self._ends_s = 0.0

@@ -46,12 +46,17 @@ def layers(content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
     Raises:
         ValueError: a run has more operators than the profiler keeps. ONNX Runtime's errors pass through.
     """
-    events = _profile(content, threads, 0)
+    events = record_events(content, threads, 0)
     run_us = next((event["dur"] for event in events if event["name"] == RUN), None)
     if run_us is None or len(events) >= PROFILER_EVENTS:
         raise ValueError(f"a run has more than {PROFILER_EVENTS:,} operators, too many to time each one")
     wanted = int(min(RUNS, MOST_EVENTS / len(events), seconds * 1e6 / max(1, run_us)))
-    times = [_own_times(run) for run in _runs(_profile(content, threads, max(1, wanted)))][1:]
+    return layers_of(record_events(content, threads, max(1, wanted)))
+
+
+def layers_of(events: Sequence[Event]) -> tuple[Layer, ...]:
+    """The same of the profiler's events, without those of the first run, which allocates."""
+    times = [_own_times(run) for run in _runs(events)][1:]
     keys = dict.fromkeys(key for run in times for key in run)
     return tuple(
         Layer(
@@ -64,7 +69,7 @@ def layers(content: bytes, threads: int, seconds: float) -> tuple[Layer, ...]:
     )
 
 
-def _profile(content: bytes, threads: int, runs: int) -> list[Event]:
+def record_events(content: bytes, threads: int, runs: int) -> list[Event]:
     """The profiler's events of the run that allocates and of some more."""
     options = ort_session.session_options(threads)
     with temporary_folder() as folder:

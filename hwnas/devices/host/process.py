@@ -7,7 +7,6 @@ ends when its input does or its parent is no more, so it never outlives whoever 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -71,17 +70,7 @@ class HostProcess:
 
     def end(self) -> None:
         """End the process; a second call does nothing."""
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        processes.end(self._process, END_S)
 
     def _ask(self, question: dict[str, Any], payload: bytes = b"") -> dict[str, Any]:
         process = self._process

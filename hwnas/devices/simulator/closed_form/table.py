@@ -30,13 +30,11 @@ class Table:
         last_use: (layers,) position of the last reader of every map, within the part; the number of layers
             for the part's output, NEVER for a map that leaves the network.
         input_last_use: position of the last reader of the part's input.
-        weight_bits_per_element: what WEIGHT_BITS was computed with.
     """
 
     rows: NDArray[np.int64]
     last_use: NDArray[np.int64]
     input_last_use: int
-    weight_bits_per_element: int
 
 
 def table(network: Network, weight_bits: int = 8) -> Table:
@@ -54,9 +52,7 @@ def table(network: Network, weight_bits: int = 8) -> Table:
     n = len(layers)
     if n == 0:
         # Nothing but reshaping: the part's output is its input.
-        return Table(
-            np.zeros((0, col.LAYER_COLUMNS), dtype=np.int64), np.zeros(0, dtype=np.int64), 0, weight_bits
-        )
+        return Table(np.zeros((0, col.LAYER_COLUMNS), dtype=np.int64), np.zeros(0, dtype=np.int64), 0)
     riders = _riders(layers)
     last_use = np.array(
         [NEVER if not c or p in network.outputs else max(c) for p, c in enumerate(network.consumers[:n])],
@@ -70,7 +66,7 @@ def table(network: Network, weight_bits: int = 8) -> Table:
         rows[p, col.UNIT_END] = kind
     rows[n - 1, col.UNIT_END] = col.ARTICULATION
     input_last = max(network.consumers[n], default=0)
-    return Table(rows, last_use, input_last, weight_bits)
+    return Table(rows, last_use, input_last)
 
 
 def concatenate(parts: Sequence[Table]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
