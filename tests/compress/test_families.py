@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import timm
@@ -16,13 +18,15 @@ from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.space import load_space
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.errors import InputError
+from hwnas.files import decode, encode
 from hwnas.network import export_onnx
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.blocks.convnext import ConvNextSpec
 from hwnas.networks.blocks.families import FAMILIES, build_replacement, replacement_cost, start_replacement
 from hwnas.networks.blocks.family import FamilySpec
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
-from hwnas.networks.blocks.residual import ResidualSpec
+from hwnas.networks.blocks.layers import Activation
+from hwnas.networks.blocks.residual import ResidualSpec, ResidualTable
 from hwnas.networks.blocks.transformer import TransformerSpec
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
@@ -48,15 +52,27 @@ MAPS: list[Shapes] = [
 ]
 TOKENS: list[Shapes] = [((16, 24), (16, 24)), ((17, 24), (17, 24)), ((10, 24), (10, 32))]
 
+words = st.sampled_from(get_args(Activation))
 residuals = st.builds(
     ResidualSpec,
     layer=st.sampled_from(["basic", "bottleneck"]),
     kernel=st.sampled_from([1, 3, 5]),
     depth=st.integers(2, 3),
     width=st.sampled_from([0.25, 0.5, 1.0, 1.5]),
-    activation=st.sampled_from(["relu", "swish", "hswish"]),
+    activation=words,
     se=st.booleans(),
     output=st.sampled_from(["relu", "linear"]),
+    norm=st.sampled_from(["none", "batch", "layer"]),
+)
+inverted = st.builds(
+    InvertedBottleneckSpec,
+    kernel=st.sampled_from([1, 3, 5]),
+    expand=st.integers(1, 3),
+    depth=st.integers(2, 3),
+    activation=words,
+    se=st.booleans(),
+    layer=st.sampled_from(["depthwise", "grouped"]),
+    width=st.sampled_from([0.5, 1.0, 1.5]),
 )
 convnexts = st.builds(
     ConvNextSpec,
@@ -64,7 +80,7 @@ convnexts = st.builds(
     expand=st.integers(1, 4),
     depth=st.integers(2, 3),
     width=st.sampled_from([0.5, 1.0, 1.5]),
-    activation=st.sampled_from(["gelu", "relu"]),
+    activation=words,
 )
 transformers = st.builds(
     TransformerSpec,
@@ -72,7 +88,7 @@ transformers = st.builds(
     heads=st.integers(1, 4),
     head_channels=st.sampled_from([8, 12]),
     mlp=st.sampled_from([0.5, 1.3, 4.0]),
-    activation=st.sampled_from(["gelu", "relu", "swish"]),
+    activation=words,
 )
 
 
@@ -80,7 +96,7 @@ def test_every_family_is_tested() -> None:
     assert {spec.family for spec in ALL} == set(FAMILIES.names())
 
 
-@given(st.one_of(residuals, convnexts, transformers), st.sampled_from(MAPS + TOKENS))
+@given(st.one_of(inverted, residuals, convnexts, transformers), st.sampled_from(MAPS + TOKENS))
 def test_costs_in_closed_form_are_those_of_the_module(spec: FamilySpec, shapes: Shapes) -> None:
     module = build_replacement(spec, *shapes)
     assert replacement_cost(spec, *shapes) == count(module, shapes[0])
@@ -119,6 +135,29 @@ def test_a_fresh_candidate_has_the_teachers_scale(spec: FamilySpec, shapes: Shap
     torch.testing.assert_close(rows.mean(0), mean, rtol=0.1, atol=3.0)
     ratio = rows.var(0) / variance
     assert bool(((ratio > 0.3) & (ratio < 3)).all())
+
+
+def test_a_normalisation_as_before_is_not_written_so_that_stored_runs_stay_the_same() -> None:
+    stored = {
+        "family": "residual",
+        "layer": "basic",
+        "kernel": 3,
+        "depth": 2,
+        "width": 0.5,
+        "activation": "relu",
+        "se": False,
+        "output": "linear",
+    }
+    assert encode(RESIDUAL) == stored
+    assert decode(ResidualSpec, stored, "a file") == RESIDUAL
+    table = load_space("residual").tables["residual"]
+    assert set(encode(table)) == {"layer", "kernel", "depth", "width", "activation", "se"}
+    for norm in ("none", "layer"):
+        changed = dataclasses.replace(RESIDUAL, norm=norm)
+        assert decode(ResidualSpec, encode(changed), "a file") == changed
+        assert changed.name != RESIDUAL.name
+        tables = dataclasses.replace(table, norm=("batch", norm))
+        assert decode(ResidualTable, encode(tables), "a file") == tables
 
 
 @pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.family)
