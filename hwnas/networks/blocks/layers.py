@@ -19,6 +19,7 @@ Norm = Literal["none", "batch", "layer"]
 
 LEAKY_SLOPE = 0.1  # waifu2x, YOLOP
 NORM_EPS = 1e-6
+NEAR_MEAN = 0.1
 
 
 def make_activation(word: str, channels: int = 1) -> nn.Module:
@@ -68,17 +69,29 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 def start_norm(convolution: nn.Module, norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
     """Let a convolution with its normalisation give this mean and variance (C,) in each channel.
 
-    Without a normalisation (Identity) they are those of an answer to values of mean 0 and variance 1.
+    Without a normalisation (Identity) the scale of what goes in is not known, so that the output starts near
+    the mean: one that is several times too large costs more steps than one that is too small.
     """
-    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
     if isinstance(norm, nn.BatchNorm2d | ChannelNorm):
         norm.weight.copy_(variance.sqrt())
         norm.bias.copy_(mean)
         return
-    nn.init.normal_(convolution.weight, std=convolution.weight[0].numel() ** -0.5)
-    convolution.weight.mul_(variance.sqrt()[:, None, None, None])
+    is_transposed = isinstance(convolution, nn.ConvTranspose2d)
+    fan_in = convolution.in_channels * convolution.weight[0, 0].numel() / convolution.stride[0] ** 2
+    fan_in = fan_in if is_transposed else convolution.weight[0].numel()
+    nn.init.normal_(convolution.weight, std=NEAR_MEAN * fan_in**-0.5)
+    convolution.weight.mul_(variance.sqrt().view((1, -1, 1, 1) if is_transposed else (-1, 1, 1, 1)))
     assert convolution.bias is not None
     convolution.bias.copy_(mean)
+
+
+@torch.no_grad()
+def start_inside(convolution: nn.Conv2d) -> None:
+    """Let a convolution without a normalisation, before a ReLU, keep the scale of what goes in."""
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
 
 
 def check_properties(*, kernel: int = 1, expand: int = 1, depth: int = 1, width: float = 1.0) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from hwnas.files import LEFT_OUT
 from hwnas.measurement import STRICT
 from hwnas.networks.blocks.family import Family, Original, resolved
+from hwnas.networks.blocks.found import Segment, find_segments
+from hwnas.networks.blocks.inherit_chain import fits, most_important, scale_outputs, take_weights
 from hwnas.networks.blocks.layers import (
     Activation,
     Norm,
@@ -22,6 +24,7 @@ from hwnas.networks.blocks.layers import (
     make_activation,
     make_norm,
     slopes,
+    start_inside,
     start_norm,
     strides,
 )
@@ -189,8 +192,12 @@ def match_residual(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
         nothing = torch.zeros(channels)
         start_norm(convolution, end, nothing, nothing)
         if isinstance(layer.shortcut, nn.Sequential):
-            wanted = (mean, variance) if is_last else (nothing, torch.ones(channels))
-            start_norm(layer.shortcut[0], layer.shortcut[1], *wanted)
+            convolution, norm = layer.shortcut
+            assert isinstance(convolution, nn.Conv2d)
+            if is_last:
+                start_norm(convolution, norm, mean, variance)
+            else:
+                start_inside(convolution)
 
 
 def _behind_sum(spec: ResidualSpec) -> Output:
@@ -210,6 +217,35 @@ def residual_rate(spec: ResidualSpec) -> float:
     return 4e-2 if spec.norm == "batch" else 4e-3
 
 
+@torch.no_grad()
+def inherit_residual(module: nn.Module, block: nn.Module, variance: Tensor) -> None:
+    """As `Family.inherit`: the first layers of a block without normalisations, for layers of its width."""
+    layers = [layer for layer in module.children() if isinstance(layer, ResidualLayer)]
+    for layer, segment in zip(layers, find_segments(block), strict=False):
+        parts = [part for part in layer.body if not isinstance(part, nn.Identity)]
+        convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
+        fit = [fits(conv, found) for conv, found in zip(convolutions, segment.layers, strict=False)]
+        here, there = convolutions[0].in_channels, segment.layers[0].convolution.in_channels
+        same = len(convolutions) == len(segment.layers) and isinstance(layer.shortcut, nn.Identity)
+        if segment.scale is None or not all(fit) or not same or here != there:
+            return
+        if isinstance(layer.body[1], nn.Identity):
+            _take(convolutions, segment)
+
+
+def _take(convolutions: Sequence[nn.Conv2d], segment: Segment) -> None:
+    everything = torch.arange(convolutions[0].in_channels)
+    inputs = everything
+    for number, (conv, source) in enumerate(zip(convolutions, segment.layers, strict=True)):
+        is_last = number == len(convolutions) - 1
+        behind = None if is_last else segment.layers[number + 1].convolution
+        outputs = everything if is_last else most_important(source, behind, conv.out_channels)
+        take_weights(conv, source, inputs, outputs)
+        inputs = outputs
+    assert segment.scale is not None
+    scale_outputs(convolutions[-1], segment.scale)
+
+
 RESIDUAL = Family(
     spec=ResidualSpec,
     table=ResidualTable,
@@ -218,4 +254,5 @@ RESIDUAL = Family(
     cost=residual_cost,
     match_output=match_residual,
     learning_rate=residual_rate,
+    inherit=inherit_residual,
 )
