@@ -14,6 +14,7 @@ from hwnas.compress.library.candidates import architecture_count, find_candidate
 from hwnas.compress.library.space import Space, load_space, space_names
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.blocks.families import FAMILIES
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
@@ -84,6 +85,13 @@ def test_the_donna_space_is_the_one_that_is_printed() -> None:
         "upsample",
     }
     assert PAPERS | of_families | {"mixed", "restoration"} == set(space_names())
+
+
+def test_the_tables_of_the_docs_are_a_space(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
+    (example,) = (part for part in text.split("```toml")[1:] if part.lstrip().startswith("name ="))
+    (tmp_path / "mine.toml").write_text(example.split("```")[0])
+    assert set(load_space(str(tmp_path / "mine.toml")).tables) == set(FAMILIES.names())
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.2])

@@ -74,7 +74,7 @@ class ResidualSpec:
     @property
     def name(self) -> str:
         """`residual-basic-k3-d2-relu-w0.5`; `-linear` where it does not end in a ReLU."""
-        ends = "" if self.norm == "batch" else f"-{self.norm}norm"
+        ends = {"batch": "", "layer": "-layernorm", "none": "-nonorm"}[self.norm]
         ends += ("-se" if self.se else "") + ("-linear" if self.output == "linear" else "")
         return f"residual-{self.layer}-k{self.kernel}-d{self.depth}-{self.activation}{ends}-w{self.width:g}"
 
