@@ -258,7 +258,7 @@ def inherit_upsample(module: nn.Module, block: nn.Module, variance: Tensor) -> N
     source = segments[0].layers[-1]
     convolutions = [layer for layer in before if isinstance(layer, Convolution)]
     if take_first(convolutions, segments[0]) and _agrees(last, source):
-        weight, bias = _folded_end(source)
+        weight, bias = folded(source)
         assert last.convolution.bias is not None
         last.convolution.weight.copy_(at_kernel(weight, last.convolution.kernel_size[0]))
         last.convolution.bias.copy_(bias)
@@ -284,14 +284,6 @@ def _agrees(last: Enlarging, source: Found) -> bool:
         and isinstance(last.before, nn.Identity)
         and (source.norm is None or isinstance(theirs, nn.Conv2d))
     )
-
-
-def _folded_end(source: Found) -> tuple[Tensor, Tensor]:
-    if isinstance(source.convolution, nn.Conv2d):
-        return folded(source)
-    bias = source.convolution.bias
-    empty = source.convolution.weight.new_zeros(source.convolution.out_channels)
-    return source.convolution.weight, empty if bias is None else bias
 
 
 UPSAMPLE = Family(
