@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS keeps elsewhere, where it was never fetched."""
 
+LEFT_OUT = {"left_out": True}
+"""Metadata of a field that is not written where it has its default: older records keep their hash."""
+
 T = TypeVar("T")
 
 
@@ -107,13 +110,22 @@ def encode(value: Any) -> Any:
         return type(value)([encode(each) for each in value])
     if dataclasses.is_dataclass(value):
         kind: Any = type(value)
-        return {name: encode(getattr(value, name)) for name in _field_names(kind)}
+        plain = {name: encode(getattr(value, name)) for name in _field_names(kind)}
+        for name, default in _left_out(kind).items():
+            if getattr(value, name) == default:
+                del plain[name]
+        return plain
     return value
 
 
 @cache
 def _field_names(cls: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@cache
+def _left_out(cls: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(cls) if field.metadata == LEFT_OUT}
 
 
 def read_toml(path: Path) -> dict[str, Any]:

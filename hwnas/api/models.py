@@ -116,6 +116,7 @@ class Candidates:
         space: its name.
         counts: MACs and parameters of each of the network's own parts.
         architectures: how many networks can be made of them.
+        dropped: block → family → why the space's family has no candidate there.
 
     >>> import hwnas.api
     >>> found = hwnas.api.find_candidates("mobilenetv2_050", image_size=32, candidates=1)
@@ -128,6 +129,7 @@ class Candidates:
     counts: tuple[tuple[int, int], ...]
     candidates: tuple[Candidate, ...]
     architectures: int
+    dropped: dict[int, dict[str, str]]
 
 
 def find_candidates(
@@ -167,6 +169,7 @@ def find_candidates(
         counts=count_parts(parts),
         candidates=found,
         architectures=library.architecture_count(found),
+        dropped=library.dropped_families(parts, chosen),
     )
 
 

@@ -75,6 +75,11 @@ def _plain(model: str, found: Candidates) -> dict[str, object]:
         ],
         "candidates": len(found.candidates),
         "architectures": found.architectures,
+        "dropped": [
+            {"part": n, "family": family, "reason": reason}
+            for n, reasons in found.dropped.items()
+            for family, reason in reasons.items()
+        ],
     }
 
 
@@ -99,6 +104,9 @@ def _show(model: str, found: Candidates) -> None:
                 table.add_row(c.part_name, str(c.choice), c.spec.name, *cells)
         table.add_section()
     print_table(table)
+    for n, reasons in found.dropped.items():
+        for family, reason in reasons.items():
+            typer.echo(f"{parts.names[n]} has no {family}: {reason}")
     variants = sum(c.part not in range(1, parts.block_count + 1) for c in found.candidates)
     typer.echo(
         f"{len(found.candidates) - variants} candidates of blocks ({found.space}), {variants} variants of "

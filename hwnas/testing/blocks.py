@@ -46,9 +46,13 @@ class FamilyContract:
     )
     """Inputs and outputs of blocks between which at least one candidate of the table stands."""
 
+    def block(self) -> Original:
+        """What the candidates are made for; a Swish."""
+        return Original(nn.SiLU(), (16, 8, 8), "a Swish")
+
     def specs(self) -> list[FamilySpec]:
-        """The candidates of the table for a block that is a Swish."""
-        found: list[FamilySpec] = self.family.specs(self.table, Original(nn.SiLU(), (16, 8, 8), "a Swish"))
+        """The candidates of the table for that block."""
+        found: list[FamilySpec] = self.family.specs(self.table, self.block())
         return found
 
     def fitting(self, shape: tuple[Sequence[int], Sequence[int]]) -> list[tuple[FamilySpec, nn.Module]]:

@@ -121,6 +121,17 @@ def test_the_space_of_b0(hwnas: Hwnas) -> None:
         assert all(c["macs"] < block["macs"] and c["params"] < block["params"] for c in block["candidates"])
 
 
+def test_families_that_do_not_fit_a_block_are_told_with_the_reason(hwnas: Hwnas, workplace: Path) -> None:
+    found = json.loads(hwnas("space", "tinynet:make", "--space", "restoration", "--json").out)
+    dropped = {(each["part"], each["family"]): each["reason"] for each in found["dropped"]}
+    blocks = range(1, len(found["parts"]) - 1)
+    assert all("whole factor" in dropped[block, "upsample"] for block in blocks)
+    done = hwnas("space", "tinynet:make", "--space", "restoration")
+    for block in blocks:
+        assert f"{found['parts'][block]['name']} has no upsample: {dropped[block, 'upsample']}" in done.out
+    assert json.loads(hwnas("space", "tinynet:make", "--json").out)["dropped"] == []
+
+
 def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
     found = json.loads(hwnas("space", "tinynet:make", "--candidates", "4", "--json").out)
     done = hwnas("space", "tinynet:make", "--candidates", "4")

@@ -25,7 +25,6 @@ from hwnas.compress.library.space import load_space
 from hwnas.compress.library.teacher import Teacher, teacher_features
 from hwnas.compress.settings import Loss
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.blocks.families import find_family
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
 
@@ -241,8 +240,7 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 def test_an_absurd_learning_rate_fails_everything_without_an_exception(
     candidates: list[Candidate], teacher: Teacher, statistics: Statistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = replace(find_family("inverted-bottleneck"), learning_rate=1e38)
-    monkeypatch.setattr("hwnas.compress.library.distill.find_family", lambda _: family)
+    monkeypatch.setattr("hwnas.compress.library.distill.learning_rate", lambda _: 1e38)
     results = distill(candidates[:2], teacher, statistics, HOW)
     for result in results:
         assert result.reason is not None

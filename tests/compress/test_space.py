@@ -14,6 +14,7 @@ from hwnas.compress.library.candidates import architecture_count, find_candidate
 from hwnas.compress.library.space import Space, load_space, space_names
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.blocks.families import FAMILIES
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
@@ -73,7 +74,24 @@ def test_the_donna_space_is_the_one_that_is_printed() -> None:
         for t in ("depthwise", "grouped")
         for w in (0.5, 1.0)
     }
-    assert PAPERS | {"residual", "convnext", "transformer", "mixed"} == set(space_names())
+    of_families = {
+        "residual",
+        "convnext",
+        "transformer",
+        "convolution",
+        "naf",
+        "csp",
+        "separable",
+        "upsample",
+    }
+    assert PAPERS | of_families | {"mixed", "restoration"} == set(space_names())
+
+
+def test_the_tables_of_the_docs_are_a_space(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
+    (example,) = (part for part in text.split("```toml")[1:] if part.lstrip().startswith("name ="))
+    (tmp_path / "mine.toml").write_text(example.split("```")[0])
+    assert set(load_space(str(tmp_path / "mine.toml")).tables) == set(FAMILIES.names())
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.2])
@@ -129,6 +147,10 @@ def test_the_space_covers_the_kinds_and_depends_on_nothing_else(b0: Partition) -
 @pytest.mark.parametrize("name", space_names())
 @pytest.mark.parametrize("amount", [1, 2, 6])
 def test_a_stated_few_of_any_space(b0: Partition, name: str, amount: int) -> None:
+    if name == "upsample":
+        with pytest.raises(InputError, match="no block has a smaller candidate in 'upsample'"):
+            find_candidates(b0, load_space(name), amount)
+        return
     everything = of_blocks(find_candidates(b0, load_space(name), 10_000))
     candidates = of_blocks(find_candidates(b0, load_space(name), amount))
     assert {c.name for c in candidates} <= {c.name for c in everything}

@@ -121,7 +121,7 @@ def test_what_only_looks_like_attention_is_left_alone() -> None:
         scale,
         nn.Sequential(nn.Identity(), nn.Conv2d(8, 8, 1)),
         nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()),
-        SqueezeExcite(8, 4, nn.ReLU),
+        SqueezeExcite(8, 4, "relu"),
     ).eval()
     assert find_gates(module, (3, 8, 8)) == ("4",)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from torch import nn
 
 from hwnas.compress.data.task import CLASSIFICATION, REGRESSION, SEGMENTATION, Task
 from hwnas.compress.library.distill import distill
@@ -20,15 +21,21 @@ from hwnas.compress.search import strategies
 from hwnas.devices.base import Device
 from hwnas.measurement import DeviceProfile
 from hwnas.networks.blocks.convnext import CONVNEXT, ConvNextTable
+from hwnas.networks.blocks.convolution import CONVOLUTION, ConvolutionTable
+from hwnas.networks.blocks.csp import CSP, CspTable
 from hwnas.networks.blocks.families import FAMILIES
+from hwnas.networks.blocks.family import Original
 from hwnas.networks.blocks.inverted_bottleneck import (
     INVERTED_BOTTLENECK,
     InvertedBottleneckTable,
     Properties,
     Together,
 )
+from hwnas.networks.blocks.naf import NAF, NafTable
 from hwnas.networks.blocks.residual import RESIDUAL, ResidualTable
+from hwnas.networks.blocks.separable import SEPARABLE, SeparableTable
 from hwnas.networks.blocks.transformer import TRANSFORMER, TransformerTable
+from hwnas.networks.blocks.upsample import UPSAMPLE, UpsampleTable
 from hwnas.testing.blocks import BlockTrainerContract, FamilyContract
 from hwnas.testing.contract import DeviceContract
 from hwnas.testing.parts import QualityModelContract, StrategyContract, TaskContract
@@ -83,6 +90,19 @@ class TestResidual(FamilyContract):
     )
 
 
+class TestResidualOfOtherNorms(FamilyContract):
+    family = RESIDUAL
+    table = ResidualTable(
+        layer=("basic", "bottleneck"),
+        kernel=(3,),
+        depth=(1, 2),
+        width=(0.5,),
+        activation=("prelu",),
+        se=(False,),
+        norm=("layer", "none"),
+    )
+
+
 class TestConvNext(FamilyContract):
     family = CONVNEXT
     table = ConvNextTable(kernel=(3, 7), expand=(2,), depth=(1, 2), width=(0.5, 1.0), activation=("gelu",))
@@ -93,6 +113,52 @@ class TestTransformer(FamilyContract):
     table = TransformerTable(
         depth=(1, 2), heads=(1, 2), head_channels=(8,), mlp=(0.5, 2.0), activation=("gelu",)
     )
+
+
+class TestConvolution(FamilyContract):
+    family = CONVOLUTION
+    table = ConvolutionTable(
+        kernel=(3, 5),
+        depth=(1, 2),
+        width=(0.5,),
+        activation=("reference", "prelu"),
+        norm=("none", "batch"),
+        skip=(False, True),
+    )
+
+
+class TestUnpaddedConvolution(TestConvolution):
+    shapes = (((16, 16, 16), (24, 12, 12)), ((16, 9, 13), (16, 5, 9)))
+
+    def block(self) -> Original:
+        return Original(nn.Sequential(nn.Conv2d(16, 24, 5), nn.LeakyReLU()), (16, 16, 16), "two lost")
+
+
+class TestNaf(FamilyContract):
+    family = NAF
+    table = NafTable(kernel=(3,), expand=(1.0, 2.5), depth=(1, 2))
+
+
+class TestCsp(FamilyContract):
+    family = CSP
+    table = CspTable(kernel=(3,), depth=(1, 2), width=(0.5, 1.0), activation=("leaky_relu", "reference"))
+
+
+class TestSeparable(FamilyContract):
+    family = SEPARABLE
+    table = SeparableTable(kernel=(3, 5), depth=(1, 2), width=(0.5, 1.0), activation=("reference", "prelu"))
+
+
+class TestUpsample(FamilyContract):
+    family = UPSAMPLE
+    table = UpsampleTable(
+        upsample=("transposed", "pixel-shuffle", "nearest"),
+        kernel=(3, 5),
+        depth=(1, 2),
+        width=(0.5,),
+        activation=("relu", "prelu"),
+    )
+    shapes = (((16, 8, 8), (3, 16, 16)), ((16, 7, 5), (8, 21, 15)), ((16, 9, 8), (3, 14, 12)))
 
 
 class TestAsItStarts(BlockTrainerContract):

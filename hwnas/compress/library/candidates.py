@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
@@ -11,7 +12,7 @@ from hwnas.compress.library.space import Space
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks.families import CandidateSpec, replacement_cost
-from hwnas.networks.blocks.family import FamilySpec, Original
+from hwnas.networks.blocks.family import FamilySpec, Original, Shape
 from hwnas.networks.blocks.variants import VariantSpec, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
@@ -34,7 +35,7 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
     """
     of_blocks = []
     for block in range(1, parts.block_count + 1):
-        chosen = _spread(_fitting(parts, block, space), per_block or space.per_block)
+        chosen = _spread(_fitting(parts, block, space)[0], per_block or space.per_block)
         of_blocks += _numbered(parts, block, chosen)
     if not of_blocks:
         _refuse(parts, space)
@@ -44,6 +45,12 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
         *of_blocks,
         *_numbered(parts, last, _variants(parts, last)),
     ]
+
+
+def dropped_families(parts: Partition, space: Space) -> dict[int, dict[str, str]]:
+    """Why families of a space have no candidate in a block: block → family → reason."""
+    blocks = range(1, parts.block_count + 1)
+    return {block: reasons for block in blocks if (reasons := _fitting(parts, block, space)[1])}
 
 
 def architecture_count(candidates: Sequence[Candidate]) -> int:
@@ -74,29 +81,55 @@ def _refuse(parts: Partition, space: Space) -> NoReturn:
             "cut where either passes: --cut NAME,NAME",
         )
     shapes = ", ".join(f"{before} → {after}" for before, after in map(parts.part_shapes, blocks))
+    reasons = dropped_families(parts, space).get(blocks[-1], {}) if blocks else {}
+    why = "".join(f"; {name}: {reason}" for name, reason in reasons.items())
     raise InputError(
         f"no block has {'a smaller' if space.smaller else 'any'} candidate in {space.name!r}; "
-        f"they are {shapes}",
+        f"they are {shapes}{why}",
         "a layer keeps a map or halves it, rounded up: join small blocks to larger ones, or cut elsewhere: "
         "--cut NAME,NAME; or take another --space, with more depth",
     )
 
 
-def _fitting(parts: Partition, block: int, space: Space) -> list[_Sized]:
-    """Every candidate of a space that can stand in a block."""
-    in_shape, out_shape = parts.part_shapes(block)
+def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], dict[str, str]]:
+    """Every candidate of a space that can stand in a block, and why families have none.
+
+    Raises:
+        InputError: the one family of a space wants of the block what it has not.
+    """
     if not _is_replaceable(parts, block):
-        return []
-    limits = count(parts.modules[block], in_shape)
-    found = []
-    for spec in space.specs(Original(parts.modules[block], in_shape, f"block {block}")):
+        return [], {}
+    shapes = parts.part_shapes(block)
+    original = Original(parts.modules[block], shapes[0], f"block {block}")
+    limits = count(parts.modules[block], shapes[0]) if space.smaller else (math.inf, math.inf)
+    found, reasons = [], {}
+    for family in space.tables:
         try:
-            macs, params = replacement_cost(spec, in_shape, out_shape)
-        except InputError:  # too shallow for the block's stride, or of a family for other shapes
+            specs = space.specs(family, original)
+        except InputError as error:
+            if len(space.tables) == 1:
+                raise
+            reasons[family] = error.cause
             continue
-        if not space.smaller or (macs < limits[0] and params < limits[1]):
-            found.append((macs, params, spec))
-    return found
+        sized, reason = _sized(specs, shapes)
+        smaller = [item for item in sized if item[0] < limits[0] and item[1] < limits[1]]
+        found += smaller
+        if not smaller:
+            reasons[family] = "none is smaller than the block" if sized else reason
+    return found, reasons
+
+
+def _sized(specs: Sequence[FamilySpec], shapes: tuple[Shape, Shape]) -> tuple[list[_Sized], str]:
+    """The candidates that can stand between two shapes, and why the last of the others cannot."""
+    sized, reason = [], "its table has no candidate for such a block"
+    for spec in specs:
+        try:
+            macs, params = replacement_cost(spec, *shapes)
+        except InputError as error:  # too shallow for the block's stride, or of a family for other shapes
+            reason = error.cause
+            continue
+        sized.append((macs, params, spec))
+    return sized, reason
 
 
 def _variants(parts: Partition, part: int) -> list[tuple[int, int, VariantSpec]]:

@@ -25,7 +25,7 @@ from hwnas.compress.settings import Loss
 from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.blocks.families import find_family, start_replacement
+from hwnas.networks.blocks.families import learning_rate, start_replacement
 from hwnas.networks.blocks.variants import LEARNING_RATE, VariantSpec
 from hwnas.networks.build import build_part
 from hwnas.networks.partition import Partition
@@ -151,7 +151,7 @@ class _Student:
             images = min(settings.batch_size, len(data.train))
             pool.add(self.module, (images, *parts.shapes[candidate.part]))
         spec = candidate.spec
-        rate = LEARNING_RATE if isinstance(spec, VariantSpec) else find_family(spec.family).learning_rate
+        rate = LEARNING_RATE if isinstance(spec, VariantSpec) else learning_rate(spec)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=rate, weight_decay=0.0, fused=True)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.total_steps)

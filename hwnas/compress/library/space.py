@@ -40,10 +40,9 @@ class Space:
     per_block: int
     tables: Mapping[str, Any]
 
-    def specs(self, block: Original) -> list[FamilySpec]:
-        """Every candidate for a block. Raises InputError: a table wants of the block what it has not."""
-        of_families = (find_family(name).specs(table, block) for name, table in self.tables.items())
-        return list(dict.fromkeys(spec for specs in of_families for spec in specs))
+    def specs(self, family: str, block: Original) -> list[FamilySpec]:
+        """Every candidate of a family for a block. Raises InputError: it asks for what the block has not."""
+        return list(dict.fromkeys(find_family(family).specs(self.tables[family], block)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +118,8 @@ def _check(space: Space) -> None:
         raise ValueError(f"properties is missing, and so are the tables of other families: {others}")
     for name, table in space.tables.items():
         _check_values("" if name == BOTTLENECKS else f"{name}.", encode(table))
-    space.specs(Original(nn.ReLU(), (1, 8, 8), "a ReLU"))
+    for name in space.tables:
+        space.specs(name, Original(nn.ReLU(), (1, 8, 8), "a ReLU"))
 
 
 def _check_values(before: str, table: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from hwnas.networks.blocks.layers import ACTIVATIONS, SqueezeExcite
+from hwnas.networks.blocks.layers import SqueezeExcite, make_activation, slopes
 
 GROUP_CHANNELS = 8
 SE_RATIO = 0.25
@@ -43,7 +43,8 @@ class LayerPlan:
         spatial = self.kernel**2 * fan_in * self.hidden
         project = self.hidden * self.c_out
         gates = 2 * self.hidden * self.reduced if self.se else 0
-        biases = self.hidden + self.reduced if self.se else 0
+        biases = self.hidden + self.reduced + slopes(self.activation, self.reduced) if self.se else 0
+        biases += 2 * slopes(self.activation, self.hidden)
         macs = expand * pixels_in + (spatial + project) * pixels_out + gates
         return macs, expand + spatial + project + gates + biases + 4 * self.hidden + 2 * self.c_out
 
@@ -56,20 +57,21 @@ class InvertedBottleneck(nn.Module):
 
     def __init__(self, plan: LayerPlan) -> None:
         super().__init__()
-        activation = ACTIVATIONS[plan.activation]
         c_in, hidden, c_out, stride = plan.c_in, plan.hidden, plan.c_out, plan.stride
         kernel, pad = plan.kernel, plan.kernel // 2
         groups = hidden if plan.layer == "depthwise" else hidden // GROUP_CHANNELS
         self.residual = stride == 1 and c_in == c_out
         self.expand = nn.Sequential(
-            nn.Conv2d(c_in, hidden, 1, bias=False), nn.BatchNorm2d(hidden), activation()
+            nn.Conv2d(c_in, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            make_activation(plan.activation, hidden),
         )
         self.spatial = nn.Sequential(
             nn.Conv2d(hidden, hidden, kernel, stride, padding=pad, groups=groups, bias=False),
             nn.BatchNorm2d(hidden),
-            activation(),
+            make_activation(plan.activation, hidden),
         )
-        self.se = SqueezeExcite(hidden, plan.reduced, activation) if plan.se else nn.Identity()
+        self.se = SqueezeExcite(hidden, plan.reduced, plan.activation) if plan.se else nn.Identity()
         self.project = nn.Sequential(nn.Conv2d(hidden, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,11 +8,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.measurement import STRICT
 from hwnas.networks.blocks.family import Family, Original, crossed
-from hwnas.networks.blocks.layers import ACTIVATIONS, check_properties, divisible, strides
+from hwnas.networks.blocks.layers import (
+    NORM_EPS,
+    Activation,
+    ChannelNorm,
+    check_properties,
+    divisible,
+    make_activation,
+    slopes,
+    strides,
+)
 from hwnas.ranges import Factor, Size
 
 LAYER_SCALE = 1e-6
@@ -27,7 +35,7 @@ class ConvNextSpec:
         expand: hidden channels of a layer / its channels.
         depth: number of layers.
         width: factor on the channels inside of the block, which ends with its own width again.
-        activation: `gelu`, `relu`, `swish` or `hswish`.
+        activation: of the hidden channels.
     """
 
     __pydantic_config__ = STRICT
@@ -36,7 +44,7 @@ class ConvNextSpec:
     expand: Size
     depth: Size
     width: Factor
-    activation: Literal["gelu", "relu", "swish", "hswish"]
+    activation: Activation
 
     def __post_init__(self) -> None:
         """Refuse what no network has; a file may say anything."""
@@ -67,22 +75,12 @@ class ConvNextTable:
     expand: tuple[Size, ...]
     depth: tuple[Size, ...]
     width: tuple[Factor, ...]
-    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+    activation: tuple[Activation, ...]
 
 
 def convnext_specs(table: ConvNextTable, block: Original) -> list[ConvNextSpec]:
     """Every candidate of a table, whatever the block."""
     return [ConvNextSpec(**values) for values in crossed(table)]
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel. x: (B, C, H, W) → the same shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = functional.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
-        )
-        return y.permute(0, 3, 1, 2)
 
 
 class ConvNextLayer(nn.Module):
@@ -92,9 +90,9 @@ class ConvNextLayer(nn.Module):
         super().__init__()
         hidden = channels * spec.expand
         self.depthwise = nn.Conv2d(channels, channels, spec.kernel, padding=spec.kernel // 2, groups=channels)
-        self.norm = ChannelNorm(channels, eps=1e-6)
+        self.norm = ChannelNorm(channels, eps=NORM_EPS)
         self.expand = nn.Conv2d(channels, hidden, 1)
-        self.activation = ACTIVATIONS[spec.activation]()
+        self.activation = make_activation(spec.activation, hidden)
         self.project = nn.Conv2d(hidden, channels, 1)
         self.scale = nn.Parameter(torch.full((channels, 1, 1), LAYER_SCALE))
 
@@ -144,7 +142,7 @@ class Resample(nn.Sequential):
     def __init__(self, plan: ResamplePlan) -> None:
         self.fan_in = plan.fan_in
         super().__init__(
-            ChannelNorm(plan.c_in, eps=1e-6),
+            ChannelNorm(plan.c_in, eps=NORM_EPS),
             nn.Conv2d(plan.c_in, plan.c_out, plan.kernel, plan.stride, padding=plan.kernel // 3),
         )
 
@@ -210,7 +208,8 @@ def convnext_cost(spec: ConvNextSpec, in_shape: Sequence[int], out_shape: Sequen
     channels, hidden = plan.channels, plan.channels * spec.expand
     weights = channels * (spec.kernel**2 + 2 * hidden)
     macs, params = plan.cost
-    return macs + weights * sum(plan.pixels), params + spec.depth * (weights + hidden + 5 * channels)
+    of_layer = weights + hidden + 5 * channels + slopes(spec.activation, hidden)
+    return macs + weights * sum(plan.pixels), params + spec.depth * of_layer
 
 
 @torch.no_grad()

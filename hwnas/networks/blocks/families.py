@@ -87,3 +87,9 @@ def start_replacement(
     family.match_output(body, mean, variance)
     if body is module:
         family.inherit(module, block, variance)
+
+
+def learning_rate(spec: FamilySpec) -> float:
+    """The learning rate that a candidate is distilled with: of AdamW, for batches of 64."""
+    rate = find_family(spec.family).learning_rate
+    return rate(spec) if callable(rate) else rate

@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from hwnas.measurement import STRICT
 from hwnas.networks.blocks.bottleneck import InvertedBottleneck, LayerPlan
-from hwnas.networks.blocks.family import Family, Original, crossed
+from hwnas.networks.blocks.family import REFERENCE, Family, Original, crossed
 from hwnas.networks.blocks.inherit import inherit
-from hwnas.networks.blocks.layers import check_properties, divisible, strides
+from hwnas.networks.blocks.layers import Activation, check_properties, divisible, strides
 from hwnas.ranges import Factor, Size
 
-REFERENCE = "reference"
-"""In the file of a space: as the block itself has it."""
-
-_Activation = Literal["relu", "swish", "hswish", "reference"]
+_Activation = Activation | Literal["reference"]
 _Se = bool | Literal["reference"]
 _Layer = Literal["depthwise", "grouped"]
 
@@ -32,7 +29,7 @@ class InvertedBottleneckSpec:
         kernel: size of the spatial convolution.
         expand: hidden channels of a layer / its input channels.
         depth: number of layers.
-        activation: `relu`, `swish` or `hswish`.
+        activation: one of `layers.Activation`.
         se: squeeze-and-excitation in every layer.
         layer: spatial convolution one channel at a time, or in groups of 8 channels.
         width: factor on the channels inside of the block; its last layer comes back to the block's width,
@@ -44,7 +41,7 @@ class InvertedBottleneckSpec:
     kernel: Size
     expand: Size
     depth: Size
-    activation: Literal["relu", "swish", "hswish"]
+    activation: Activation
     se: bool
     layer: Literal["depthwise", "grouped"]
     width: Factor

@@ -3,17 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hwnas.errors import InputError
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "swish": nn.SiLU,
-    "hswish": nn.Hardswish,
-    "gelu": nn.GELU,
-}
+Activation = Literal["relu", "swish", "hswish", "gelu", "leaky_relu", "prelu"]
+"""Every word for an activation, in spaces, names and files."""
+Output = Literal["linear", "relu", "swish", "hswish", "gelu", "leaky_relu", "prelu"]
+"""What a candidate ends with: one of these activations, or none."""
+Norm = Literal["none", "batch", "layer"]
+
+LEAKY_SLOPE = 0.1  # waifu2x, YOLOP
+NORM_EPS = 1e-6
+NEAR_MEAN = 0.1
+
+
+def make_activation(word: str, channels: int = 1) -> nn.Module:
+    """The module of an activation.
+
+    Args:
+        word: one of `Activation`; "linear" changes nothing.
+        channels: of the map that it is given, (B, C, H, W); a PReLU has a slope for each.
+    """
+    if word == "leaky_relu":
+        return nn.LeakyReLU(LEAKY_SLOPE)
+    if word == "prelu":
+        return nn.PReLU(channels)
+    plain: dict[str, type[nn.Module]] = {
+        "linear": nn.Identity,
+        "relu": nn.ReLU,
+        "swish": nn.SiLU,
+        "hswish": nn.Hardswish,
+        "gelu": nn.GELU,
+    }
+    return plain[word]()
+
+
+def slopes(word: str, channels: int) -> int:
+    """Parameters of an activation."""
+    return channels if word == "prelu" else 0
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each pixel. x: (B, C, H, W) → the same shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return y.permute(0, 3, 1, 2)
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """The module of a normalisation of maps (B, C, H, W)."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return ChannelNorm(channels, eps=NORM_EPS) if norm == "layer" else nn.Identity()
+
+
+@torch.no_grad()
+def start_norm(convolution: nn.Module, norm: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    """Let a convolution with its normalisation give this mean and variance (C,) in each channel.
+
+    Without a normalisation (Identity) the scale of what goes in is not known, so that the output starts near
+    the mean: one that is several times too large costs more steps than one that is too small.
+    """
+    assert isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+    if isinstance(norm, nn.BatchNorm2d | ChannelNorm):
+        norm.weight.copy_(variance.sqrt())
+        norm.bias.copy_(mean)
+        return
+    is_transposed = isinstance(convolution, nn.ConvTranspose2d)
+    fan_in = convolution.in_channels * convolution.weight[0, 0].numel() / convolution.stride[0] ** 2
+    fan_in = fan_in if is_transposed else convolution.weight[0].numel()
+    nn.init.normal_(convolution.weight, std=NEAR_MEAN * fan_in**-0.5)
+    convolution.weight.mul_(variance.sqrt().view((1, -1, 1, 1) if is_transposed else (-1, 1, 1, 1)))
+    assert convolution.bias is not None
+    convolution.bias.copy_(mean)
+
+
+@torch.no_grad()
+def start_inside(convolution: nn.Conv2d) -> None:
+    """Let a convolution without a normalisation, before a ReLU, keep the scale of what goes in."""
+    nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
 
 
 def check_properties(*, kernel: int = 1, expand: int = 1, depth: int = 1, width: float = 1.0) -> None:
@@ -31,12 +109,12 @@ def check_properties(*, kernel: int = 1, expand: int = 1, depth: int = 1, width:
 class SqueezeExcite(nn.Module):
     """Channel gates from the pooled map (SENet eq. 2–4). x: (B, C, H, W) → the same shape."""
 
-    def __init__(self, channels: int, reduced: int, activation: type[nn.Module]) -> None:
+    def __init__(self, channels: int, reduced: int, activation: str) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, reduced, 1)
-        self.activation = activation()
+        self.activation = make_activation(activation, reduced)
         self.expand = nn.Conv2d(reduced, channels, 1)
-        self.gate = nn.Hardsigmoid() if activation is nn.Hardswish else nn.Sigmoid()  # MobileNetV3, 5.3
+        self.gate = nn.Hardsigmoid() if activation == "hswish" else nn.Sigmoid()  # MobileNetV3, 5.3
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3), keepdim=True)
@@ -51,7 +129,7 @@ def strides(name: str, depth: int, in_shape: Sequence[int], out_shape: Sequence[
         name: of the candidate, for the message.
 
     Raises:
-        InputError: as for `plan`.
+        InputError: the map grows, or shrinks otherwise than by so many halves.
     """
     size, found = list(in_shape[1:]), []
     for _ in range(depth):
@@ -60,9 +138,21 @@ def strides(name: str, depth: int, in_shape: Sequence[int], out_shape: Sequence[
     if size != list(out_shape[1:]):
         raise InputError(
             f"candidate {name} cannot turn a map of {tuple(in_shape[1:])} into {tuple(out_shape[1:])}",
-            "give it more layers (depth)",
+            _what_could(in_shape, out_shape),
         )
     return found
+
+
+def _what_could(in_shape: Sequence[int], out_shape: Sequence[int]) -> str:
+    """What may stand between maps between which a candidate does not."""
+    (_, rows, columns), (_, rows_out, columns_out) = in_shape, out_shape
+    if rows_out > rows or columns_out > columns:
+        return "take a space of layers that enlarge a map: --space upsample"
+    while rows > rows_out:
+        rows, columns = -(-rows // 2), -(-columns // 2)
+    if (rows, columns) == (rows_out, columns_out):
+        return "give it more layers (depth)"
+    return "a layer keeps a map or halves it, rounded up; convolutions without padding: --space convolution"
 
 
 def divisible(channels: float) -> int:

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from hwnas.files import LEFT_OUT
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.family import Family, Original, crossed
-from hwnas.networks.blocks.layers import ACTIVATIONS, SqueezeExcite, check_properties, divisible, strides
+from hwnas.networks.blocks.family import Family, Original, resolved
+from hwnas.networks.blocks.found import Segment, find_segments
+from hwnas.networks.blocks.inherit_chain import fits, most_important, scale_outputs, take_weights
+from hwnas.networks.blocks.layers import (
+    Activation,
+    Norm,
+    Output,
+    SqueezeExcite,
+    check_properties,
+    divisible,
+    make_activation,
+    make_norm,
+    slopes,
+    start_inside,
+    start_norm,
+    strides,
+)
 from hwnas.ranges import Factor, Size
 
 BOTTLENECK = 4  # ResNet's output channels / those of the 3×3 convolution
@@ -27,9 +43,11 @@ class ResidualSpec:
         kernel: size of the spatial convolutions.
         depth: number of layers.
         width: factor on the channels inside of the block; its last layer comes back to the block's width.
-        activation: `relu`, `swish` or `hswish`.
+        activation: one of `layers.Activation`.
         se: squeeze-and-excitation in every layer.
         output: what the block ends with: `relu` where what it replaces is never negative, as in ResNets.
+        norm: behind each convolution: `batch` (with an activation behind each sum, as in ResNets), `layer` or
+            `none` (with none there, as in EDSR, Lim et al. 2017, figure 2).
     """
 
     __pydantic_config__ = STRICT
@@ -38,9 +56,10 @@ class ResidualSpec:
     kernel: Size
     depth: Size
     width: Factor
-    activation: Literal["relu", "swish", "hswish"]
+    activation: Activation
     se: bool
     output: Literal["relu", "linear"]
+    norm: Norm = field(default="batch", metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         """Refuse what no network has; a file may say anything."""
@@ -48,13 +67,15 @@ class ResidualSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """Family, layer, activation and attention."""
-        return self.family, self.layer, self.activation, str(self.se)
+        """Family, layer, activation and attention; the normalisation where it is not the batch's."""
+        norm = () if self.norm == "batch" else (self.norm,)
+        return self.family, self.layer, self.activation, str(self.se), *norm
 
     @property
     def name(self) -> str:
         """`residual-basic-k3-d2-relu-w0.5`; `-linear` where it does not end in a ReLU."""
-        ends = ("-se" if self.se else "") + ("-linear" if self.output == "linear" else "")
+        ends = {"batch": "", "layer": "-layernorm", "none": "-nonorm"}[self.norm]
+        ends += ("-se" if self.se else "") + ("-linear" if self.output == "linear" else "")
         return f"residual-{self.layer}-k{self.kernel}-d{self.depth}-{self.activation}{ends}-w{self.width:g}"
 
     @property
@@ -72,14 +93,15 @@ class ResidualTable:
     kernel: tuple[Size, ...]
     depth: tuple[Size, ...]
     width: tuple[Factor, ...]
-    activation: tuple[Literal["relu", "swish", "hswish"], ...]
+    activation: tuple[Activation | Literal["reference"], ...]
     se: tuple[bool, ...]
+    norm: tuple[Norm, ...] = field(default=("batch",), metadata=LEFT_OUT)
 
 
 def residual_specs(table: ResidualTable, block: Original) -> list[ResidualSpec]:
     """Every candidate of a table for a block."""
     output: Literal["relu", "linear"] = "relu" if block.is_never_negative else "linear"
-    return [ResidualSpec(**values, output=output) for values in crossed(table)]
+    return [ResidualSpec(**values, output=output) for values in resolved(table, block)]
 
 
 class ResidualLayer(nn.Module):
@@ -89,23 +111,25 @@ class ResidualLayer(nn.Module):
         self, spec: ResidualSpec, c_in: int, inner: int, c_out: int, stride: int, *, ends: bool
     ) -> None:
         super().__init__()
-        activation = ACTIVATIONS[spec.activation]
-        k, pad = spec.kernel, spec.kernel // 2
+        k = spec.kernel
         if spec.layer == "basic":
-            layers = [*_normalised(c_in, inner, k, stride, pad), activation()]
-            layers += _normalised(inner, c_out, k, 1, pad)
+            layers = [*_normalised(spec, c_in, inner, k, stride), make_activation(spec.activation, inner)]
+            layers += _normalised(spec, inner, c_out, k)
         else:
             hidden = divisible(inner / BOTTLENECK)
-            layers = [*_normalised(c_in, hidden, 1, 1, 0), activation()]
-            layers += [*_normalised(hidden, hidden, k, stride, pad), activation()]
-            layers += _normalised(hidden, c_out, 1, 1, 0)
+            layers = [*_normalised(spec, c_in, hidden, 1), make_activation(spec.activation, hidden)]
+            layers += [
+                *_normalised(spec, hidden, hidden, k, stride),
+                make_activation(spec.activation, hidden),
+            ]
+            layers += _normalised(spec, hidden, c_out, 1)
         self.body = nn.Sequential(*layers)
-        self.se = SqueezeExcite(c_out, max(1, c_out // SE_RATIO), activation) if spec.se else nn.Identity()
+        reduced = max(1, c_out // SE_RATIO)
+        self.se = SqueezeExcite(c_out, reduced, spec.activation) if spec.se else nn.Identity()
         same = c_in == c_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_normalised(c_in, c_out, 1, stride, 0))
-        self.activation: nn.Module = activation()
-        if ends:
-            self.activation = nn.ReLU() if spec.output == "relu" else nn.Identity()
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_normalised(spec, c_in, c_out, 1, stride))
+        word = spec.output if ends else _behind_sum(spec)
+        self.activation = make_activation(word, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.activation(self.se(self.body(x)) + self.shortcut(x))
@@ -145,7 +169,10 @@ def residual_cost(spec: ResidualSpec, in_shape: Sequence[int], out_shape: Sequen
         gates = 2 * layer_out * reduced
         macs += first * pixels_in + (spatial + shortcut) * pixels + gates
         params += first + spatial + shortcut + gates + (reduced + layer_out if spec.se else 0)
-        params += 2 * (hidden * (1 if spec.layer == "basic" else 2) + layer_out * (2 if shortcut else 1))
+        inside = hidden * (1 if spec.layer == "basic" else 2)
+        params += (1 if spec.norm == "none" else 2) * (inside + layer_out * (2 if shortcut else 1))
+        params += slopes(spec.activation, inside + reduced)
+        params += slopes(_behind_sum(spec), layer_out) if index < spec.depth - 1 else 0
         c_in = layer_out
     return macs, params
 
@@ -157,23 +184,66 @@ def match_residual(module: nn.Module, mean: Tensor, variance: Tensor) -> None:
     """
     for layer in module.children():
         assert isinstance(layer, ResidualLayer)
-        end = layer.body[-1]
-        assert isinstance(end, nn.BatchNorm2d)
-        if end.num_features != len(mean):
+        convolution, end = layer.body[-2:]
+        assert isinstance(convolution, nn.Conv2d)
+        is_last, channels = convolution.out_channels == len(mean), convolution.out_channels
+        if not is_last and not isinstance(end, nn.Identity):
             continue
-        nn.init.zeros_(end.weight)
+        nothing = torch.zeros(channels)
+        start_norm(convolution, end, nothing, nothing)
         if isinstance(layer.shortcut, nn.Sequential):
-            norm = layer.shortcut[1]
-            assert isinstance(norm, nn.BatchNorm2d)
-            norm.weight.copy_(variance.sqrt())
-            norm.bias.copy_(mean)
+            convolution, norm = layer.shortcut
+            assert isinstance(convolution, nn.Conv2d)
+            if is_last:
+                start_norm(convolution, norm, mean, variance)
+            else:
+                start_inside(convolution)
 
 
-def _normalised(c_in: int, c_out: int, kernel: int, stride: int, padding: int) -> list[nn.Module]:
+def _behind_sum(spec: ResidualSpec) -> Output:
+    return spec.activation if spec.norm == "batch" else "linear"
+
+
+def _normalised(spec: ResidualSpec, c_in: int, c_out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    bias = spec.norm == "none"
     return [
-        nn.Conv2d(c_in, c_out, kernel, stride, padding=padding, bias=False),
-        nn.BatchNorm2d(c_out),
+        nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias),
+        make_norm(spec.norm, c_out),
     ]
+
+
+def residual_rate(spec: ResidualSpec) -> float:
+    """Without a normalisation behind it a weight bears less."""
+    return 4e-2 if spec.norm == "batch" else 4e-3
+
+
+@torch.no_grad()
+def inherit_residual(module: nn.Module, block: nn.Module, variance: Tensor) -> None:
+    """As `Family.inherit`: the first layers of a block without normalisations, for layers of its width."""
+    layers = [layer for layer in module.children() if isinstance(layer, ResidualLayer)]
+    for layer, segment in zip(layers, find_segments(block), strict=False):
+        parts = [part for part in layer.body if not isinstance(part, nn.Identity)]
+        convolutions = [part for part in parts if isinstance(part, nn.Conv2d)]
+        fit = [fits(conv, found) for conv, found in zip(convolutions, segment.layers, strict=False)]
+        here, there = convolutions[0].in_channels, segment.layers[0].convolution.in_channels
+        same = len(convolutions) == len(segment.layers) and isinstance(layer.shortcut, nn.Identity)
+        if segment.scale is None or not all(fit) or not same or here != there:
+            return
+        if isinstance(layer.body[1], nn.Identity):
+            _take(convolutions, segment)
+
+
+def _take(convolutions: Sequence[nn.Conv2d], segment: Segment) -> None:
+    everything = torch.arange(convolutions[0].in_channels)
+    inputs = everything
+    for number, (conv, source) in enumerate(zip(convolutions, segment.layers, strict=True)):
+        is_last = number == len(convolutions) - 1
+        behind = None if is_last else segment.layers[number + 1].convolution
+        outputs = everything if is_last else most_important(source, behind, conv.out_channels)
+        take_weights(conv, source, inputs, outputs)
+        inputs = outputs
+    assert segment.scale is not None
+    scale_outputs(convolutions[-1], segment.scale)
 
 
 RESIDUAL = Family(
@@ -183,5 +253,6 @@ RESIDUAL = Family(
     build=build_residual,
     cost=residual_cost,
     match_output=match_residual,
-    learning_rate=4e-2,
+    learning_rate=residual_rate,
+    inherit=inherit_residual,
 )

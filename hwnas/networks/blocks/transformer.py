@@ -13,7 +13,7 @@ from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.networks.blocks.convnext import Resample, match_resample, plan_map
 from hwnas.networks.blocks.family import Family, Original, crossed
-from hwnas.networks.blocks.layers import ACTIVATIONS, check_properties
+from hwnas.networks.blocks.layers import NORM_EPS, Activation, check_properties, make_activation, slopes
 from hwnas.ranges import Factor, Size
 
 POSITION_KERNEL = 3
@@ -28,7 +28,7 @@ class TransformerSpec:
         heads: of the attention.
         head_channels: of queries, keys and values of one head.
         mlp: hidden channels of the MLP / the block's channels.
-        activation: of the MLP: `gelu`, `relu`, `swish` or `hswish`.
+        activation: of the MLP.
     """
 
     __pydantic_config__ = STRICT
@@ -37,7 +37,7 @@ class TransformerSpec:
     heads: Size
     head_channels: Size
     mlp: Factor
-    activation: Literal["gelu", "relu", "swish", "hswish"]
+    activation: Activation
 
     def __post_init__(self) -> None:
         """Refuse what no network has; a file may say anything."""
@@ -74,7 +74,7 @@ class TransformerTable:
     heads: tuple[Size, ...]
     head_channels: tuple[Size, ...]
     mlp: tuple[Factor, ...]
-    activation: tuple[Literal["gelu", "relu", "swish", "hswish"], ...]
+    activation: tuple[Activation, ...]
 
 
 def transformer_specs(table: TransformerTable, block: Original) -> list[TransformerSpec]:
@@ -94,12 +94,12 @@ class TransformerLayer(nn.Module):
         self.joined = (-1, tokens, spec.heads * spec.head_channels)
         self.factor = spec.head_channels**-0.5
         hidden = _hidden(spec, channels)
-        self.norm1 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.query, self.key, self.value = (nn.Linear(channels, self.joined[2]) for _ in range(3))
         self.merge = nn.Linear(self.joined[2], channels)
-        self.norm2 = nn.LayerNorm(channels, eps=1e-6)
+        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.mlp = nn.Sequential(
-            nn.Linear(channels, hidden), ACTIVATIONS[spec.activation](), nn.Linear(hidden, channels)
+            nn.Linear(channels, hidden), make_activation(spec.activation), nn.Linear(hidden, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Widen(nn.Sequential):
     """Sets the channels of tokens. x: (B, T, C_in) → (B, T, C_out)"""
 
     def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(nn.LayerNorm(c_in, eps=1e-6), nn.Linear(c_in, c_out))
+        super().__init__(nn.LayerNorm(c_in, eps=NORM_EPS), nn.Linear(c_in, c_out))
 
 
 def build_on_tokens(
@@ -241,7 +241,9 @@ def _layer_cost(spec: TransformerSpec, tokens: int, channels: int) -> tuple[int,
     """MACs and parameters of one layer; both products of the attention are among the MACs."""
     inner, hidden = spec.heads * spec.head_channels, _hidden(spec, channels)
     weights = channels * (4 * inner + 2 * hidden)
-    return tokens * weights + 2 * tokens**2 * inner, weights + 3 * inner + hidden + 6 * channels
+    return tokens * weights + 2 * tokens**2 * inner, weights + 3 * inner + hidden + 6 * channels + slopes(
+        spec.activation, 1
+    )
 
 
 TRANSFORMER = Family(
