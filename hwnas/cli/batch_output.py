@@ -46,7 +46,7 @@ COLUMNS = ("reference", "checkpoint", "latency / reference", "quality", "k param
 
 def checkpoint_rows(done: dict[str, Any]) -> list[list[str]]:
     """A row for each network that a plan emitted, over all references."""
-    from hwnas.compress.data.task import Metric, quantity
+    from hwnas.compress.tasks.task import Metric, quantity
     from hwnas.files import decode
     from hwnas.measurement import Interval
 

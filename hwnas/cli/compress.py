@@ -93,8 +93,9 @@ def compress(
 def _show(result: DeviceResult) -> None:
     from rich.table import Table
 
-    from hwnas.compress.data.task import CLASSIFICATION, difference, quantity
     from hwnas.compress.emit.summary import compared_with, milliseconds, ratio
+    from hwnas.compress.tasks.classification import CLASSIFICATION
+    from hwnas.compress.tasks.task import difference, quantity
 
     front = result.front
     ratios = ["time an image" if name == "throughput" else name for name in front.objectives]

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from hwnas.compress.data.task import Task
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import OnRound, Problem
 from hwnas.compress.settings import SearchSettings
+from hwnas.compress.tasks.task import Task
 
 CHOICES = [[0, 1, 2], [0, 2], [0], [0, 1, 3, 4]]
 

@@ -16,7 +16,9 @@ from tiny import make_data
 
 import hwnas
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.data.task import REGRESSION, SEGMENTATION, check_output
+from hwnas.compress.tasks.checks import check_output
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.segmentation import SEGMENTATION
 from hwnas.errors import InputError
 
 

@@ -18,16 +18,12 @@ from torch import Tensor
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.data.task import (
-    CLASSIFICATION,
-    IGNORED,
-    REGRESSION,
-    SEGMENTATION,
-    check_output,
-    load_task,
-    mean_iou,
-)
 from hwnas.compress.emit.summary import read_summary
+from hwnas.compress.tasks import load_task
+from hwnas.compress.tasks.checks import check_output
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.segmentation import IGNORED, SEGMENTATION, mean_iou
 from hwnas.compress.training.intervals import mean_score
 from hwnas.errors import InputError
 from hwnas.progress import Progress

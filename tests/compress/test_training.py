@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workplace import tinynet
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, RunDirectoryError
 

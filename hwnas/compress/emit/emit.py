@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
 from hwnas.compress.emit.summary import Summary, read_summary
 from hwnas.compress.library.device_run import DeviceRun
@@ -20,6 +19,8 @@ from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search.pick import check_rule, pick
 from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import TIMED, SearchSettings
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Task
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, paired_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.emit.summary import Summary, agreement_of, capital, compared_with, milliseconds, ratio
+from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
 from hwnas.measurement import Interval, Measurement
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.data.task import ACCURACY, CLASSIFICATION, Metric, quantity
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import ACCURACY, Metric, quantity
 from hwnas.files import check_schema, decode, read_json
 from hwnas.measurement import STRICT, Interval
 from hwnas.networks.intact import SUMMARY_SCHEMA

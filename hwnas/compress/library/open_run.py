@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import quantity
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
@@ -38,6 +37,7 @@ from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.tasks.task import quantity
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.tasks import load_task
+from hwnas.compress.tasks.checks import check_output, data_for
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Task
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score
 from hwnas.compress.training.placement import channels_last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.emit.summary import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
@@ -13,6 +12,7 @@ from hwnas.compress.report.quality import against_exact, loss_text, predictor, w
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
+from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.judgement import as_sentence, judge, sentences

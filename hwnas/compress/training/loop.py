@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.data.task import CLASSIFICATION, Task
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Task
 from hwnas.compress.training.placement import placed
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.data.task import REGRESSION
+from hwnas.compress.tasks.regression import REGRESSION
 
 CLASSES = 11  # the background and ten digits
 INK = 100  # grey level

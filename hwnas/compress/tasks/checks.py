@@ -1,0 +1,64 @@
+"""Whether data, a network's output and a task fit one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from hwnas.compress.data import Data
+from hwnas.compress.tasks.task import Task
+from hwnas.errors import InputError
+
+
+def data_for(task: Task, data: Data) -> Data:
+    """The data without their labels where those are classes and the task takes none."""
+    if task.takes_classes or not data.class_names:
+        return data
+    train, val, test = (replace(part, labels=None) for part in (data.train, data.val, data.test))
+    return replace(data, train=train, val=val, test=test, class_names=(), imagenet=())
+
+
+def check_output(task: Task, output: object, data: Data, model: str) -> None:
+    """Make sure that a network gives what a task and its data ask for. output: for two images.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not isinstance(output, Tensor) or output.ndim not in task.ranks:
+        what = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise InputError(
+            f"{model} does not give {task.output}, it gives {what}",
+            f"wrap it in a function that returns {task.output}, or name its task: --task",
+        )
+    wanted = task.outputs(data)
+    if wanted is not None and output.shape[1] != wanted:
+        if task.takes_classes:
+            raise InputError(
+                f"{model} tells {output.shape[1]} classes apart, {data.name} has {wanted}",
+                "give weights that were trained on these classes, or --weights none to train it",
+            )
+        raise InputError(
+            f"{model} gives {output.shape[1]} values an image, {data.name} has {wanted} targets",
+            "let the network give as many values as the data have targets",
+        )
+    targets = data.train.labels
+    if targets is None:
+        return
+    if task.takes_classes and not data.class_names:
+        raise InputError(
+            f"{data.name} has labels, but no names of classes",
+            "let it say class_names, or name the task that its targets are for: --task",
+        )
+    task.check(output, data, model)
+    try:
+        score, loss = task.score(output, targets[:2]), task.loss(output, targets[:2])
+        fits = score.shape == (2,) and loss.ndim == 0
+    except Exception:  # whatever a task's functions raise for targets of another kind
+        fits = False
+    if not fits:
+        raise InputError(
+            f"the targets of {data.name}, {targets.dtype} {tuple(targets.shape[1:])} an image, do not fit "
+            f"{task.output} of {model}",
+            "correct the targets, or name the task that they are for: --task",
+        )
