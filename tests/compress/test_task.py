@@ -12,21 +12,26 @@ import torch
 from pictures import pictures
 from safetensors.torch import load_file
 from shortest_run import LIBRARY, SEARCH
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import accuracy_score, jaccard_score
 from tiny import make_data, run_hwnas, run_job
 from torch import Tensor
 
 import hwnas
 from hwnas.compress.data import load_data
 from hwnas.compress.emit.summary import read_summary
-from hwnas.compress.tasks import load_task
+from hwnas.compress.tasks import TASKS, load_task
 from hwnas.compress.tasks.checks import check_output
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.regression import REGRESSION
-from hwnas.compress.tasks.segmentation import IGNORED, SEGMENTATION, mean_iou
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.tasks.segmentation import IGNORED, SEGMENTATION, iou_of_images, pixels_by_class
+from hwnas.compress.tasks.task import Measure, joined
+from hwnas.compress.training.intervals import mean_score, measured, measured_difference
 from hwnas.errors import InputError
 from hwnas.progress import Progress
+
+
+def iou(logits: Tensor, masks: Tensor) -> Tensor:
+    return iou_of_images(pixels_by_class(logits, masks))
 
 
 def test_mean_iou_is_scikit_learns() -> None:
@@ -36,7 +41,7 @@ def test_mean_iou_is_scikit_learns() -> None:
     masks[:, 0] = IGNORED
     masks[7] = 2
     logits[7, 2] += 10  # one class alone, and all right
-    found = mean_iou(logits, masks)
+    found = iou(logits, masks)
     for answer, mask, ratio in zip(logits.argmax(1), masks, found, strict=True):
         counted = mask != IGNORED
         expected = jaccard_score(mask[counted], answer[counted], average="macro")
@@ -44,11 +49,64 @@ def test_mean_iou_is_scikit_learns() -> None:
     assert found[7] == 1
 
 
+def test_figures_of_a_data_set_are_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 5, 6, 6, generator=generator)
+    logits[:, 3:] -= 100  # two classes that no network says; the last is in no mask either
+    masks = torch.randint(0, 4, (20, 6, 6), generator=generator)
+    masks[:, 0] = IGNORED
+    counted = masks != IGNORED
+    answers, wanted = logits.argmax(1)[counted], masks[counted]
+    evidence = joined([SEGMENTATION.score(logits[part], masks[part]) for part in (slice(7), slice(7, 20))])
+    iou, accuracy = (measured(evidence, measure) for measure in SEGMENTATION.beside)
+    assert iou is not None
+    assert accuracy is not None
+    assert iou.value == pytest.approx(jaccard_score(wanted, answers, average="macro"))
+    assert accuracy.value == pytest.approx(accuracy_score(wanted, answers))
+    assert iou.low < iou.value < iou.high
+
+
+def test_a_total_has_the_interval_of_a_mean_where_it_is_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(400, 2, generator=generator)
+    metric = hwnas.Metric(name="mean", share=False, higher_is_better=True)
+    total = Measure(metric=metric, total=lambda evidence: evidence[:, 0].mean())
+    mean = Measure(metric=metric, total=lambda evidence: evidence[:, 0])
+    for found, expected in (
+        (measured(scores, total), measured(scores, mean)),
+        (measured_difference(scores, scores.flip(1), total), None),
+        (measured_difference(scores, scores + 1, total), measured_difference(scores, scores + 1, mean)),
+    ):
+        assert found is not None
+        if expected is not None:
+            assert found.value == pytest.approx(expected.value, abs=1e-6)
+            assert found.low == pytest.approx(expected.low, abs=0.02)
+            assert found.high == pytest.approx(expected.high, abs=0.02)
+    apart = measured_difference(scores, scores, total)
+    assert apart is not None
+    assert (apart.low, apart.value, apart.high) == (0, 0, 0)
+    nowhere = Measure(metric=metric, total=lambda evidence: evidence[:0, 0])
+    assert measured(scores, nowhere) is measured_difference(scores, scores, nowhere) is None
+
+
+def test_tasks_with_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = TASKS.load
+    made = {"scaled": lambda argument: replace(REGRESSION, name=f"scaled:{argument}"), "broken": int}
+    monkeypatch.setattr(TASKS, "names", lambda: [*made, "regression"])
+    monkeypatch.setattr(TASKS, "load", lambda name: made[name] if name in made else known(name))
+    assert load_task("scaled:3").name == "scaled:3"
+    assert load_task("scaled").name == "scaled:"
+    with pytest.raises(InputError, match="the task regression takes no argument, '3' was given"):
+        load_task("regression:3")
+    with pytest.raises(InputError, match="broken:7 is a int, not a task"):
+        load_task("broken:7")
+
+
 def test_logits_of_another_size_are_compared_at_the_size_of_the_mask() -> None:
     logits = torch.randn(2, 3, 4, 4)
     masks = torch.randint(0, 3, (2, 8, 8))
     large = torch.nn.functional.interpolate(logits, scale_factor=2, mode="bilinear")
-    assert torch.equal(mean_iou(logits, masks), mean_iou(large, masks))
+    assert torch.equal(iou(logits, masks), iou(large, masks))
     assert float(SEGMENTATION.loss(logits, masks)) == pytest.approx(
         float(torch.nn.functional.cross_entropy(large, masks)), rel=1e-5
     )
@@ -196,7 +254,7 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     with torch.no_grad():
         output: Tensor = module(data.normalize(data.test.pixels))
     assert output.shape == (len(data.test), 11, 16, 16)
-    scores = mean_iou(output, data.test.labels)  # type: ignore[arg-type]
+    scores = iou(output, data.test.labels)  # type: ignore[arg-type]
     assert float(scores.mean()) == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-4)
     card = (Path(checkpoint["path"]) / "README.md").read_text()
     assert "| mean IoU | " in card

@@ -20,12 +20,12 @@ from hwnas.compress.search.pick import check_rule, pick
 from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.tasks.classification import CLASSIFICATION
-from hwnas.compress.tasks.task import Task
+from hwnas.compress.tasks.task import Evidence, Task, joined
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score, paired_difference
+from hwnas.compress.training.intervals import mean_score, measured, measured_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
-from hwnas.measurement import Interval, Measurement, Precision
+from hwnas.measurement import Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
 from hwnas.networks.exported import network_of
@@ -42,8 +42,8 @@ class _Finished:
     choices: Choices
     module: nn.Sequential
     network: Network
-    stitched: Tensor | None
-    scores: Tensor | None
+    stitched: Evidence | None
+    scores: Evidence | None
     agreement: Tensor
 
 
@@ -178,13 +178,14 @@ def _write(
     device: DeviceRun,
     finished: _Finished,
     measurement: Measurement,
-    reference_scores: Tensor | None,
+    reference_scores: Evidence | None,
     command: str,
 ) -> None:
     reference, stitcher, profile = device.run.reference, device.stitcher, device.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
+    measure = reference.task.measure
     summary = Summary(
         pick=finished.rule,
         device=profile.name,
@@ -195,15 +196,13 @@ def _write(
         latency_anchor_ms=latency_anchor_ms,
         latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
-        accuracy_stitched=_mean(finished.stitched),
-        accuracy=_mean(finished.scores),
-        accuracy_in_precision=_mean(
-            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task)
+        accuracy_stitched=measured(finished.stitched, measure),
+        accuracy=measured(finished.scores, measure),
+        accuracy_in_precision=measured(
+            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task), measure
         ),
-        accuracy_reference=_mean(reference_scores),
-        accuracy_difference=None
-        if finished.scores is None or reference_scores is None
-        else paired_difference(finished.scores, reference_scores),
+        accuracy_reference=measured(reference_scores, measure),
+        accuracy_difference=measured_difference(finished.scores, reference_scores, measure),
         agreement=mean_score(finished.agreement),
         task=reference.task.name,
         metric=reference.task.metric,
@@ -236,8 +235,8 @@ def _write(
 
 def _scores_in_precision(
     network: Network, data: Data, precision: Precision, task: Task = CLASSIFICATION
-) -> Tensor | None:
-    """The task's metric for each image of the test part, by the graph in a device's precision, on this CPU.
+) -> Evidence | None:
+    """The task's evidence of each image of the test part, by the graph in a device's precision, on this CPU.
 
     None without targets, in fp32, and where the network has no graph in that precision.
     """
@@ -256,8 +255,4 @@ def _scores_in_precision(
         assert targets is not None
         output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
         scores.append(task.score(output, targets))
-    return torch.cat(scores)
-
-
-def _mean(scores: Tensor | None) -> Interval | None:
-    return None if scores is None else mean_score(scores)
+    return joined(scores)

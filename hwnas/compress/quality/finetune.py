@@ -17,7 +17,7 @@ from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.worker import TrainingContext
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, finetuned_name
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.intervals import mean_score, measured
 from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
 from hwnas.networks.blocks.families import CandidateSpec
@@ -81,7 +81,7 @@ def finetune_network(context: TrainingContext, network: Stitched, tell: Tell) ->
     scores = loop.scores(module, data, task, data.val)
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},
-        accuracy=None if scores is None else mean_score(scores),
+        accuracy=measured(scores, task.measure),
         agreement=mean_score(loop.agreement(module, teacher, data, task, data.val)),
     )
 

@@ -19,7 +19,7 @@ from hwnas.compress.tasks.checks import check_output, data_for
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.task import Task
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.intervals import measured
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import read_bytes, sha256, write_bytes
@@ -222,7 +222,7 @@ def prepare_reference(
             answer=answer_of(module, data.image_shape),
             trained_epochs=settings.train_epochs if initial.to_train else 0,
             metric=reference.task.metric,
-            accuracy=None if scores is None else mean_score(scores),
+            accuracy=measured(scores, reference.task.measure),
             parts=tuple(parts.names),
             macs=tuple(macs for macs, _ in costs),
             params=tuple(params for _, params in costs),

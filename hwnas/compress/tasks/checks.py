@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from hwnas.compress.data import Data
 from hwnas.compress.tasks.task import Task
@@ -53,7 +54,9 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
     task.check(output, data, model)
     try:
         score, loss = task.score(output, targets[:2]), task.loss(output, targets[:2])
-        fits = score.shape == (2,) and loss.ndim == 0
+        fits = loss.ndim == 0 and all(len(leaf) == 2 for leaf in tree_leaves(score))
+        for measure in (task.measure, *task.beside):
+            fits &= measure.total(score).shape in ((), (0,), (2,))
     except Exception:  # whatever a task's functions raise for targets of another kind
         fits = False
     if not fits:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from hwnas.compress.data import Data
 from hwnas.compress.tasks.classification import same_class, soft_cross_entropy
-from hwnas.compress.tasks.task import Metric, Task
+from hwnas.compress.tasks.task import Measure, Metric, Task
 from hwnas.errors import InputError
 
 IGNORED = 255  # the class of pixels that no loss and no metric counts
@@ -22,8 +22,8 @@ def _at_size_of(logits: Tensor, masks: Tensor) -> Tensor:
     return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
-def mean_iou(logits: Tensor, masks: Tensor) -> Tensor:
-    """Intersection over union of each image, (B,): the mean over the classes that it or its mask holds.
+def pixels_by_class(logits: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Pixels of each class in each image, (B, K): where network and mask agree, and where either says so.
 
     logits: (B, K, h, w); masks: (B, H, W), 255 where nothing is asked.
     """
@@ -32,11 +32,29 @@ def mean_iou(logits: Tensor, masks: Tensor) -> Tensor:
     found = _at_size_of(logits, masks).argmax(1).where(counted, classes)
     wanted = masks.where(counted, classes)
     found, wanted = (functional.one_hot(x.long(), classes + 1)[..., :classes] for x in (found, wanted))
-    both = (found * wanted).sum((1, 2)).double()
-    either = (found + wanted).clamp_max(1).sum((1, 2)).double()
+    both, either = (found * wanted).sum((1, 2)), (found + wanted).clamp_max(1).sum((1, 2))
+    return {"both": both, "either": either, "wanted": wanted.sum((1, 2))}
+
+
+def _mean_of_classes(both: Tensor, either: Tensor) -> Tensor:
+    """Intersections over unions (…, K) → their mean over the classes that are there, (…)."""
     present = either > 0
-    ratios = torch.where(present, both / either.clamp_min(1), 0.0)
-    return ratios.sum(1) / present.sum(1).clamp_min(1)
+    ratios = torch.where(present, both.double() / either.clamp_min(1), 0.0)
+    return ratios.sum(-1) / present.sum(-1).clamp_min(1)
+
+
+def iou_of_images(evidence: dict[str, Tensor]) -> Tensor:
+    """Intersection over union of each image, (N,): the mean over the classes that it or its mask holds."""
+    return _mean_of_classes(evidence["both"], evidence["either"])
+
+
+def iou_of_data(evidence: dict[str, Tensor]) -> Tensor:
+    """Intersection over union of all pixels of a class in all images, (): the mean over the classes."""
+    return _mean_of_classes(evidence["both"].sum(0), evidence["either"].sum(0))
+
+
+def _pixel_accuracy(evidence: dict[str, Tensor]) -> Tensor:
+    return evidence["both"].sum() / evidence["wanted"].sum().clamp_min(1)
 
 
 def _check_masks(logits: Tensor, data: Data, model: str) -> None:
@@ -77,7 +95,17 @@ SEGMENTATION = Task(
         _at_size_of(logits, masks), masks.long(), ignore_index=IGNORED
     ),
     distill=soft_cross_entropy,
-    score=mean_iou,
+    score=pixels_by_class,
+    total=iou_of_images,
+    beside=(
+        Measure(
+            metric=Metric(name="mean IoU of the data set", share=True, higher_is_better=True),
+            total=iou_of_data,
+        ),
+        Measure(
+            metric=Metric(name="pixel accuracy", share=True, higher_is_better=True), total=_pixel_accuracy
+        ),
+    ),
     agreement=lambda logits, other: same_class(logits, other).double().flatten(1).mean(1),
     output="logits (B, classes, h, w)",
     ranks=(4,),

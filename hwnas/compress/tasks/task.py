@@ -1,4 +1,4 @@
-"""What a task is: the losses that its networks are trained with, and the metric that they are judged by.
+"""What a task is: the losses that its networks are trained with, and the metrics that they are judged by.
 
 Blocks are distilled alike for every task. The training of whole networks depends on it, and what is said of
 their quality.
@@ -6,15 +6,24 @@ their quality.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hwnas.compress.data import Data
 from hwnas.measurement import STRICT, Interval
 
-Compared = Callable[[Tensor, Tensor], Tensor]
+Tree = Any
+"""What a network gives: a tensor, or a tuple, list or dictionary of them, nested."""
+
+Evidence = Any
+"""What tells how good the answers for N images are: a tensor (N, …), or a tree of them."""
+
+Compared = Callable[[Tree, Any], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,23 +49,50 @@ class Metric:
 ACCURACY = Metric(name="accuracy", share=True, higher_is_better=True)
 
 
+def each_image(evidence: Tensor) -> Tensor:
+    """Return evidence that is the figure of each image already."""
+    return evidence
+
+
+def joined(evidence: Sequence[Evidence]) -> Evidence:
+    """The evidence of several batches as that of all their images, on the CPU."""
+    return tree_map(lambda *leaves: torch.cat(leaves).cpu(), *evidence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A metric, and how it follows from the evidence of some images.
+
+    Attributes:
+        total: evidence of N images → the figure of each, (N,), whose mean is told; or one figure of all of
+            them, (), for a metric that is no mean over images; or none, (0,), where it does not apply.
+    """
+
+    metric: Metric
+    total: Callable[[Evidence], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A task. One's own is such an object in a module: `--task module:NAME`.
 
-    Each function takes the output of a network (B, …) first.
+    Each function takes the output of a network first, as its `forward()` gives it: a tensor (B, …), or a tree
+    of them.
 
     Attributes:
         loss: output, targets (B, …) → the loss of the batch; trains a reference, and joins in finetuning
             where there are targets.
         distill: output, the reference's output → the loss of the batch; finetunes, and needs no targets.
-        score: output, targets → `metric` of each image, (B,), bool or float.
+        score: output, targets → the evidence of each image: its figure (B,), bool or float, or whatever
+            `total` makes one of.
+        total: evidence of N images → `metric`, as `Measure.total`.
+        beside: further metrics of the same evidence, which are told beside the first one.
         agreement: output, the reference's output → `agreement_metric` of each image, (B,).
         output: what a network has to give, for messages.
-        ranks: numbers of dimensions that an output may have, the batch among them.
+        ranks: numbers of dimensions that an output may have, the batch among them; empty for a tree.
         takes_classes: the targets are the classes of images; other targets are tensors (B, …).
         outputs: the size of dimension 1 of the output that the data ask for; None where they do not say.
-        check: output for two images, data, the model's name → raises InputError for targets that do not fit.
+        check: output for two images, data, the model's name → raises InputError for what does not fit.
 
     >>> from dataclasses import replace
     >>> from torch.nn import functional
@@ -71,13 +107,20 @@ class Task:
     agreement_metric: Metric
     loss: Compared
     distill: Compared
-    score: Compared
+    score: Callable[[Tree, Any], Evidence]
     agreement: Compared
     output: str
     ranks: tuple[int, ...]
+    total: Callable[[Evidence], Tensor] = each_image
+    beside: tuple[Measure, ...] = ()
     takes_classes: bool = False
     outputs: Callable[[Data], int | None] = lambda data: None
-    check: Callable[[Tensor, Data, str], None] = lambda output, data, model: None
+    check: Callable[[Tree, Data, str], None] = lambda output, data, model: None
+
+    @property
+    def measure(self) -> Measure:
+        """The first metric."""
+        return Measure(metric=self.metric, total=self.total)
 
 
 def quantity(interval: Interval | None, metric: Metric) -> str:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.tasks.classification import CLASSIFICATION
-from hwnas.compress.tasks.task import Task
+from hwnas.compress.tasks.task import Evidence, Task, joined
 from hwnas.compress.training.placement import placed
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
@@ -143,8 +143,8 @@ def scores(
     task: Task = CLASSIFICATION,
     images: Images | None = None,
     batch_size: int = 256,
-) -> Tensor | None:
-    """The task's metric for each image, of the test part where none are named, (N,); None without targets."""
+) -> Evidence | None:
+    """The task's evidence of each image, of the test part where none are named; None without targets."""
     images = images or data.test
     if images.labels is None:
         return None
@@ -154,7 +154,7 @@ def scores(
             for x, targets in data.batches(images, batch_size)
             if targets is not None
         ]
-        return torch.cat(found).cpu()
+        return joined(found)
 
 
 @torch.no_grad()
