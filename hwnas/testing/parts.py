@@ -151,7 +151,7 @@ class TaskContract:
         output, targets = self.make_batch()
         count, evidence = len(tree_leaves(output)[0]), self.task.score(output, targets)
         assert all(len(leaf) == count for leaf in tree_leaves(evidence))
-        for measure in (self.task.measure, *self.task.beside):
+        for measure in (self.task.measure, *self.task.further_metrics):
             figures = measure.total(evidence)
             assert figures.shape in ((), (count,), (0,))
             assert torch.isfinite(figures.double()).all()

@@ -58,7 +58,7 @@ def test_figures_of_a_data_set_are_scikit_learns() -> None:
     counted = masks != IGNORED
     answers, wanted = logits.argmax(1)[counted], masks[counted]
     evidence = joined([SEGMENTATION.score(logits[part], masks[part]) for part in (slice(7), slice(7, 20))])
-    iou, accuracy = (measured(evidence, measure) for measure in SEGMENTATION.beside)
+    iou, accuracy = (measured(evidence, measure) for measure in SEGMENTATION.further_metrics)
     assert iou is not None
     assert accuracy is not None
     assert iou.value == pytest.approx(jaccard_score(wanted, answers, average="macro"))
@@ -258,9 +258,23 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     assert float(scores.mean()) == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-4)
     card = (Path(checkpoint["path"]) / "README.md").read_text()
     assert "| mean IoU | " in card
+    data_iou, accuracy = checkpoint["further_metrics"]
+    assert (data_iou["metric"]["name"], accuracy["metric"]["name"]) == (
+        "mean IoU of the data set",
+        "pixel accuracy",
+    )
+    answers = torch.nn.functional.interpolate(output, size=(32, 32), mode="bilinear").argmax(1)
+    right = float(torch.eq(answers, data.test.labels).float().mean())  # type: ignore[arg-type]
+    assert accuracy["value"]["value"] == pytest.approx(right, abs=1e-4)
+    lost = accuracy["value"]["value"] - accuracy["reference"]["value"]
+    assert accuracy["difference"]["value"] == pytest.approx(lost)
+    assert "| pixel accuracy | " in card
+    assert "- Pixel accuracy: difference " in card
+    report = Path(result["report"]).read_text()
+    assert "mean IoU of the data set" in report
     assert "- Mean IoU on the test part of `inkmap:masks`" in card
     assert "- Agreement of pixels: " in card
-    assert "accura" not in card
+    assert "accura" not in card.replace("ixel accuracy", "")
 
     pictures(workplace / "photos", "2021", "2022", count=15)
     said: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hwnas.compress.data import Data
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
-from hwnas.compress.emit.summary import Summary, read_summary
+from hwnas.compress.emit.summary import FurtherMetric, Summary, read_summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import finetune
@@ -207,6 +207,7 @@ def _write(
         task=reference.task.name,
         metric=reference.task.metric,
         agreement_metric=reference.task.agreement_metric,
+        further_metrics=tuple(_further(reference.task, finished.scores, reference_scores)),
         macs=macs,
         macs_reference=macs_reference,
         params=params,
@@ -231,6 +232,15 @@ def _write(
         summary=summary,
         confirm=confirm,
     )
+
+
+def _further(task: Task, scores: Evidence | None, reference: Evidence | None) -> Iterator[FurtherMetric]:
+    """The further metrics of a task that apply to the evidence."""
+    for measure in task.further_metrics:
+        value, before = measured(scores, measure), measured(reference, measure)
+        difference = measured_difference(scores, reference, measure)
+        if value is not None and before is not None and difference is not None:
+            yield FurtherMetric(metric=measure.metric, value=value, reference=before, difference=difference)
 
 
 def _scores_in_precision(

@@ -55,7 +55,7 @@ def check_output(task: Task, output: object, data: Data, model: str) -> None:
     try:
         score, loss = task.score(output, targets[:2]), task.loss(output, targets[:2])
         fits = loss.ndim == 0 and all(len(leaf) == 2 for leaf in tree_leaves(score))
-        for measure in (task.measure, *task.beside):
+        for measure in (task.measure, *task.further_metrics):
             fits &= measure.total(score).shape in ((), (0,), (2,))
     except Exception:  # whatever a task's functions raise for targets of another kind
         fits = False

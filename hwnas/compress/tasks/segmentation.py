@@ -97,7 +97,7 @@ SEGMENTATION = Task(
     distill=soft_cross_entropy,
     score=pixels_by_class,
     total=iou_of_images,
-    beside=(
+    further_metrics=(
         Measure(
             metric=Metric(name="mean IoU of the data set", share=True, higher_is_better=True),
             total=iou_of_data,

@@ -86,7 +86,7 @@ class Task:
         score: output, targets → the evidence of each image: its figure (B,), bool or float, or whatever
             `total` makes one of.
         total: evidence of N images → `metric`, as `Measure.total`.
-        beside: further metrics of the same evidence, which are told beside the first one.
+        further_metrics: further metrics of the same evidence, which are told beside the first one.
         agreement: output, the reference's output → `agreement_metric` of each image, (B,).
         output: what a network has to give, for messages.
         ranks: numbers of dimensions that an output may have, the batch among them; empty for a tree.
@@ -112,7 +112,7 @@ class Task:
     output: str
     ranks: tuple[int, ...]
     total: Callable[[Evidence], Tensor] = each_image
-    beside: tuple[Measure, ...] = ()
+    further_metrics: tuple[Measure, ...] = ()
     takes_classes: bool = False
     outputs: Callable[[Data], int | None] = lambda data: None
     check: Callable[[Tree, Data, str], None] = lambda output, data, model: None
