@@ -254,7 +254,7 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     with torch.no_grad():
         output: Tensor = module(data.normalize(data.test.pixels))
     assert output.shape == (len(data.test), 11, 16, 16)
-    scores = iou(output, data.test.labels)  # type: ignore[arg-type]
+    scores = iou(output, data.test.labels)
     assert float(scores.mean()) == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-4)
     card = (Path(checkpoint["path"]) / "README.md").read_text()
     assert "| mean IoU | " in card
@@ -264,7 +264,7 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
         "pixel accuracy",
     )
     answers = torch.nn.functional.interpolate(output, size=(32, 32), mode="bilinear").argmax(1)
-    right = float(torch.eq(answers, data.test.labels).float().mean())  # type: ignore[arg-type]
+    right = float(torch.eq(answers, data.test.labels).float().mean())
     assert accuracy["value"]["value"] == pytest.approx(right, abs=1e-4)
     lost = accuracy["value"]["value"] - accuracy["reference"]["value"]
     assert accuracy["difference"]["value"] == pytest.approx(lost)

@@ -248,11 +248,12 @@ def _scores_in_precision(
 ) -> Evidence | None:
     """The task's evidence of each image of the test part, by the graph in a device's precision, on this CPU.
 
-    None without targets, in fp32, and where the network has no graph in that precision.
+    None without targets, in fp32, where the network has no graph in that precision, and for images of several
+    sizes, of which a graph has one.
     """
     import onnxruntime as ort
 
-    if precision == "fp32" or data.test.labels is None:
+    if precision == "fp32" or not data.has_targets or len(data.test.sizes) > 1:
         return None
     try:
         content = network.onnx(precision)

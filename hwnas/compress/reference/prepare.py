@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data, load_data
+from hwnas.compress.data.channels import with_channels
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.tasks import load_task
-from hwnas.compress.tasks.checks import check_output, data_for
+from hwnas.compress.tasks.checks import check_output, for_task
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.task import Task
 from hwnas.compress.training import loop
@@ -31,7 +32,7 @@ from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
 from hwnas.networks.count import count, count_parts
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
-from hwnas.networks.find import image_size
+from hwnas.networks.find import image_channels, image_size
 from hwnas.networks.intact import OF_REFERENCE, REFERENCE_RECORD, reference_hashes, require_intact
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
@@ -98,14 +99,18 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
     Raises:
         InputError: data or task are missing or unknown.
     """
-    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     task = load_task(settings.task)
-    fitting = data_for(task, data)
-    if fitting is not data:
-        progress.say(
-            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
-        )
-    return replace(fitting, place=settings.train_on)
+    channels = image_channels(settings.model)
+    data = load_data(
+        settings.data,
+        settings.image_size,
+        lambda: image_size(settings.model),
+        progress,
+        channels=channels,
+        enlarges=task.enlarges,
+    )
+    data = with_channels(data, channels)
+    return replace(for_task(task, data, progress), place=settings.train_on)
 
 
 def initial_reference(
@@ -141,7 +146,7 @@ def initial_reference(
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows, progress)
     _check_output(task, module, data, settings.model)
-    if to_train and data.train.labels is None:
+    if to_train and not data.has_targets:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
             "give its weights: --weights FILE",
@@ -287,7 +292,7 @@ def _normalization(
 
 
 def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None:
-    x = data.normalize(data.train.pixels[:2])
+    x = data.normalize(data.plain_inputs(data.train, slice(2)))
     output, reason = _try(module, x.clone())
     if reason is not None and _try(module, x.contiguous().clone())[1] is None:
         raise InputError(

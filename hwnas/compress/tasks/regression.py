@@ -31,7 +31,7 @@ REGRESSION = Task(
     ranks=(2,),
     outputs=lambda data: (
         None
-        if data.train.labels is None
+        if not isinstance(data.train.labels, Tensor)
         else data.train.labels.flatten(1).shape[1]
         if data.train.labels.ndim > 1
         else 1

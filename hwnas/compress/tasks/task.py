@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from hwnas.compress.data import Data
+from hwnas.compress.data.dataset import Given
 from hwnas.measurement import STRICT, Interval
 
 Tree = Any
@@ -92,6 +93,10 @@ class Task:
         ranks: numbers of dimensions that an output may have, the batch among them; empty for a tree.
         takes_classes: the targets are the classes of images; other targets are tensors (B, …).
         outputs: the size of dimension 1 of the output that the data ask for; None where they do not say.
+        given: an image (C, H, W) in 0 … 1, and what is random → what the network is given: the image itself
+            is then the target, wherever the data have no other.
+        enlarges: how often the side of an image is that of what the network is given.
+        plain_pixels: the network is given pixels in 0 … 1 as they are, unless its weights say otherwise.
         check: output for two images, data, the model's name → raises InputError for what does not fit.
 
     >>> from dataclasses import replace
@@ -114,6 +119,9 @@ class Task:
     total: Callable[[Evidence], Tensor] = each_image
     further_metrics: tuple[Measure, ...] = ()
     takes_classes: bool = False
+    given: Given | None = None
+    enlarges: int = 1
+    plain_pixels: bool = False
     outputs: Callable[[Data], int | None] = lambda data: None
     check: Callable[[Tree, Data, str], None] = lambda output, data, model: None
 

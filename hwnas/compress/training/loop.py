@@ -146,7 +146,7 @@ def scores(
 ) -> Evidence | None:
     """The task's evidence of each image, of the test part where none are named; None without targets."""
     images = images or data.test
-    if images.labels is None:
+    if not data.has_targets:
         return None
     with placed(data.place, model.eval()):
         found = [

@@ -81,11 +81,12 @@ def centres() -> hwnas.Data:
 
 
 def _ink(images: hwnas.Images) -> Tensor:
-    return images.pixels[:, 0]
+    ink: Tensor = images.pixels[:, 0]
+    return ink
 
 
 def _labels(images: hwnas.Images) -> Tensor:
-    assert images.labels is not None
+    assert isinstance(images.labels, Tensor)
     return images.labels
 
 
@@ -103,7 +104,7 @@ def no_data() -> int:
 
 def unequal() -> hwnas.Data:
     data = centres()
-    return replace(data, train=replace(data.train, labels=data.train.labels[:-1]))  # type: ignore[index]
+    return replace(data, train=replace(data.train, labels=data.train.labels[:-1]))
 
 
 def median_error() -> None:
