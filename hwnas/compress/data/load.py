@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from hwnas.compress.data.coco import instance_files, load_coco
 from hwnas.compress.data.dataset import Data, Images, split_images
 from hwnas.compress.data.download import downloads, fetch
 from hwnas.compress.data.images import Mode
 from hwnas.compress.data.own import call_for_data
+from hwnas.compress.data.pairs import load_pairs, pair_folders
 from hwnas.compress.data.sets import SETS
 from hwnas.compress.data.sources import FolderSource, Source, printable
 from hwnas.compress.data.store import decoded
@@ -67,6 +69,10 @@ def load_data(
                 f"give a multiple: --image-size {size // enlarges * enlarges or enlarges}",
             )
         mode: Mode = "L" if channels == 1 else "RGB"
+        if files := instance_files(folder):
+            return load_coco(name, folder, files, size, mode, progress)
+        if places := pair_folders(folder):
+            return load_pairs(name, places, size, mode, enlarges, progress)
         return _load(name, source, size, mode, channels, progress)
     if ":" in name:
         data = call_for_data(name)
