@@ -146,6 +146,11 @@ def initial_reference(
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows, progress)
     _check_output(task, module, data, settings.model)
+    if to_train and task.loss is None:
+        raise InputError(
+            f"{settings.model} has no weights, and {task.name} has no loss to train it with",
+            "give its weights: --weights FILE; or a task with a loss (docs/tasks.md)",
+        )
     if to_train and not data.has_targets:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",

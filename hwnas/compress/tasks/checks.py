@@ -59,20 +59,23 @@ def check_output(task: Task, output: Tree, data: Data, model: str) -> None:
             f"{model} gives {output.shape[1]} values an image, {data.name} has {wanted} targets",
             "let the network give as many values as the data have targets",
         )
-    if not data.has_targets:
-        return
-    if task.takes_classes and not data.class_names:
+    if data.has_targets and task.takes_classes and not data.class_names:
         raise InputError(
             f"{data.name} has labels, but no names of classes",
             "let it say class_names, or name the task that its targets are for: --task",
         )
     task.check(output, data, model)
+    if not data.has_targets:
+        return
     _, targets = next(replace(data, place="cpu").batches(data.train, 2))
     try:
-        score, loss = task.score(output, targets), task.loss(output, targets)
+        score = task.score(output, targets)
+        loss = task.distill(output, output) if task.loss is None else task.loss(output, targets)
         fits = loss.ndim == 0 and all(len(leaf) == 2 for leaf in tree_leaves(score))
         for measure in (task.measure, *task.further_metrics):
             fits &= measure.total(score).shape in ((), (0,), (2,))
+    except InputError:
+        raise
     except Exception:  # whatever a task's functions raise for targets of another kind
         fits = False
     if not fits:

@@ -82,7 +82,7 @@ class Task:
 
     Attributes:
         loss: output, targets (B, …) → the loss of the batch; trains a reference, and joins in finetuning
-            where there are targets.
+            where there are targets. None: nothing is trained on targets.
         distill: output, the reference's output → the loss of the batch; finetunes, and needs no targets.
         score: output, targets → the evidence of each image: its figure (B,), bool or float, or whatever
             `total` makes one of.
@@ -110,7 +110,7 @@ class Task:
     name: str
     metric: Metric
     agreement_metric: Metric
-    loss: Compared
+    loss: Compared | None
     distill: Compared
     score: Callable[[Tree, Any], Evidence]
     agreement: Compared

@@ -96,6 +96,7 @@ def target_loss(task: Task) -> LossFunction:
 
     def loss(output: Tensor, _: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
+        assert task.loss is not None
         return task.loss(output, targets)
 
     return loss
@@ -113,7 +114,7 @@ def distillation_loss(teacher: nn.Module, task: Task = CLASSIFICATION) -> LossFu
         with torch.no_grad():
             wanted = teacher(x)
         value = task.distill(output, wanted)
-        if targets is None:
+        if targets is None or task.loss is None:
             return value
         hard = functional.cross_entropy if task is CLASSIFICATION else task.loss
         return value + hard(output, targets)
