@@ -188,7 +188,7 @@ def prepare_training(inputs: Inputs) -> None:
 def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]], out: Path) -> None:
     """Refuse what could not be judged, trained, exported or loaded again, before anything is trained."""
     parts, task = inputs.parts, inputs.initial.task
-    judged = task.agreement_metric if not inputs.data.has_targets else task.metric
+    judged = task.judged(inputs.data.has_targets)
     right = judged.share and judged.higher_is_better
     if not right and any(search.quality == "predictor" for search, _ in wanted):
         raise InputError(

@@ -50,6 +50,9 @@ class Metric:
 ACCURACY = Metric(name="accuracy", share=True, higher_is_better=True)
 
 
+KEPT = Metric(name="share of the reference's quality", share=True, higher_is_better=True)
+
+
 def each_image(evidence: Tensor) -> Tensor:
     """Return evidence that is the figure of each image already."""
     return evidence
@@ -93,6 +96,8 @@ class Task:
         ranks: numbers of dimensions that an output may have, the batch among them; empty for a tree.
         takes_classes: the targets are the classes of images; other targets are tensors (B, …).
         outputs: the size of dimension 1 of the output that the data ask for; None where they do not say.
+        kept: evidence of a network and of its reference for the same N images → the share of the reference's
+            quality that the network keeps, (): the accuracy predictor is fitted to it. None: to the metric.
         given: an image (C, H, W) in 0 … 1, and what is random → what the network is given: the image itself
             is then the target, wherever the data have no other.
         enlarges: how often the side of an image is that of what the network is given.
@@ -119,11 +124,18 @@ class Task:
     total: Callable[[Evidence], Tensor] = each_image
     further_metrics: tuple[Measure, ...] = ()
     takes_classes: bool = False
+    kept: Callable[[Evidence, Evidence], Tensor] | None = None
     given: Given | None = None
     enlarges: int = 1
     plain_pixels: bool = False
     outputs: Callable[[Data], int | None] = lambda data: None
     check: Callable[[Tree, Data, str], None] = lambda output, data, model: None
+
+    def judged(self, has_targets: bool) -> Metric:
+        """What the accuracy predictor is fitted to."""
+        if not has_targets:
+            return self.agreement_metric
+        return self.metric if self.kept is None else KEPT
 
     @property
     def measure(self) -> Measure:
