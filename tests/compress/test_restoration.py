@@ -369,6 +369,24 @@ def test_images_of_several_sizes_are_judged_one_by_one(workplace: Path) -> None:
     assert checkpoint["accuracy"]["value"] == pytest.approx(np.mean(figures), abs=1e-3)
 
 
+def test_sizes_that_a_network_does_not_take_are_refused(workplace: Path) -> None:
+    (workplace / "rigid.py").write_text(
+        "import restorers, torch\nfrom torch import nn\n"
+        "def make():\n"
+        "    module = restorers.Denoiser()\n"
+        "    module.head = nn.Sequential(module.head, nn.Flatten(), nn.Linear(1024, 1024), "
+        "nn.Unflatten(1, (1, 32, 32)))\n"
+        "    return module\n"
+    )
+    job = {"model": "rigid:make", "data": "restorers:several_sizes", "task": "denoising:25"}
+    with pytest.raises(InputError, match="does not do with test images of 24 × 40 pixels") as error:
+        run(workplace, "run", **job)
+    assert "as one tensor" in error.value.fix
+    odd = {"model": "restorers:enlarger", "data": "restorers:odd_sizes", "task": "super-resolution:2"}
+    with pytest.raises(InputError, match="does not do with test images of 12 × 20 pixels"):
+        run(workplace, "run", **odd)
+
+
 @pytest.mark.slow
 def test_without_targets_only_the_reference_is_followed(workplace: Path) -> None:
     smooth_pictures(workplace / "photos", 40, 32)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.channels import with_channels
@@ -310,10 +311,33 @@ def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None
             input_fix(module, data.image_shape),
         )
     check_output(task, output, data, model)
+    _check_sizes(task, module, data, model)
+
+
+def _check_sizes(task: Task, module: nn.Module, data: Data, model: str) -> None:
+    """Make sure that a network takes test images of each size, and can be judged. Raises InputError."""
+    seen = {tuple(data.image_shape[1:])}
+    for x, targets in () if len(data.test.sizes) == 1 else replace(data, place="cpu").batches(data.test, 1):
+        size = tuple(x.shape[2:])
+        if size in seen:
+            continue
+        seen.add(size)
+        output, reason = _try(module, x)
+        if reason is None and targets is not None:
+            _, reason = _try(_judging(task, targets), output)
+        if reason is not None:
+            raise InputError(
+                f"{model} does not do with test images of {size[1]} × {size[0]} pixels: {reason}",
+                "give test images of the size of the others, as one tensor (N, C, H, W)",
+            )
+
+
+def _judging(task: Task, targets: Any) -> Callable[[Any], Any]:
+    return lambda output: task.score(output, targets)
 
 
 @torch.no_grad()
-def _try(module: nn.Module, x: Tensor) -> tuple[object, str | None]:
+def _try(module: Callable[[Any], Any], x: Any) -> tuple[Any, str | None]:
     """What a module gives, and why it gives nothing."""
     try:
         return module(x), None

@@ -70,6 +70,11 @@ class Measure:
     Attributes:
         total: evidence of N images → the figure of each, (N,), whose mean is told; or one figure of all of
             them, (), for a metric that is no mean over images; or none, (0,), where it does not apply.
+
+    >>> import hwnas, torch
+    >>> metric = hwnas.Metric(name="largest error", share=False, higher_is_better=False)
+    >>> hwnas.Measure(metric=metric, total=lambda errors: errors.max()).total(torch.tensor([1.0, 3.0]))
+    tensor(3.)
     """
 
     metric: Metric

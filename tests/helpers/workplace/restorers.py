@@ -71,8 +71,19 @@ def _smooth(count: int, channels: int, size: tuple[int, int], seed: int) -> Tens
 
 def several_sizes() -> hwnas.Data:
     """Grey images without targets; those of the test part have two sizes."""
-    train, val = (hwnas.Images(pixels=_smooth(count, 1, (32, 32), count), labels=None) for count in (32, 16))
-    sizes = [(40, 24), (24, 40), (40, 24)]
-    test = [_smooth(1, 1, size, number)[0] for number, size in enumerate(sizes)]
+    return _of_sizes(1, [(40, 24), (24, 40), (40, 24)])
+
+
+def odd_sizes() -> hwnas.Data:
+    """Colour images of which one cannot be made half as large."""
+    return _of_sizes(3, [(32, 32), (41, 25)])
+
+
+def _of_sizes(channels: int, sizes: list[tuple[int, int]]) -> hwnas.Data:
+    train, val = (
+        hwnas.Images(pixels=_smooth(count, channels, (32, 32), count), labels=None) for count in (32, 16)
+    )
+    test = [_smooth(1, channels, size, number)[0] for number, size in enumerate(sizes)]
     images = hwnas.Images(pixels=test, labels=None)
-    return hwnas.Data(name="sizes", train=train, val=val, test=images, mean=(0.0,), std=(1.0,))
+    plain = (0.0,) * channels, (1.0,) * channels
+    return hwnas.Data(name="sizes", train=train, val=val, test=images, mean=plain[0], std=plain[1])
