@@ -44,7 +44,10 @@ def test_pairs_lie_over_each_other(tmp_path: Path, scale: int) -> None:
     for part in (data.train, data.val, data.test):
         assert part.pixels.shape[1:] == (3, 16, 16)
         assert part.labels.shape[1:] == (3, 16 * scale, 16 * scale)
-        assert torch.equal(part.labels[:, :, ::scale, ::scale], part.pixels.float() / 255)
+        assert torch.equal(part.labels[:, :, ::scale, ::scale], part.pixels)
+        (x, targets), *_ = data.batches(part, 64)
+        assert torch.equal(targets, part.labels.float() / 255)
+        assert torch.allclose(x, data.normalize(part.pixels))
     assert not data.flip
     assert data.shift_px == 0
 
@@ -70,6 +73,7 @@ PAIRS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: [picture(p / side / "3.png", 1, (21, 15)) for side in ("input", "target")],
         "21 × 15 pixels, 16 × 16 are cut out",
     ),
+    "both": (lambda p: pairs(p / "train", 3), "and parts that hold them as well"),
     "broken": (lambda p: (p / "input/3.png").write_bytes(b"x"), "1 of 10 images cannot be read"),
 }
 

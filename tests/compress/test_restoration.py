@@ -192,6 +192,28 @@ def test_the_hash_knows_what_the_network_is_given() -> None:
     assert for_task(own, load_data("digits"), Progress()).hash not in hashes
 
 
+@pytest.mark.parametrize(
+    ("made", "cause"),
+    [
+        (lambda image, _: image[:, :, :, None].matmul(3), "makes nothing of an image of shape"),
+        (lambda image, _: 3, "makes no image of an image: `given` returns <class 'int'>"),
+        (lambda image, _: image[0], r"returns torch.float32 \(32, 32\)"),
+        (lambda image, _: image.double(), r"returns torch.float64 \(3, 32, 32\)"),
+    ],
+)
+def test_what_a_task_of_ones_own_makes_is_checked(made: Any, cause: str) -> None:
+    own = replace(load_task("denoising"), given=made)
+    with pytest.raises(InputError, match=cause) as error:
+        _ = for_task(own, load_data("digits"), Progress()).image_shape
+    assert "docs/tasks.md" in error.value.fix
+
+
+def test_an_answer_that_is_no_number_is_judged() -> None:
+    _, images = two_images((3, 16, 16))
+    figures = load_task("denoising:25").score(torch.full_like(images, torch.nan), images)
+    assert bool(figures.isfinite().all())
+
+
 def settings(**changed: Any) -> Any:
     return replace(LIBRARY, weights="none", **changed)
 

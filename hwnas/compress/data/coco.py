@@ -19,7 +19,7 @@ from hwnas.compress.data.sources import printable
 from hwnas.compress.data.splits import PARTS, arrange
 from hwnas.compress.data.store import decoded
 from hwnas.errors import InputError
-from hwnas.files import decode, read_json, sha256_of_plain
+from hwnas.files import decode, read_json, sha256
 from hwnas.progress import Progress
 from hwnas.ranges import Count, Figure, Size
 
@@ -140,7 +140,7 @@ def load_coco(
         f"{name}: {index.parts[0]:,} images to train on, {index.parts[1]:,} to choose by, {index.parts[2]:,} "
         f"to test, {count:,} boxes of {len(classes)} classes, {size} × {size} pixels"
     )
-    digest = sha256_of_plain([index.digest, labels.tolist()])
+    digest = sha256(index.digest.encode() + labels.numpy().tobytes())
     return data_of(name, index, torch.from_numpy(array), labels, digest)
 
 

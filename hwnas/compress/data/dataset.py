@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from hwnas.compress.settings import Place
+from hwnas.errors import InputError, first_line
 from hwnas.files import sha256_of_plain
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Figure, Position
@@ -31,7 +32,6 @@ Targets = Any
 """Of N images: a tensor (N, …), a tuple of N tensors of several sizes, a dictionary of either, or None."""
 
 SEEDS = 2**63
-PROBE_SIDE = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Images:
 
     pixels: uint8, or float32 in 0 … 1; of the test part also a tuple of images (C, H, W) of several sizes.
 
-    labels: class indices (N,) int64, values (N, D) float32, masks (N, H, W) of a class each, images, or
-    boxes, as the task wants them; several kinds by name.
+    labels: class indices (N,) int64, values (N, D) float32, masks (N, H, W) of a class each, images
+    (N, C, H, W) as pixels, or boxes (N, K, 5), as the task wants them; several kinds by name.
 
     >>> import hwnas, torch
     >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
@@ -147,9 +147,7 @@ class Data(DataFacts):
         if self.given is None:
             return content
         # Two decimals of some values: other machines round the last bits of a sum in another way.
-        channels = self.train.pixels[0].shape[0]
-        probe = torch.linspace(0, 1, channels * PROBE_SIDE**2).view(channels, PROBE_SIDE, PROBE_SIDE)
-        found = self.given(probe, torch.Generator().manual_seed(0))
+        found = self.plain_inputs(self.train, slice(1))
         values = found.flatten()[:: max(1, found.numel() // 32)].mul(100).round().long().tolist()
         return sha256_of_plain([content, list(found.shape), values])
 
@@ -197,13 +195,24 @@ class Data(DataFacts):
     def _make(self, images: Tensor, numbers: Sequence[int], seed: int = 0) -> Tensor:
         """What the network is given of each image, (B, C, H, W) in 0 … 1."""
         assert self.given is not None
-        generator = torch.Generator()
-        return torch.stack(
-            [
-                self.given(image, generator.manual_seed((seed * 1_000_003 + number) % SEEDS))
-                for image, number in zip(images, numbers, strict=True)
-            ]
-        )
+        generator, made = torch.Generator(), []
+        for image, number in zip(images, numbers, strict=True):
+            generator.manual_seed((seed * 1_000_003 + number) % SEEDS)
+            try:
+                found = self.given(image, generator)
+            except Exception as error:  # whatever the task's function does
+                raise InputError(
+                    f"the task makes nothing of an image of shape {tuple(image.shape)}: {first_line(error)}",
+                    "mend its function `given`, or take images of another size (docs/tasks.md)",
+                ) from error
+            if not isinstance(found, Tensor) or found.ndim != 3 or found.dtype != torch.float32:
+                raise InputError(
+                    "the task makes no image of an image: `given` returns "
+                    f"{f'{found.dtype} {tuple(found.shape)}' if isinstance(found, Tensor) else type(found)}",
+                    "let it return a float32 tensor (C, H, W) (docs/tasks.md)",
+                )
+            made.append(found)
+        return torch.stack(made)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
@@ -252,7 +261,7 @@ class Data(DataFacts):
         targets = images.labels
         if targets is not None:
             targets = tree_map(
-                lambda each: _stacked(each, which).to(self.place),
+                lambda each: _target(_stacked(each, which)).to(self.place),
                 targets,
                 is_leaf=lambda each: isinstance(each, tuple),
             )
@@ -276,6 +285,11 @@ def _plain(pixels: Tensor) -> Tensor:
     if pixels.dtype == torch.uint8:
         return pixels.contiguous(memory_format=torch.channels_last).float().div_(255.0)
     return pixels.clone(memory_format=torch.channels_last)
+
+
+def _target(batch: Tensor) -> Tensor:
+    """Images as targets are float32 in 0 … 1."""
+    return _plain(batch) if batch.ndim == 4 and batch.dtype == torch.uint8 else batch
 
 
 def _stacked(tensors: Tensor | Sequence[Tensor], which: Tensor | slice) -> Tensor:

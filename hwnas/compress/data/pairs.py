@@ -21,13 +21,23 @@ INPUT, TARGET = "input", "target"
 
 
 def pair_folders(folder: Path) -> dict[str, Path]:
-    """The folders that hold `input/` and `target/`, by part; one, by an empty name, without parts."""
-    places = {"": folder} | {PARTS[path.name]: path for path in _folders(folder) if path.name in PARTS}
-    return {
+    """The folders that hold `input/` and `target/`, by part; one, by an empty name, without parts.
+
+    Raises:
+        InputError: the folder itself and its parts hold them.
+    """
+    places = {PARTS[path.name.lower()]: path for path in _folders(folder) if path.name.lower() in PARTS}
+    found = {
         part: place
-        for part, place in places.items()
+        for part, place in ({"": folder} | places).items()
         if (place / INPUT).is_dir() and (place / TARGET).is_dir()
     }
+    if "" in found and len(found) > 1:
+        raise InputError(
+            f"{printable(str(folder))} holds {INPUT}/ and {TARGET}/, and parts that hold them as well",
+            "move them into train/, val/ and test/",
+        )
+    return found
 
 
 def load_pairs(
@@ -38,7 +48,7 @@ def load_pairs(
     enlarges: int,
     progress: Progress,
 ) -> Data:
-    """Load pairs of images: float32 targets in 0 … 1, (N, C, size, size).
+    """Load pairs of images: the targets are uint8 (N, C, size, size).
 
     Squares are cut out of the middle of both, at the same place: nothing is scaled.
 
@@ -73,9 +83,8 @@ def load_pairs(
         f"{name}: {index.parts[0]:,} pairs to train on, {index.parts[1]:,} to choose by, {index.parts[2]:,} "
         f"to test, inputs of {size // enlarges} × {size // enlarges} pixels, targets of {size} × {size}"
     )
-    labels = torch.from_numpy(images).float().div_(255)
     digest = sha256_of_plain([index.digest, of_targets.digest])
-    return data_of(name, index, torch.from_numpy(pixels), labels, digest)
+    return data_of(name, index, torch.from_numpy(pixels), torch.from_numpy(images), digest)
 
 
 def _folders(folder: Path) -> list[Path]:

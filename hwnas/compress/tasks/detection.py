@@ -88,8 +88,8 @@ def best_boxes(scores: Tensor, boxes: Tensor, size: tuple[float, float]) -> Tens
     limits = torch.tensor([*size, *size], device=boxes.device)
     for image, (of_image, places) in enumerate(zip(scores.flatten(1), boxes, strict=True)):
         likeliest, number = of_image.topk(min(CANDIDATES, len(of_image)))
-        number = number[likeliest > SMALLEST_SCORE]
-        likeliest = likeliest[: len(number)]
+        is_likely = likeliest > SMALLEST_SCORE
+        likeliest, number = likeliest[is_likely], number[is_likely]
         chosen = places[number // classes].clamp_min(0).minimum(limits)
         stay = batched_nms(chosen, likeliest, number % classes, OVERLAP)[:MOST_BOXES]
         found = [chosen[stay], likeliest[stay, None], (number[stay] % classes)[:, None]]

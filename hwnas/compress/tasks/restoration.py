@@ -29,8 +29,8 @@ LARGEST_SIGMA = 255.0
 
 
 def eight_bits(images: Tensor) -> Tensor:
-    """Images in 0 … 1 as the 256 values of a file, 0 … 255, float64."""
-    return images.double().clamp(0, 1).mul(255).round()
+    """Images in 0 … 1 as the 256 values of a file, 0 … 255, float64; what is no number is black."""
+    return images.double().nan_to_num(0.0).clamp(0, 1).mul(255).round()
 
 
 def luma(images: Tensor) -> Tensor:

@@ -44,7 +44,6 @@ def several(
     ['age: mean absolute error']
     """
     factors = _checked(tasks, weights or {}, quality)
-    first = next(iter(tasks))
     measures = [_named(name, task, measure) for name, task in tasks.items() for measure in _measures(task)]
     distilled: dict[str, Compared] = {name: task.distill for name, task in tasks.items()}
     losses = {name: task.loss for name, task in tasks.items() if task.loss is not None}
@@ -85,7 +84,7 @@ def several(
         score=score,
         agreement=agreement,
         kept=lambda evidence, reference: _kept(tasks, evidence, reference, quality),
-        plain_pixels=tasks[first].plain_pixels,
+        plain_pixels=any(task.plain_pixels for task in tasks.values()),
         output=f"outputs named {', '.join(tasks)}, or as many in this order",
         ranks=(),
         check=lambda output, data, model: _check(tasks, output, data, model),
