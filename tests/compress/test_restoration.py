@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hwnas.compress.reference.prepare import open_data
 from hwnas.compress.tasks import load_task
 from hwnas.compress.tasks.checks import check_output, for_task
 from hwnas.compress.tasks.restoration import eight_bits, luma, psnr, ssim
+from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import measured
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress
@@ -215,7 +217,7 @@ def test_an_answer_that_is_no_number_is_judged() -> None:
 
 
 def settings(**changed: Any) -> Any:
-    return replace(LIBRARY, weights="none", **changed)
+    return replace(LIBRARY, **({"weights": "none"} | changed))
 
 
 @pytest.mark.parametrize(("model", "channels"), [("restorers:denoiser", 1), ("restorers:enlarger", 3)])
@@ -374,6 +376,48 @@ def test_super_resolution_goes_all_the_way_with_a_folder_alone(workplace: Path) 
     assert checkpoint["accuracy"]["value"] > 10
     summary = json.loads((Path(checkpoint["path"]) / "measurement.json").read_text())["summary"]
     assert summary["agreement_metric"]["name"] == "PSNR to the reference in dB"
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "weights", "shape", "task", "least_db"),
+    [
+        ("DnCnn", "dncnn_gray_sigma25", (1, 32, 32), "denoising:25", 24.0),
+        ("UpConv7", "waifu2x_upconv7_photo_x2", (3, 24, 24), "super-resolution:2", 22.0),
+    ],
+)
+def test_real_networks_go_all_the_way(
+    workplace: Path, name: str, weights: str, shape: tuple[int, ...], task: str, least_db: float
+) -> None:
+    pytest.importorskip("hwnas.networks.blocks.convolution", reason="no family of plain convolutions")
+    if not (SHARED / "networks.py").is_file():
+        pytest.skip(f"{SHARED} is not there")
+    (workplace / "networks.py").write_text((SHARED / "networks.py").read_text())
+    (workplace / f"real_{name}.py").write_text(
+        f"import networks\ndef make():\n    net = networks.{name}()\n    net.input_shape = {shape}\n"
+        "    return net\n"
+    )
+    with zipfile.ZipFile(SHARED / "imagenette.zip") as archive:
+        photos = [each for each in sorted(archive.namelist()) if "val/" in each and each.endswith("g")]
+        (workplace / "photos").mkdir()
+        for number, photo in enumerate(photos[::25]):
+            (workplace / "photos" / f"{number}.jpg").write_bytes(archive.read(photo))
+    job = {"model": f"real_{name}:make", "weights": str(SHARED / f"{weights}.safetensors"), "task": task}
+    result, _ = run(
+        workplace, "run", data="folder:photos", space="restoration", per_block=1, steps=4, batch_size=8, **job
+    )
+    (checkpoint,) = result["checkpoints"]
+    assert result["reference"]["accuracy"]["value"] > least_db
+    assert checkpoint["macs"] < checkpoint["macs_reference"]
+    module = hwnas.load(checkpoint["path"], allow_code=True)
+    data = open_data(settings(**{**job, "data": "folder:photos", "image_size": 0}), Progress())
+    found = loop.scores(module, data, load_task(task))
+    value = measured(found, load_task(task).measure)
+    assert value is not None
+    assert value.value == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-3)
 
 
 @pytest.mark.slow
