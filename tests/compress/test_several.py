@@ -125,6 +125,8 @@ class TestSeveral(TaskContract):
     [
         ({}, {}, "given no task"),
         ({"road": 3}, {}, "road is a int, not a task"),
+        ({0: SEGMENTATION}, {}, "0 is no name of an output"),
+        ({"the road": SEGMENTATION}, {}, "'the road' is no name of an output"),
         (
             {"road": SEGMENTATION},
             {"weights": {"raod": 1.0}},

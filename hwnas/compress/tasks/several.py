@@ -113,6 +113,11 @@ def _checked(tasks: Mapping[str, Task], weights: Mapping[str, float], quality: Q
     if not tasks:
         raise InputError("several() is given no task", "give tasks by the names of the network's outputs")
     for name, task in tasks.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise InputError(
+                f"{name!r} is no name of an output and its targets",
+                "name them by words, such as boxes; a tuple's outputs are taken in the order of the names",
+            )
         if not isinstance(task, Task):
             raise InputError(
                 f"{name} is a {type(task).__name__}, not a task", "give a hwnas.Task for each name"
@@ -122,8 +127,6 @@ def _checked(tasks: Mapping[str, Task], weights: Mapping[str, float], quality: Q
                 f"{name}: {task.name} makes its own input, which the other tasks do not know",
                 "take it without its argument, and give its targets by name",
             )
-        if task.takes_classes and not name.isidentifier():
-            raise InputError(f"{name!r} is no name of targets", "name outputs by words, such as boxes")
     unknown = [name for name in weights if name not in tasks]
     if unknown:
         raise InputError(
