@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         profile,
     )
     from hwnas.compress.data import Data, Images
-    from hwnas.compress.data.task import Metric, Task
     from hwnas.compress.search.record import FrontRecord as Front
+    from hwnas.compress.tasks.task import Measure, Metric, Task
     from hwnas.measurement import Measurement
     from hwnas.progress import Progress
 
@@ -31,6 +31,7 @@ __all__ = [
     "Data",
     "Front",
     "Images",
+    "Measure",
     "Measurement",
     "Metric",
     "Progress",
@@ -50,8 +51,9 @@ __all__ = [
 _PLACES = {
     "Data": ("hwnas.compress.data", "Data"),
     "Images": ("hwnas.compress.data", "Images"),
-    "Metric": ("hwnas.compress.data.task", "Metric"),
-    "Task": ("hwnas.compress.data.task", "Task"),
+    "Measure": ("hwnas.compress.tasks.task", "Measure"),
+    "Metric": ("hwnas.compress.tasks.task", "Metric"),
+    "Task": ("hwnas.compress.tasks.task", "Task"),
     "Front": ("hwnas.compress.search.record", "FrontRecord"),
     "Measurement": ("hwnas.measurement", "Measurement"),
     "Progress": ("hwnas.progress", "Progress"),

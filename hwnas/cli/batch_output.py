@@ -76,7 +76,7 @@ class PlannedRun:
 
 def checkpoint_rows(runs: Sequence[PlannedRun]) -> list[list[str]]:
     """A row for each network that a plan emitted, over all references."""
-    from hwnas.compress.data.task import quantity
+    from hwnas.compress.tasks.task import quantity
 
     return [
         [

@@ -94,8 +94,9 @@ def compress(
 def _show(result: DeviceResult) -> None:
     from rich.table import Table
 
-    from hwnas.compress.data.task import CLASSIFICATION, difference, quantity
     from hwnas.compress.emit.summary import compared_with, milliseconds, ratio
+    from hwnas.compress.tasks.classification import CLASSIFICATION
+    from hwnas.compress.tasks.task import difference, quantity
 
     front = result.front
     ratios = ["time an image" if name == "throughput" else name for name in front.objectives]
@@ -133,6 +134,12 @@ def _show(result: DeviceResult) -> None:
         alike = f", {summary.agreement_metric.name}"
         if summary.task == CLASSIFICATION.name:
             alike = " of answers are the reference's"
+        beside = "".join(
+            f"  {each.metric.name:9} {quantity(each.reference, each.metric)} → "
+            f"{quantity(each.value, each.metric)}\n"
+            f"            {difference(each.difference, each.metric)} on the same images\n"
+            for each in summary.further_metrics
+        )
         typer.echo(
             f"\n{path}   (95 % intervals in brackets)\n"
             f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
@@ -141,6 +148,7 @@ def _show(result: DeviceResult) -> None:
             f"  {summary.metric.name:9} {quantity(summary.accuracy_reference, summary.metric)} → "
             f"{quantity(summary.accuracy, summary.metric)}\n"
             f"            {difference(summary.accuracy_difference, summary.metric)} on the same images\n"
+            f"{beside}"
             f"  agreement {quantity(summary.agreement, summary.agreement_metric)}{alike}\n"
             f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"

@@ -75,7 +75,12 @@ class CompressOptions:
         Help("Side of the images in pixels; 0: the data's own, for a folder the model's.", NETWORK),
     ] = 0
     task: Annotated[
-        str, Help("classification, regression, segmentation, or one's own: module:NAME.", NETWORK)
+        str,
+        Help(
+            "classification, regression, segmentation, super-resolution:SCALE, denoising:SIGMA, "
+            "detection:KIND, or one's own: module:NAME.",
+            NETWORK,
+        ),
     ] = "classification"
     cut: Annotated[str, Help("Modules behind which to cut, NAME,NAME.", NETWORK, shown="the stages")] = ""
     allow_code: Annotated[

@@ -177,12 +177,41 @@ def image_size(text: str) -> int:
     spec = find_reference(text)
     fix = "say how large the images shall be: --image-size N"
     try:
-        _, height, width = input_shape(spec, build_reference(spec, allow_code=spec.source == "function"))
+        if spec.architecture is not None:
+            _, height, width = spec.architecture.input_shape
+        else:
+            module = build_reference(spec, allow_code=spec.source == "function")
+            _, height, width = input_shape(spec, module)
     except InputError as error:
         raise InputError(error.cause, fix) from None
     if height != width:
         raise InputError(f"{text} takes images of {width} × {height} pixels, which are no squares", fix)
     return height
+
+
+def image_channels(text: str) -> int:
+    """Channels of the images that a model is made for.
+
+    They are those that it says; else those of its first convolution, if that takes one, else three.
+
+    Raises:
+        InputError: there is no such model, or its function fails.
+    """
+    from torch import nn
+
+    from hwnas.networks.build import build_reference, find_reference
+
+    spec = find_reference(text)
+    if spec.architecture is not None:
+        return spec.architecture.input_shape[0]
+    if spec.source == "timm":
+        return 3
+    module = build_reference(spec, allow_code=True)
+    try:
+        return input_shape(spec, module)[0]
+    except InputError:
+        first = next((m for m in module.modules() if isinstance(m, nn.Conv2d)), None)
+        return 1 if first is not None and first.in_channels == 1 else 3
 
 
 def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
-from hwnas.compress.data.task import Task
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import OnRound, Problem
 from hwnas.compress.settings import SearchSettings
+from hwnas.compress.tasks.task import Task, Tree
 
 CHOICES = [[0, 1, 2], [0, 2], [0], [0, 1, 3, 4]]
 
@@ -132,36 +133,46 @@ class TaskContract:
 
     task: Task
 
-    def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return outputs (B, …) and targets of some images."""
+    def make_batch(self) -> tuple[Tree, Any]:
+        """Return the output, (B, …) or a tree of such, and the targets of some images."""
         raise NotImplementedError
 
     def test_losses_are_of_the_batch_and_can_be_trained(self) -> None:
         output, targets = self.make_batch()
-        output = output.clone().requires_grad_()
-        for loss in (self.task.loss(output, targets), self.task.distill(output, output.detach())):
+        output = tree_map(lambda leaf: leaf.clone().requires_grad_(), output)
+        reference = tree_map(torch.Tensor.detach, output)
+        losses = [self.task.distill(output, reference)]
+        if self.task.loss is not None:
+            losses.append(self.task.loss(output, targets))
+        for loss in losses:
             assert loss.shape == ()
             assert torch.isfinite(loss)
-        (gradient,) = torch.autograd.grad(self.task.loss(output, targets), output)
-        assert torch.isfinite(gradient).all()
+            for gradient in torch.autograd.grad(loss, tree_leaves(output)):
+                assert torch.isfinite(gradient).all()
 
     def test_scores_are_of_each_image(self) -> None:
         output, targets = self.make_batch()
-        for scores in (self.task.score(output, targets), self.task.agreement(output, output)):
-            assert scores.shape == (len(output),)
-            assert torch.isfinite(scores.float()).all()
-        if self.task.metric.share:
-            assert (self.task.score(output, targets).float() <= 1).all()
+        count, evidence = len(tree_leaves(output)[0]), self.task.score(output, targets)
+        assert all(len(leaf) == count for leaf in tree_leaves(evidence))
+        for measure in (self.task.measure, *self.task.further_metrics):
+            figures = measure.total(evidence)
+            assert figures.shape in ((), (count,), (0,))
+            assert torch.isfinite(figures.double()).all()
+            assert not measure.metric.share or (figures.double() <= 1).all()
+        agreement = self.task.agreement(output, output)
+        assert agreement.shape == (count,)
+        assert torch.isfinite(agreement.double()).all()
 
     def test_an_output_agrees_with_itself_best(self) -> None:
         output, _ = self.make_batch()
+        flipped = tree_map(lambda leaf: leaf.flip(0), output)
         own = self.task.agreement(output, output).float().mean()
-        other = self.task.agreement(output, output.flip(0)).float().mean()
+        other = self.task.agreement(output, flipped).float().mean()
         assert own >= other if self.task.agreement_metric.higher_is_better else own <= other
 
     def test_takes_outputs_of_its_ranks(self) -> None:
         output, _ = self.make_batch()
-        assert output.ndim in self.task.ranks
+        assert not self.task.ranks or output.ndim in self.task.ranks
 
     def test_has_names(self) -> None:
         if not self.task.name or not self.task.metric.name or not self.task.agreement_metric.name:

@@ -12,7 +12,8 @@ from torch import nn
 from workplace import tinynet
 
 import hwnas
-from hwnas.compress.data.task import ACCURACY, REGRESSION, difference, quantity
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.task import ACCURACY, difference, quantity
 from hwnas.errors import InputError
 from hwnas.measurement import Interval
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec

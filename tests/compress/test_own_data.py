@@ -16,7 +16,9 @@ from tiny import make_data
 
 import hwnas
 from hwnas.compress.data import Data, Images, load_data
-from hwnas.compress.data.task import REGRESSION, SEGMENTATION, check_output
+from hwnas.compress.tasks.checks import check_output
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.segmentation import SEGMENTATION
 from hwnas.errors import InputError
 
 
@@ -56,9 +58,6 @@ def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
 BYTES = torch.randint(0, 256, (72, 3, 32, 32), dtype=torch.uint8)
 
 WRONG_PIXELS: dict[str, tuple[Any, str, str]] = {
-    "sizes": (images((32, 48), (64, 64)), r"a list of 2 images of 2 sizes, \(3, 32, 48\)", "folder:PATH"),
-    "list": (images((32, 32), (32, 32)), "a list of 2 images, they must be", "torch.stack"),
-    "tuple": (tuple(images((8, 8))), "a list of 1 images", "torch.stack"),
     "no images": ([], "a list of 0 images", "torch.stack"),
     "paths": (["a.png", "b.png"], "a list of 2 images", "folder:PATH"),
     "numpy": (BYTES.numpy(), r"numpy\.ndarray", "torch.from_numpy"),
@@ -69,7 +68,6 @@ WRONG_PIXELS: dict[str, tuple[Any, str, str]] = {
     "int64": (BYTES.long(), "torch.int64 from 0 to 255", r"pixels.to\(torch.uint8\)"),
     "uint16": ((BYTES.int() * 257).to(torch.uint16), "torch.uint16 from 0 to 65535", ">> 8"),
     "bool": (BYTES > 100, "torch.bool from 0 to 1", "uint8"),
-    "unit floats": (BYTES / 255, "torch.float32 from 0 to 1", r"\* 255"),
     "large floats": (BYTES * 2.0, "torch.float32 from 0 to 510", "0 … 255"),
     "normalised": (torch.linspace(-2, 2, BYTES.numel()).view(BYTES.shape), "from -2 to 2", "mean and std"),
     "half": ((BYTES / 255).half(), "torch.float16 from 0 to 1", r"\* 255"),
@@ -78,7 +76,7 @@ WRONG_PIXELS: dict[str, tuple[Any, str, str]] = {
     "sparse": (torch.zeros(72, 3, 32, 32, dtype=torch.uint8).to_sparse(), "are sparse", "dense"),
     "meta": (torch.empty(72, 3, 32, 32, dtype=torch.uint8, device="meta"), "without values", "dense"),
     "channels last": (BYTES.permute(0, 2, 3, 1), "the shape", r"permute\(0, 3, 1, 2\)"),
-    "grey": (BYTES[:, :1], "the shape", "expand"),
+    "two channels": (BYTES[:, :2], "the shape", "channels second"),
     "flat": (BYTES.flatten(1), "the shape", "channels second"),
     "one image": (BYTES[0], "the shape", "channels second"),
     "none left": (BYTES[:0], "are empty", "one image at least"),
@@ -96,6 +94,14 @@ def test_pixels_of_another_kind_are_refused(name: str) -> None:
             raise error
         with pytest.raises(InputError, match=fix):
             raise error
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_images_of_several_sizes_are_for_testing_only(part: str) -> None:
+    error = refusal(pixels_are(images((32, 48), (64, 64)), part))
+    assert "a list of 2 images of 2 sizes, (3, 32, 48)" in error.cause
+    assert "folder:PATH" in error.fix
+    assert "torch.stack" in refusal(pixels_are(images((32, 32), (32, 32)), part)).fix
 
 
 WRONG_LABELS: dict[str, tuple[Any, str]] = {

@@ -18,7 +18,7 @@ from tiny import furnish, run_job, write_record
 from torch import nn
 
 import hwnas
-from hwnas.compress.data import load_data
+from hwnas.compress.data import Images, load_data
 from hwnas.compress.reference import reloaded
 from hwnas.compress.reference.reloaded import confirm_stored, stored_outputs
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
@@ -140,7 +140,8 @@ def test_outputs_come_from_the_files(stored: tuple[Path, nn.Module]) -> None:
     pixels, _ = pixels_and_labels()
     spec = ArchitectureSpec.read(folder / "architecture.json")
     mean, std = (torch.tensor(each).view(1, -1, 1, 1) for each in (spec.mean, spec.std))
-    found = list(stored_outputs(folder, pixels))
+    images = Images(pixels=pixels, labels=None)
+    found = list(stored_outputs(folder, replace(load_data("digits"), mean=spec.mean, std=spec.std), images))
     assert [len(each) for each, _ in found] == [256, len(pixels) - 256]
     with torch.no_grad():
         expected = module((pixels / 255 - mean) / std)

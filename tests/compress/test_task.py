@@ -12,25 +12,31 @@ import torch
 from pictures import pictures
 from safetensors.torch import load_file
 from shortest_run import LIBRARY, SEARCH
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import accuracy_score, jaccard_score
 from tiny import make_data, run_hwnas, run_job
 from torch import Tensor
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.data.task import (
-    CLASSIFICATION,
-    IGNORED,
-    REGRESSION,
-    SEGMENTATION,
-    check_output,
-    load_task,
-    mean_iou,
-)
 from hwnas.compress.emit.summary import read_summary
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.tasks import TASKS, load_task
+from hwnas.compress.tasks.checks import check_output
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.segmentation import IGNORED, SEGMENTATION, iou_of_images, pixels_by_class
+from hwnas.compress.tasks.task import Measure, joined
+from hwnas.compress.training.intervals import mean_score, measured, measured_difference
 from hwnas.errors import InputError
 from hwnas.progress import Progress
+
+
+def loss_of(task: hwnas.Task, output: Tensor, targets: Tensor) -> Tensor:
+    assert task.loss is not None
+    return task.loss(output, targets)
+
+
+def iou(logits: Tensor, masks: Tensor) -> Tensor:
+    return iou_of_images(pixels_by_class(logits, masks))
 
 
 def test_mean_iou_is_scikit_learns() -> None:
@@ -40,7 +46,7 @@ def test_mean_iou_is_scikit_learns() -> None:
     masks[:, 0] = IGNORED
     masks[7] = 2
     logits[7, 2] += 10  # one class alone, and all right
-    found = mean_iou(logits, masks)
+    found = iou(logits, masks)
     for answer, mask, ratio in zip(logits.argmax(1), masks, found, strict=True):
         counted = mask != IGNORED
         expected = jaccard_score(mask[counted], answer[counted], average="macro")
@@ -48,12 +54,65 @@ def test_mean_iou_is_scikit_learns() -> None:
     assert found[7] == 1
 
 
+def test_figures_of_a_data_set_are_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 5, 6, 6, generator=generator)
+    logits[:, 3:] -= 100  # two classes that no network says; the last is in no mask either
+    masks = torch.randint(0, 4, (20, 6, 6), generator=generator)
+    masks[:, 0] = IGNORED
+    counted = masks != IGNORED
+    answers, wanted = logits.argmax(1)[counted], masks[counted]
+    evidence = joined([SEGMENTATION.score(logits[part], masks[part]) for part in (slice(7), slice(7, 20))])
+    iou, accuracy = (measured(evidence, measure) for measure in SEGMENTATION.further_metrics)
+    assert iou is not None
+    assert accuracy is not None
+    assert iou.value == pytest.approx(jaccard_score(wanted, answers, average="macro"))
+    assert accuracy.value == pytest.approx(accuracy_score(wanted, answers))
+    assert iou.low < iou.value < iou.high
+
+
+def test_a_total_has_the_interval_of_a_mean_where_it_is_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(400, 2, generator=generator)
+    metric = hwnas.Metric(name="mean", share=False, higher_is_better=True)
+    total = Measure(metric=metric, total=lambda evidence: evidence[:, 0].mean())
+    mean = Measure(metric=metric, total=lambda evidence: evidence[:, 0])
+    for found, expected in (
+        (measured(scores, total), measured(scores, mean)),
+        (measured_difference(scores, scores.flip(1), total), None),
+        (measured_difference(scores, scores + 1, total), measured_difference(scores, scores + 1, mean)),
+    ):
+        assert found is not None
+        if expected is not None:
+            assert found.value == pytest.approx(expected.value, abs=1e-6)
+            assert found.low == pytest.approx(expected.low, abs=0.02)
+            assert found.high == pytest.approx(expected.high, abs=0.02)
+    apart = measured_difference(scores, scores, total)
+    assert apart is not None
+    assert (apart.low, apart.value, apart.high) == (0, 0, 0)
+    nowhere = Measure(metric=metric, total=lambda evidence: evidence[:0, 0])
+    assert measured(scores, nowhere) is measured_difference(scores, scores, nowhere) is None
+
+
+def test_tasks_with_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = TASKS.load
+    made = {"scaled": lambda argument: replace(REGRESSION, name=f"scaled:{argument}"), "broken": int}
+    monkeypatch.setattr(TASKS, "names", lambda: [*made, "regression"])
+    monkeypatch.setattr(TASKS, "load", lambda name: made[name] if name in made else known(name))
+    assert load_task("scaled:3").name == "scaled:3"
+    assert load_task("scaled").name == "scaled:"
+    with pytest.raises(InputError, match="the task regression takes no argument, '3' was given"):
+        load_task("regression:3")
+    with pytest.raises(InputError, match="broken:7 is a int, not a task"):
+        load_task("broken:7")
+
+
 def test_logits_of_another_size_are_compared_at_the_size_of_the_mask() -> None:
     logits = torch.randn(2, 3, 4, 4)
     masks = torch.randint(0, 3, (2, 8, 8))
     large = torch.nn.functional.interpolate(logits, scale_factor=2, mode="bilinear")
-    assert torch.equal(mean_iou(logits, masks), mean_iou(large, masks))
-    assert float(SEGMENTATION.loss(logits, masks)) == pytest.approx(
+    assert torch.equal(iou(logits, masks), iou(large, masks))
+    assert float(loss_of(SEGMENTATION, logits, masks)) == pytest.approx(
         float(torch.nn.functional.cross_entropy(large, masks)), rel=1e-5
     )
 
@@ -61,7 +120,7 @@ def test_logits_of_another_size_are_compared_at_the_size_of_the_mask() -> None:
 def test_regression_takes_one_value_an_image_with_or_without_a_dimension() -> None:
     output, targets = torch.randn(7, 1), torch.randn(7)
     assert torch.equal(REGRESSION.score(output, targets), (output[:, 0] - targets).abs())
-    assert torch.equal(REGRESSION.loss(output, targets), REGRESSION.loss(output, targets[:, None]))
+    assert torch.equal(loss_of(REGRESSION, output, targets), loss_of(REGRESSION, output, targets[:, None]))
     assert float(REGRESSION.distill(output, output)) == 0
 
 
@@ -213,13 +272,27 @@ def test_a_dense_prediction_goes_all_the_way_and_on_without_masks(workplace: Pat
     with torch.no_grad():
         output: Tensor = module(data.normalize(data.test.pixels))
     assert output.shape == (len(data.test), 11, 16, 16)
-    scores = mean_iou(output, data.test.labels)  # type: ignore[arg-type]
+    scores = iou(output, data.test.labels)
     assert float(scores.mean()) == pytest.approx(checkpoint["accuracy"]["value"], abs=1e-4)
     card = (Path(checkpoint["path"]) / "README.md").read_text()
     assert "| mean IoU | " in card
+    data_iou, accuracy = checkpoint["further_metrics"]
+    assert (data_iou["metric"]["name"], accuracy["metric"]["name"]) == (
+        "mean IoU of the data set",
+        "pixel accuracy",
+    )
+    answers = torch.nn.functional.interpolate(output, size=(32, 32), mode="bilinear").argmax(1)
+    right = float(torch.eq(answers, data.test.labels).float().mean())
+    assert accuracy["value"]["value"] == pytest.approx(right, abs=1e-4)
+    lost = accuracy["value"]["value"] - accuracy["reference"]["value"]
+    assert accuracy["difference"]["value"] == pytest.approx(lost)
+    assert "| pixel accuracy | " in card
+    assert "- Pixel accuracy: difference " in card
+    report = Path(result["report"]).read_text()
+    assert "mean IoU of the data set" in report
     assert "- Mean IoU on the test part of `inkmap:masks`" in card
     assert "- Agreement of pixels: " in card
-    assert "accura" not in card
+    assert "accura" not in card.replace("ixel accuracy", "")
 
     pictures(workplace / "photos", "2021", "2022", count=15)
     said: list[str] = []

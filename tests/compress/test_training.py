@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workplace import tinynet
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.training import loop
 from hwnas.errors import HwnasError, RunDirectoryError
 
@@ -227,7 +227,7 @@ def test_right_answers_are_by_image_and_absent_without_labels(data: Data) -> Non
     model = tinynet.seeded()
     with torch.no_grad():
         expected = [
-            int(model(data.normalize(data.test.pixels[i : i + 1])).argmax()) == int(data.test.labels[i])  # type: ignore[index]
+            int(model(data.normalize(data.test.pixels[i : i + 1])).argmax()) == int(data.test.labels[i])
             for i in range(len(data.test))
         ]
     found = loop.scores(model, data, batch_size=7)

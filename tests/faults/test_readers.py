@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from spoilt_runs import Place
 
 from hwnas.cli.plan import read_plan
-from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.compress.emit.checkpoint import is_intact
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
 from hwnas.compress.emit.summary import read_summary
@@ -26,6 +25,7 @@ from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.run.cost_log import read_costs
 from hwnas.compress.run.directory import recorded_settings
+from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.devices.simulator.loading import load_accelerator
 from hwnas.errors import HwnasError
 from hwnas.files import read_json

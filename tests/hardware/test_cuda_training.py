@@ -12,7 +12,6 @@ import torch
 from spoilt_runs import LIBRARY, SEARCH
 from workplace import tinynet
 
-from hwnas.compress.data.task import CLASSIFICATION
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.distill import (
     Distilled,
@@ -24,6 +23,7 @@ from hwnas.compress.library.distill import (
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.teacher import Teacher, keep_features
 from hwnas.compress.settings import Place
+from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.training import loop
 from hwnas.networks.partition import partition
 from hwnas.progress import Progress

@@ -14,10 +14,13 @@ import tiny
 import torch
 from torch import nn
 
-from hwnas.compress.data.task import CLASSIFICATION, REGRESSION, SEGMENTATION, Task
 from hwnas.compress.library.distill import distill
 from hwnas.compress.quality.model import QualityModel
 from hwnas.compress.search import strategies
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.segmentation import SEGMENTATION
+from hwnas.compress.tasks.task import Task
 from hwnas.devices.base import Device
 from hwnas.measurement import DeviceProfile
 from hwnas.networks.blocks.convnext import CONVNEXT, ConvNextTable

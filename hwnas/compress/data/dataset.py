@@ -7,24 +7,41 @@ looked at to report accuracy.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
 
 from hwnas.compress.settings import Place
+from hwnas.errors import InputError, first_line
+from hwnas.files import sha256_of_plain
 from hwnas.measurement import STRICT
 from hwnas.ranges import Count, Figure, Position
+
+Given = Callable[[Tensor, torch.Generator], Tensor]
+"""An image (C, H, W) in 0 … 1, and what is random → what the network is given, such as a noisy image."""
+
+Pixels = Any
+"""A tensor (N, C, H, W), or a tuple of N tensors (C, H, W)."""
+
+Targets = Any
+"""Of N images: a tensor (N, …), a tuple of N tensors of several sizes, a dictionary of either, or None."""
+
+SEEDS = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Images (N, C, H, W) as uint8, and their targets where they have any.
+    """Images (N, C, H, W), and their targets where they have any.
 
-    labels: class indices (N,) int64, values (N, D) float32, or masks (N, H, W) of a class each, as the task
-    wants them.
+    pixels: uint8, or float32 in 0 … 1; of the test part also a tuple of images (C, H, W) of several sizes.
+
+    labels: class indices (N,) int64, values (N, D) float32, masks (N, H, W) of a class each, images
+    (N, C, H, W) as pixels, or boxes (N, K, 5), as the task wants them; several kinds by name.
 
     >>> import hwnas, torch
     >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
@@ -32,8 +49,14 @@ class Images:
     8
     """
 
-    pixels: Tensor
-    labels: Tensor | None
+    pixels: Pixels
+    labels: Targets
+
+    @property
+    def sizes(self) -> set[tuple[int, int]]:
+        """Height and width of each image, every one once."""
+        images = [self.pixels] if isinstance(self.pixels, Tensor) else self.pixels
+        return {(image.shape[-2], image.shape[-1]) for image in images}
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -63,6 +86,7 @@ class DataFacts:
         flip: augmentation mirrors every second image. Targets that are no classes do not move with their
             image: leave both out for such data.
         imagenet: where the classes are of ImageNet, their indices among its 1,000.
+        is_measured: mean and std are those of the training part; nobody asked for them.
     """
 
     __pydantic_config__ = STRICT
@@ -73,6 +97,7 @@ class DataFacts:
     shift_px: Count = 0
     flip: bool = False
     imagenet: tuple[Position, ...] = ()
+    is_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +107,9 @@ class Data(DataFacts):
     Attributes:
         digest: SHA-256 of the content, where it is known already.
         place: where batches are wanted, and where networks are trained and judged on them.
+        given: makes what the network is given of an image, which is then the target itself: the images have
+            no labels. What is random depends on the image's number; in augmented training on seed and epoch
+            as well.
 
     >>> import hwnas, torch
     >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
@@ -99,44 +127,104 @@ class Data(DataFacts):
     test: Images
     digest: str | None = None
     place: Place = "cpu"
+    given: Given | None = None
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network is given."""
+        channels, height, width = self.plain_inputs(self.train, slice(1)).shape[1:]
+        return channels, height, width
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        channels, height, width = self.train.pixels.shape[1:]
-        return channels, height, width
+    def has_targets(self) -> bool:
+        """Whether there is anything to judge a network by."""
+        return self.train.labels is not None or self.given is not None
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content: pixels and labels, part by part, with their types and shapes."""
-        if self.digest is not None:
-            return self.digest
+        """SHA-256 of the content: pixels and labels, part by part, and what the network is given of them."""
+        content = self.digest or self._content_hash()
+        if self.given is None:
+            return content
+        # Two decimals of some values: other machines round the last bits of a sum in another way.
+        found = self.plain_inputs(self.train, slice(1))
+        values = found.flatten()[:: max(1, found.numel() // 32)].mul(100).round().long().tolist()
+        return sha256_of_plain([content, list(found.shape), values])
+
+    def _content_hash(self) -> str:
         digest = hashlib.sha256()
         for part in (self.train, self.val, self.test):
-            for tensor in (part.pixels, part.labels):
-                if tensor is None:
-                    digest.update(b"none")
-                    continue
-                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            for tree in (part.pixels, part.labels):
+                leaves, kind = tree_flatten(dict(sorted(tree.items())) if isinstance(tree, dict) else tree)
+                if not isinstance(tree, Tensor | None):
+                    digest.update(str(kind).encode())
+                for tensor in leaves:
+                    if tensor is None:
+                        digest.update(b"none")
+                        continue
+                    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+                    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) → float32, normalised, channels last."""
+        """uint8 or float32 in 0 … 1, (B, C, H, W) → float32, normalised, channels last."""
         mean, std = (torch.tensor(x, device=pixels.device).view(1, -1, 1, 1) for x in (self.mean, self.std))
-        x = pixels.contiguous(memory_format=torch.channels_last).float()
-        return x.div_(255.0).sub_(mean).div_(std)
+        return _plain(pixels).sub_(mean).div_(std)
+
+    def inputs(self, images: Images, which: Tensor | slice) -> Tensor:
+        """What the network is given of some images, not augmented: float32, normalised, on `place`."""
+        if self.given is not None:
+            return self.normalize(self.plain_inputs(images, which).to(self.place))
+        return self.normalize(_stacked(images.pixels, which).to(self.place))
+
+    def plain_inputs(self, images: Images, which: Tensor | slice) -> Tensor:
+        """The same before it is normalised, in the memory of the CPU: uint8, or float32 in 0 … 1."""
+        pixels = _stacked(images.pixels, which)
+        return self._make(_plain(pixels), self._numbers(images, which)) if self.given is not None else pixels
+
+    def _numbers(self, images: Images, which: Tensor | slice) -> list[int]:
+        """Numbers of images, counted through all parts."""
+        found = range(len(images))[which] if isinstance(which, slice) else which.tolist()
+        before = 0
+        for part in (self.train, self.val, self.test):
+            if images.pixels is part.pixels:
+                return [before + number for number in found]
+            before += len(part)
+        return list(found)
+
+    def _make(self, images: Tensor, numbers: Sequence[int], seed: int = 0) -> Tensor:
+        """What the network is given of each image, (B, C, H, W) in 0 … 1."""
+        assert self.given is not None
+        generator, made = torch.Generator(), []
+        for image, number in zip(images, numbers, strict=True):
+            generator.manual_seed((seed * 1_000_003 + number) % SEEDS)
+            try:
+                found = self.given(image, generator)
+            except Exception as error:  # whatever the task's function does
+                raise InputError(
+                    f"the task makes nothing of an image of shape {tuple(image.shape)}: {first_line(error)}",
+                    "mend its function `given`, or take images of another size (docs/tasks.md)",
+                ) from error
+            if not isinstance(found, Tensor) or found.ndim != 3 or found.dtype != torch.float32:
+                raise InputError(
+                    "the task makes no image of an image: `given` returns "
+                    f"{f'{found.dtype} {tuple(found.shape)}' if isinstance(found, Tensor) else type(found)}",
+                    "let it return a float32 tensor (C, H, W) (docs/tasks.md)",
+                )
+            made.append(found)
+        return torch.stack(made)
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Tensor, Targets]]:
         """One epoch of the training part: images and targets, in the order of `train_order`, on `place`."""
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for indices in self._order(batch_size, generator):
-            pixels = self.train.pixels[indices]
+            pixels = _stacked(self.train.pixels, indices)
             if augment:
                 pixels = self._augment(pixels, generator)
-            yield self._placed(pixels, self.train.labels, indices)
+            again = seed * 100_003 + epoch + 1 if augment else 0
+            yield self._placed(pixels, self.train, indices, again)
 
     def train_order(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
         """The images (B,) of each batch of an epoch; they depend on `seed` and `epoch` alone.
@@ -155,16 +243,28 @@ class Data(DataFacts):
         """The number of batches that `train_batches` gives."""
         return max(1, len(self.train) // batch_size)
 
-    def batches(self, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """All images in order, not augmented, on `place`."""
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            yield self._placed(images.pixels[part], images.labels, part)
+    def batches(self, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Targets]]:
+        """All images in order, not augmented, on `place`; one by one where they have several sizes."""
+        size = batch_size if isinstance(images.pixels, Tensor) else 1
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            yield self._placed(_stacked(images.pixels, part), images, part)
 
     def _placed(
-        self, pixels: Tensor, labels: Tensor | None, which: Tensor | slice
-    ) -> tuple[Tensor, Tensor | None]:
-        targets = None if labels is None else labels[which].to(self.place)
+        self, pixels: Tensor, images: Images, which: Tensor | slice, seed: int = 0
+    ) -> tuple[Tensor, Targets]:
+        """Normalised inputs and targets of pixels that may be augmented."""
+        if self.given is not None:
+            wanted = _plain(pixels)
+            x = self._make(wanted, self._numbers(images, which), seed)
+            return self.normalize(x.to(self.place)), wanted.to(self.place)
+        targets = images.labels
+        if targets is not None:
+            targets = tree_map(
+                lambda each: _target(_stacked(each, which)).to(self.place),
+                targets,
+                is_leaf=lambda each: isinstance(each, tuple),
+            )
         return self.normalize(pixels.to(self.place)), targets
 
     def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -178,6 +278,26 @@ class Data(DataFacts):
             (to_y, from_y), (to_x, from_x) = _overlap(shift - y), _overlap(shift - x)
             target[:, to_y, to_x] = source[:, from_y, from_x]
         return moved
+
+
+def _plain(pixels: Tensor) -> Tensor:
+    """float32 in 0 … 1, channels last, in memory of its own."""
+    if pixels.dtype == torch.uint8:
+        return pixels.contiguous(memory_format=torch.channels_last).float().div_(255.0)
+    return pixels.clone(memory_format=torch.channels_last)
+
+
+def _target(batch: Tensor) -> Tensor:
+    """Images as targets are float32 in 0 … 1."""
+    return _plain(batch) if batch.ndim == 4 and batch.dtype == torch.uint8 else batch
+
+
+def _stacked(tensors: Tensor | Sequence[Tensor], which: Tensor | slice) -> Tensor:
+    """Some of N tensors, (B, …); those of several sizes have to be asked for one by one."""
+    if isinstance(tensors, Tensor):
+        return tensors[which]
+    chosen = tensors[which] if isinstance(which, slice) else [tensors[number] for number in which.tolist()]
+    return torch.stack(list(chosen))
 
 
 def _overlap(offset: int) -> tuple[slice, slice]:

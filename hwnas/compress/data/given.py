@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hwnas.compress.data.dataset import Data, split_images
 from hwnas.compress.data.images import to_pixels
-from hwnas.compress.data.own import check_data, check_pixels, check_plain
+from hwnas.compress.data.labels import check_plain
+from hwnas.compress.data.own import check_data, check_pixels
 from hwnas.errors import HwnasError, InputError, first_line
 
 VAL_SHARE, TEST_SHARE = 0.1, 0.2
@@ -73,6 +74,7 @@ def as_data(given: Any, name: str = "data") -> Data:
             test=test,
             mean=tuple(scaled.mean((0, 2, 3)).tolist()),
             std=tuple(scaled.std((0, 2, 3)).clamp(min=1 / 255).tolist()),
+            is_measured=True,
         )
     )
 
@@ -187,7 +189,7 @@ def _uint8(pixels: Tensor) -> Tensor:
         pixels = pixels[:, None]
     if pixels.ndim == 4 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1)
-    check_pixels("the pixels", pixels, PIXELS)
+    check_pixels("the pixels", pixels, PIXELS, floats=False)
     return pixels.contiguous()
 
 

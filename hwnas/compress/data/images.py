@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -33,6 +33,21 @@ HEAD_BYTES = 64
 
 Mode = Literal["L", "RGB"]
 
+
+class Fit(NamedTuple):
+    """How an image becomes a square.
+
+    kind: `cut` scales the shorter side and cuts out the centre, `pad` scales the longer side and fills up
+        with black at the right or the bottom, `crop` cuts out the centre without scaling.
+    grid: of `crop`, the place of the cut is a multiple of so many pixels.
+    """
+
+    kind: Literal["cut", "pad", "crop"] = "cut"
+    grid: int = 1
+
+
+CUT = Fit()
+
 Raw = Path | bytes | Image.Image
 """A file, the content of one, or an image that is decoded already."""
 
@@ -44,13 +59,14 @@ def is_image(name: str) -> bool:
     )
 
 
-def to_pixels(raw: Raw, size: int | None, mode: Mode) -> np.ndarray:
-    """Decode an image: turned as its EXIF says, its shorter side resized to `size`, the centre cut out.
+def to_pixels(raw: Raw, size: int | None, mode: Mode, fit: Fit = CUT) -> np.ndarray:
+    """Decode an image: turned as its EXIF says, and made a square of `size` pixels.
 
     Transparent parts become white, 9 … 16 bits a channel become 8, of a file's frames the first is taken.
 
     Args:
         size: None leaves the image at its own.
+        fit: how it becomes a square.
 
     Returns:
         (C, H, W) uint8, C 1 or 3 by the mode.
@@ -66,7 +82,7 @@ def to_pixels(raw: Raw, size: int | None, mode: Mode) -> np.ndarray:
         upright = ImageOps.exif_transpose(opened)
         if key is not None:
             upright.info["transparency"] = key
-        image = _fit(_flat(upright, opened).convert(mode), size)
+        image = _fit(_flat(upright, opened).convert(mode), size, fit)
     array = np.asarray(image)
     return np.ascontiguousarray(array[None] if mode == "L" else array.transpose(2, 0, 1))
 
@@ -169,8 +185,19 @@ def _flat(image: Image.Image, opened: Image.Image) -> Image.Image:
     return image
 
 
-def _fit(image: Image.Image, size: int | None) -> Image.Image:
+def _fit(image: Image.Image, size: int | None, fit: Fit) -> Image.Image:
     if size is None or image.size == (size, size):
         return image
+    width, height = image.size
+    if fit.kind == "pad":
+        scaled = tuple(max(1, round(side * size / max(width, height))) for side in (width, height))
+        square = Image.new(image.mode, (size, size))
+        square.paste(image.resize((scaled[0], scaled[1]), Image.Resampling.BICUBIC))
+        return square
+    if fit.kind == "crop":
+        if min(width, height) < size:
+            raise ValueError(f"{width} × {height} pixels, {size} × {size} are cut out of each image")
+        left, top = ((side - size) // (2 * fit.grid) * fit.grid for side in (width, height))
+        return image.crop((left, top, left + size, top + size))
     # `fit` scales the square in the middle, which is what scaling the shorter side and cutting gives.
     return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+from hwnas.compress.data.coco import instance_files, load_coco
 from hwnas.compress.data.dataset import Data, Images, split_images
 from hwnas.compress.data.download import downloads, fetch
 from hwnas.compress.data.images import Mode
 from hwnas.compress.data.own import call_for_data
+from hwnas.compress.data.pairs import load_pairs, pair_folders
 from hwnas.compress.data.sets import SETS
 from hwnas.compress.data.sources import FolderSource, Source, printable
 from hwnas.compress.data.store import decoded
@@ -29,6 +31,9 @@ def load_data(
     image_size: int = 0,
     model_size: Callable[[], int] | None = None,
     progress: Progress | None = None,
+    *,
+    channels: int = 3,
+    enlarges: int = 1,
 ) -> Data:
     """Load a data set: `digits`, a named one, `folder:PATH`, or one's own by `module:function`.
 
@@ -36,6 +41,8 @@ def load_data(
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         model_size: tells the model's, where a folder needs it.
         progress: hears of downloads and decoding.
+        channels: that the network takes: 1 reads image files as grey.
+        enlarges: how often the side of an image is that of what the network is given of it.
 
     Raises:
         InputError: unknown, not found, not readable, or no data set.
@@ -51,11 +58,22 @@ def load_data(
             )
         if name == "folder:":
             raise InputError("folder: names no folder", "name it: --data folder:PATH")
-        source: Source = FolderSource(Path(name.removeprefix("folder:")).expanduser())
-        size = image_size or (model_size() if model_size else 0)
+        folder = Path(name.removeprefix("folder:")).expanduser()
+        source: Source = FolderSource(folder)
+        size = image_size or (model_size() * enlarges if model_size else 0)
         if not size:
             raise InputError(f"nobody says how large the images of {name} shall be", "give --image-size N")
-        return _load(name, source, size, "RGB", progress)
+        if size % enlarges:
+            raise InputError(
+                f"images of {size} pixels cannot be {enlarges} times as large as what the network is given",
+                f"give a multiple: --image-size {size // enlarges * enlarges or enlarges}",
+            )
+        mode: Mode = "L" if channels == 1 else "RGB"
+        if files := instance_files(folder):
+            return load_coco(name, folder, files, size, mode, progress)
+        if places := pair_folders(folder):
+            return load_pairs(name, places, size, mode, enlarges, progress)
+        return _load(name, source, size, mode, channels, progress)
     if ":" in name:
         data = call_for_data(name)
         if image_size not in (0, *data.image_shape[1:]):
@@ -70,19 +88,21 @@ def load_data(
         return _digits()
     if name in SETS:
         known = SETS[name]
-        return _load(name, _find(name, progress), image_size or known.size, known.mode, progress)
+        mode = "L" if channels == 1 else known.mode
+        return _load(name, _find(name, progress), image_size or known.size, mode, channels, progress)
     near = get_close_matches(name, ["digits", *SETS], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    folder = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
+    prefixed = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
     raise InputError(
         f"unknown data {name!r}",
-        f"{hint or folder}known data: digits, {', '.join(SETS)}, folder:PATH, module:function",
+        f"{hint or prefixed}known data: digits, {', '.join(SETS)}, folder:PATH, module:function",
     )
 
 
-def _load(name: str, source: Source, size: int, mode: Mode, progress: Progress) -> Data:
+def _load(name: str, source: Source, size: int, mode: Mode, channels: int, progress: Progress) -> Data:
     index, array = decoded(source, size, mode, progress)
-    pixels = torch.from_numpy(array).expand(-1, 3, -1, -1)  # grey images are read by three channels
+    channels = 1 if channels == 1 else 3  # grey images are read by three channels as well
+    pixels = torch.from_numpy(array).expand(-1, channels, -1, -1)
     labels = None if index.labels is None else torch.tensor(index.labels)
     first, second = index.parts[0], index.parts[0] + index.parts[1]
     train, val, test = (
@@ -97,18 +117,19 @@ def _load(name: str, source: Source, size: int, mode: Mode, progress: Progress) 
     )
     for alike in _alike(index.classes):
         progress.say(f"{' and '.join(alike)} are {len(alike)} classes: their names differ in capitals only")
-    channels = 3 // len(index.mean)
+    repeated = channels // len(index.mean)
     return Data(
         name=name,
         class_names=names,
         train=train,
         val=val,
         test=test,
-        mean=index.mean * channels,
-        std=index.std * channels,
+        mean=index.mean * repeated,
+        std=index.std * repeated,
         shift_px=size // 8,
         flip=True,
         imagenet=imagenet,
+        is_measured=True,
         digest=index.digest,
     )
 
@@ -174,4 +195,5 @@ def _digits() -> Data:
         std=(0.5, 0.5, 0.5),
         shift_px=4,
         flip=False,
+        is_measured=True,
     )

@@ -8,13 +8,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from hwnas.compress.data.dataset import Data, Images
+from hwnas.compress.data.labels import check_labels, check_plain
 from hwnas.errors import InputError
-from hwnas.networks.tensors import unusual
 from hwnas.networks.user_code import call_function
 
 IMAGENET_CLASSES = 1000
+LOWEST, HIGHEST = -0.5, 1.5
 BUILD = "let it build and return a hwnas.Data (docs/data.md)"
 
 
@@ -42,49 +44,79 @@ def check_data(data: Data) -> Data:
     names = data.class_names
     if isinstance(names, str) or not _is_list_of(names, str):
         raise InputError(f"class_names is {names!r:.80}", "give a tuple of one text a class")
-    data = replace(data, class_names=tuple(names), mean=_three("mean", data), std=_three("std", data))
     parts = {"train": data.train, "val": data.val, "test": data.test}
     for name, part in parts.items():
         if not isinstance(part, Images):
             raise InputError(
                 f"{name} is a {type(part).__name__}", "give hwnas.Images(pixels=…, labels=…) for each part"
             )
+    data = replace(data, class_names=tuple(names), test=_with_sizes(data.test))
+    parts["test"] = data.test
+    for name, part in parts.items():
         check_pixels(f"{name}.pixels", part.pixels)
+    data = replace(data, mean=_of_channels("mean", data), std=_of_channels("std", data))
     for name, part in parts.items():
         _check_likeness(name, part, data.train)
-        _check_labels(name, part, data.class_names, data.train)
+        check_labels(name, part, data)
     _check_settings(data)
     return data
+
+
+def _with_sizes(test: Images) -> Images:
+    """The test part; a list of images of several sizes, and of their targets, as tuples.
+
+    Raises:
+        InputError: one of the images is none.
+    """
+    pixels = test.pixels
+    if not isinstance(pixels, list | tuple) or not pixels or not all(isinstance(x, Tensor) for x in pixels):
+        return test
+    for number, image in enumerate(pixels):
+        check_pixels(f"test.pixels, image {number}", image[None] if image.ndim == 3 else image)
+    labels = tree_map(
+        lambda each: tuple(each) if isinstance(each, list) else each,
+        test.labels,
+        is_leaf=lambda each: isinstance(each, list | tuple),
+    )
+    return replace(test, pixels=tuple(pixels), labels=labels)
 
 
 def _is_list_of(values: object, kind: type) -> bool:
     return isinstance(values, Sequence) and all(isinstance(value, kind) for value in values)
 
 
-def _three(key: str, data: Data) -> tuple[float, ...]:
+def _of_channels(key: str, data: Data) -> tuple[float, ...]:
     given = getattr(data, key)
     try:
         values = tuple(float(value) for value in given)
     except (TypeError, ValueError, RuntimeError):
         values = ()
     least = 0.0 if key == "mean" else math.ulp(0.0)
-    if len(values) != 3 or not all(least <= value <= 1 for value in values):  # NaN is in no range
+    channels = data.train.pixels.shape[1]
+    if len(values) != channels or not all(least <= value <= 1 for value in values):  # NaN is in no range
         raise InputError(
-            f"{key} is {given!r:.80}, it must be three numbers up to 1, "
-            f"{'0 at least' if key == 'mean' else 'and std above 0'}",
+            f"{key} is {given!r:.80}, it must be {'one number' if channels == 1 else 'three numbers'} "
+            f"up to 1, {'0 at least' if key == 'mean' else 'and std above 0'}",
             "give it per channel for pixels in 0 … 1: what is meant for 0 … 255 divided by 255",
         )
     return values
 
 
 def check_pixels(
-    name: str, pixels: object, wanted: str = "they must be one uint8 tensor (N, 3, H, W)"
+    name: str,
+    pixels: object,
+    wanted: str = "they must be one uint8 tensor (N, 3, H, W), or float32 in 0 … 1, or of one channel",
+    *,
+    floats: bool = True,
 ) -> None:
     """Refuse what is no tensor of images. Raises InputError with a way to convert it.
 
     Args:
         wanted: what the message says of the form that is taken.
+        floats: float32 in 0 … 1 are taken.
     """
+    if isinstance(pixels, tuple) and pixels and all(isinstance(each, Tensor) for each in pixels):
+        return  # of the test part, looked at one by one
     if isinstance(pixels, list | tuple):
         shapes = sorted({tuple(getattr(image, "shape", ())) for image in pixels})
         several = f" of {len(shapes)} sizes, {', '.join(map(str, shapes[:3]))}" if len(shapes) > 1 else ""
@@ -97,11 +129,11 @@ def check_pixels(
         kind = f"{type(pixels).__module__}.{type(pixels).__name__}"
         raise InputError(f"{name} are a {kind}, {wanted}", "of a numpy array: torch.from_numpy(array)")
     check_plain(name, pixels)
-    if pixels.dtype != torch.uint8:
+    if pixels.dtype != torch.uint8 and not (floats and _is_unit(pixels)):
         held, fix = _range(pixels)
         raise InputError(f"{name} are {pixels.dtype}{held}, {wanted}", fix)
-    if pixels.ndim != 4 or pixels.shape[1] != 3:
-        fix = "put the channels second, and give grey images three equal ones: pixels.expand(-1, 3, -1, -1)"
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        fix = "put the channels second: pixels.permute(0, 3, 1, 2), or pixels[:, None] of grey images"
         if pixels.ndim == 4 and pixels.shape[3] == 3:
             fix = "put the channels second: pixels.permute(0, 3, 1, 2)"
         elif pixels.ndim == 4 and pixels.shape[1] == 4:
@@ -109,6 +141,14 @@ def check_pixels(
         raise InputError(f"{name} have the shape {tuple(pixels.shape)}, {wanted}", fix)
     if not pixels.numel():
         raise InputError(f"{name} are empty: {tuple(pixels.shape)}", "give each part one image at least")
+
+
+def _is_unit(pixels: Tensor) -> bool:
+    """Whether pixels are float32 about 0 … 1: noise may go beyond, what is normalised goes further."""
+    if pixels.dtype != torch.float32 or not pixels.numel():
+        return False
+    low, high = torch.aminmax(pixels)
+    return bool(low >= LOWEST) and bool(high <= HIGHEST)
 
 
 def _range(pixels: Tensor) -> tuple[str, str]:
@@ -130,20 +170,20 @@ def _range(pixels: Tensor) -> tuple[str, str]:
     return held, "bring them to 0 … 255; of 16 bits: (pixels.long() >> 8).to(torch.uint8)"
 
 
-def check_plain(name: str, tensor: Tensor, verb: str = "are") -> None:
-    """Refuse a tensor without plain values in the CPU's memory. Raises InputError."""
-    kind = unusual(tensor)
-    if kind is None and tensor.device.type != "cpu":
-        kind = f"on {tensor.device}"
-    if kind is not None:
-        raise InputError(f"{name} {verb} {kind}", "give dense tensors in the CPU's memory: tensor.cpu()")
-
-
 def _check_likeness(name: str, part: Images, train: Images) -> None:
-    if part.pixels.shape[1:] != train.pixels.shape[1:]:
+    images = part.pixels if isinstance(part.pixels, tuple) else part.pixels[:1]
+    kinds = {(each.shape[0], each.dtype) for each in images}
+    if kinds != {(train.pixels.shape[1], train.pixels.dtype)}:
+        raise InputError(
+            f"{name}.pixels have other channels or another type than those of train: "
+            f"{', '.join(sorted(f'{channels} of {dtype}' for channels, dtype in kinds))} and "
+            f"{train.pixels.shape[1]} of {train.pixels.dtype}",
+            "give images of one kind in all parts",
+        )
+    if isinstance(part.pixels, Tensor) and part.sizes != train.sizes:
         raise InputError(
             f"{name}.pixels have another size than those of train: {_size(part)} and {_size(train)}",
-            "resize all parts to one size",
+            "resize all parts to one size; only test may be a list of images of several sizes",
         )
     if (part.labels is None) != (train.labels is None):
         has = "none" if part.labels is None else "some"
@@ -154,53 +194,8 @@ def _size(images: Images) -> str:
     return f"{images.pixels.shape[3]} × {images.pixels.shape[2]}"
 
 
-def _check_labels(name: str, part: Images, class_names: tuple[str, ...], train: Images) -> None:
-    labels: object = part.labels
-    if labels is None:
-        if class_names:
-            raise InputError(
-                f"there are class_names, but {name}.labels are None", "give labels, or leave class_names out"
-            )
-        return
-    if not isinstance(labels, Tensor):
-        raise InputError(
-            f"{name}.labels are a {type(labels).__name__}", "make them a tensor: torch.as_tensor(labels)"
-        )
-    check_plain(f"{name}.labels", labels)
-    if labels.requires_grad:
-        raise InputError(f"{name}.labels are part of a gradient", "give plain values: labels.detach()")
-    if labels.ndim == 0 or len(labels) != len(part.pixels):
-        count = len(labels) if labels.ndim else "no list of"
-        raise InputError(
-            f"{name} has {len(part.pixels)} images and {count} labels", "give each image its label, in order"
-        )
-    if labels.is_floating_point() and not labels.isfinite().all():
-        raise InputError(f"{name}.labels hold NaN or infinity", "leave those images out, or correct them")
-    if class_names:
-        _check_classes(f"{name}.labels", labels, len(class_names))
-    first = train.labels
-    if isinstance(first, Tensor) and (labels.shape[1:], labels.dtype) != (first.shape[1:], first.dtype):
-        raise InputError(
-            f"{name}.labels are {labels.dtype} {tuple(labels.shape[1:])} an image, those of train "
-            f"{first.dtype} {tuple(first.shape[1:])}",
-            "give targets of one kind and size in all parts",
-        )
-
-
-def _check_classes(name: str, labels: Tensor, classes: int) -> None:
-    wanted = f"{name} must be int64 (N,), from 0 to {classes - 1} as class_names say"
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        fix = "one-hot or probabilities: labels.argmax(1)" if labels.ndim == 2 else "labels.long()"
-        raise InputError(f"{wanted}; they are {labels.dtype} {tuple(labels.shape)}", fix)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise InputError(
-            f"{wanted}; they go from {low} to {high}", "count classes from 0, and name all of them"
-        )
-
-
 def _check_settings(data: Data) -> None:
-    shift, side = data.shift_px, min(data.image_shape[1:])
+    shift, side = data.shift_px, min(data.train.pixels.shape[2:])
     if isinstance(shift, bool) or not isinstance(shift, int) or not 0 <= shift < side:
         raise InputError(f"shift_px is {shift!r}", f"give whole pixels below the image's side, {side}")
     if not isinstance(data.flip, bool):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hwnas.compress.data.images import Mode, Raw, to_pixels
+from hwnas.compress.data.images import CUT, Fit, Mode, Raw, to_pixels
 from hwnas.compress.data.sources import Source, printable
 from hwnas.compress.data.splits import Arrangement, arrange
 from hwnas.devices.host.machine import usable_cores
@@ -41,6 +41,8 @@ GROUP = 32
 NAMED_AT_MOST = 10
 
 Shape = tuple[Count, Count, Count, Count]
+Form = tuple[int, Mode, Fit]
+"""Side of the images in pixels, and how they are made."""
 Write = Callable[[int, np.ndarray], None]
 
 
@@ -69,7 +71,9 @@ class Index:
     modified_ns: Nanoseconds = 0
 
 
-def decoded(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[Index, np.ndarray]:
+def decoded(
+    source: Source, size: int, mode: Mode, progress: Progress, fit: Fit = CUT
+) -> tuple[Index, np.ndarray]:
     """The images of a source as one array, decoded now or at an earlier start.
 
     The array lies in a file of the cache that is found again as long as no file of the source changed. Where
@@ -82,7 +86,8 @@ def decoded(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[
         InputError: an image cannot be decoded, the images make no data set, or they fit neither the cache nor
             the memory.
     """
-    key = sha256_of_plain([SCHEMA, source.identity, size, mode])
+    how = [size, mode] if fit == CUT else [size, mode, *fit]
+    key = sha256_of_plain([SCHEMA, source.identity, *how])
     folder = hwnas_cache() / "images" / key[:32]
     found = _read(folder)
     if found is not None:
@@ -91,10 +96,10 @@ def decoded(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(f".{folder.name}.lock")
         with locked(lock, lambda: progress.say(f"waiting for another process that decodes {source.text}")):
-            return _read(folder) or _decode_to_file(source, size, mode, folder, progress)
+            return _read(folder) or _decode_to_file(source, (size, mode, fit), folder, progress)
     except OSError as error:
         progress.say(f"decoded images stay in memory: cannot write to {folder.parent}: {error.strerror}")
-    return _decode_to_memory(source, size, mode, progress)
+    return _decode_to_memory(source, (size, mode, fit), progress)
 
 
 def _read(folder: Path) -> tuple[Index, np.ndarray] | None:
@@ -110,15 +115,13 @@ def _read(folder: Path) -> tuple[Index, np.ndarray] | None:
         return None
 
 
-def _decode_to_file(
-    source: Source, size: int, mode: Mode, folder: Path, progress: Progress
-) -> tuple[Index, np.ndarray]:
+def _decode_to_file(source: Source, form: Form, folder: Path, progress: Progress) -> tuple[Index, np.ndarray]:
     """Decode into a folder that appears only when it is complete; its lock is held."""
     part = folder.with_name(f".{folder.name}.part")
     for old in (part, folder):
         shutil.rmtree(old, ignore_errors=True)
     arrangement = arrange(source)
-    shape = _shape(arrangement, size, mode)
+    shape = _shape(arrangement, form)
     if shutil.disk_usage(folder.parent).free < np.prod(shape):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
@@ -129,7 +132,7 @@ def _decode_to_file(
                 file.seek(row * pixels.nbytes)
                 file.write(pixels.data)
 
-            index = _decode(source, arrangement, shape, mode, write, progress)
+            index = _decode(source, arrangement, form, write, progress)
             file.flush()
             os.fsync(file.fileno())
         index = replace(index, modified_ns=(part / "pixels").stat().st_mtime_ns)
@@ -142,9 +145,9 @@ def _decode_to_file(
     return found
 
 
-def _decode_to_memory(source: Source, size: int, mode: Mode, progress: Progress) -> tuple[Index, np.ndarray]:
+def _decode_to_memory(source: Source, form: Form, progress: Progress) -> tuple[Index, np.ndarray]:
     arrangement = arrange(source)
-    shape = _shape(arrangement, size, mode)
+    shape = _shape(arrangement, form)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if np.prod(shape) > memory / 2:
         raise InputError(
@@ -152,18 +155,18 @@ def _decode_to_memory(source: Source, size: int, mode: Mode, progress: Progress)
             "name a folder on a disk with that much space: HWNAS_CACHE=FOLDER",
         )
     array = np.empty(shape, dtype=np.uint8)
-    return _decode(source, arrangement, shape, mode, array.__setitem__, progress), array
+    return _decode(source, arrangement, form, array.__setitem__, progress), array
 
 
-def _shape(arrangement: Arrangement, size: int, mode: Mode) -> Shape:
+def _shape(arrangement: Arrangement, form: Form) -> Shape:
+    size, mode, _ = form
     count = len(arrangement.train) + len(arrangement.val) + len(arrangement.test)
     return count, 1 if mode == "L" else 3, size, size
 
 
-def _decode(
-    source: Source, arrangement: Arrangement, shape: Shape, mode: Mode, write: Write, progress: Progress
-) -> Index:
+def _decode(source: Source, arrangement: Arrangement, form: Form, write: Write, progress: Progress) -> Index:
     """Decode all images, in parallel, and write each to its row."""
+    shape = _shape(arrangement, form)
     order = [*arrangement.train, *arrangement.val, *arrangement.test]
     rows = {position: row for row, position in enumerate(order)}
     labels = arrangement.labels and tuple(arrangement.labels[position] for position in order)
@@ -175,7 +178,7 @@ def _decode(
         found: list[tuple[int, np.ndarray | str]] = []
         for position, raw in items:
             try:
-                found.append((position, to_pixels(raw, shape[2], mode)))
+                found.append((position, to_pixels(raw, *form)))
             except Exception as error:  # Pillow's decoders raise whatever they meet
                 found.append((position, first_line(error)))
         return found

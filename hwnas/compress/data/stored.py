@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from hwnas.compress.data.dataset import Data, DataFacts, Images
+from torch import Tensor
+
+from hwnas.compress.data.dataset import Data, DataFacts, Images, Pixels, Targets
 from hwnas.compress.data.own import check_data
 from hwnas.errors import InputError
 from hwnas.files import (
@@ -49,12 +52,10 @@ def store_data(data: Data) -> str:
     data = check_data(data)
     folder = hwnas_cache() / "data" / data.hash[:32]
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for part in PARTS:
         images: Images = getattr(data, part)
-        tensors[f"{part}.pixels"] = images.pixels.contiguous()
-        if images.labels is not None:
-            tensors[f"{part}.labels"] = images.labels.contiguous()
+        tensors |= _named(f"{part}.pixels", images.pixels) | _named(f"{part}.labels", images.labels)
     content = save(tensors)
     write_bytes(folder / "images.safetensors", content)
     facts = DataFacts(**{field.name: getattr(data, field.name) for field in fields(DataFacts)})
@@ -74,6 +75,31 @@ def load_stored(name: str) -> Data:
         raise InputError(f"{folder}/images.safetensors is damaged", "give the data to hwnas.compress again")
     tensors = load(content)
     train, val, test = (
-        Images(pixels=tensors[f"{part}.pixels"], labels=tensors.get(f"{part}.labels")) for part in PARTS
+        Images(pixels=_found(f"{part}.pixels", tensors), labels=_found(f"{part}.labels", tensors))
+        for part in PARTS
     )
     return Data(train=train, val=val, test=test, **vars(record.facts))
+
+
+def _named(name: str, tree: Pixels | Targets) -> dict[str, Tensor]:
+    """Tensors by name: `train.labels`, `test.pixels/0` of a tuple, `train.labels:boxes` of a dictionary."""
+    if tree is None:
+        return {}
+    if isinstance(tree, Tensor):
+        return {name: tree.contiguous()}
+    if isinstance(tree, dict):
+        items = [(f"{name}:{key}", each) for key, each in tree.items()]
+    else:
+        items = [(f"{name}/{number}", each) for number, each in enumerate(tree)]
+    return {key: tensor for text, each in items for key, tensor in _named(text, each).items()}
+
+
+def _found(name: str, tensors: Mapping[str, Tensor]) -> Pixels | Targets:
+    """What `_named` took apart."""
+    if name in tensors:
+        return tensors[name]
+    keys = {text.removeprefix(f"{name}:").split("/")[0] for text in tensors if text.startswith(f"{name}:")}
+    if keys:
+        return {key: _found(f"{name}:{key}", tensors) for key in sorted(keys)}
+    count = sum(text.startswith(f"{name}/") for text in tensors)
+    return tuple(tensors[f"{name}/{number}"] for number in range(count)) or None

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hwnas.compress.data.task import Metric
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.settings import Name
+from hwnas.compress.tasks.task import Metric
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import STRICT, Interval

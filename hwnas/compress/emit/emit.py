@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import CLASSIFICATION, Task
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
-from hwnas.compress.emit.summary import Summary, read_summary
+from hwnas.compress.emit.summary import FurtherMetric, Summary, read_summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import finetune
@@ -20,11 +19,13 @@ from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search.pick import check_rule, pick
 from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import TIMED, SearchSettings
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Evidence, Task, joined
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score, paired_difference
+from hwnas.compress.training.intervals import mean_score, measured, measured_difference
 from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
-from hwnas.measurement import Interval, Measurement, Precision
+from hwnas.measurement import Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
 from hwnas.networks.exported import network_of
@@ -41,8 +42,8 @@ class _Finished:
     choices: Choices
     module: nn.Sequential
     network: Network
-    stitched: Tensor | None
-    scores: Tensor | None
+    stitched: Evidence | None
+    scores: Evidence | None
     agreement: Tensor
 
 
@@ -177,13 +178,14 @@ def _write(
     device: DeviceRun,
     finished: _Finished,
     measurement: Measurement,
-    reference_scores: Tensor | None,
+    reference_scores: Evidence | None,
     command: str,
 ) -> None:
     reference, stitcher, profile = device.run.reference, device.stitcher, device.target.profile
     macs, params = stitcher.cost(finished.choices)
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
+    measure = reference.task.measure
     summary = Summary(
         pick=finished.rule,
         device=profile.name,
@@ -194,19 +196,18 @@ def _write(
         latency_anchor_ms=latency_anchor_ms,
         latency_reference_ms=None if any(stitcher.anchor) else latency_anchor_ms,
         latency_ratio=median_interval(measurement.anchor_ratios),
-        accuracy_stitched=_mean(finished.stitched),
-        accuracy=_mean(finished.scores),
-        accuracy_in_precision=_mean(
-            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task)
+        accuracy_stitched=measured(finished.stitched, measure),
+        accuracy=measured(finished.scores, measure),
+        accuracy_in_precision=measured(
+            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task), measure
         ),
-        accuracy_reference=_mean(reference_scores),
-        accuracy_difference=None
-        if finished.scores is None or reference_scores is None
-        else paired_difference(finished.scores, reference_scores),
+        accuracy_reference=measured(reference_scores, measure),
+        accuracy_difference=measured_difference(finished.scores, reference_scores, measure),
         agreement=mean_score(finished.agreement),
         task=reference.task.name,
         metric=reference.task.metric,
         agreement_metric=reference.task.agreement_metric,
+        further_metrics=tuple(_further(reference.task, finished.scores, reference_scores)),
         macs=macs,
         macs_reference=macs_reference,
         params=params,
@@ -233,16 +234,26 @@ def _write(
     )
 
 
+def _further(task: Task, scores: Evidence | None, reference: Evidence | None) -> Iterator[FurtherMetric]:
+    """The further metrics of a task that apply to the evidence."""
+    for measure in task.further_metrics:
+        value, before = measured(scores, measure), measured(reference, measure)
+        difference = measured_difference(scores, reference, measure)
+        if value is not None and before is not None and difference is not None:
+            yield FurtherMetric(metric=measure.metric, value=value, reference=before, difference=difference)
+
+
 def _scores_in_precision(
     network: Network, data: Data, precision: Precision, task: Task = CLASSIFICATION
-) -> Tensor | None:
-    """The task's metric for each image of the test part, by the graph in a device's precision, on this CPU.
+) -> Evidence | None:
+    """The task's evidence of each image of the test part, by the graph in a device's precision, on this CPU.
 
-    None without targets, in fp32, and where the network has no graph in that precision.
+    None without targets, in fp32, where the network has no graph in that precision, and for images of several
+    sizes, of which a graph has one.
     """
     import onnxruntime as ort
 
-    if precision == "fp32" or data.test.labels is None:
+    if precision == "fp32" or not data.has_targets or len(data.test.sizes) > 1:
         return None
     try:
         content = network.onnx(precision)
@@ -255,8 +266,4 @@ def _scores_in_precision(
         assert targets is not None
         output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
         scores.append(task.score(output, targets))
-    return torch.cat(scores)
-
-
-def _mean(scores: Tensor | None) -> Interval | None:
-    return None if scores is None else mean_score(scores)
+    return joined(scores)

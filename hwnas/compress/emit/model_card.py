@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.emit.summary import Summary, agreement_of, capital, compared_with, milliseconds, ratio
+from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
 from hwnas.measurement import Interval, Measurement
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
@@ -51,7 +51,15 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
         ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
         ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
         (label, told(summary.accuracy_reference), told(summary.accuracy)),
+        *(
+            (each.metric.name, quantity(each.reference, each.metric), quantity(each.value, each.metric))
+            for each in summary.further_metrics
+        ),
     ]
+    beside = "".join(
+        f"- {capital(each.metric.name)}: difference {difference(each.difference, each.metric)}.\n"
+        for each in summary.further_metrics
+    )
     table = "\n".join(f"| {label} | {before} | {after} |" for label, before, after in rows)
     return f"""# {name}
 
@@ -68,7 +76,7 @@ In brackets: 95 % intervals.
 each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
 {judged}{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
   the same images: {difference(summary.accuracy_difference, summary.metric)}.
-- {agreement_of(summary)}.
+{beside}- {agreement_of(summary)}.
 - Before finetuning: {told(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's output.
 {precision}

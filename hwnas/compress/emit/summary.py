@@ -5,11 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.data.task import ACCURACY, CLASSIFICATION, Metric, quantity
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import ACCURACY, Metric, quantity
 from hwnas.files import check_schema, decode, read_json
 from hwnas.measurement import STRICT, Interval
 from hwnas.networks.intact import SUMMARY_SCHEMA
 from hwnas.ranges import Count, Figure, Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherMetric:
+    """A further metric of a network and its reference on the test part, with the paired difference."""
+
+    __pydantic_config__ = STRICT
+    metric: Metric
+    value: Interval
+    reference: Interval
+    difference: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +43,7 @@ class Summary:
             classes the share of images on which they answer alike.
         accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
             where there is no such graph.
+        further_metrics: the task's further metrics; empty without labels.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -67,6 +80,7 @@ class Summary:
     metric: Metric = ACCURACY
     agreement_metric: Metric = CLASSIFICATION.agreement_metric
     answer: tuple[Figure, ...] | None = None
+    further_metrics: tuple[FurtherMetric, ...] = ()
 
 
 def read_summary(path: Path) -> Summary:

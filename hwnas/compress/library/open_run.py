@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from hwnas.compress.data import Data
-from hwnas.compress.data.task import quantity
 from hwnas.compress.executor import Executor, LocalExecutor
 from hwnas.compress.library.build import build_library
 from hwnas.compress.library.candidates import find_candidates
@@ -38,6 +37,7 @@ from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
+from hwnas.compress.tasks.task import quantity
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
@@ -188,7 +188,7 @@ def prepare_training(inputs: Inputs) -> None:
 def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]], out: Path) -> None:
     """Refuse what could not be judged, trained, exported or loaded again, before anything is trained."""
     parts, task = inputs.parts, inputs.initial.task
-    judged = task.agreement_metric if inputs.data.val.labels is None else task.metric
+    judged = task.judged(inputs.data.has_targets)
     right = judged.share and judged.higher_is_better
     if not right and any(search.quality == "predictor" for search, _ in wanted):
         raise InputError(

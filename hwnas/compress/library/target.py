@@ -74,5 +74,6 @@ def require_runs(target: Target, network: Network, *, energy: bool) -> None:
 
 def calibration_images(data: Data) -> np.ndarray:
     """Return normalised training images (N, C, H, W), by which networks are quantised."""
-    images: np.ndarray = data.normalize(data.train.pixels[:CALIBRATION_IMAGES]).contiguous().numpy()
+    plain = data.plain_inputs(data.train, slice(CALIBRATION_IMAGES))
+    images: np.ndarray = data.normalize(plain).contiguous().numpy()
     return images

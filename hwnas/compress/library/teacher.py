@@ -90,7 +90,7 @@ class Teacher:
         return {position: _channels_last(run[position]) for position in positions}
 
     def _normalized(self, split: Split, indices: Tensor) -> Tensor:
-        return self.data.normalize(self._images(split).pixels[indices].to(self.data.place))
+        return self.data.inputs(self._images(split), indices)
 
 
 def teacher_features(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:

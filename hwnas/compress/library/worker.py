@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress.data.task import load_task
 from hwnas.compress.executor import Tell
 from hwnas.compress.library.distill import Distilled, DistillSettings
 from hwnas.compress.library.metrics import ChannelStatistics
@@ -19,6 +18,7 @@ from hwnas.compress.library.teacher import Kept, Teacher
 from hwnas.compress.reference.prepare import Reference, open_data
 from hwnas.compress.run.directory import versions
 from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.tasks import load_task
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import channels_last, give_back_memory, require_place
 from hwnas.errors import InputError

@@ -10,14 +10,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from hwnas.compress.data import Data
 from hwnas.compress.executor import Executor, LocalExecutor, Tell
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.worker import TrainingContext
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, finetuned_name
+from hwnas.compress.tasks.task import KEPT, Measure, Task
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.intervals import mean_score, measured
 from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
 from hwnas.networks.blocks.families import CandidateSpec
@@ -78,12 +80,20 @@ def finetune_network(context: TrainingContext, network: Stitched, tell: Tell) ->
             state_file=scratch and _state_file(scratch, network.choices, network.epochs),
             progress=tell,
         )
-    scores = loop.scores(module, data, task, data.val)
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},
-        accuracy=None if scores is None else mean_score(scores),
+        accuracy=_quality(module, teacher, data, task),
         agreement=mean_score(loop.agreement(module, teacher, data, task, data.val)),
     )
+
+
+def _quality(module: nn.Module, teacher: nn.Module, data: Data, task: Task) -> Interval | None:
+    """What the predictor is fitted to, on the part `val`; None without targets."""
+    evidence, kept = loop.scores(module, data, task, data.val), task.kept
+    if evidence is None or kept is None:
+        return measured(evidence, task.measure)
+    both = evidence, loop.scores(teacher, data, task, data.val)
+    return measured(both, Measure(metric=KEPT, total=lambda pair: kept(*pair)))
 
 
 def finetuned_networks(run: Run) -> FinetunedNetworks:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hwnas.compress.data import Data, load_data
-from hwnas.compress.data.task import CLASSIFICATION, Task, check_output, data_for, load_task
+from hwnas.compress.data.channels import with_channels
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings
+from hwnas.compress.tasks import load_task
+from hwnas.compress.tasks.checks import check_output, for_task
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Task
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.intervals import measured
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import read_bytes, sha256, write_bytes
@@ -28,7 +33,7 @@ from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
 from hwnas.networks.count import count, count_parts
 from hwnas.networks.cut_points import input_fix
 from hwnas.networks.exported import own_parts
-from hwnas.networks.find import image_size
+from hwnas.networks.find import image_channels, image_size
 from hwnas.networks.intact import OF_REFERENCE, REFERENCE_RECORD, reference_hashes, require_intact
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
@@ -95,14 +100,18 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
     Raises:
         InputError: data or task are missing or unknown.
     """
-    data = load_data(settings.data, settings.image_size, lambda: image_size(settings.model), progress)
     task = load_task(settings.task)
-    fitting = data_for(task, data)
-    if fitting is not data:
-        progress.say(
-            f"{data.name} has classes, which are no targets of {task.name}: it serves without labels"
-        )
-    return replace(fitting, place=settings.train_on)
+    channels = image_channels(settings.model)
+    data = load_data(
+        settings.data,
+        settings.image_size,
+        lambda: image_size(settings.model),
+        progress,
+        channels=channels,
+        enlarges=task.enlarges,
+    )
+    data = with_channels(data, channels)
+    return replace(for_task(task, data, progress), place=settings.train_on)
 
 
 def initial_reference(
@@ -138,7 +147,12 @@ def initial_reference(
     if weights not in ("pretrained", "given", "none"):
         load_weights(module, Path(weights), rows, progress)
     _check_output(task, module, data, settings.model)
-    if to_train and data.train.labels is None:
+    if to_train and task.loss is None:
+        raise InputError(
+            f"{settings.model} has no weights, and {task.name} has no loss to train it with",
+            "give its weights: --weights FILE; or a task with a loss (docs/tasks.md)",
+        )
+    if to_train and not data.has_targets:
         raise InputError(
             f"{settings.model} has no weights, and {data.name} has no labels to train it with",
             "give its weights: --weights FILE",
@@ -219,7 +233,7 @@ def prepare_reference(
             answer=answer_of(module, data.image_shape),
             trained_epochs=settings.train_epochs if initial.to_train else 0,
             metric=reference.task.metric,
-            accuracy=None if scores is None else mean_score(scores),
+            accuracy=measured(scores, reference.task.measure),
             parts=tuple(parts.names),
             macs=tuple(macs for macs, _ in costs),
             params=tuple(params for _, params in costs),
@@ -284,7 +298,7 @@ def _normalization(
 
 
 def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None:
-    x = data.normalize(data.train.pixels[:2])
+    x = data.normalize(data.plain_inputs(data.train, slice(2)))
     output, reason = _try(module, x.clone())
     if reason is not None and _try(module, x.contiguous().clone())[1] is None:
         raise InputError(
@@ -297,10 +311,33 @@ def _check_output(task: Task, module: nn.Module, data: Data, model: str) -> None
             input_fix(module, data.image_shape),
         )
     check_output(task, output, data, model)
+    _check_sizes(task, module, data, model)
+
+
+def _check_sizes(task: Task, module: nn.Module, data: Data, model: str) -> None:
+    """Make sure that a network takes test images of each size, and can be judged. Raises InputError."""
+    seen = {tuple(data.image_shape[1:])}
+    for x, targets in () if len(data.test.sizes) == 1 else replace(data, place="cpu").batches(data.test, 1):
+        size = tuple(x.shape[2:])
+        if size in seen:
+            continue
+        seen.add(size)
+        output, reason = _try(module, x)
+        if reason is None and targets is not None:
+            _, reason = _try(_judging(task, targets), output)
+        if reason is not None:
+            raise InputError(
+                f"{model} does not do with test images of {size[1]} × {size[0]} pixels: {reason}",
+                "give test images of the size of the others, as one tensor (N, C, H, W)",
+            )
+
+
+def _judging(task: Task, targets: Any) -> Callable[[Any], Any]:
+    return lambda output: task.score(output, targets)
 
 
 @torch.no_grad()
-def _try(module: nn.Module, x: Tensor) -> tuple[object, str | None]:
+def _try(module: Callable[[Any], Any], x: Any) -> tuple[Any, str | None]:
     """What a module gives, and why it gives nothing."""
     try:
         return module(x), None

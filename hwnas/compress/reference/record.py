@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.compress.data.task import ACCURACY, Metric
+from hwnas.compress.tasks.task import ACCURACY, Metric
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Interval

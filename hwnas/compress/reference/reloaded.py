@@ -58,6 +58,7 @@ class _Question:
         place: the working folder.
         path: of modules.
         shape: of an image.
+        bytes_a_value: 1 of uint8, 4 of float32 in 0 … 1.
         sizes: of the batches.
     """
 
@@ -68,6 +69,7 @@ class _Question:
     environment: dict[str, str]
     threads: Size
     shape: tuple[Size, ...]
+    bytes_a_value: Size
     sizes: tuple[Size, ...]
 
 
@@ -77,16 +79,17 @@ def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images |
     Args:
         folder: with architecture, weights and graph.
         module: what was stored, in eval mode; what is told of it is told of this.
-        images: on which both answer; all of the test part where none are named.
+        images: on which both answer; where none are named all of the test part, or of val where the images of
+            the test part have other sizes than the graph.
 
     Raises:
         HwnasError: the module that is loaded, or the graph in ONNX Runtime, answers otherwise.
     """
-    pixels = (images or data.test).pixels
+    images = images or (data.test if data.test.sizes == data.train.sizes else data.val)
     apart = [0.0, 0.0]
-    for batch, outputs in zip(torch.split(pixels, BATCH), stored_outputs(folder, pixels), strict=True):
+    for part, outputs in zip(_parts(images), stored_outputs(folder, data, images), strict=True):
         with torch.no_grad():
-            own = list(module(data.normalize(batch)))
+            own = list(module(data.normalize(data.plain_inputs(images, part))))
         apart = [max(was, disagreement(own, list(now))) for was, now in zip(apart, outputs, strict=True)]
     for what, share in zip(("hwnas.load", "model.onnx in ONNX Runtime"), apart, strict=True):
         if share:
@@ -112,7 +115,7 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
     """
     module = assemble(parts, deepcopy(parts.modules))
     images = replace(data.train, pixels=data.train.pixels[:REHEARSED], labels=None)
-    x = data.normalize(images.pixels)
+    x = data.normalize(data.plain_inputs(images, slice(None)))
     module.train()
     output = module(x)
     if output.requires_grad:
@@ -130,11 +133,12 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
         confirm_stored(folder, module, data, images)
 
 
-def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a stored network gives for images: the module that is loaded, and its graph with one image a run.
+def _parts(images: Images) -> list[slice]:
+    return [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
 
-    Args:
-        pixels: (N, C, H, W) uint8.
+
+def stored_outputs(folder: Path, data: Data, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a stored network gives for images: the module that is loaded, and its graph with one image a run.
 
     Yields:
         Both outputs for each batch of images in order.
@@ -142,21 +146,23 @@ def stored_outputs(folder: Path, pixels: Tensor) -> Iterator[tuple[Tensor, Tenso
     Raises:
         HwnasError: it cannot be loaded or run.
     """
-    sizes = [len(batch) for batch in torch.split(pixels, BATCH)]
+    first = data.plain_inputs(images, slice(1))
     question = _Question(
         folder=str(folder.absolute()),
         place=str(Path.cwd()),
         path=tuple(sys.path),
         environment=dict(os.environ),
         threads=torch.get_num_threads(),
-        shape=tuple(pixels.shape[1:]),
-        sizes=tuple(sizes),
+        shape=tuple(first.shape[1:]),
+        bytes_a_value=first.element_size(),
+        sizes=tuple(len(range(len(images))[part]) for part in _parts(images)),
     )
     process = _process()
     assert process.stdin is not None and process.stdout is not None
     try:
         message = json.dumps(encode(question)).encode() + b"\n"
-        for batch in torch.split(pixels, BATCH):
+        for part in _parts(images):
+            batch = data.plain_inputs(images, part)
             with contextlib.suppress(BrokenPipeError):  # it has failed, and may have said why
                 process.stdin.write(message + batch.contiguous().numpy().tobytes())
                 process.stdin.flush()
@@ -228,8 +234,9 @@ def _answer(question: _Question, images: BinaryIO, answers: BinaryIO) -> None:
     mean, std = (np.array(each, np.float32).reshape(1, -1, 1, 1) for each in (spec.mean, spec.std))
     for size in question.sizes:
         shape = (size, *question.shape)
-        pixels = np.frombuffer(images.read(math.prod(shape)), np.uint8).reshape(shape)
-        x = (pixels.astype(np.float32) / 255 - mean) / std
+        content = images.read(math.prod(shape) * question.bytes_a_value)
+        pixels = np.frombuffer(content, np.uint8 if question.bytes_a_value == 1 else np.float32)
+        x = (pixels.reshape(shape).astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1) - mean) / std
         with torch.no_grad():
             _send(answers, module(torch.from_numpy(x)).numpy())
         _send(answers, np.concatenate([session.run(None, {value.name: image[None]})[0] for image in x]))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hwnas.compress.data.task import quantity
 from hwnas.compress.emit.cross_device import FILE as COMPARED
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, Picked
 from hwnas.compress.report.plots import joined, loss_name
+from hwnas.compress.tasks.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
     BLUE,

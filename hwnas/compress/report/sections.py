@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.compress.data.task import difference, quantity
 from hwnas.compress.emit.summary import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.proxies import Agreement, agreement, growth
 from hwnas.compress.report.quality import against_exact, loss_text, predictor, what_loss_is
-from hwnas.compress.report.stored import Search, StoredRun
+from hwnas.compress.report.stored import Checkpoint, Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
+from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
 from hwnas.page import Content, Drawing, Grid, Section, Table
 from hwnas.profiles.judgement import as_sentence, judge, sentences
@@ -73,6 +73,8 @@ def summary(stored: StoredRun) -> Section:
     metric = stored.checkpoints[0].summary.metric.name
     columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
+    if any(checkpoint.summary.further_metrics for checkpoint in stored.checkpoints):
+        content.append(_further(stored.checkpoints))
     judged = sentences([judge(checkpoint.measurement) for checkpoint in stored.checkpoints])
     content += [as_sentence(text) for text in judged]
     protocols = sorted({checkpoint.summary.protocol for checkpoint in stored.checkpoints})
@@ -82,6 +84,22 @@ def summary(stored: StoredRun) -> Section:
         "interleaved. The reference’s row is of the session of the first checkpoint."
     )
     return Section(heading="Summary", content=content)
+
+
+def _further(checkpoints: Sequence[Checkpoint]) -> Table:
+    """The further metrics of each checkpoint."""
+    rows = [
+        [
+            checkpoint.name,
+            each.metric.name,
+            quantity(each.reference, each.metric),
+            quantity(each.value, each.metric),
+            difference(each.difference, each.metric),
+        ]
+        for checkpoint in checkpoints
+        for each in checkpoint.summary.further_metrics
+    ]
+    return Table(columns=("", "metric", "reference", "this network", "difference"), rows=rows)
 
 
 def _what_for(stored: StoredRun) -> str:

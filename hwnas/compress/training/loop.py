@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.compress.data import Data, Images
-from hwnas.compress.data.task import CLASSIFICATION, Task
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Evidence, Task, joined
 from hwnas.compress.training.placement import placed
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
@@ -95,6 +96,7 @@ def target_loss(task: Task) -> LossFunction:
 
     def loss(output: Tensor, _: Tensor, targets: Tensor | None) -> Tensor:
         assert targets is not None
+        assert task.loss is not None
         return task.loss(output, targets)
 
     return loss
@@ -112,7 +114,7 @@ def distillation_loss(teacher: nn.Module, task: Task = CLASSIFICATION) -> LossFu
         with torch.no_grad():
             wanted = teacher(x)
         value = task.distill(output, wanted)
-        if targets is None:
+        if targets is None or task.loss is None:
             return value
         hard = functional.cross_entropy if task is CLASSIFICATION else task.loss
         return value + hard(output, targets)
@@ -142,10 +144,10 @@ def scores(
     task: Task = CLASSIFICATION,
     images: Images | None = None,
     batch_size: int = 256,
-) -> Tensor | None:
-    """The task's metric for each image, of the test part where none are named, (N,); None without targets."""
+) -> Evidence | None:
+    """The task's evidence of each image, of the test part where none are named; None without targets."""
     images = images or data.test
-    if images.labels is None:
+    if not data.has_targets:
         return None
     with placed(data.place, model.eval()):
         found = [
@@ -153,7 +155,7 @@ def scores(
             for x, targets in data.batches(images, batch_size)
             if targets is not None
         ]
-        return torch.cat(found).cpu()
+        return joined(found)
 
 
 @torch.no_grad()

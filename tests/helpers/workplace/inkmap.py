@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.data.task import REGRESSION
+from hwnas.compress.tasks.regression import REGRESSION
 
 CLASSES = 11  # the background and ten digits
 INK = 100  # grey level
@@ -81,11 +81,12 @@ def centres() -> hwnas.Data:
 
 
 def _ink(images: hwnas.Images) -> Tensor:
-    return images.pixels[:, 0]
+    ink: Tensor = images.pixels[:, 0]
+    return ink
 
 
 def _labels(images: hwnas.Images) -> Tensor:
-    assert images.labels is not None
+    assert isinstance(images.labels, Tensor)
     return images.labels
 
 
@@ -103,7 +104,7 @@ def no_data() -> int:
 
 def unequal() -> hwnas.Data:
     data = centres()
-    return replace(data, train=replace(data.train, labels=data.train.labels[:-1]))  # type: ignore[index]
+    return replace(data, train=replace(data.train, labels=data.train.labels[:-1]))
 
 
 def median_error() -> None:

@@ -13,7 +13,7 @@ import tinynet  # type: ignore[import-not-found]  # it lies beside this file
 import typer
 from torch import Tensor, nn
 
-from hwnas.compress.data.task import CLASSIFICATION
+from hwnas.compress.tasks.classification import CLASSIFICATION
 
 
 class Own(BaseException):

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from hwnas.compress.data.task import CLASSIFICATION, Metric
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.task import Metric
 
 
 def _among_two(logits: Tensor, labels: Tensor) -> Tensor:
