@@ -122,15 +122,23 @@ def hwnas_way(parts: Any, data: Any, candidates: Sequence[Any], *, bf16: bool) -
     """As `hwnas compress` does it."""
     import torch
 
-    from hwnas.compress.library.distill import DistillSettings, distill, positions_of, teacher_statistics
+    from hwnas.compress.library.distill import (
+        DistillSettings,
+        distill,
+        positions_of,
+        targets_of,
+        teacher_statistics,
+    )
     from hwnas.compress.library.teacher import Teacher, keep_features
 
     how = DistillSettings(loss="nsr", epochs=1, steps=None, batch_size=BATCH, seed=0)
     teacher = Teacher(parts, data, {})
     with tempfile.TemporaryDirectory() as folder:
-        kept = keep_features(teacher, Path(folder) / "features", positions_of(candidates), BATCH, print)
+        kept = keep_features(
+            teacher, Path(folder) / "features", positions_of(parts, candidates), BATCH, print
+        )
         teacher = Teacher(parts, data, kept)
-        statistics = teacher_statistics(teacher, {c.part for c in candidates}, BATCH)
+        statistics = teacher_statistics(teacher, targets_of(parts, candidates), BATCH)
         with torch.autocast(data.place, torch.bfloat16, enabled=bf16, cache_enabled=False):
             distill(candidates, teacher, statistics, how)
 

@@ -167,7 +167,7 @@ def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) ->
         networks[number] = (
             Network.from_module(name, module, (1, *data.image_shape))
             if row.method == PEER
-            else network_of(module, reference.parts, name)  # type: ignore[arg-type]
+            else network_of(module, reference.parts, name)
         )
     with MeasurementStore(bench.out / "finalists.db") as store, bench.session(store, protocol) as session:
         run.progress.say(f"measuring {len(networks)} finalists by the protocol {protocol.name}")

@@ -62,7 +62,9 @@ def main() -> None:
         "no weights that torch does not find": lambda: require_found_weights(model, x),
         "no control flow on values": lambda: require_no_decisions(model, x),
         "every own part exported and compared with its graph": lambda: require_exports(parts),
-        "every own part trained one step": lambda: require_trainable(parts.names, parts.modules, x),
+        "every own part trained one step": lambda: require_trainable(
+            parts.ordered(parts.modules), parts.wiring, x
+        ),
         "(a whole partition)": lambda: partition(model, shape),
         "(a forward pass of two images)": lambda: module(x),
     }

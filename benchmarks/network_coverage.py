@@ -1,4 +1,4 @@
-"""Which networks hwnas takes: where each is cut by default, and which families fit its blocks.
+"""Which networks hwnas takes: what of each is replaced by default, and which families fit its blocks.
 
 python benchmarks/network_coverage.py
 """
@@ -12,6 +12,7 @@ import torch
 
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.space import load_space
+from hwnas.networks.count import count_parts
 from hwnas.networks.cut_points import cut_points, distinct
 from hwnas.networks.find import open_model
 from hwnas.networks.partition import Partition, partition
@@ -32,6 +33,23 @@ NETWORKS = (
     "deit_tiny_patch16_224",
     "branches:make",
 )
+GRAPHS = (
+    "graph_networks:unet",
+    "graph_networks:pyramid",
+    "graph_networks:several",
+    "graph_networks:late",
+    "real_networks:lraspp",
+    "real_networks:deeplabv3",
+    "real_networks:fcn_resnet50",
+    "real_networks:ssdlite320",
+    "real_networks:retinanet",
+    "real_networks:features_only",
+    "real_networks:smp_unet",
+    "real_networks:smp_fpn",
+    "real_networks:smp_deeplabv3plus",
+    "real_networks:efficientdet_d0",
+    "real_networks:efficientdet_lite0",
+)
 
 
 def fitting(parts: Partition) -> str:
@@ -48,8 +66,15 @@ def fitting(parts: Partition) -> str:
     return "all" if len(texts) == 4 and "(" not in "".join(texts) else ", ".join(texts)
 
 
+def share(parts: Partition) -> float:
+    """Of the MACs, those in blocks."""
+    counts = count_parts(parts)
+    whole = sum(macs for macs, _ in (*counts.parts, counts.joints))
+    return sum(macs for macs, _ in counts.parts[1:-1]) / whole
+
+
 def main() -> None:
-    """Print one row a network."""
+    """Print one row a network, chains first."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers" / "workplace"))
     print("| network | input | blocks | cut behind | other places | composed − whole | families (blocks) |")
     print("|---|---|---|---|---|---|---|")
@@ -57,11 +82,22 @@ def main() -> None:
         torch.manual_seed(0)
         module, shape = open_model(name, 0, allow_code=True)
         parts = partition(module, shape)
-        places = distinct(cut_points(module, shape)[0], parts.cuts)
-        others = len([place for place in places if place.name not in parts.cuts])
+        places = distinct(cut_points(module, shape)[0], parts.ends)
+        others = len([place for place in places if place.name not in parts.ends])
         print(
-            f"| `{name}` | {shape[1]} px | {parts.block_count} | {', '.join(parts.cuts)} | {others} | "
+            f"| `{name}` | {shape[1]} px | {parts.block_count} | {', '.join(parts.ends)} | {others} | "
             f"{parts.max_abs_difference:.1g} | {fitting(parts)} |",
+            flush=True,
+        )
+    print("\n| network | input | blocks (places) | parts | MACs in blocks | composed − whole | families |")
+    print("|---|---|---|---|---|---|---|")
+    for name in GRAPHS:
+        module, shape = open_model(name, 0, allow_code=True)
+        parts = partition(module, shape)
+        blocks = f"{parts.block_count} ({sum(map(len, parts.regions))})"
+        print(
+            f"| `{name.partition(':')[2]}` | {shape[1]} px | {blocks} | {len(parts.order)} | "
+            f"{share(parts):.0%} | {parts.max_abs_difference:.1g} | {fitting(parts)} |",
             flush=True,
         )
 

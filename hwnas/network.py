@@ -1,4 +1,4 @@
-"""Network: an ordered tuple of parts, each a content hash, a torch module and an ONNX graph, all lazy."""
+"""Network: parts in order, each a content hash, a torch module and an ONNX graph, all lazy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from hwnas.onnx_decisions import require_no_decisions
 from hwnas.onnx_file import check_model, read_model
 from hwnas.onnx_join import INPUT_NAME, OUTPUT_NAME, Fragment, join, make_fragment
 from hwnas.onnx_sizes import inputs_of, require_bytes, set_batch, set_sizes, shape_of
+from hwnas.wiring import Wiring, chain
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -42,7 +43,7 @@ class Part:
 
     Args:
         name: its place in the network (`stem`, `block1`, `head`).
-        onnx: gives the part's ONNX model (one float input, one output, static shapes) serialised.
+        onnx: gives the part's ONNX model (float inputs, static shapes) serialised.
         module: gives a new torch module in eval mode; None where there is only a graph.
         rebatch: of a graph that somebody else made, gives its ONNX model for another batch.
 
@@ -63,7 +64,7 @@ class Part:
         self._onnx = onnx
         self._module = module
         self._rebatch = rebatch
-        self._fragments: dict[int, Fragment] = {}
+        self._fragments: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Fragment] = {}
 
     @cached_property
     def onnx(self) -> bytes:
@@ -99,11 +100,12 @@ class Part:
         content = self._rebatch(batch)
         return Part(self.name, onnx=lambda: content, rebatch=self._rebatch)
 
-    def fragment(self, position: int) -> Fragment:
-        """The part's graph, its names made unique to `position`, ready to be joined; kept for reuse."""
-        if position not in self._fragments:
-            self._fragments[position] = make_fragment(self.onnx, position)
-        return self._fragments[position]
+    def fragment(self, position: int, reads: tuple[int, ...], gives: tuple[int, ...]) -> Fragment:
+        """The part's graph, ready to be joined; see `make_fragment`. It is kept for reuse."""
+        key = position, reads, gives
+        if key not in self._fragments:
+            self._fragments[key] = make_fragment(self.onnx, *key)
+        return self._fragments[key]
 
 
 class Network:
@@ -111,13 +113,21 @@ class Network:
 
     Args:
         name: for people: the model's name, or the architecture's.
-        parts: in the order of execution; each one's output is the next one's input.
+        parts: in the order of execution.
         calibration: images (N, C, H, W), float32, normalised, from which int8 ranges are taken.
+        wiring: which values the parts read and give; None where each one's output is the next one's input.
     """
 
-    def __init__(self, name: str, parts: Sequence[Part], calibration: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: Sequence[Part],
+        calibration: np.ndarray | None = None,
+        wiring: Wiring | None = None,
+    ) -> None:
         self._name = name
         self.parts = tuple(parts)
+        self.wiring = wiring or chain(len(self.parts))
         self._calibration = calibration
         self._onnx: dict[Precision, bytes] = {}
         self._batch: int | None = None
@@ -142,7 +152,7 @@ class Network:
         return self._like(self.name, images)
 
     def _like(self, name: str, calibration: np.ndarray | None) -> Network:
-        network = Network(name, self.parts, calibration)
+        network = Network(name, self.parts, calibration, self.wiring)
         network._batch = self._batch
         return network
 
@@ -153,8 +163,12 @@ class Network:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the parts' hashes."""
-        return sha256("".join(part.hash for part in self.parts).encode())
+        """SHA-256 of the parts' hashes, and of the wiring where it is no chain."""
+        hashes = "".join(part.hash for part in self.parts)
+        wired = (
+            "" if self.wiring.is_chain else repr((self.wiring.reads, self.wiring.gives, self.wiring.outputs))
+        )
+        return sha256((hashes + wired).encode())
 
     @cached_property
     def input_shape(self) -> tuple[int, ...]:
@@ -195,18 +209,19 @@ class Network:
         require_bytes(f"{batch} images of {self.name}", 4 * math.prod(shape))
         return Network.from_module(self.name, self.module(), shape)
 
-    def module(self) -> nn.Sequential:
+    def module(self) -> nn.Module:
         """The network as a new torch module in eval mode, its parts by name.
 
         Raises:
             NetworkFormError: a part has no torch module.
         """
-        from collections import OrderedDict
+        from hwnas.composed import Composed
 
-        from torch import nn
-
-        named = ((part.name.replace(".", "_"), part.module()) for part in self.parts)  # torch takes no dots
-        return in_eval_mode(nn.Sequential(OrderedDict(named)))
+        named: dict[str, nn.Module] = {}
+        for number, part in enumerate(self.parts):
+            name = part.name.replace(".", "_")  # torch takes no dots
+            named[f"{name}_{number}" if name in named else name] = part.module()
+        return in_eval_mode(Composed(named, self.wiring))
 
     def onnx(self, precision: Precision = "fp32") -> bytes:
         """The whole graph, serialised; fp16 keeps float32 inputs and outputs, int8 is static QDQ.
@@ -224,7 +239,9 @@ class Network:
         if precision == "fp32":
             if len(self.parts) == 1:
                 return self.parts[0].onnx
-            return join([part.fragment(position) for position, part in enumerate(self.parts)])
+            wired = zip(self.parts, self.wiring.reads, self.wiring.gives, strict=True)
+            fragments = [part.fragment(n, reads, gives) for n, (part, reads, gives) in enumerate(wired)]
+            return join(fragments, self.wiring.outputs)
         if precision == "fp16":
             return conversion.to_fp16(self.onnx())
         if precision == "bf16":
@@ -255,18 +272,18 @@ class Network:
         return convert(self.onnx(), self.calibration, symmetric=symmetric)
 
     @staticmethod
-    def from_module(name: str, module: nn.Module, input_shape: Sequence[int]) -> Network:
+    def from_module(name: str, module: nn.Module, *input_shapes: Sequence[int]) -> Network:
         """A network of one part, exported when its graph is first asked for.
 
         Args:
-            input_shape: (B, C, H, W).
+            input_shapes: of each input, (B, C, H, W) of images.
         """
         from copy import deepcopy
 
         module = in_eval_mode(module)
         part = Part(
             name,
-            onnx=lambda: export_onnx(module, input_shape),
+            onnx=lambda: export_onnx(module, *input_shapes),
             module=lambda: in_eval_mode(deepcopy(module)),
         )
         return Network(name, [part])
@@ -337,7 +354,7 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(was)
 
 
-def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -> bytes:
+def export_onnx(module: nn.Module, *input_shapes: Sequence[int], name: str = "") -> bytes:
     """Export a torch module in eval mode with static shapes; batch normalisation is folded into weights.
 
     The TorchScript exporter is used: it takes a tenth of the time of the dynamo exporter. It follows one
@@ -345,6 +362,8 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
     compared with the module.
 
     Args:
+        input_shapes: of each input, the batch included. Several are called `input.0`, `input.1`, … in the
+            graph; one of which only the size is read is not in it.
         name: of the module, for messages; its class where none is given.
 
     Raises:
@@ -356,18 +375,21 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module = in_eval_mode(module)
-    noise = random_input((4, *input_shape))
+    noises = [random_input((4, *shape)) for shape in input_shapes]
     # Large and positive values too: a limit or a root does nothing, or nothing else, on small noise.
-    inputs = (*noise[:2], *(LARGE * noise[2:].abs()))
+    of_input = [(*noise[:2], *(LARGE * noise[2:].abs())) for noise in noises]
+    inputs = list(zip(*of_input, strict=True))
+    several = len(input_shapes) > 1
+    input_names = [f"{INPUT_NAME}.{n}" if several else INPUT_NAME for n in range(len(input_shapes))]
     name = name or type(module).__name__
     with warnings.catch_warnings(), _silent(), torch.no_grad(), plain_attention():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 module,
-                (inputs[0].clone(),),
+                tuple(x.clone() for x in inputs[0]),
                 buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes into files as well
-                input_names=[INPUT_NAME],
+                input_names=input_names,
                 output_names=[OUTPUT_NAME],
                 opset_version=OPSET,
                 dynamo=False,
@@ -379,9 +401,9 @@ def export_onnx(module: nn.Module, input_shape: Sequence[int], name: str = "") -
                 "replace the operation that the exporter names",
             ) from error
     with torch.no_grad():
-        expected = [module(x.clone()) for x in inputs]
+        expected = [module(*(x.clone() for x in each)) for each in inputs]
     content = buffer.getvalue()
-    _require_same(name, content, inputs, expected)
+    _require_same(name, content, [dict(zip(input_names, each, strict=True)) for each in inputs], expected)
     return content
 
 
@@ -404,7 +426,9 @@ def _silent() -> Iterator[None]:
         os.close(kept)
 
 
-def _require_same(name: str, content: bytes, inputs: Sequence[Tensor], expected: Sequence[object]) -> None:
+def _require_same(
+    name: str, content: bytes, inputs: Sequence[Mapping[str, Tensor]], expected: Sequence[object]
+) -> None:
     """Refuse a graph that ONNX Runtime cannot run, or that computes something else than its module."""
     import onnxruntime as ort
     import torch
@@ -417,7 +441,7 @@ def _require_same(name: str, content: bytes, inputs: Sequence[Tensor], expected:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
         found = [
-            [torch.from_numpy(output) for output in session.run(None, dict.fromkeys(names, x.numpy()))]
+            [torch.from_numpy(output) for output in session.run(None, {key: x[key].numpy() for key in names})]
             for x in inputs
         ]
     except Exception as error:  # ONNX Runtime's exceptions have no base class of their own

@@ -19,20 +19,20 @@ INPUT_NAME, OUTPUT_NAME = "input", "output"
 
 
 class Fragment:
-    """Serialised pieces of a part's graph: everything but its input and output, and these two."""
+    """A part's graph, serialised: everything but its inputs and outputs, and these by their values."""
 
-    def __init__(self, body: bytes, input_info: bytes, output_info: bytes, opsets: Mapping[str, int]) -> None:
+    def __init__(self, body: bytes, infos: Mapping[int, bytes], opsets: Mapping[str, int]) -> None:
         self.body = body
-        self.input_info = input_info
-        self.output_info = output_info
+        self.infos = infos
         self.opsets = opsets
 
 
-def join(fragments: Sequence[Fragment]) -> bytes:
+def join(fragments: Sequence[Fragment], outputs: Mapping[str, int]) -> bytes:
     """Join graphs into one ONNX model, without exporting or parsing anything again.
 
     Args:
         fragments: each made for its position.
+        outputs: the values that the whole gives, by name.
     """
     import onnx
 
@@ -40,14 +40,21 @@ def join(fragments: Sequence[Fragment]) -> bytes:
     model = onnx.ModelProto(ir_version=8, producer_name="hwnas")
     for domain, version in sorted(opsets.items()):
         model.opset_import.add(domain=domain, version=version)
+    infos = {value: info for fragment in fragments for value, info in fragment.infos.items()}
     ends = onnx.GraphProto(name="hwnas")
-    last = f"{OUTPUT_NAME}.{len(fragments) - 1}"
-    ends.node.add(op_type="Identity", input=[last], output=[OUTPUT_NAME])
-    ends.input.add().ParseFromString(fragments[0].input_info)
-    ends.output.add().ParseFromString(fragments[-1].output_info)
-    ends.input[0].name, ends.output[0].name = INPUT_NAME, OUTPUT_NAME
+    ends.input.add().ParseFromString(infos[0])
+    ends.input[0].name = INPUT_NAME
+    for name, value in outputs.items():
+        ends.node.add(op_type="Identity", input=[_value(value)], output=[name])
+        info = ends.output.add()
+        info.ParseFromString(infos[value])
+        info.name = name
     graph = b"".join([*(fragment.body for fragment in fragments), ends.SerializeToString()])
     return bytes(model.SerializeToString()) + _field(_GRAPH_FIELD, graph)
+
+
+def _value(number: int) -> str:
+    return f"value/{number}" if number else INPUT_NAME
 
 
 _GRAPH_FIELD = 7  # ModelProto.graph
@@ -62,34 +69,47 @@ def _field(number: int, payload: bytes) -> bytes:
     return bytes([number << 3 | 2, *varint, length]) + payload
 
 
-def make_fragment(content: bytes, position: int) -> Fragment:
+def make_fragment(content: bytes, position: int, reads: Sequence[int], gives: Sequence[int]) -> Fragment:
     """A serialised model, its names made unique to its position.
 
+    Args:
+        reads, gives: the values that are its inputs and outputs. Of several inputs the model names those that
+            it has `input.0`, `input.1`, …: the exporter leaves out one of which only the size is read.
+
     Raises:
-        NetworkFormError: it has not one input and one output.
+        NetworkFormError: it has other inputs or outputs.
     """
     import onnx
 
     model = onnx.load_model_from_string(content)
     graph = model.graph
     inputs = inputs_of(model)
-    if len(inputs) != 1 or len(graph.output) != 1:
+    numbers = {f"{INPUT_NAME}.{n}": value for n, value in enumerate(reads)}
+    if len(reads) == 1 and len(inputs) == 1:
+        numbers = {inputs[0].name: reads[0]}
+    if not numbers.keys() >= {each.name for each in inputs} or len(graph.output) != len(gives):
         raise NetworkFormError(
-            f"a part to be stitched has {len(inputs)} inputs and {len(graph.output)} outputs, not one each",
-            "cut the network where one tensor passes",
+            f"a part to be stitched has {len(inputs)} inputs and {len(graph.output)} outputs, where it "
+            f"reads {len(reads)} values and gives {len(gives)}",
+            "cut the network elsewhere",
         )
-    names = {inputs[0].name: f"{OUTPUT_NAME}.{position - 1}" if position else INPUT_NAME}
-    names[graph.output[0].name] = f"{OUTPUT_NAME}.{position}"
+    values = {each.name: numbers[each.name] for each in inputs}
+    infos = {values[each.name]: each.SerializeToString() for each in inputs}
     body = onnx.GraphProto()
     body.node.extend(graph.node)
+    again = []
+    for output, value in zip(graph.output, gives, strict=True):
+        infos[value] = output.SerializeToString()
+        if output.name in values:  # one tensor by two names, as a copy is in a graph
+            again.append((_value(values[output.name]), _value(value)))
+        values.setdefault(output.name, value)
     body.initializer.extend(graph.initializer)
     body.value_info.extend(graph.value_info)
-    _rename(body, names, f"{position}/")
+    _rename(body, {name: _value(value) for name, value in values.items()}, f"{position}/")
+    for first, other in again:
+        body.node.add(op_type="Identity", input=[first], output=[other])
     return Fragment(
-        body.SerializeToString(),
-        inputs[0].SerializeToString(),
-        graph.output[0].SerializeToString(),
-        {opset.domain: opset.version for opset in model.opset_import},
+        body.SerializeToString(), infos, {opset.domain: opset.version for opset in model.opset_import}
     )
 
 

@@ -306,3 +306,101 @@ def test_a_network_that_cannot_be_copied_is_told(held: Any) -> None:
     network.held = held()
     with pytest.raises(InputError, match="Conv2d cannot be copied"):
         hwnas.profile(network, "sim-npu", input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize("none", [[], ()])
+def test_a_compression_without_devices_is_refused_before_anything_is_trained(none: Any) -> None:
+    with pytest.raises(InputError, match="no device is given"):
+        hwnas.compress("mobilenetv2_050", data="digits", devices=none, **SHORT)
+
+
+def test_one_of_a_kind_needs_no_list(place: Path) -> None:
+    ((one,),) = api.profile_each("tinynet:make", "sim-npu", input_shape=(3, 32, 32))
+    assert (one.model, one.device) == ("tinynet:make", "sim-npu")
+    for models in (iter(["tinynet:make"]), {"tinynet:make"}):
+        ((same,),) = api.profile_each(models, ["sim-npu"], input_shape=[3, 32, 32])
+        assert (same.model, same.device) == (one.model, one.device)
+
+
+def test_options_of_a_device_may_be_a_mapping() -> None:
+    network = nn.Conv2d(3, 8, 3)
+
+    def found(device_option: Any) -> hwnas.Measurement:
+        return hwnas.profile(network, "sim-npu", input_shape=(3, 32, 32), device_option=device_option)
+
+    texts = found(["mode=single-layer", "allow_unknown=true"])
+    assert found({"mode": "single-layer", "allow_unknown": True}).fingerprint == texts.fingerprint
+    assert found({}).fingerprint == found(()).fingerprint != texts.fingerprint
+
+
+def test_cuts_may_be_a_sequence() -> None:
+    network = "mobilenetv2_050"
+    text = hwnas.partition(network, cut="blocks.1,blocks.3", image_size=32)
+    assert hwnas.partition(network, cut=["blocks.1", "blocks.3"], image_size=32).names == text.names
+    found = next(api.profile_each(network, "sim-npu", blocks=True, cut=("blocks.1", "blocks.3")))
+    assert found[0].parts is not None
+
+
+NETWORK: Any = nn.Conv2d(3, 8, 3)
+COMPRESSED: dict[str, Any] = {"model": "mobilenetv2_050", "data": "digits", "devices": "sim-npu"}
+
+
+def profiled(**changed: Any) -> object:
+    given = {"models": NETWORK, "devices": "sim-npu", "input_shape": (3, 32, 32), **changed}
+    return next(api.profile_each(**given))
+
+
+def compressed(**changed: Any) -> object:
+    return hwnas.compress(**{**COMPRESSED, **changed})
+
+
+def partitioned(**changed: Any) -> object:
+    return hwnas.partition("mobilenetv2_050", **changed)
+
+
+@pytest.mark.parametrize(
+    ("ask", "changed", "cause"),
+    [
+        (profiled, {"device_option": {"mode": None}}, "device_option has 'mode'"),
+        (profiled, {"device_option": 5}, "device_option is 5"),
+        (profiled, {"device_option": [None]}, "device_option is None"),
+        (profiled, {"protocol": 5}, "protocol"),
+        (profiled, {"blocks": "yes"}, "blocks"),
+        (profiled, {"precision": "1%"}, "precision is '1%'"),
+        (profiled, {"max_seconds": "1"}, "max_seconds is '1'"),
+        (profiled, {"models": []}, "no network is given"),
+        (profiled, {"devices": []}, "no device is given"),
+        (profiled, {"devices": [5]}, "device is 5"),
+        (api.record, {"device": "sim-npu"}, "no network is given"),
+        (partitioned, {"image_size": -1}, "image_size is -1"),
+        (partitioned, {"image_size": "x"}, "image_size is 'x'"),
+        (partitioned, {"cut": 5}, "cut is 5"),
+        (partitioned, {"region": [5]}, "region is 5"),
+        (partitioned, {"only": 5}, "only is 5"),
+        (api.find_cuts, {"model": "mobilenetv2_050", "image_size": 1.5}, "image_size is 1.5"),
+        (api.find_candidates, {"model": "mobilenetv2_050", "space": 5}, "space is 5"),
+        (hwnas.open_run, {"path": 5}, "path is 5"),
+        (hwnas.load, {"path": 5}, "path is 5"),
+        (compressed, {"out": 5}, "out is 5"),
+        (compressed, {"devices": 5}, "device is 5"),
+        (compressed, {"cut": 5}, "cut is 5"),
+        (compressed, {"image_size": -1}, "image_size"),
+        (compressed, {"device_option": 5}, "device_option is 5"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(
+    ask: Callable[..., object], changed: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(cause)) as refused:
+        ask(**changed)
+    assert refused.value.fix
+
+
+def test_a_front_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").touch()
+    for name in ("cpu", "sim-npu"):
+        (tmp_path / "devices" / name).mkdir(parents=True)
+        (tmp_path / "devices" / name / "front.json").touch()
+    with pytest.raises(InputError, match="no front of a device 'nope'") as refused:
+        hwnas.open_run(tmp_path).front("nope")
+    assert "cpu, sim-npu" in refused.value.fix

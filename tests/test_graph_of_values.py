@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from hwnas.errors import InputError
-from hwnas.networks.graph.pieces import piece
+from hwnas.networks.graph.composition import alone
 from hwnas.networks.graph.regions import Flow
 from hwnas.networks.graph.tracing import trace
 
@@ -197,7 +197,7 @@ def test_regions_of_random_networks(seed: int) -> None:
     assert flow.links
     for exit, region in flow.links.items():
         with torch.no_grad():
-            assert torch.equal(piece(flow, region)(seen[region.entry]), seen[exit])
+            assert torch.equal(alone(flow, region)(seen[region.entry]), seen[exit])
         outside = [node for node in flow.values if node not in region.inside]
         used = {source for node in (*outside, flow.output) for source in node.all_input_nodes}
         assert used & region.inside <= {exit}

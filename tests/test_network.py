@@ -260,3 +260,11 @@ def test_another_batch_is_another_export() -> None:
     assert network.batched(1) is network
     with pytest.raises(NetworkFormError, match="no torch module"):
         Network("file", [Part("file", onnx=network.onnx)]).batched(5)
+
+
+def test_the_same_part_twice_is_two_parts() -> None:
+    """As on another machine, which knows parts by their content."""
+    part = Part("twin", onnx=lambda: b"", module=lambda: torch.nn.Linear(3, 3))
+    module = Network("twins", [part, part]).module()
+    assert len(list(module.children())) == 2
+    assert module(torch.ones(1, 3)).shape == (1, 3)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_SIZE
+
+DeviceOptions = str | Sequence[str] | Mapping[str, str | int | float | bool]
+"""`KEY=VALUE`, several of them, or a mapping."""
 
 
 def known_options(kind: type[Any], given: Mapping[str, Any], command: str) -> dict[str, Any]:
@@ -21,15 +26,96 @@ def known_options(kind: type[Any], given: Mapping[str, Any], command: str) -> di
     for name in given:
         if name not in known:
             raise InputError(f"{command} has no option {name!r}", f"known are {', '.join(known)}")
-    return {
-        name: several(value) if isinstance(known[name].default, tuple) else value
-        for name, value in given.items()
+    return {name: _plain(known[name], value) for name, value in given.items()}
+
+
+def _plain(option: Field[Any], value: Any) -> Any:
+    forms: dict[str, Callable[[Any], Any]] = {
+        "cut": checked_cut,
+        "device_option": device_options,
+        "input_shape": checked_shape,
     }
+    if option.name in forms:
+        return forms[option.name](value)
+    return several(value) if isinstance(option.default, tuple) else value
 
 
 def several(value: Any) -> tuple[Any, ...]:
     """Return values as a tuple, or the only one of them in one."""
-    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    is_many = isinstance(value, Sequence | Set | Iterator) and not isinstance(value, str | bytes)
+    return tuple(value) if is_many else (value,)
+
+
+def some(what: str, values: Any, fix: str) -> tuple[Any, ...]:
+    """Return values as a tuple. Raises InputError: there are none."""
+    found = several(values)
+    if not found:
+        raise InputError(f"no {what} is given", fix)
+    return found
+
+
+def checked_text(name: str, value: Any) -> str:
+    """Return a text, or a path as one. Raises InputError: it is neither."""
+    if isinstance(value, str) or (isinstance(value, os.PathLike) and isinstance(os.fspath(value), str)):
+        return os.fspath(value)
+    raise InputError(f"{name} is {value!r}, it must be a text", f'give {name}="…"')
+
+
+def checked_path(name: str, value: Any) -> Path:
+    """Return a path. Raises InputError: it is none."""
+    return Path(checked_text(name, value))
+
+
+def checked_device(device: Any) -> str:
+    """Return the name of a device, or the path of a profile. Raises InputError: it is neither."""
+    if isinstance(device, str | os.PathLike):
+        return checked_text("device", device)
+    raise InputError(f"device is {device!r}, it must be the name of a device", "hwnas devices lists them")
+
+
+def checked_devices(devices: Any) -> tuple[str, ...]:
+    """Return names of devices as a tuple. Raises InputError: there are none, or one is no name."""
+    fix = "name one: devices=['cpu']; hwnas devices lists them"
+    return tuple(map(checked_device, some("device", devices, fix)))
+
+
+def checked_texts(name: str, values: Any) -> tuple[str, ...]:
+    """Return texts as a tuple, or the only one of them in one. Raises InputError: one is none."""
+    return tuple(checked_text(name, each) for each in several(values))
+
+
+def checked_cut(cut: Any) -> str:
+    """Return names of modules as `NAME,NAME`. Raises InputError: one is no text."""
+    return ",".join(checked_texts("cut", cut))
+
+
+def device_options(given: Any) -> tuple[str, ...]:
+    """Return options of a device as `KEY=VALUE`, whether they are given so or as a mapping.
+
+    Raises:
+        InputError: they are something else.
+    """
+    from hwnas.profiles.catalogue import option_texts
+
+    if not isinstance(given, Mapping):
+        return checked_texts("device_option", given)
+    for key, value in given.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float):
+            raise InputError(
+                f"device_option has {key!r}: {value!r}, it must be a text, a number, or true or false",
+                'give device_option={"mode": "single-layer"}',
+            )
+    return option_texts(given)
+
+
+def checked_size(name: str, size: Any) -> int:
+    """Return a size. Raises InputError: it is no integer of 0 or more."""
+    if type(size) is int and 0 <= size <= LARGEST_SIZE:
+        return size
+    raise InputError(
+        f"{name} is {size!r}, it must be an integer of 0 to {LARGEST_SIZE:,}",
+        f"give {name}=224, or leave it out",
+    )
 
 
 def checked_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:

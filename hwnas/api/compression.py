@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.arguments import known_options
+from hwnas.api.arguments import checked_devices, checked_path, known_options
 from hwnas.api.models import Model, name_of
 from hwnas.api.run import Run, open_run
 from hwnas.progress import Progress
@@ -34,7 +34,8 @@ def compress(
     """Compress a network for devices, going on from whatever the run directory already holds.
 
     Args:
-        model: a checkpoint, a timm name, `module:function`, or a function of a module that builds it.
+        model: a checkpoint, a timm or torchvision name, `module:function`, or a function of a module that
+            builds it.
         data: a name as `--data` takes it, a `hwnas.Data`, a torch `Dataset` of (image, class), or a pair of
             arrays (pixels, classes).
         devices: names or paths of device profiles.
@@ -70,7 +71,7 @@ def compress(
     from hwnas.files import decode
 
     given = known_options(CompressOptions, {"data": _data_name(data), **options}, "compress")
-    names = [devices] if isinstance(devices, str) else list(devices)
+    names = checked_devices(devices)
     asked, progress = decode(CompressOptions, given, "hwnas.compress"), progress or Progress()
     compression = plan_compression(asked, name_of(model), names, out, progress)
     compression.require_consent(lambda question: False)
@@ -159,7 +160,8 @@ def plan_compression(
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.search.target import target_of
 
-    path = Path(out) if out is not None else Path("runs") / Path(model.replace(":", "-")).name
+    devices = checked_devices(devices)
+    path = checked_path("out", out) if out is not None else Path("runs") / Path(model.replace(":", "-")).name
     library, searches = resolve(options, model, devices, path)
     is_later = options.no_device_check
     wanted = [(search, target_of(search, options.cluster, is_later=is_later)) for search in searches]

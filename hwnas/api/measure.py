@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.api.arguments import (
+    DeviceOptions,
     checked_batch,
+    checked_device,
+    checked_devices,
     checked_seconds,
     checked_shape,
     checked_share,
+    device_options,
     known_options,
-    several,
+    some,
 )
 from hwnas.api.models import Model, find_model, name_of
 from hwnas.errors import HwnasError, InputError
@@ -37,7 +41,7 @@ def profile(
     protocol: str = "",
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
-    device_option: Sequence[str] = (),
+    device_option: DeviceOptions = (),
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure how long a whole network takes on a device; the measurement goes into the history as well.
@@ -48,7 +52,7 @@ def profile(
         protocol: adaptive, quick, search, report, or a `.toml` file; empty for the profile's, or adaptive.
         input_shape: (C, H, W); needed for a torch module that does not say what it takes.
         batch: images a run; None for the profile's.
-        device_option: `KEY=VALUE` over the device profile's options, such as `any_gpu=true`.
+        device_option: over the device profile's options: `any_gpu=true`, several of such, or a mapping.
         progress: hears how far a device with a queue is.
 
     Raises:
@@ -79,8 +83,8 @@ def profile(
 
 
 def profile_each(
-    models: Sequence[Model],
-    devices: Sequence[str],
+    models: Model | Sequence[Model],
+    devices: str | Sequence[str],
     *,
     progress: Progress | None = None,
     **options: Any,
@@ -110,16 +114,20 @@ def profile_each(
     from hwnas.compress.library.operators import require_accepted
     from hwnas.compress.options import parse_cuts
     from hwnas.devices.simulator.device import SimulatorDevice
+    from hwnas.files import decode
     from hwnas.networks.find import block_networks
     from hwnas.profiles.catalogue import open_device
     from hwnas.profiles.measure import profile_networks
     from hwnas.profiles.protocols import protocol_until
 
-    asked = ProfileOptions(**known_options(ProfileOptions, options, "profile"))
-    if asked.precision is not None:
-        checked_share("precision", asked.precision)
-    checked_seconds("max_seconds", asked.max_seconds)
-    profiles = [_profile(device, asked.batch, asked.device_option) for device in devices]
+    given = known_options(ProfileOptions, options, "profile")
+    if given.get("precision") is not None:
+        checked_share("precision", given["precision"])
+    checked_seconds("max_seconds", given.get("max_seconds"))
+    checked_batch(given.get("batch"))
+    asked = decode(ProfileOptions, given, "hwnas.profile")
+    models = some("network", models, 'name one: models=["mobilenetv2_100"]')
+    profiles = [_profile(device, asked.batch, asked.device_option) for device in checked_devices(devices)]
     protocols = [
         protocol_until(asked.protocol or profile.protocol or "adaptive", asked.precision, asked.max_seconds)
         for profile in profiles
@@ -148,7 +156,7 @@ def compare(
     max_seconds: float = CompareOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
-    device_option: Sequence[str] = (),
+    device_option: DeviceOptions = (),
 ) -> Comparison:
     """Interleave two networks in one session, and return the ratio of their latencies with its interval.
 
@@ -190,7 +198,7 @@ def check(
     max_seconds: float = CheckOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
-    device_option: Sequence[str] = (),
+    device_option: DeviceOptions = (),
     recorded: bool = False,
     told: Callable[[Checked], None] = lambda checked: None,
 ) -> Report:
@@ -222,10 +230,10 @@ def check(
     """
     from torch import nn
 
-    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.catalogue import open_device, option_texts, parse_options
     from hwnas.profiles.gate.check import Entry, Terms
     from hwnas.profiles.gate.check import check as run_check
-    from hwnas.profiles.gate.entries import Found, Sizes, find_entries
+    from hwnas.profiles.gate.entries import Asked, Found, find_entries
     from hwnas.profiles.protocols import SIDE_BY_SIDE
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
@@ -233,6 +241,7 @@ def check(
     checked_share("threshold", threshold)
     checked_seconds("max_seconds", max_seconds)
     shape = checked_shape(input_shape)
+    asked = Asked(shape=shape, batch=batch, device_options=parse_options(device_options(device_option)))
     with ExitStack() as held:
         if any(isinstance(each, nn.Module) for each in (*models, baseline)):
             if not models:
@@ -241,14 +250,14 @@ def check(
             new = [find_model(each, shape, has_batch=batch is not None) for each in models]
             entries = [Entry(model=each.name, network=each, baseline=old) for each in new]
             accept = "make it the baseline"
-            found = Found(device=device or "cpu", entries=entries, accept=accept, batch=batch)
+            found = Found(device=device or "cpu", entries=entries, accept=accept, asked=asked)
             named = old.name
         else:
             names, named = [name_of(each) for each in models], name_of(baseline)
-            sizes = Sizes(shape=shape, batch=batch)
-            found = find_entries(names, named, device, sizes, recorded=recorded, held=held)
+            found = find_entries(names, named, device, asked, recorded=recorded, held=held)
         terms = Terms(threshold=threshold, baseline=named, accept=found.accept, recorded_on=found.recorded_on)
-        opened = open_device(_profile(found.device, found.batch, device_option))
+        options = option_texts(found.asked.device_options)
+        opened = open_device(_profile(found.device, found.asked.batch, options))
         store = held.enter_context(open_history())
         session = Session(opened, replace(SIDE_BY_SIDE, max_seconds=max_seconds), store, recall=False)
         return run_check(session, found.entries, terms, told)
@@ -260,7 +269,7 @@ def record(
     max_seconds: float = RecordOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
-    device_option: Sequence[str] = (),
+    device_option: DeviceOptions = (),
     told: Callable[[Recorded], None] = lambda recorded: None,
 ) -> Baseline:
     """Measure networks for later checks; `hwnas check record` writes what it returns into a file.
@@ -280,7 +289,7 @@ def record(
     from datetime import UTC, datetime
 
     from hwnas.networks.git_revision import committed_in
-    from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.catalogue import open_device, parse_options
     from hwnas.profiles.gate import check as checks
     from hwnas.profiles.gate.baseline import Baseline
     from hwnas.profiles.protocols import SIDE_BY_SIDE
@@ -289,31 +298,31 @@ def record(
     from hwnas.version import __version__
 
     checked_seconds("max_seconds", max_seconds)
+    shape = checked_shape(input_shape)
+    some("network", models, 'name one: hwnas.api.record("mobilenetv2_100")')
     names = [name_of(model) for model in models]
     if len(set(names)) != len(names):
         raise InputError("a network is named twice", "name each network once")
     opened = open_device(_profile(device, batch, device_option))
     require_kind(opened, {"measured", "modelled"}, "a check")
     networks = [
-        (find_model(name, input_shape, has_batch=batch is not None), committed_in(Path(name)))
-        for name in names
+        (find_model(name, shape, has_batch=batch is not None), committed_in(Path(name))) for name in names
     ]
     how = replace(SIDE_BY_SIDE, max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
     with open_history() as store, Session(opened, how, store, recall=False) as session:
         return Baseline(
-            device=device,
+            device=os.fspath(device),
             fingerprint=session.fingerprint,
             recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
             hwnas_version=__version__,
-            networks=tuple(checks.record(session, networks, input_shape or (), told)),
+            networks=tuple(checks.record(session, networks, shape or (), told)),
             batch=batch or 0,
+            device_options=parse_options(device_options(device_option)),
         )
 
 
-def _profile(device: str, batch: int | None, device_option: Sequence[str]) -> DeviceProfile:
+def _profile(device: str, batch: int | None, device_option: DeviceOptions) -> DeviceProfile:
     from hwnas.profiles.catalogue import load_profile, parse_options, with_options
 
-    if not isinstance(device, str | os.PathLike):
-        raise InputError(f"device is {device!r}, it must be the name of a device", "hwnas devices lists them")
-    profile = load_profile(os.fspath(device))
-    return with_options(profile, **parse_options(several(device_option)), batch=checked_batch(batch))
+    profile = load_profile(checked_device(device))
+    return with_options(profile, **parse_options(device_options(device_option)), batch=checked_batch(batch))

@@ -7,25 +7,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.arguments import checked_shape
+from hwnas.api.arguments import checked_cut, checked_shape, checked_size, checked_text, checked_texts
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from hwnas.network import Network
     from hwnas.networks.architecture import Candidate
+    from hwnas.networks.chosen_blocks import Blocks
+    from hwnas.networks.count import Counts
     from hwnas.networks.cut_points import CutPoint, Obstacle
     from hwnas.networks.partition import Partition
 
 Model = Any
-"""A torch module, an ONNX file, a checkpoint, a timm name, `module:function`, or a function of a module."""
+"""A torch module, ONNX file, checkpoint, timm or torchvision name, `module:function`, or such a function."""
 
 
-def partition(model: Model, *, cut: str = "", image_size: int = 0, allow_code: bool = False) -> Partition:
-    """Cut a network into stem, blocks and head, at places where exactly one tensor passes.
+def partition(
+    model: Model,
+    *,
+    cut: str | Sequence[str] = "",
+    region: str | Sequence[str] = (),
+    only: str = "",
+    image_size: int = 0,
+    allow_code: bool = False,
+) -> Partition:
+    """Take a network apart into stem, blocks and head, and the fixed parts between them.
 
     Args:
-        model: a checkpoint, a timm name, `module:function`, or a function of a module.
-        cut: modules behind which to cut, `NAME,NAME`; empty for the stages.
+        model: a checkpoint, a timm or torchvision name, `module:function`, or a function of a module.
+        cut: modules behind which to cut, `NAME,NAME` or a sequence of names.
+        region: what is replaced, `MODULE` or `FIRST:LAST`, a block each. Without cut and region the blocks
+            are found.
+        only: of the blocks that are found, those inside of this module.
         image_size: side in pixels; 0 for the model's own.
         allow_code: let a checkpoint import the `module:function` that it names.
 
@@ -36,12 +51,10 @@ def partition(model: Model, *, cut: str = "", image_size: int = 0, allow_code: b
     >>> hwnas.partition("mobilenetv2_050", image_size=32).names
     ['stem', 'block1', 'block2', 'block3', 'block4', 'block5', 'head']
     """
-    from hwnas.compress.options import parse_cuts
-    from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition as cut_up
 
-    module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
-    return cut_up(module, shape, parse_cuts(cut) or None)
+    module, shape = _open(model, image_size, allow_code=allow_code)
+    return cut_up(module, shape, _blocks(cut, region, only))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,48 +65,54 @@ class Cuts:
         input_shape: (C, H, W).
         partition: as it is cut; None where it cannot be.
         refusal: why it cannot.
-        counts: MACs and parameters of each part.
-        cut_points: all places for cuts, each by one name.
+        counts: MACs and parameters of each part; None where there is no partition.
+        cut_points: all places for cuts of the network as a chain, each by one name.
         obstacles: modules inside of which there are none.
 
     >>> import hwnas.api
     >>> cuts = hwnas.api.find_cuts("mobilenetv2_050", image_size=32)
-    >>> cuts.refusal is None, {*cuts.partition.cuts} <= {place.name for place in cuts.cut_points}
+    >>> cuts.refusal is None, {*cuts.partition.ends} <= {place.name for place in cuts.cut_points}
     (True, True)
     """
 
     input_shape: tuple[int, int, int]
     partition: Partition | None
     refusal: InputError | None
-    counts: tuple[tuple[int, int], ...]
+    counts: Counts | None
     cut_points: tuple[CutPoint, ...]
     obstacles: tuple[Obstacle, ...]
 
 
-def find_cuts(model: Model, *, cut: str = "", image_size: int = 0, allow_code: bool = False) -> Cuts:
+def find_cuts(
+    model: Model,
+    *,
+    cut: str | Sequence[str] = "",
+    region: str | Sequence[str] = (),
+    only: str = "",
+    image_size: int = 0,
+    allow_code: bool = False,
+) -> Cuts:
     """Find all places where a network can be cut.
 
     Args:
-        model, cut, image_size, allow_code: as for `partition`.
+        model, cut, region, only, image_size, allow_code: as for `partition`.
 
     Raises:
         InputError: nothing of that name, or a network that cannot take such images.
 
     >>> import hwnas.api
     >>> cuts = hwnas.api.find_cuts("mobilenetv2_050", image_size=32)
-    >>> len(cuts.cut_points) > len(cuts.partition.cuts)
+    >>> len(cuts.cut_points) > len(cuts.partition.regions)
     True
     """
-    from hwnas.compress.options import parse_cuts
     from hwnas.networks.count import count_parts
     from hwnas.networks.cut_points import cut_points, distinct, run_once
-    from hwnas.networks.find import open_model
     from hwnas.networks.partition import partition as cut_up
 
-    module, shape = open_model(name_of(model), image_size, allow_code=allow_code)
+    module, shape = _open(model, image_size, allow_code=allow_code)
     parts = refusal = None
     try:
-        parts = cut_up(module, shape, parse_cuts(cut) or None)
+        parts = cut_up(module, shape, _blocks(cut, region, only))
     except InputError as error:
         run_once(module, shape)  # what cannot be run at all has no cut points to be told
         refusal = error
@@ -102,8 +121,8 @@ def find_cuts(model: Model, *, cut: str = "", image_size: int = 0, allow_code: b
         input_shape=shape,
         partition=parts,
         refusal=refusal,
-        counts=count_parts(parts) if parts else (),
-        cut_points=tuple(distinct(points, parts.cuts if parts else ())),
+        counts=count_parts(parts) if parts else None,
+        cut_points=tuple(distinct(points, parts.ends if parts else ())),
         obstacles=tuple(obstacles),
     )
 
@@ -137,7 +156,9 @@ def find_candidates(
     *,
     space: str = "compression",
     candidates: int = 0,
-    cut: str = "",
+    cut: str | Sequence[str] = "",
+    region: str | Sequence[str] = (),
+    only: str = "",
     image_size: int = 0,
     allow_code: bool = False,
 ) -> Candidates:
@@ -146,7 +167,7 @@ def find_candidates(
     Args:
         space: its name, or a `.toml` file.
         candidates: of a block at most; 0 leaves it to the space.
-        model, cut, image_size, allow_code: as for `partition`.
+        model, cut, region, only, image_size, allow_code: as for `partition`.
 
     Raises:
         InputError: nothing of that name, or a network that cannot be cut.
@@ -160,13 +181,13 @@ def find_candidates(
     from hwnas.compress.library.space import load_space
     from hwnas.networks.count import count_parts
 
-    chosen = load_space(space)
-    parts = partition(model, cut=cut, image_size=image_size, allow_code=allow_code)
+    chosen = load_space(checked_text("space", space))
+    parts = partition(model, cut=cut, region=region, only=only, image_size=image_size, allow_code=allow_code)
     found = tuple(library.find_candidates(parts, chosen, candidates))
     return Candidates(
         space=chosen.name,
         partition=parts,
-        counts=count_parts(parts),
+        counts=count_parts(parts).parts,
         candidates=found,
         architectures=library.architecture_count(found),
         dropped=library.dropped_families(parts, chosen),
@@ -214,3 +235,17 @@ def name_of(model: Model) -> str:
         f"a {type(model).__name__} cannot be built again by another process",
         "give a function of a module of yours that builds and returns it, or its name, module:function",
     )
+
+
+def _open(model: Model, image_size: int, *, allow_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
+    from hwnas.networks.find import open_model
+
+    return open_model(name_of(model), checked_size("image_size", image_size), allow_code=allow_code)
+
+
+def _blocks(cut: str | Sequence[str], region: str | Sequence[str], only: str) -> Blocks:
+    from hwnas.compress.options import parse_cuts
+    from hwnas.networks.chosen_blocks import Blocks
+
+    regions = checked_texts("region", region)
+    return Blocks(cuts=parse_cuts(checked_cut(cut)), regions=regions, only=checked_text("only", only))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.api.arguments import checked_path
 from hwnas.errors import InputError
 from hwnas.progress import Progress
 
@@ -32,8 +33,9 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     """
     from hwnas.compress.report.stored import device_folders
 
-    device_folders(Path(path))
-    return Run(Path(path))
+    folder = checked_path("path", path)
+    device_folders(folder)
+    return Run(folder)
 
 
 def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module:
@@ -52,7 +54,7 @@ def load(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn.Module
     """
     from hwnas.networks.serialize import load_module
 
-    return load_module(path, allow_code=allow_code)
+    return load_module(checked_path("path", path), allow_code=allow_code)
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ class Run:
                 as `latency-params`.
 
         Raises:
-            InputError: there is no such front, or its file is damaged.
+            InputError: there is no such front, with those that are there, or its file is damaged.
         """
+        from hwnas.compress.report.stored import device_folder
         from hwnas.compress.search.record import FrontRecord
-        from hwnas.files import safe_name
 
-        return FrontRecord.read(self.path / "devices" / safe_name(device), f"-{kind}" if kind else "")
+        return FrontRecord.read(device_folder(self.path, device), f"-{kind}" if kind else "")
 
     def checkpoint(self, device: str, pick: str = "knee") -> Checkpoint:
         """Return the network that was picked for a device, by `knee`, `speedup-1.5` or `latency-ms-2`.

@@ -51,7 +51,8 @@ app = typer.Typer(
 @takes(RecordOptions)
 def record(
     models: Annotated[
-        list[str], typer.Argument(help="timm name, .onnx file, checkpoint, or module:function.")
+        list[str],
+        typer.Argument(help="timm or torchvision name, .onnx file, checkpoint, or module:function."),
     ],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
     out: Annotated[Path, typer.Option(help="The baseline file to write.")] = Path(CheckOptions.baseline),

@@ -23,7 +23,9 @@ EXAMPLE = """Examples:
 
 @takes(CompareOptions)
 def compare(
-    first: Annotated[str, typer.Argument(help="timm name, .onnx file, checkpoint, or module:function.")],
+    first: Annotated[
+        str, typer.Argument(help="timm or torchvision name, .onnx file, checkpoint, or module:function.")
+    ],
     second: Annotated[str, typer.Argument(help="The network that is held against the first one.")],
     device: Annotated[str, typer.Option(help="Device profile; see `hwnas devices`.")],
     options: CompareOptions,

@@ -46,7 +46,9 @@ COUNTED = ("macs", "params")
 
 @takes(CompressOptions)
 def compress(
-    model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
+    model: Annotated[
+        str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
+    ],
     device: Annotated[
         list[str],
         typer.Option(help="Device profile; see `hwnas devices`. Given again: another device, one library."),

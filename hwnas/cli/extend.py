@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json
+from hwnas.compress.options import SPACES
 from hwnas.ranges import LARGEST_SIZE
 
 SCHEMA = "hwnas.extended/1"
@@ -18,10 +19,7 @@ def extend(
     run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
     space: Annotated[
         str,
-        typer.Option(
-            help="The new candidates: compression, donna, donnav2, mobilenetv3, residual, "
-            "convnext, transformer, mixed, or a .toml file."
-        ),
+        typer.Option(help=f"The new candidates: {SPACES}."),
     ],
     candidates: Annotated[
         int | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.compress.options import SPACES
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -22,14 +23,18 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Let a checkpoint import and call the module:function it names.")
 ]
 
+Region = Annotated[
+    list[str] | None,
+    typer.Option(help="What is replaced: MODULE, or FIRST:LAST. May be repeated.", show_default="the stages"),
+]
+Only = Annotated[
+    str, typer.Option(help="Replace blocks of this module alone, such as backbone.", show_default="all")
+]
 Cut = Annotated[str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")]
 
 Space = Annotated[
     str,
-    typer.Option(
-        help="Candidates of the blocks: compression, donna, donnav2, mobilenetv3, residual, convnext, "
-        "transformer, mixed, or a .toml file."
-    ),
+    typer.Option(help=f"Candidates of the blocks: {SPACES}."),
 ]
 
 QUIET_INTERVAL_S = 10.0

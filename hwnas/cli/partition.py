@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, Only, Region, print_json, print_table
 from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:
@@ -16,21 +16,27 @@ EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 
 
 def partition(
-    model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
+    model: Annotated[
+        str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
+    ],
     cut: Cut = "",
+    region: Region = None,
+    only: Only = "",
     image_size: Annotated[
         int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
     ] = 0,
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
-    """Show where a network is cut, where else it can be, and why it cannot be cut further.
+    """Show what of a network can be replaced, where else it can be cut, and why it cannot be cut further.
 
-    Cuts stand where exactly one tensor passes, behind modules. The parts are run against the whole.
+    A block is what exactly one tensor enters and one leaves. The parts are run against the whole.
     """
     from hwnas import api
 
-    cuts = api.find_cuts(model, cut=cut, image_size=image_size, allow_code=allow_code)
+    cuts = api.find_cuts(
+        model, cut=cut, region=region or (), only=only, image_size=image_size, allow_code=allow_code
+    )
     if as_json:
         print_json(_plain(model, cuts))
     else:
@@ -42,28 +48,31 @@ def partition(
 def _plain(model: str, cuts: Cuts) -> dict[str, object]:
     from hwnas.files import encode
 
-    parts, rows = cuts.partition, []
-    for n, (macs, params) in enumerate(cuts.counts):
-        assert parts is not None
-        before, after = parts.part_shapes(n)
-        rows.append(
-            {
-                "part": n,
-                "name": parts.names[n],
-                "cut_behind": (*parts.cuts, None)[n],
-                "in_shape": list(before),
-                "out_shape": list(after),
-                "macs": macs,
-                "params": params,
-            }
-        )
+    parts, counts, rows = cuts.partition, cuts.counts, []
+    if parts is not None and counts is not None:
+        for n, (macs, params) in enumerate(counts.parts):
+            name = parts.names[n]
+            rows.append(
+                {
+                    "part": n,
+                    "name": name,
+                    "places": [list(ends) for ends in parts.regions[n - 1]]
+                    if name.startswith("block")
+                    else [],
+                    "in_shapes": [list(shape) for shape in parts.in_shapes(name)],
+                    "out_shapes": [list(parts.shapes[value]) for value in parts.gives(name)],
+                    "macs": macs,
+                    "params": params,
+                }
+            )
     return {
-        "schema": "hwnas.partition/1",
+        "schema": "hwnas.partition/2",
         "model": model,
         "input_shape": list(cuts.input_shape),
-        "cuts": list(parts.cuts) if parts else None,
+        "regions": [[list(ends) for ends in places] for places in parts.regions] if parts else None,
         "max_abs_difference": parts.max_abs_difference if parts else None,
         "parts": rows,
+        "joints": {"macs": counts.joints[0], "params": counts.joints[1]} if counts else None,
         "cut_points": [encode(place) for place in cuts.cut_points],
         "obstacles": [encode(obstacle) for obstacle in cuts.obstacles],
     }
@@ -72,20 +81,33 @@ def _plain(model: str, cuts: Cuts) -> dict[str, object]:
 def _show(model: str, cuts: Cuts) -> None:
     from rich.table import Table
 
-    parts = cuts.partition
-    if parts:
+    parts, counts = cuts.partition, cuts.counts
+    if parts and counts:
         table = Table(title=f"{model}, input {cuts.input_shape}", title_justify="left")
-        for column in ("part", "cut behind", "input", "output"):
-            table.add_column(column, no_wrap=True)
-        for column in ("MMACs", "k params"):
-            table.add_column(column, justify="right")
-        for n, (macs, params) in enumerate(cuts.counts):
+        for column in ("part", "from behind", "to behind", "input", "output"):
+            table.add_column(column)
+        for column in ("MMACs", "share", "k params"):
+            table.add_column(column, justify="right", no_wrap=True)
+        whole = sum(macs for macs, _ in (*counts.parts, counts.joints)) or 1
+
+        def cells(macs: int, params: int) -> tuple[str, str, str]:
+            return f"{macs / 1e6:.2f}", f"{macs / whole:.1%}", f"{params / 1e3:.1f}"
+
+        for n, figures in enumerate(counts.parts):
             before, after = (str(size) for size in parts.part_shapes(n))
-            behind = (*parts.cuts, "")[n]
-            table.add_row(parts.names[n], behind, before, after, f"{macs / 1e6:.2f}", f"{params / 1e3:.1f}")
+            places = parts.regions[n - 1] if 0 < n <= parts.block_count else (("", ""),)
+            entry, exit = places[0]
+            more = f" in {len(places)} places" if len(places) > 1 else ""
+            table.add_row(parts.names[n] + more, entry, exit, before, after, *cells(*figures))
+        if parts.joints:
+            table.add_row(f"{len(parts.joints)} joints", "", "", "", "", *cells(*counts.joints))
         print_table(table)
-        typer.echo(f"The composed parts differ from the whole by {parts.max_abs_difference:.2g} at most.")
-    unused = [place for place in cuts.cut_points if not parts or place.name not in parts.cuts]
+        blocks = sum(macs for macs, _ in counts.parts[1:-1])
+        typer.echo(
+            f"{blocks / whole:.0%} of the MACs are in blocks, which can be replaced; the rest stays.\n"
+            f"The composed parts differ from the whole by {parts.max_abs_difference:.2g} at most."
+        )
+    unused = [place for place in cuts.cut_points if not parts or place.name not in parts.ends]
     if unused:
         typer.echo("\nIt can be cut as well behind (--cut NAME,NAME):")
         for place in unused:

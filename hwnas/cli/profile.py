@@ -32,7 +32,10 @@ EXAMPLE = """Examples:
 @takes(ProfileOptions)
 def profile(
     models: Annotated[
-        list[str], typer.Argument(help="timm name, .onnx file, checkpoint directory, or module:function.")
+        list[str],
+        typer.Argument(
+            help="timm or torchvision name, .onnx file, checkpoint directory, or module:function."
+        ),
     ],
     device: Annotated[
         list[str], typer.Option(help="Device profile; see `hwnas devices`. Given again: another device.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, Space, print_json, print_table
+from hwnas.cli.output import AllowCode, Cut, Json, Only, Region, Space, print_json, print_table
 from hwnas.ranges import LARGEST_SIZE
 
 if TYPE_CHECKING:
@@ -16,7 +16,9 @@ EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav
 
 
 def space(
-    model: Annotated[str, typer.Argument(help="timm name, module:function, or a checkpoint directory.")],
+    model: Annotated[
+        str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
+    ],
     space: Space = "compression",
     candidates: Annotated[
         int | None,
@@ -25,6 +27,8 @@ def space(
         ),
     ] = None,
     cut: Cut = "",
+    region: Region = None,
+    only: Only = "",
     image_size: Annotated[
         int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
     ] = 0,
@@ -39,6 +43,8 @@ def space(
         space=space,
         candidates=candidates or 0,
         cut=cut,
+        region=region or (),
+        only=only,
         image_size=image_size,
         allow_code=allow_code,
     )
@@ -51,18 +57,18 @@ def space(
 def _plain(model: str, found: Candidates) -> dict[str, object]:
     parts = found.partition
     return {
-        "schema": "hwnas.space/1",
+        "schema": "hwnas.space/2",
         "model": model,
         "input_shape": list(parts.shapes[0]),
-        "cuts": list(parts.cuts),
+        "regions": [[list(ends) for ends in places] for places in parts.regions],
         "max_abs_difference": parts.max_abs_difference,
         "space": found.space,
         "parts": [
             {
                 "part": n,
                 "name": parts.names[n],
-                "in_shape": list(parts.shapes[n]),
-                "out_shape": list(parts.shapes[n + 1]),
+                "in_shape": list(parts.part_shapes(n)[0]),
+                "out_shape": list(parts.part_shapes(n)[1]),
                 "macs": macs,
                 "params": params,
                 "candidates": [
@@ -88,7 +94,8 @@ def _show(model: str, found: Candidates) -> None:
 
     parts = found.partition
     table = Table(
-        title=f"{model}, input {parts.shapes[0]}, cut behind {', '.join(parts.cuts)}", title_justify="left"
+        title=f"{model}, input {parts.shapes[0]}, blocks between {', '.join(parts.ends)}",
+        title_justify="left",
     )
     table.add_column("part")
     table.add_column("choice", justify="right")
@@ -96,7 +103,8 @@ def _show(model: str, found: Candidates) -> None:
     for column in ("MACs", "of the part", "parameters", "of the part"):
         table.add_column(column, justify="right")
     for n, (macs, params) in enumerate(found.counts):
-        title = f"the reference's own, {parts.shapes[n]} → {parts.shapes[n + 1]}"
+        before, after = parts.part_shapes(n)
+        title = f"the reference's own, {before} → {after}"
         table.add_row(parts.names[n], "0", title, f"{macs:,}", "1.00", f"{params:,}", "1.00", style="bold")
         for c in found.candidates:
             if c.part == n:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
+from hwnas.compress.library.space_files import space_files
 from hwnas.compress.settings import (
     DEFAULT_THRESHOLD,
     MEASURED,
@@ -32,6 +33,9 @@ from hwnas.ranges import LARGEST_SIZE, Figure, Seed, Size, SizeOrNone, Threads
 AtLeastTwo = Annotated[int, Interval(ge=2, le=LARGEST_SIZE)]
 AtLeastFour = Annotated[int, Interval(ge=4, le=LARGEST_SIZE)]
 
+
+SPACES = f"{', '.join(space_files())}, or a .toml file"
+"""What names a space, for people."""
 
 NETWORK, LIBRARY, DEVICE = "The network", "The block library", "The device"
 SEARCH, CHECKPOINTS, PLACE = "The search", "Checkpoints", "Where it runs"
@@ -83,6 +87,10 @@ class CompressOptions:
         ),
     ] = "classification"
     cut: Annotated[str, Help("Modules behind which to cut, NAME,NAME.", NETWORK, shown="the stages")] = ""
+    region: Annotated[
+        tuple[str, ...], Help("What is replaced: MODULE, or FIRST:LAST. May be repeated.", NETWORK)
+    ] = ()
+    only: Annotated[str, Help("Replace blocks of this module alone, such as backbone.", NETWORK)] = ""
     allow_code: Annotated[
         bool, Help("Let a checkpoint import and call the module:function it names.", NETWORK)
     ] = False
@@ -90,8 +98,7 @@ class CompressOptions:
     space: Annotated[
         str,
         Help(
-            "Candidates of the blocks: compression, donna, donnav2, mobilenetv3, residual, "
-            "convnext, transformer, mixed, or a .toml file.",
+            f"Candidates of the blocks: {SPACES}.",
             LIBRARY,
         ),
     ] = "compression"
@@ -311,6 +318,8 @@ def resolve(
         image_size=options.image_size,
         task=options.task,
         cuts=parse_cuts(options.cut),
+        regions=options.region,
+        only=options.only,
         space=options.space,
         per_block=given("candidates"),
         loss=options.loss,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT, Option
 from hwnas.ranges import Figure, Seed, Size, SizeOrNone, Threads
+
+if TYPE_CHECKING:
+    from hwnas.networks.chosen_blocks import Blocks
 
 Place = Literal["cpu", "cuda"]
 Loss = Literal["nsr", "mse"]
@@ -33,7 +36,7 @@ class LibrarySettings:
             checkpoint or function brings).
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         task: a name of `task.TASKS`, or one's own by `module:NAME`.
-        cuts: modules behind which to cut; empty finds the stages.
+        cuts, regions, only: which blocks are replaced; see `Blocks`.
         space: the name of a space, or the path of a `.toml` file.
         per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
@@ -50,7 +53,7 @@ class LibrarySettings:
     data: str
     cuts: tuple[str, ...]
     space: str
-    per_block: Size
+    per_block: SizeOrNone
     loss: Loss
     train_epochs: Size
     epochs: Size
@@ -59,10 +62,19 @@ class LibrarySettings:
     slice_size: Size
     seed: Seed
     threads: Threads
+    regions: tuple[str, ...] = ()
+    only: str = ""
     image_size: SizeOrNone = 0
     task: str = "classification"
     train_on: Place = "cpu"
     trainer: Name = "distill"
+
+    @property
+    def blocks(self) -> Blocks:
+        """Which blocks are replaced."""
+        from hwnas.networks.chosen_blocks import Blocks
+
+        return Blocks(cuts=self.cuts, regions=self.regions, only=self.only)
 
     @property
     def needs(self) -> dict[str, int]:

@@ -30,6 +30,7 @@ from hwnas.errors import (
 )
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network, Part, in_eval_mode
+from hwnas.wiring import Wiring
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,6 +109,7 @@ class _Sent:
     graphs: dict[str, tuple[str, bytes]]
     modules: dict[str, nn.Module]
     calibration: np.ndarray | None
+    wiring: Wiring
 
 
 class RemoteDevice(Device):
@@ -209,6 +211,7 @@ class RemoteDevice(Device):
             graphs={key: (part.name, part.onnx) for key, part in new.items()},
             modules=modules,
             calibration=network.calibration,
+            wiring=network.wiring,
         )
 
     def _placed(self) -> Any:
@@ -318,7 +321,8 @@ class Holder:
     def _network(self, sent: _Sent) -> Network:
         for key, (name, graph) in sent.graphs.items():
             self._parts[key] = _part(name, graph, sent.modules.get(key))
-        return Network(sent.name, [self._parts[key] for key in sent.hashes], sent.calibration)
+        parts = [self._parts[key] for key in sent.hashes]
+        return Network(sent.name, parts, sent.calibration, sent.wiring)
 
 
 def _part(name: str, graph: bytes, module: nn.Module | None) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,12 @@ from hwnas.measurement import STRICT
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.ranges import Count, Figure, Position, Size
 
-SCHEMA = "hwnas.architecture/2"
+SCHEMA = "hwnas.architecture/3"
+WITH_CUTS = "hwnas.architecture/2"
+"""Of networks that were chains: the modules behind which they are cut stand in the place of the regions."""
+
+Places = tuple[tuple[str, str], ...]
+"""Where a block stands: the names of the values that it is given and gives, in each of its places."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class ArchitectureSpec:
     """A reference with some of its parts replaced.
 
     Attributes:
-        cuts: modules of the reference behind which it is cut.
+        regions: the values of the reference between which each block stands, in each of its places.
         input_shape: (C, H, W).
         parts: the replacement of each part, from the stem to the head; None keeps the reference's own.
         mean, std: by which images in 0 … 1 are normalised, one per channel.
@@ -49,7 +55,7 @@ class ArchitectureSpec:
 
     __pydantic_config__ = STRICT
     reference: ReferenceSpec
-    cuts: tuple[str, ...]
+    regions: tuple[Places, ...]
     input_shape: tuple[Size, Size, Size]
     parts: tuple[CandidateSpec | None, ...]
     mean: tuple[Figure, ...]
@@ -63,7 +69,24 @@ class ArchitectureSpec:
     @staticmethod
     def read(path: Path) -> ArchitectureSpec:
         """Read `architecture.json`. Raises InputError naming what is wrong in it."""
-        return decode(ArchitectureSpec, check_schema(read_json(path), SCHEMA, path), path)
+        plain = read_json(path)
+        return decode(ArchitectureSpec, check_schema(_with_regions(plain), SCHEMA, path), path)
+
+
+def _with_regions(plain: object) -> object:
+    """A file's content, regions in the place of cuts; that of the reference's architecture inside as well."""
+    if not isinstance(plain, dict):
+        return plain
+    found = dict(plain)
+    if found.get("schema", SCHEMA) == WITH_CUTS:
+        found["schema"] = SCHEMA
+    cuts = found.pop("cuts", None)
+    if isinstance(cuts, list):
+        found["regions"] = [[ends] for ends in itertools.pairwise(cuts)]
+    reference = found.get("reference")
+    if isinstance(reference, dict) and isinstance(reference.get("architecture"), dict):
+        found["reference"] = reference | {"architecture": _with_regions(reference["architecture"])}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

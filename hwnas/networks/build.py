@@ -10,10 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hwnas.composed import Composed
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.blocks.families import CandidateSpec, build_replacement
+from hwnas.networks.blocks.family import FamilySpec
+from hwnas.networks.blocks.places import in_places
 from hwnas.networks.blocks.variants import VariantSpec, build_variant
 from hwnas.networks.checks import plain_module
 from hwnas.networks.intact import require_intact
@@ -21,16 +24,20 @@ from hwnas.networks.partition import Partition, partition
 from hwnas.networks.user_code import call_function, import_function
 from hwnas.networks.weights import narrow_classifier
 
+TORCHVISION = "torchvision.models"
+
 
 def find_reference(text: str, classes: int | None = None, image_size: int = 0) -> ReferenceSpec:
-    """What the user means by a model: a checkpoint directory, `module:function`, or a timm name.
+    """What the user means by a model: a checkpoint directory, `module:function`, or a name.
+
+    A name is timm's, or one of torchvision's that timm does not know.
 
     Args:
         classes: of a timm model; None leaves its own.
         image_size: of the data in pixels, for timm models that are built for one size; 0 leaves their own.
 
     Raises:
-        InputError: none of them, with the nearest timm names; an ONNX file.
+        InputError: none of them, with the nearest names; an ONNX file.
     """
     path = Path(text)
     if (path / "architecture.json").is_file():
@@ -57,12 +64,22 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
         fixed = config is not None and config.fixed_input_size and config.input_size[1:] != (image_size,) * 2
         size = image_size if fixed and image_size else None
         return ReferenceSpec(source="timm", name=text, classes=classes, image_size=size)
-    near = get_close_matches(text, timm.list_models(), n=3)
+    of_torchvision = torchvision_names()
+    if text in of_torchvision:
+        return ReferenceSpec(source="function", name=f"{TORCHVISION}:{text}")
+    near = get_close_matches(text, [*timm.list_models(), *of_torchvision], n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise InputError(
-        f"unknown model {text!r}: no timm model, no module:function and no checkpoint directory",
+        f"unknown model {text!r}: no model of timm or torchvision, no module:function, no checkpoint",
         hint + "all names: python -c 'import timm; print(*timm.list_models())'",
     )
+
+
+def torchvision_names() -> list[str]:
+    """The names of torchvision's classifiers, which are functions of `torchvision.models`."""
+    from torchvision import models
+
+    return list(models.list_models(module=models))
 
 
 def build_reference(spec: ReferenceSpec, *, allow_code: bool) -> nn.Module:
@@ -147,7 +164,7 @@ def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Modu
     return model.eval()
 
 
-def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> nn.Sequential:
+def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> Composed:
     """The network with fresh weights, parts by name (`stem`, `block1` …, `head`), in eval mode.
 
     Args:
@@ -156,13 +173,11 @@ def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> nn.Sequential:
     Raises:
         InputError: the reference names code that is not allowed, or cannot be built.
     """
-    from hwnas.networks.build import build_reference
-
     reference = build_reference(spec.reference, allow_code=allow_code)
-    parts = partition(reference, spec.input_shape, spec.cuts)
+    parts = partition(reference, spec.input_shape, spec.regions)
     if len(spec.parts) != len(parts.modules):
         raise InputError(
-            f"parts: the architecture names {len(spec.parts)}, its cuts make {len(parts.modules)}",
+            f"parts: the architecture names {len(spec.parts)}, its regions make {len(parts.modules)}",
             "restore architecture.json as it was emitted",
         )
     return assemble(parts, [build_part(parts, n, part) for n, part in enumerate(spec.parts)])
@@ -178,12 +193,23 @@ def build_part(parts: Partition, part: int, spec: CandidateSpec | None) -> nn.Mo
         return parts.modules[part]
     if isinstance(spec, VariantSpec):
         return build_variant(spec, parts.modules[part])
+    return in_places(build_block(parts, part, spec), len(parts.regions[part - 1]))
+
+
+def build_block(parts: Partition, block: int, spec: FamilySpec) -> nn.Module:
+    """The untrained module of a candidate of block 1 … N, as it stands in its first place.
+
+    Raises:
+        InputError: the candidate cannot stand there.
+    """
     with torch.random.fork_rng(devices=[]):
-        return build_replacement(spec, *parts.part_shapes(part))
+        return build_replacement(spec, *parts.part_shapes(block))
 
 
-def assemble(parts: Partition, modules: Sequence[nn.Module]) -> nn.Sequential:
-    """The given modules, one a part, as one module in eval mode."""
-    from collections import OrderedDict
+def assemble(parts: Partition, modules: Sequence[nn.Module], joints: Sequence[nn.Module] = ()) -> Composed:
+    """The given modules, one for each part with a number, as one module in eval mode.
 
-    return nn.Sequential(OrderedDict(zip(parts.names, modules, strict=True))).eval()
+    Args:
+        joints: in the place of the reference's own.
+    """
+    return in_eval_mode(Composed(parts.ordered(modules, joints), parts.wiring))

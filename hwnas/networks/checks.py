@@ -23,7 +23,8 @@ from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention, random_input
 from hwnas.networks.control_flow import source_line
-from hwnas.networks.tensors import written
+from hwnas.networks.tensors import main_output, tensors_of, written
+from hwnas.wiring import Wiring
 
 NAMED = 3  # tensors or modules in a message
 ANSWER_VALUES = 32  # of one image
@@ -338,8 +339,8 @@ def _attributes(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def writes_to_input(module: nn.Module, x: Tensor) -> bool:
-    """Find out whether a module changes the tensor that it is given, in eval or in train mode.
+def writes_to_input(module: nn.Module, *inputs: Tensor) -> bool:
+    """Find out whether a module changes a tensor that it is given, in eval or in train mode.
 
     Known by the operations of torch that write to its memory, whatever they change there, and by its values,
     for what others do.
@@ -351,27 +352,27 @@ def writes_to_input(module: nn.Module, x: Tensor) -> bool:
         Exception: whatever the module raises in eval mode. What it raises in train mode is left to
             `require_trainable`.
     """
-    if _writes(module, x):
+    if _writes(module, inputs):
         return True
     training = copied(module, type(module).__name__)
     training.train()
     with contextlib.suppress(Exception):
-        return _writes(training, x)
+        return _writes(training, inputs)
     return False
 
 
-def _writes(module: nn.Module, x: Tensor) -> bool:
+def _writes(module: nn.Module, inputs: Sequence[Tensor]) -> bool:
     """Whether it writes to the memory of what it is given, also by a view of it or by `.data`."""
-    given = x.clone()
-    memory, found = given.untyped_storage().data_ptr(), False
+    given = [x.clone() for x in inputs]
+    memory, found = {x.untyped_storage().data_ptr() for x in given}, False
 
     def see(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         nonlocal found
-        found |= any(t.untyped_storage().data_ptr() == memory for t in written(func, args, kwargs))
+        found |= any(t.untyped_storage().data_ptr() in memory for t in written(func, args, kwargs))
 
     with plain_attention(), _Seeing(see):
-        module(given)
-    return found or not torch.equal(given, x)
+        module(*given)
+    return found or not all(map(torch.equal, given, inputs))
 
 
 def keep_input(module: nn.Module) -> None:
@@ -379,10 +380,10 @@ def keep_input(module: nn.Module) -> None:
     if not isinstance(module, fx.GraphModule):
         module.register_forward_pre_hook(_copied)
         return
-    given = next(iter(module.graph.nodes))  # its copies lose their hooks
-    with module.graph.inserting_after(given):
-        copy = module.graph.call_method("clone", (given,))
-    given.replace_all_uses_with(copy, delete_user_cb=lambda user: user is not copy)
+    for given in [node for node in module.graph.nodes if node.op == "placeholder"]:  # copies lose their hooks
+        with module.graph.inserting_after(given):
+            copy = module.graph.call_method("clone", (given,))
+        given.replace_all_uses_with(copy, delete_user_cb=lambda user, copy=copy: user is not copy)
     module.recompile()
 
 
@@ -390,30 +391,33 @@ def _copied(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(value.clone() if isinstance(value, Tensor) else value for value in arguments)
 
 
-def require_trainable(names: Sequence[str], modules: Sequence[nn.Module], x: Tensor) -> None:
+def require_trainable(modules: Mapping[str, nn.Module], wiring: Wiring, x: Tensor) -> None:
     """Make one training step's forward and backward pass of each part; nothing of it is kept.
 
     Args:
-        modules: one after the other, each takes what the one before gives.
-        x: a batch (B, C, H, W) of two images or more for the first one.
+        modules: the parts by name, in order.
+        x: a batch (B, C, H, W) of two images or more.
 
     Raises:
         InputError: a part cannot be trained; names it.
     """
-    copies = deepcopy(tuple(modules))
-    for name, module in zip(names, copies, strict=True):
+    values = {0: x}
+    copies = deepcopy(dict(modules))
+    for (name, module), reads, gives in zip(copies.items(), wiring.reads, wiring.gives, strict=True):
         module.train()
         try:
-            y = module(x)
-            if y.requires_grad:
-                y.square().mean().backward()
+            given = module(*(values[each] for each in reads))
+            outputs = given if len(gives) > 1 else (given,)
+            learning = [y.square().mean() for y in outputs if y.requires_grad]
+            if learning:
+                sum(learning, torch.zeros(())).backward()
         except Exception as error:
             raise InputError(
                 f"{name} of the network cannot be trained: {first_line(error)}",
                 "change nothing in place that a gradient needs (y = y * 2 for y.mul_(2)), and let it take "
                 "batches in train mode",
             ) from None
-        x = y.detach()
+        values.update(zip(gives, (y.detach() for y in outputs), strict=True))
 
 
 @torch.no_grad()
@@ -424,11 +428,13 @@ def answer_of(model: nn.Module, input_shape: Sequence[int]) -> tuple[float, ...]
         input_shape: (C, H, W).
 
     Returns:
-        As many of each image, evenly spaced.
+        As many of each image, evenly spaced over all tensors that it gives.
     """
-    output = in_eval_mode(model)(random_input((2, *input_shape))).flatten(1)
-    chosen = torch.linspace(0, output.shape[1] - 1, min(ANSWER_VALUES, output.shape[1])).long()
-    return tuple(output[:, chosen].flatten().tolist())
+    output = main_output(in_eval_mode(model)(random_input((2, *input_shape))))
+    leaves = [leaf for leaf in tensors_of(output) if leaf.shape[:1] == (2,)]
+    values = torch.cat([leaf.float().flatten(1) for leaf in leaves], 1)
+    chosen = torch.linspace(0, values.shape[1] - 1, min(ANSWER_VALUES, values.shape[1])).long()
+    return tuple(values[:, chosen].flatten().tolist())
 
 
 def is_answer(model: nn.Module, input_shape: Sequence[int], told: Sequence[float]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,13 +14,13 @@ from hwnas.networks.partition import Partition
 
 
 @torch.no_grad()
-def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
+def count(module: nn.Module, *in_shapes: Sequence[int]) -> tuple[int, int]:
     """Multiply-accumulates of one image, and parameters.
 
     Convolutions, linear layers and matrix products count; element-wise work does not, as in the papers.
 
     Args:
-        in_shape: (C, H, W).
+        in_shapes: of each input, without the batch dimension: (C, H, W).
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -34,11 +35,31 @@ def count(module: nn.Module, in_shape: Sequence[int]) -> tuple[int, int]:
     # oneDNN's kernel of a recurrent layer is one that the counter does not know.
     oneDNN = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()
     with counter, plain_attention(), oneDNN:
-        torch.func.functional_call(module, weights, (torch.zeros(1, *in_shape, device=device),))
+        inputs = tuple(torch.zeros(1, *shape, device=device) for shape in in_shapes)
+        torch.func.functional_call(module, weights, inputs)
     module.train(was_training)
     return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
 
 
-def count_parts(parts: Partition) -> tuple[tuple[int, int], ...]:
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """MACs and parameters of a reference's own parts.
+
+    Attributes:
+        parts: of each part with a number.
+        joints: of the parts between them, together.
+    """
+
+    parts: tuple[tuple[int, int], ...]
+    joints: tuple[int, int]
+
+
+def count_parts(parts: Partition) -> Counts:
     """`count` of each part."""
-    return tuple(count(part, shape) for part, shape in zip(parts.modules, parts.shapes[:-1], strict=True))
+    modules = parts.ordered(parts.modules)
+    found = {name: count(module, *parts.in_shapes(name)) for name, module in modules.items()}
+    joints = [found[name] for name in parts.order if name not in parts.names]
+    return Counts(
+        parts=tuple(found[name] for name in parts.names),
+        joints=(sum(macs for macs, _ in joints), sum(params for _, params in joints)),
+    )

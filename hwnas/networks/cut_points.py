@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from hwnas.errors import InputError, first_line
 from hwnas.network import random_input
 from hwnas.networks.graph.regions import Flow, Region
 from hwnas.networks.graph.tracing import label, trace
+from hwnas.networks.tensors import main_output
 
 Shape = tuple[int, ...]
 
@@ -41,12 +43,14 @@ class Obstacle:
     reason: str
 
 
-def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[object, Tensor]:
     """The output of a model for a random batch of three, and the batch.
 
+    Returns:
+        A tensor, or a tuple, list or dictionary with some inside.
+
     Raises:
-        InputError: it is compiled, cannot take such images, or gives something else than one tensor of
-            numbers.
+        InputError: it is compiled, cannot take such images, or gives something else.
     """
     compiled = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if compiled:
@@ -58,18 +62,21 @@ def run_once(model: nn.Module, input_shape: Sequence[int]) -> tuple[Tensor, Tens
     try:
         x = random_input((IMAGES, *input_shape))
         with torch.no_grad():
-            output = model(x.clone())
+            output = main_output(model(x.clone()))
     except Exception as error:
         raise InputError(
             f"{type(model).__name__} cannot take images of shape {tuple(input_shape)}: {first_line(error)}",
             input_fix(model, input_shape),
         ) from None
-    if not isinstance(output, Tensor):
+    leaves = tree_leaves(output)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    odd = next((leaf for leaf in leaves if not isinstance(leaf, Tensor | int | float | str | None)), None)
+    if odd is not None or not tensors:
         raise InputError(
-            f"{type(model).__name__} gives a {type(output).__name__}, not one tensor",
-            "wrap it in a function that returns the logits",
+            f"{type(model).__name__} gives a {type(output if odd is None else odd).__name__}, no tensors",
+            "let its forward() return tensors, or a tuple, list or dictionary of tensors",
         )
-    if not output.isfinite().all():
+    if not all(tensor.isfinite().all() for tensor in tensors):
         raise InputError(
             f"{type(model).__name__} gives NaN or infinite outputs",
             "check its weights: they hold NaN, or are not those of this model",
@@ -88,49 +95,18 @@ def input_fix(model: nn.Module, input_shape: Sequence[int]) -> str:
     return f"let its first convolution take {given} channels instead of {taken}"
 
 
-def stage_cuts(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
-    """Where a model is cut by default: behind each of its stages.
+def named_stages(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...]:
+    """The modules behind which a model ends its stages, where it names them as is usual; else nothing.
 
     Stages are the children of `blocks`, `stages` or `features`, the modules `layer1` … or `s1` …, or the
     children of a model that is itself a sequence. For a network of EfficientNet's form (a stem convolution
     and seven stages) stage 0 belongs to the stem and the last two are one block. More than eight stages are
-    joined where the map keeps its size; where it always does, into four blocks of equal length. A network
-    without such names is cut where its map changes its size.
+    joined where the map keeps its size; where it always does, into four blocks of equal length.
 
     Args:
         model: in eval mode, and taking images of `input_shape` (C, H, W).
-
-    Raises:
-        InputError: no such stages.
     """
     children = dict(model.named_children())
-    cuts = _named_stages(model, children, input_shape)
-    if len(cuts) >= 2:
-        return cuts
-    found, obstacles = cut_points(model, input_shape)
-    points = distinct(found, ())
-    if len(points) < 2:
-        where = "behind no module" if not points else f"behind {points[0].name!r} alone"
-        raise InputError(
-            f"{type(model).__name__} has no stages, and can be cut {where}"
-            + "".join(f"; {each.name or 'the network'}: {each.reason}" for each in obstacles[:1]),
-            "let its forward() call three modules or more one after the other, without branching on values "
-            "and without a skip around them",
-        )
-    cuts = _by_size([point for point in points if len(point.shape) != 3 or min(point.shape[1:]) > 1])
-    if len(cuts) < 2:
-        names = ", ".join(each.name for each in points[:NAMED])
-        raise InputError(
-            f"{type(model).__name__} has no stages that can be found by name or by the size of its map",
-            f"say where to cut: --cut NAME,NAME with names of {names}"
-            + (", or others that hwnas partition lists" if len(points) > NAMED else ""),
-        )
-    return cuts
-
-
-def _named_stages(
-    model: nn.Module, children: Mapping[str, nn.Module], input_shape: Sequence[int]
-) -> tuple[str, ...]:
     if isinstance(model, nn.Sequential):
         return _joined(model, tuple(children)[:-1], input_shape)
     for container in CONTAINERS:

@@ -217,6 +217,8 @@ def image_channels(text: str) -> int:
 def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
     """(C, H, W) that a model is made for: a timm model's own, a function's attribute `input_shape`.
 
+    torchvision's classifiers do not say it: (3, 224, 224).
+
     Raises:
         InputError: a function whose module does not say.
     """
@@ -226,12 +228,22 @@ def input_shape(spec: ReferenceSpec, module: nn.Module) -> tuple[int, int, int]:
         channels, height, width = module.pretrained_cfg["input_size"]  # type: ignore[index]
         return channels, height, width
     shape = getattr(module, "input_shape", None)
+    if shape is None and _is_of_torchvision(spec.name):
+        return (3, 224, 224)
     if not isinstance(shape, tuple) or len(shape) != 3:
         raise InputError(
             f"{spec.name} does not say what it takes",
             "set module.input_shape = (channels, height, width) in it; hwnas profile takes --input-shape",
         )
     return shape
+
+
+def _is_of_torchvision(name: str) -> bool:
+    """Whether `module:function` builds one of torchvision's classifiers."""
+    from hwnas.networks.build import TORCHVISION, torchvision_names
+
+    module, _, function = name.partition(":")
+    return f"{module}.".startswith(f"{TORCHVISION}.") and function in torchvision_names()
 
 
 def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[Network]:
@@ -247,21 +259,23 @@ def block_networks(network: Network, cuts: Sequence[str] | None = None) -> list[
         InputError: it has no parts and cannot be cut by its stages, or not where the cuts say.
     """
     import torch
-    from torch import nn
 
+    from hwnas.composed import Composed, run_parts
+    from hwnas.networks.chosen_blocks import Blocks
     from hwnas.networks.partition import partition
 
     module = network.parts[0].module() if len(network.parts) == 1 else network.module()
     shape = network.input_shape
-    if cuts is None and isinstance(module, nn.Sequential) and "stem" in dict(module.named_children()):
-        pieces = dict(module.named_children())
+    if cuts is None and isinstance(module, Composed):
+        pieces, wiring = dict(module.named_children()), module.wiring
     else:
-        parts = partition(module, shape[1:], cuts)
-        pieces = dict(zip(parts.names, parts.modules, strict=True))
-    networks, flowing = [], torch.zeros(*shape)
-    for name, piece in pieces.items():
-        block = Network.from_module(f"{network.name}: {name}", piece, flowing.shape)
-        with torch.no_grad():
-            flowing = in_eval_mode(piece)(flowing)
-        networks.append(with_noise(block))
-    return networks
+        parts = partition(module, shape[1:], Blocks(cuts=tuple(cuts or ())))
+        pieces, wiring = parts.ordered(parts.modules), parts.wiring
+    with torch.no_grad():
+        values = run_parts([in_eval_mode(piece) for piece in pieces.values()], wiring, torch.zeros(*shape))
+    return [
+        with_noise(
+            Network.from_module(f"{network.name}: {name}", piece, *(values[each].shape for each in reads))
+        )
+        for (name, piece), reads in zip(pieces.items(), wiring.reads, strict=True)
+    ]

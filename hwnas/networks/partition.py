@@ -1,49 +1,65 @@
-"""Cut a reference into stem + N blocks + head, at places where exactly one tensor passes."""
+"""Take a reference apart into stem, N blocks and head, and the fixed parts between them."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from hwnas.agreement import disagreement
+from hwnas.composed import Composed
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention, random_input
+from hwnas.networks.architecture import Places
 from hwnas.networks.checks import keep_input, require_found_weights, require_one_function, writes_to_input
+from hwnas.networks.chosen_blocks import BY_DEFAULT, Blocks, chosen_places
 from hwnas.networks.control_flow import require_no_decisions
-from hwnas.networks.cut_points import Shape, run_once, stage_cuts
-from hwnas.networks.graph.pieces import piece
+from hwnas.networks.cut_points import Shape, run_once
+from hwnas.networks.graph.composition import Piece, alone, compose
+from hwnas.networks.graph.names import Names, opened
 from hwnas.networks.graph.regions import Flow
-from hwnas.networks.graph.tracing import label, trace
+from hwnas.networks.graph.tracing import trace
+from hwnas.networks.tensors import by_image, tensors_of
 from hwnas.ranges import Count, Position
+from hwnas.wiring import Wiring
 
 TOGETHER = 5  # images that must be answered as each one alone is
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """The parts of a reference, in order: `stem`, `block1` … `blockN`, `head`.
+    """The parts of a reference: `stem`, `block1` … `blockN`, `head`, and `joint1` … between them.
+
+    A block maps one tensor to one tensor, in each of its places. Values are counted in the order in which
+    they are computed; 0 is the image. In a chain, value n + 1 is what part n gives.
 
     Attributes:
-        modules: the parts; each one maps one tensor to one tensor, and leaves that as it is. They may share
-            weights.
-        shapes: of each part's input, then of the last one's output; without the batch dimension.
-        cuts: the modules of the reference behind which the cuts stand.
+        modules: stem, blocks and head, the parts with a number; a part may have several inputs and outputs,
+            and leaves its inputs as they are. Parts may share weights.
+        joints: the others, which stay as they are.
+        order: the names of all parts, in an order in which they can run.
+        wiring: which values the parts read and give, in that order.
+        shapes: of the values, without the batch dimension.
+        first: of each block in its first place, by its number from 1; of one place it is the block itself.
+        regions: the places of each block.
         max_abs_difference: between the composed parts and the whole, on a random batch.
     """
 
     modules: tuple[nn.Module, ...]
+    joints: tuple[nn.Module, ...]
+    order: tuple[str, ...]
+    wiring: Wiring
     shapes: tuple[Shape, ...]
-    cuts: tuple[str, ...]
+    first: dict[int, nn.Module]
+    regions: tuple[Places, ...]
     max_abs_difference: float
 
     @property
     def names(self) -> list[str]:
-        """The parts' names."""
+        """The names of the parts with a number."""
         return part_names(self.block_count)
 
     @property
@@ -57,11 +73,16 @@ class Partition:
         return self.modules[1:-1]
 
     @property
+    def ends(self) -> tuple[str, ...]:
+        """The names of the values between which the blocks stand in their first places."""
+        return tuple(dict.fromkeys(name for places in self.regions for name in places[0]))
+
+    @property
     def shared(self) -> tuple[Shared, ...]:
         """The weights that several parts hold together; training and storing keep them one."""
         held: dict[int, list[int]] = defaultdict(list)
         sizes = {}
-        for part, module in enumerate(self.modules):
+        for part, module in enumerate((*self.modules, *self.joints)):
             for weight in module.parameters():
                 held[id(weight)].append(part)
                 sizes[id(weight)] = weight.numel()
@@ -70,14 +91,39 @@ class Partition:
             params[tuple(parts)] += sizes[key]
         return tuple(Shared(params=amount, parts=parts) for parts, amount in params.items() if len(parts) > 1)
 
+    def reads(self, name: str) -> tuple[int, ...]:
+        """The values that a part is given; a block is given one in each place."""
+        return self.wiring.reads[self.order.index(name)]
+
+    def gives(self, name: str) -> tuple[int, ...]:
+        """The values that a part gives; a block gives one in each place."""
+        return self.wiring.gives[self.order.index(name)]
+
+    def in_shapes(self, name: str) -> list[Shape]:
+        """The shapes of what a part is given, without the batch dimension."""
+        return [self.shapes[value] for value in self.reads(name)]
+
     def part_shapes(self, part: int) -> tuple[Shape, Shape]:
-        """Input and output shape of part 0 … N + 1, without the batch dimension."""
-        return self.shapes[part], self.shapes[part + 1]
+        """The shapes of the first value that part 0 … N + 1 is given, and of the first that it gives."""
+        name = self.names[part]
+        return self.shapes[self.reads(name)[0]], self.shapes[self.gives(name)[0]]
+
+    def ordered(self, modules: Sequence[nn.Module], joints: Sequence[nn.Module] = ()) -> dict[str, nn.Module]:
+        """Return modules by name, in the order in which they run.
+
+        Args:
+            modules: one for each part with a number.
+            joints: in the place of the reference's own.
+        """
+        fixed = joints or self.joints
+        by_name = dict(zip(self.names, modules, strict=True))
+        by_name |= {f"joint{n}": module for n, module in enumerate(fixed, 1)}
+        return {name: by_name[name] for name in self.order}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """Weights that several parts of a reference hold together. parts: their numbers."""
+    """Weights that several parts of a reference hold together. parts: their numbers; joints from N + 2."""
 
     params: Count
     parts: tuple[Position, ...]
@@ -87,9 +133,9 @@ def counted_again(shared: Sequence[Shared], choices: Sequence[int]) -> int:
     """Count the parameters of an architecture that a sum over its parts holds more than once.
 
     Args:
-        choices: of each part; only the reference's own parts, 0, share weights.
+        choices: of each part with a number; only the reference's own parts, 0, share weights.
     """
-    own = [[part for part in each.parts if not choices[part]] for each in shared]
+    own = [[part for part in each.parts if part >= len(choices) or not choices[part]] for each in shared]
     return sum(each.params * (len(parts) - 1) for each, parts in zip(shared, own, strict=True) if parts)
 
 
@@ -98,133 +144,98 @@ def part_names(block_count: int) -> list[str]:
     return ["stem", *(f"block{n}" for n in range(1, block_count + 1)), "head"]
 
 
-def partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None = None) -> Partition:
-    """Cut a model and verify that the composed parts compute what the whole does.
+def partition(
+    model: nn.Module, input_shape: Sequence[int], blocks: Blocks | Sequence[Places] = BY_DEFAULT
+) -> Partition:
+    """Take a model apart and verify that the composed parts compute what the whole does.
 
     Args:
         model: in eval mode; it is copied, not changed.
         input_shape: (C, H, W).
-        cuts: names of the modules behind which to cut, in order; None finds the model's stages.
+        blocks: which ones a user wants; or the places of each, by the names of values.
 
     Raises:
-        InputError: an unknown name, cuts out of order, a cut that more than one tensor crosses, a model
-            without stages, or one that cannot take such images, branches on their values, or whose answer
-            to an image depends on anything else.
+        InputError: an unknown name, cuts out of order, a block that something else enters or leaves, a model
+            of which nothing can be replaced, or one that cannot take such images, branches on their values,
+            or whose answer to an image depends on anything else.
     """
     with plain_attention():
-        return _partition(in_eval_mode(model), input_shape, cuts)
+        return _partition(in_eval_mode(model), input_shape, blocks)
 
 
-def _partition(model: nn.Module, input_shape: Sequence[int], cuts: Sequence[str] | None) -> Partition:
+def _partition(model: nn.Module, input_shape: Sequence[int], blocks: Blocks | Sequence[Places]) -> Partition:
     expected, x = run_once(model, input_shape)
     require_no_decisions(model, x)
     require_found_weights(model, x)
     require_one_function(model, random_input((TOGETHER, *input_shape)))
-    cuts = tuple(cuts) if cuts is not None else stage_cuts(model, input_shape)
-    if len(cuts) < 2:
+    fine = Flow(trace(model, x))
+    regions = chosen_places(model, fine, input_shape, blocks)
+    names = {name for places in regions for place in places for name in place}
+    is_open = opened(names) | fine.traced.many
+    flow = Flow(trace(model, x, lambda name, _: name not in is_open))
+    nodes = Names(flow.traced).nodes
+    found = [[flow.between(nodes[entry], nodes[exit]) for entry, exit in places] for places in regions]
+    pieces, wiring = compose(flow, found)
+    modules, joints, order = _sorted(pieces)
+    values = _run(order, [piece.module for piece in pieces], wiring, x)
+    composed = Composed(dict(zip(order, (piece.module for piece in pieces), strict=True)), wiring)
+    with torch.no_grad():
+        output = composed(x)
+    if disagreement(by_image(expected, len(x)), by_image(output, len(x))):
         raise InputError(
-            f"{len(cuts)} cut given; stem, blocks and head need at least two",
-            "name the last module of the stem and the last one of each block: --cut NAME,NAME",
-        )
-    modules = dict(list(model.named_modules())[1:])
-    for name in cuts:
-        if name not in modules:
-            near = get_close_matches(name, modules, n=3) or list(dict(model.named_children()))[:8]
-            hint = (
-                f"choose another; near: {', '.join(near)}"
-                if near
-                else "build the network of modules: it has none"
-            )
-            raise InputError(f"the model has no module {name!r}", hint)
-    parts = _split(model, x, cuts)
-    shapes: list[Shape] = [tuple(input_shape)]
-    value = x
-    for part, name in zip(parts, [*cuts, "the output"], strict=True):
-        value = _run(part, value, name)
-        if value.shape[:1] != x.shape[:1]:
-            raise InputError(
-                f"behind {name!r} passes a tensor of {tuple(value.shape)} for {len(x)} images: its first "
-                "axis is not that of the images",
-                "cut where it is (batch_first=True of torch's attention layers keeps it so)",
-            )
-        shapes.append(tuple(value.shape[1:]))
-    if disagreement(list(expected), list(value)):
-        raise InputError(
-            f"the composed parts differ from the whole network by {_largest(value - expected):.3g}",
+            "the composed parts compute something else than the whole network",
             "move the cuts: the model computes something outside of its modules",
         )
     return Partition(
-        modules=tuple(parts),
-        shapes=tuple(shapes),
-        cuts=cuts,
-        max_abs_difference=_largest(value - expected),
+        modules=modules,
+        joints=joints,
+        order=order,
+        wiring=wiring,
+        shapes=tuple(tuple(value.shape[1:]) for _, value in sorted(values.items())),
+        first={
+            n: alone(flow, places[0]) if len(places) > 1 else modules[n] for n, places in enumerate(found, 1)
+        },
+        regions=regions,
+        max_abs_difference=_largest(expected, output),
     )
 
 
-def _largest(difference: Tensor) -> float:
-    return float(difference.abs().max())
+def _largest(expected: object, found: object) -> float:
+    pairs = zip(tensors_of(expected), tensors_of(found), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+def _sorted(pieces: Sequence[Piece]) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...], tuple[str, ...]]:
+    """The parts with a number, the others, and the names of all in order."""
+    blocks = {piece.block: piece.module for piece in pieces if piece.block is not None}
+    fixed = [piece.module for piece in pieces if piece.block is None]
+    joints = tuple(fixed[1:-1])
+    order, joint = [], 0
+    for number, piece in enumerate(pieces):
+        if piece.block is not None:
+            order.append(f"block{piece.block + 1}")
+        elif number in (0, len(pieces) - 1):
+            order.append("stem" if number == 0 else "head")
+        else:
+            joint += 1
+            order.append(f"joint{joint}")
+    return (fixed[0], *(blocks[n] for n in range(len(blocks))), fixed[-1]), joints, tuple(order)
 
 
 @torch.no_grad()
-def _run(part: nn.Module, x: Tensor, name: str) -> Tensor:
-    """What a part gives. One that changes its input in place works on a copy from here on."""
-    try:
-        if writes_to_input(part, x):
-            keep_input(part)
-        y = part(x)
-    except Exception as error:
-        raise InputError(
-            f"the part before the cut behind {name!r} cannot be run: {first_line(error)}",
-            "move the cuts: a module that they are inside of asks what its input is",
-        ) from None
-    if not isinstance(y, Tensor):
-        raise InputError(
-            f"behind {name!r} passes a {type(y).__name__}, not one tensor", "cut behind another module"
-        )
-    return y
-
-
-def _split(model: nn.Module, x: Tensor, cuts: Sequence[str]) -> list[nn.Module]:
-    """The parts between cuts; modules in which no cut stands stay whole."""
-    flow = Flow(trace(model, x, lambda name, _: not any(cut.startswith(f"{name}.") for cut in cuts)))
-    answer = flow.output.args[0]
-    boundaries = [flow.values[0], *(_value_behind(flow, name) for name in cuts), answer]
-    _check_order(cuts, [flow.order[boundary] for boundary in boundaries[1:-1]])
-    parts: list[nn.Module] = []
-    for name, entry, exit in zip([*cuts, "the output"], boundaries[:-1], boundaries[1:], strict=True):
-        region = flow.between(entry, exit)
-        crossing = flow.outer_user(entry, region) or flow.leaving(region)
-        if crossing is not None:
-            node, user = crossing
+def _run(order: Sequence[str], modules: Sequence[nn.Module], wiring: Wiring, x: Tensor) -> dict[int, Tensor]:
+    """All values. A part that changes what it is given in place works on a copy from here on."""
+    values = {0: x}
+    for name, module, reads, gives in zip(order, modules, wiring.reads, wiring.gives, strict=True):
+        given = [values[each] for each in reads]
+        try:
+            if writes_to_input(module, *given):
+                keep_input(module)
+            results = module(*given)
+        except Exception as error:
             raise InputError(
-                f"the cut behind {name!r} is inside a skip: {label(node)} also goes to {label(user)}",
-                "move the cut behind the addition that ends the skip",
-            )
-        if exit not in region.inside or flow.entering(region) is not None:
-            raise InputError(f"a tensor goes around the cut before {name!r}", "move the cut behind the skip")
-        parts.append(piece(flow, region))
-    return parts
-
-
-def _value_behind(flow: Flow, name: str) -> fx.Node:
-    """What a module gives."""
-    calls = flow.traced.ends.get(name)
-    if not calls:
-        raise InputError(f"module {name!r} takes no part in the forward pass", "cut behind another module")
-    value = calls[-1][1]
-    if value is None:
-        raise InputError(
-            f"behind {name!r} passes something else than one tensor", "cut behind another module"
-        )
-    if value not in flow.value_set:
-        raise InputError(f"nothing needs what module {name!r} gives", "cut behind another module")
-    return value
-
-
-def _check_order(cuts: Sequence[str], positions: Sequence[int]) -> None:
-    for index in range(1, len(cuts)):
-        if positions[index] <= positions[index - 1]:
-            raise InputError(
-                f"the cut behind {cuts[index]!r} does not come after the one behind {cuts[index - 1]!r}",
-                "name each cut once, in the order of execution",
-            )
+                f"{name} cannot be run on its own: {first_line(error)}",
+                "move the cuts: a module that they are inside of asks what its input is",
+            ) from None
+        values.update(zip(gives, results if len(gives) > 1 else (results,), strict=True))
+    return values

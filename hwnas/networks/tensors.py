@@ -81,3 +81,25 @@ def written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[T
         for leaf in tree_leaves(named.get(argument.name))
         if isinstance(leaf, Tensor) and leaf.layout == torch.strided
     ]
+
+
+def tensors_of(output: object) -> list[Tensor]:
+    """The tensors of what a network gives, in order."""
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+
+
+def by_image(output: object, images: int) -> list[list[Tensor]]:
+    """The tensors with an axis of images among what a network gives, for each image of a batch."""
+    leaves = [leaf for leaf in tensors_of(output) if leaf.shape[:1] == (images,)]
+    return [[leaf[n] for leaf in leaves] for n in range(images)]
+
+
+def main_output(output: object) -> object:
+    """Take the maps or logits out of what torchvision's segmenters and the networks of transformers give.
+
+    Anything else is returned as it is.
+    """
+    if isinstance(output, Mapping) and "out" in output and output.keys() <= {"out", "aux"}:
+        return output["out"]
+    logits = getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output

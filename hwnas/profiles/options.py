@@ -11,7 +11,7 @@ from typing import Annotated
 from annotated_types import Interval
 
 from hwnas.options import Help, read_fraction, read_shape
-from hwnas.ranges import LARGEST_SECONDS, Size
+from hwnas.ranges import LARGEST_SECONDS, Figure, Setting, Size
 
 MEASURING, INSIDE = "How it is measured", "Inside the networks"
 
@@ -21,7 +21,7 @@ Batch = Annotated[
     Size | None, Help("Images a run, where the device has batches.", MEASURING, shown="the profile's")
 ]
 InputShape = Annotated[
-    tuple[int, ...] | None,
+    tuple[Setting, ...] | None,
     Help(
         "Images of this shape; sizes that an ONNX file leaves open.",
         MEASURING,
@@ -53,7 +53,7 @@ class ProfileOptions:
         Help("adaptive, quick, search, report, or a .toml file.", shown="the profile's, or adaptive"),
     ] = ""
     precision: Annotated[
-        float | None,
+        Figure | None,
         Help(
             "Go on until half of the median's 95 % interval is at most this.",
             MEASURING,
@@ -106,6 +106,7 @@ class RecordOptions:
     max_seconds: CheckSeconds = 45.0
     batch: Batch = None
     input_shape: InputShape = None
+    device_option: DeviceOption = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ class CheckOptions:
     max_seconds: CheckSeconds = RecordOptions.max_seconds
     batch: Batch = None
     input_shape: InputShape = None
+    device_option: DeviceOption = ()
     recorded: Annotated[
         bool, Help("Compare with the recorded samples even where the network is at hand.")
     ] = False

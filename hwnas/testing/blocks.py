@@ -13,7 +13,7 @@ from torch import nn
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.library.candidates import find_candidates
-from hwnas.compress.library.distill import Distilled, DistillSettings, teacher_statistics
+from hwnas.compress.library.distill import Distilled, DistillSettings, targets_of, teacher_statistics
 from hwnas.compress.library.metrics import MetricsAccumulator
 from hwnas.compress.library.space import load_space
 from hwnas.compress.library.teacher import Teacher
@@ -28,6 +28,7 @@ from hwnas.networks.blocks.families import (
 )
 from hwnas.networks.blocks.family import Family, FamilySpec, Original
 from hwnas.networks.build import build_part
+from hwnas.networks.chosen_blocks import Blocks
 from hwnas.networks.count import count
 from hwnas.networks.partition import partition
 
@@ -133,20 +134,20 @@ class BlockTrainerContract:
     def train(self, which: slice = slice(None), **changed: Any) -> list[tuple[Candidate, Distilled]]:
         """Train candidates of a tiny reference that is made of random weights and images."""
         teacher, candidates = make_teacher()
-        statistics = teacher_statistics(teacher, {c.part for c in candidates}, 16)
+        statistics = teacher_statistics(teacher, targets_of(teacher.parts, candidates), 16)
         settings = dataclasses.replace(self.settings, **changed)
         results = type(self).trainer(candidates[which], teacher, statistics, settings)
         return list(zip(candidates[which], results, strict=True))
 
     def test_results_are_weights_of_the_candidates_and_what_they_are_said_to_be(self) -> None:
         teacher, _ = make_teacher()
-        statistics = teacher_statistics(teacher, range(len(teacher.parts.modules)), 16)
+        statistics = teacher_statistics(teacher, range(len(teacher.parts.shapes)), 16)
         for candidate, result in self.train():
             assert result.reason is None
             assert result.metrics is not None
             module = build_part(teacher.parts, candidate.part, candidate.spec)
             module.load_state_dict(result.state)
-            metrics = MetricsAccumulator(statistics[candidate.part].variance)
+            metrics = MetricsAccumulator(statistics[candidate.part + 1].variance)
             with torch.no_grad():
                 for features in teacher.batches("val", 16, [candidate.part, candidate.part + 1]):
                     metrics.add(module.eval()(features[candidate.part]), features[candidate.part + 1])
@@ -166,7 +167,7 @@ class BlockTrainerContract:
     def test_leaves_the_teacher_as_it_is(self) -> None:
         teacher, candidates = make_teacher()
         before = [{k: v.clone() for k, v in m.state_dict().items()} for m in teacher.parts.modules]
-        statistics = teacher_statistics(teacher, {c.part for c in candidates}, 16)
+        statistics = teacher_statistics(teacher, targets_of(teacher.parts, candidates), 16)
         type(self).trainer(candidates, teacher, statistics, self.settings)
         for module, state in zip(teacher.parts.modules, before, strict=True):
             assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
@@ -191,6 +192,6 @@ def make_teacher() -> tuple[Teacher, list[Candidate]]:
             "head": nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)),
         }
     module = nn.Sequential(OrderedDict(layers)).eval()
-    parts = partition(module, shape, ("stem", "block"))
+    parts = partition(module, shape, Blocks(cuts=("stem", "block")))
     candidates = [c for c in find_candidates(parts, load_space("compression"), 3) if c.part == 1]
     return Teacher(parts, data, {}), candidates

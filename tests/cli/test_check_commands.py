@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,8 +17,13 @@ import pytest
 from command_line import Hwnas, Run, refused
 from workplace import tinynet
 
+from hwnas import api
 from hwnas.files import signed, write_json
+from hwnas.measurement import Option
 from hwnas.network import Network
+from hwnas.profiles.catalogue import parse_options
+from hwnas.profiles.gate.baseline import read_baseline, write_baseline
+from hwnas.profiles.gate.entries import Asked, find_entries
 
 DEVICE = "measured.toml"
 
@@ -102,6 +110,41 @@ def test_without_history_the_recorded_samples_are_used(hwnas: Hwnas, place: Path
     write_model(place / "model.onnx", 99_000)
     same = hwnas("check", "run", "--recorded", "--json")
     assert (same.code, json.loads(same.out)["networks"][0]["how"]) == (0, "recorded")
+
+
+def test_a_check_is_by_the_options_of_the_device_that_were_recorded(hwnas: Hwnas, place: Path) -> None:
+    named = ("--device", "sim-npu", "--device-option", "mode=single-layer")
+    done = hwnas("check", "record", "model.onnx", *named)
+    assert done.code == 0, done.err
+    baseline = read_baseline(place / "hwnas-baseline.json")
+    assert baseline.device_options == {"mode": "single-layer"}
+
+    same = hwnas("check", "run", "--recorded", "--json")
+    assert (same.code, json.loads(same.out)["networks"][0]["verdict"]) == (0, "pass")
+    other = hwnas("check", "run", "--recorded", "--device-option", "mode=layer-by-layer")
+    assert other.code == 3
+    assert "recorded elsewhere" in other.err
+    plain = json.loads(hwnas("check", "record", "model.onnx", "--device", "sim-npu", "--json").out)
+    assert plain["networks"][0]["repeats_ms"] != pytest.approx(baseline.networks[0].repeats_ms, rel=1e-4)
+    assert "device_options" not in json.loads((place / "hwnas-baseline.json").read_text())
+
+
+def test_what_accepts_a_change_names_the_options_of_the_device(place: Path) -> None:
+    options: dict[str, Option] = {"mode": "single-layer", "text": "a b", "flag": True, "tile": 8}
+    write_baseline(
+        place / "b.json",
+        replace(api.record("model.onnx", device="sim-npu"), device_options=options),
+    )
+
+    def accepted(device: str | None, asked: Asked) -> dict[str, Option]:
+        with ExitStack() as held:
+            found = find_entries([], "b.json", device, asked, recorded=True, held=held)
+        texts = [each for each in shlex.split(found.accept) if "=" in each]
+        return parse_options(texts)
+
+    assert accepted(None, Asked()) == options
+    assert accepted("sim-npu", Asked(device_options={"tile": 4})) == {**options, "tile": 4}
+    assert accepted(DEVICE, Asked(device_options={"own": 1})) == {"own": 1}
 
 
 def test_a_git_revision_is_a_baseline(hwnas: Hwnas, place: Path) -> None:

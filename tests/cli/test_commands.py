@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -115,7 +116,8 @@ def test_the_space_of_b0(hwnas: Hwnas) -> None:
     found = json.loads(done.out)
     assert found["candidates"] == 135 + 3 + 1
     assert found["architectures"] == 4 * 28**5 * 2
-    assert found["cuts"] == ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6"]
+    names = ["blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.6"]
+    assert found["regions"] == [[list(ends)] for ends in itertools.pairwise(names)]
     for block in found["parts"][1:-1]:
         assert len(block["candidates"]) == 27
         assert all(c["macs"] < block["macs"] and c["params"] < block["params"] for c in block["candidates"])
@@ -212,7 +214,11 @@ def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwna
         (("profile", "tinynet:make", "--device", "absent.toml"), "absent.toml", ""),
         (("space", "efficientnetb0"), "unknown model", "efficientnet_b0"),
         (("space", "tinynet:make", "--cut", "stem,stagess.0"), "no module 'stagess.0'", "stages.0"),
-        (("space", "tinynet:make", "--cut", "stem,stages.0.1.body"), "inside a skip", "addition"),
+        (
+            ("space", "tinynet:make", "--cut", "stem,stages.0.1.body"),
+            "gives more than that",
+            "where the two join",
+        ),
         (("space", "tinynet:make", "--cut", ",stem"), "has no module ''", "choose another"),
         (("space", "tinynet:make", "--cut", "stages.1,stages.0"), "does not come after", "order"),
         (("space", "tinynet:make", "--image-size", "1"), "cannot take images of shape (3, 1, 1)", ""),
@@ -220,7 +226,11 @@ def test_a_network_that_the_device_refuses_is_told_beside_the_others(hwnas: Hwna
         (("partition", "odd:leaving"), "ends the process instead of returning: SystemExit: 3", "sys.exit()"),
         (("partition", "odd:compiled"), "the network is a ScriptModule", "nn.Module itself"),
         (("partition", "odd:grey", "--image-size", "8"), "to have 1 channels", "x.mean(1, keepdim=True)"),
-        (("partition", "odd:bare", "--image-size", "8"), "can be cut behind no module", "three modules"),
+        (
+            ("partition", "odd:bare", "--image-size", "8"),
+            " can be replaced: between its first layer",
+            "hwnas partition",
+        ),
         (("space", "no_module:make"), "No module named 'no_module'", ""),
     ],
 )
@@ -236,7 +246,7 @@ def test_a_size_makes_up_for_a_function_that_tells_none(hwnas: Hwnas, workplace:
     (workplace / "odd.py").write_text(ODD)
     plain = json.loads(hwnas("partition", "odd:silent", "--image-size", "8", "--json").out)
     assert plain["input_shape"] == [3, 8, 8]
-    assert plain["cuts"] == ["0", "1"]
+    assert plain["regions"] == [[["0", "1"]]]
 
 
 def test_data_whose_function_ends_the_process_are_told(hwnas: Hwnas, workplace: Path) -> None:

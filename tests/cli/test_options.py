@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from inspect import signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -11,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from hwnas import api
 from hwnas.cli.main import app as hwnas
 from hwnas.cli.options import arguments_of, takes
+from hwnas.compress.library.space import space_names
 from hwnas.compress.options import PRESETS, CompressOptions, resolve
+from hwnas.compress.run.directory import RunRecord, versions
 from hwnas.errors import InputError
 from hwnas.files import decode, encode
 from hwnas.options import Help, read_fraction, read_shape
@@ -95,6 +102,24 @@ def test_each_option_is_listed_with_its_help(kind: type[Any], command: list[str]
 @pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:]])
 def test_a_measurement_without_options_is_by_the_defaults(kind: type[Any]) -> None:
     assert parsed([], kind) == kind()
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (api.profile, ProfileOptions),
+        (api.compare, CompareOptions),
+        (api.record, RecordOptions),
+        (api.check, CheckOptions),
+    ],
+)
+def test_functions_and_commands_have_the_same_options(
+    function: Callable[..., object], kind: type[Any]
+) -> None:
+    named = {*signature(function).parameters} - {"models", "model", "first", "second", "progress", "told"}
+    options = {field.name for field in fields(kind)}
+    assert named - {"device"} <= options
+    assert function is api.profile or options <= named
 
 
 @pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
@@ -192,3 +217,27 @@ def test_what_is_left_open_comes_from_the_preset(tmp_path: Any) -> None:
     assert (library.per_block, search.filter, search.picks) == (0, "macs", ("speedup=2",))
     with pytest.raises(InputError, match="unknown preset 'quik'"):
         resolve(CompressOptions(data="digits", preset="quik"), "net", ["cpu"], tmp_path / "r")
+
+
+@given(
+    st.fixed_dictionaries(
+        {"data": TEXT},
+        optional={name: VALUES[name] for name in ("candidates", "epochs", "loss", "seed", "train_on")},
+    )
+)
+def test_what_a_run_is_made_with_is_read_back_from_its_record(values: dict[str, Any]) -> None:
+    for preset in PRESETS:
+        options = CompressOptions(preset=preset, threads=1, **values)
+        with TemporaryDirectory() as folder:
+            library, _ = resolve(options, "net", [], Path(folder))
+            written = RunRecord(settings=library, versions=versions(), hashes={"data": "0"})
+            written.write(Path(folder))
+            assert RunRecord.read(Path(folder)) == written
+
+
+@pytest.mark.parametrize("command", ["compress", "space", "extend"])
+def test_every_space_is_named_where_one_is_chosen(command: str) -> None:
+    done = CliRunner().invoke(hwnas, [command, "--help"], env={"COLUMNS": "400"})
+    (line,) = [line for line in done.output.splitlines() if " --space " in line and ".toml file" in line]
+    names = line.partition("andidates")[2].partition(":")[2].partition(", or a .toml file")[0]
+    assert names.strip().split(", ") == sorted(space_names())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ BLOCK = InvertedBottleneckSpec(
 )
 SPEC = ArchitectureSpec(
     reference=ReferenceSpec(source="timm", name="mobilenetv2_035", classes=10),
-    cuts=("blocks.0", "blocks.2", "blocks.4", "blocks.6"),
+    regions=tuple((ends,) for ends in itertools.pairwise(("blocks.0", "blocks.2", "blocks.4", "blocks.6"))),
     input_shape=(3, 32, 32),
     parts=(None, None, BLOCK, None, None),
     mean=(0.5, 0.5, 0.5),
@@ -68,6 +69,21 @@ def test_an_architecture_comes_back(checkpoint: Path) -> None:
     assert ArchitectureSpec.read(checkpoint / "architecture.json") == SPEC
 
 
+def test_an_architecture_with_cuts_is_read_as_regions(checkpoint: Path) -> None:
+    """As `hwnas.architecture/2` has them, also in the reference of a network that was compressed again."""
+    file = checkpoint / "architecture.json"
+    plain = json.loads(file.read_text())
+    plain["cuts"] = ["blocks.0", "blocks.2", "blocks.4", "blocks.6"]
+    plain["schema"] = "hwnas.architecture/2"
+    del plain["regions"]
+    inner = {key: value for key, value in plain.items() if key != "schema"}
+    plain["reference"] = {"source": "checkpoint", "name": "again", "architecture": inner}
+    file.write_text(json.dumps(plain))
+    found = ArchitectureSpec.read(file)
+    assert found.regions == SPEC.regions
+    assert found.reference.architecture == SPEC
+
+
 def test_a_module_comes_back_whatever_random_numbers_were_drawn(checkpoint: Path) -> None:
     first = hwnas.load(checkpoint)
     torch.manual_seed(1234)
@@ -91,7 +107,7 @@ def test_a_loaded_module_can_be_trained(checkpoint: Path) -> None:
     ("keys", "value", "names"),
     [
         (("input_shape",), None, "input_shape"),
-        (("cuts",), 3, "cuts"),
+        (("regions",), 3, "regions"),
         (("parts", 2, "kernel"), "five", "parts.2.inverted-bottleneck.kernel"),
         (("parts", 2, "layer"), "dense", "parts.2.inverted-bottleneck.layer"),
         (("parts", 2, "colour"), "red", "parts.2.inverted-bottleneck.colour"),
@@ -100,7 +116,7 @@ def test_a_loaded_module_can_be_trained(checkpoint: Path) -> None:
         (("reference", "classes"), 10.5, "reference.classes"),
         (("schema",), "hwnas.architecture/9", "schema"),
         (("reference", "name"), "mobilenetv9", "mobilenetv9"),
-        (("cuts", 1), "blocks.9", "blocks.9"),
+        (("regions", 1, 0), ["blocks.2", "blocks.9"], "blocks.9"),
         (("input_shape",), [3, 32], "input_shape"),
     ],
 )
@@ -112,9 +128,9 @@ def test_a_damaged_architecture_is_told_with_its_key(
 
 
 @pytest.mark.parametrize("amount", [0, 3, 4, 6])
-def test_parts_that_are_not_those_of_the_cuts_are_told(checkpoint: Path, amount: int) -> None:
+def test_parts_that_are_not_those_of_the_regions_are_told(checkpoint: Path, amount: int) -> None:
     change(checkpoint, "parts", value=[None] * amount)
-    assert f"parts: the architecture names {amount}, its cuts make 5" in refusal(checkpoint)
+    assert f"parts: the architecture names {amount}, its regions make 5" in refusal(checkpoint)
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema": "hwnas.architecture/1"}', "[]", "\ufffd"])

@@ -16,6 +16,8 @@ from tiny import run_job
 import hwnas
 from hwnas.compress.data import load_data
 from hwnas.compress.library.store import Library
+from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.tensors import tensors_of
 from hwnas.progress import Progress
 
 FAST = ("mobilenetv2_100", "resnet18", "vit_tiny_patch16_224", "branches:two")
@@ -31,6 +33,20 @@ SLOW = (
     "ghostnet_100",
     "deit_tiny_patch16_224",
 )
+GRAPHS = {
+    "graph_networks:unet": "segmentation",
+    "graph_networks:pyramid": "detection",
+    "graph_networks:segmenter": "segmentation",
+    "real_networks:lraspp": "segmentation",
+    "real_networks:deeplabv3": "segmentation",
+    "real_networks:fcn_resnet50": "segmentation",
+    "real_networks:ssdlite320": "detection",
+    "real_networks:retinanet": "detection",
+    "real_networks:smp_unet": "segmentation",
+    "real_networks:smp_fpn": "segmentation",
+    "real_networks:smp_deeplabv3plus": "segmentation",
+    "real_networks:efficientdet_lite0": "detection",
+}
 NETWORKS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 IMAGES = 40
 
@@ -75,3 +91,36 @@ def test_a_network_goes_all_the_way(photos: Path, model: str, caplog: pytest.Log
     got = torch.from_numpy(session.run(None, {"input": x.contiguous().numpy()})[0])
     assert expected.shape == (1, 2)
     assert float((got - expected).abs().max()) <= 1e-3 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", GRAPHS)
+def test_a_network_that_is_no_chain_goes_all_the_way_without_labels(photos: Path, model: str) -> None:
+    out = photos / "run"
+    settings = replace(
+        LIBRARY,
+        model=model,
+        weights="auto",
+        task=GRAPHS[model],
+        space="convolution" if model.startswith("graph_networks") else "compression",
+        per_block=2,
+        image_size=0,
+    )
+    result = run_job(settings, SEARCH, out, "hwnas compress …", Progress())
+    with Library(out / "library") as library:
+        entries = library.entries()
+    assert {entry.state for entry in entries} == {"done"}, [entry.reason for entry in entries]
+    (checkpoint,) = result["checkpoints"]
+    assert any(checkpoint["choices"])
+    assert checkpoint["latency_ratio"]["value"] < 1
+    module = hwnas.load(checkpoint["path"], allow_code=True)
+    shape = ArchitectureSpec.read(Path(checkpoint["path"]) / "architecture.json").input_shape
+    x = torch.rand(1, *shape)
+    session = ort.InferenceSession(f"{checkpoint['path']}/model.onnx", providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = tensors_of(module(x))
+    got = session.run(None, {"input": x.numpy()})
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        apart = float((torch.from_numpy(one) - other).abs().max())
+        assert apart <= 1e-3 * max(1.0, float(other.abs().max()))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from features import features_of
 from torch import nn
 
 from hwnas.compress.data import Data, Images, load_data
@@ -22,7 +23,7 @@ from hwnas.compress.library.distill import (
 )
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.space import load_space
-from hwnas.compress.library.teacher import Teacher, teacher_features
+from hwnas.compress.library.teacher import Teacher
 from hwnas.compress.settings import Loss
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.build import build_part
@@ -82,7 +83,7 @@ def test_nothing_is_dropped_by_chance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room: Any = importlib.import_module("hwnas.compress.library.distill")
-    real, real_match, inputs = room.build_part, room.start_replacement, []
+    real, real_match, inputs = room.build_block, room.start_replacement, []
 
     class DropPath(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -94,7 +95,7 @@ def test_nothing_is_dropped_by_chance(
         return nn.Sequential(nn.Dropout(0.5), DropPath(), module)
 
     plain = distill(candidates[:1], teacher, statistics, HOW)[0]
-    monkeypatch.setattr(room, "build_part", dropping)
+    monkeypatch.setattr(room, "build_block", dropping)
     monkeypatch.setattr(room, "start_replacement", lambda module, *how: real_match(module[2], *how))
     assert distill(candidates[:1], teacher, statistics, HOW)[0].metrics == plain.metrics
     assert set(inputs) == {False}
@@ -114,10 +115,7 @@ def test_the_start_of_a_candidate_of_any_family_is_that_of_its_seed_and_name(
     candidates = find_candidates(parts, load_space(space), 8)
 
     def starts(seed: int, order: int) -> dict[str, dict[str, torch.Tensor]]:
-        return {
-            c.name: initial_module(c, parts, statistics[c.part], seed).state_dict()
-            for c in candidates[::order]
-        }
+        return {c.name: initial_module(c, parts, statistics, seed).state_dict() for c in candidates[::order]}
 
     first, again, other = starts(0, 1), starts(0, -1), starts(1, 1)
     for candidate in candidates:
@@ -132,7 +130,7 @@ def test_global_random_numbers_are_left_alone(
     candidates: list[Candidate], parts: Partition, statistics: Statistics
 ) -> None:
     before = torch.get_rng_state()
-    initial_module(candidates[0], parts, statistics[0], 0)
+    initial_module(candidates[0], parts, statistics, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -163,11 +161,11 @@ def test_the_held_out_metrics_are_those_of_the_stored_weights(
     for candidate, result in zip(candidates, distill(candidates, teacher, statistics, HOW), strict=True):
         module = build_part(teacher.parts, candidate.part, candidate.spec)
         module.load_state_dict(result.state)
-        features = teacher_features(teacher.parts.modules, teacher.data.normalize(teacher.data.val.pixels))
+        features = features_of(teacher.parts, teacher.data.normalize(teacher.data.val.pixels))
         with torch.no_grad():
             y_hat = module.eval()(features[candidate.part]).double().numpy()
         y = features[candidate.part + 1].double().numpy()
-        train = teacher_features(teacher.parts.modules, teacher.data.normalize(teacher.data.train.pixels))[
+        train = features_of(teacher.parts, teacher.data.normalize(teacher.data.train.pixels))[
             candidate.part + 1
         ]
         variance = train.double().numpy().var((0, 2, 3))
@@ -216,7 +214,7 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
 ) -> None:
     healthy = distill(candidates, teacher, statistics, HOW)
     room: Any = importlib.import_module("hwnas.compress.library.distill")
-    real = room.build_part
+    real = room.build_block
 
     def poisoned(whole: object, part: int, spec: object) -> nn.Module:
         module: nn.Module = real(whole, part, spec)
@@ -225,7 +223,7 @@ def test_a_candidate_that_diverges_is_failed_and_the_others_do_not_notice(
                 next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(room, "build_part", poisoned)
+    monkeypatch.setattr(room, "build_block", poisoned)
     remarks: list[float] = []
     results = distill(candidates, teacher, statistics, HOW, lambda _, loss: remarks.append(loss))
     failed = results[1]

@@ -34,6 +34,7 @@ from hwnas.networks.blocks.separable import SeparableSpec
 from hwnas.networks.blocks.transformer import TransformerSpec
 from hwnas.networks.blocks.upsample import UpsampleSpec
 from hwnas.networks.build import build_part
+from hwnas.networks.chosen_blocks import Blocks
 from hwnas.networks.count import count
 from hwnas.networks.partition import partition
 from hwnas.onnx_file import operators_of
@@ -292,7 +293,7 @@ def test_every_family_stands_in_every_stage_of_a_network_and_of_a_transformer() 
         ),
     ]
     for model, cuts in models:
-        parts = partition(model.eval(), (3, 64, 64), cuts)
+        parts = partition(model.eval(), (3, 64, 64), Blocks(cuts=tuple(cuts)))
         candidates = [
             c for c in find_candidates(parts, load_space("mixed"), 18) if c.spec.family != "variant"
         ]
@@ -314,7 +315,7 @@ def test_architectures_keep_their_families(tmp_path: Path) -> None:
     path = tmp_path / "architecture.json"
     spec = ArchitectureSpec(
         reference=ReferenceSpec(source="timm", name="resnet18", classes=4),
-        cuts=("a",),
+        regions=((("a", "b"),),),
         input_shape=(3, 8, 8),
         parts=(None, *ALL, None),
         mean=(0.5,),

@@ -125,7 +125,7 @@ def test_any_candidate_of_a_real_network_starts_finite(name: str) -> None:
             continue
         channels = parts.shapes[candidate.part + 1][0]
         statistics = ChannelStatistics(mean=torch.zeros(channels), variance=torch.rand(channels) + 0.1)
-        module = initial_module(candidate, parts, statistics, 0).eval()
+        module = initial_module(candidate, parts, {candidate.part + 1: statistics}, 0).eval()
         with torch.inference_mode():
             assert module(torch.randn(2, *parts.shapes[candidate.part])).isfinite().all()
         found += len(find_bottlenecks(parts.modules[candidate.part]))

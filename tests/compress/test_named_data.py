@@ -219,7 +219,7 @@ def test_weights_of_a_run_bring_their_normalisation(tmp_path: Path, data: Data) 
     assert (none.mean, none.std) == (data.mean, data.std)
     ArchitectureSpec(
         reference=none.spec,
-        cuts=(),
+        regions=(),
         input_shape=(3, 32, 32),
         parts=(),
         mean=(0.1, 0.2, 0.3),

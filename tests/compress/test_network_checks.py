@@ -9,13 +9,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from features import features_of
 from torch import nn
 from workplace import oddnets
 
+from hwnas.composed import Composed
 from hwnas.compress.library.operators import require_exports
-from hwnas.compress.library.teacher import teacher_features
 from hwnas.errors import InputError, NetworkFormError
-from hwnas.network import Network, export_onnx, in_eval_mode, random_input
+from hwnas.network import export_onnx, in_eval_mode, random_input
 from hwnas.networks.build import assemble
 from hwnas.networks.checks import (
     answer_of,
@@ -27,7 +28,7 @@ from hwnas.networks.checks import (
     writes_to_input,
 )
 from hwnas.networks.count import count
-from hwnas.networks.exported import own_parts
+from hwnas.networks.exported import own_network
 from hwnas.networks.find import find_network
 from hwnas.networks.partition import Partition, counted_again, partition
 from hwnas.networks.serialize import save_module
@@ -52,7 +53,7 @@ def run(module: nn.Module, x: torch.Tensor = X) -> torch.Tensor:
 
 
 def graph_output(parts: Partition, x: torch.Tensor) -> np.ndarray:
-    session = ort.InferenceSession(Network("all", own_parts(parts)).onnx())
+    session = ort.InferenceSession(own_network(parts, "all").onnx())
     return np.concatenate([session.run(None, {"input": image[None].numpy()})[0] for image in x])
 
 
@@ -81,7 +82,7 @@ def test_no_part_changes_what_it_is_given(make) -> None:  # type: ignore[no-unty
 def test_features_are_what_each_part_gives(make) -> None:  # type: ignore[no-untyped-def]
     """The teacher passes a batch from part to part, and keeps every tensor between them."""
     parts = partition(make(), SHAPE)
-    features = teacher_features(parts.modules, X.clone())
+    features = features_of(parts, X.clone())
     assert torch.equal(features[0], X)
     for before, after, part in zip(features, features[1:], parts.modules, strict=False):
         assert torch.equal(after, run(part, before))
@@ -271,10 +272,10 @@ def test_a_part_that_cannot_be_trained_is_named() -> None:
     with pytest.raises(
         InputError, match=r"block2 of the network cannot be trained: .*modified by an inplace"
     ):
-        require_trainable(parts.names, parts.modules, X)
+        require_trainable(parts.ordered(parts.modules), parts.wiring, X)
     parts = partition(oddnets.plain(), SHAPE)
     before = {key: value.clone() for key, value in assemble(parts, parts.modules).state_dict().items()}
-    require_trainable(parts.names, parts.modules, X)
+    require_trainable(parts.ordered(parts.modules), parts.wiring, X)
     after = assemble(parts, parts.modules).state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert not any(module.training for module in parts.modules)
@@ -351,11 +352,11 @@ def test_frozen_weights_can_be_trained() -> None:
 def test_weights_that_a_hook_computes_are_no_fault() -> None:
     find_network("workplace.oddnets:weight_norm_of_old").module()
     parts = partition(oddnets.weight_norm_of_old().eval(), SHAPE)
-    require_trainable(parts.names, parts.modules, X)
+    require_trainable(parts.ordered(parts.modules), parts.wiring, X)
 
 
 def test_a_train_that_returns_nothing_is_no_fault() -> None:
     network = find_network("workplace.oddnets:train_returns_nothing")
-    assert isinstance(network.module(), nn.Sequential)
+    assert isinstance(network.module(), Composed)
     parts = partition(oddnets.train_returns_nothing(), SHAPE)
     assert np.allclose(graph_output(parts, X), run(oddnets.train_returns_nothing()).numpy(), atol=1e-5)

@@ -611,7 +611,7 @@ def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
     workplace: Path, place: Path, finished: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillation: Any = importlib.import_module("hwnas.compress.library.distill")
-    real = distillation.build_part
+    real = distillation.build_block
     names = []
 
     def poisoned(parts: Any, part: int, spec: Any) -> nn.Module:
@@ -622,7 +622,7 @@ def test_a_candidate_that_diverges_is_left_out_and_the_run_goes_on(
                 next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(distillation, "build_part", poisoned)
+    monkeypatch.setattr(distillation, "build_block", poisoned)
     watch = Watch()
     result = run(workplace / "out", watch=watch)
     assert any(f"{names[0]} failed and is left out: loss became nan" in text for text in watch.said)
@@ -638,7 +638,7 @@ def test_a_library_in_which_everything_failed_is_told(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distillation: Any = importlib.import_module("hwnas.compress.library.distill")
-    real = distillation.build_part
+    real = distillation.build_block
 
     def poisoned(parts: Any, part: int, spec: Any) -> nn.Module:
         module: nn.Module = real(parts, part, spec)
@@ -646,7 +646,7 @@ def test_a_library_in_which_everything_failed_is_told(
             next(module.parameters()).view(-1)[0] = math.nan
         return module
 
-    monkeypatch.setattr(distillation, "build_part", poisoned)
+    monkeypatch.setattr(distillation, "build_block", poisoned)
     for _ in range(2):
         with pytest.raises(HwnasError, match=r"every candidate failed.*loss became nan"):
             run(workplace / "out")

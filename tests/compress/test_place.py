@@ -14,7 +14,6 @@ from workplace import tinynet
 
 from hwnas.compress.training.placement import require_network
 from hwnas.errors import InputError
-from hwnas.networks.partition import partition
 
 META: Any = "meta"
 SHAPE = (3, 32, 32)
@@ -32,10 +31,10 @@ class Staying(nn.Module):
 
 
 def test_a_network_that_stays_on_the_cpu_is_refused_elsewhere() -> None:
-    modules = partition(tinynet.seeded(), SHAPE).modules
-    require_network(META, modules, SHAPE)
-    assert {value.device.type for module in modules for value in module.state_dict().values()} == {"cpu"}
-    staying = (nn.Conv2d(3, 8, 1), Staying())
+    module = tinynet.seeded()
+    require_network(META, module, SHAPE)
+    assert {value.device.type for value in module.state_dict().values()} == {"cpu"}
+    staying = nn.Sequential(nn.Conv2d(3, 8, 1), Staying())
     require_network("cpu", staying, SHAPE)
     with pytest.raises(InputError, match="the network cannot be computed on meta") as error:
         require_network(META, staying, SHAPE)

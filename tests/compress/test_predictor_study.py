@@ -246,7 +246,7 @@ def test_each_seed_has_training_images_of_its_own(
 
 def test_the_reference_keeps_its_map(quality: ModuleType) -> None:
     subset = importlib.import_module("cifar_subset")
-    parts = partition(subset.mobilenet(), (3, 32, 32), subset.settings_of(0).cuts)
+    parts = partition(subset.mobilenet(), (3, 32, 32), subset.settings_of(0).blocks)
     assert [shape[-1] for shape in parts.shapes[:-1]] == [32, 32, 16, 8, 4, 4, 2]
     assert parts.shapes[-1] == (10,)
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from features import features_of
 from hypothesis import HealthCheck, given, settings
 from random_networks import Recipe, build, recipe, recipes
 from torch import nn
@@ -16,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.agreement import disagreement
 from hwnas.errors import NetworkFormError
-from hwnas.network import Network, plain_attention, random_input
+from hwnas.network import plain_attention, random_input
 from hwnas.networks.build import assemble
-from hwnas.networks.count import count
-from hwnas.networks.exported import own_parts
+from hwnas.networks.count import count_parts
+from hwnas.networks.exported import own_network
 from hwnas.networks.partition import Partition, counted_again, partition
 from hwnas.networks.serialize import save_module
 from hwnas.networks.weights import load_weights
@@ -54,7 +55,8 @@ def go_all_the_way(recipe: Recipe, folder: Path) -> bool:
     assert not disagreement(whole, answers(module, x)), network.describe()
     assert_inputs_stay(parts, x)
 
-    counted = [count(part, size) for part, size in zip(parts.modules, parts.shapes, strict=False)]
+    costs = count_parts(parts)
+    counted = [*costs.parts, costs.joints]
     choices = [0] * len(parts.modules)
     held = sum(params for _, params in counted) - counted_again(parts.shared, choices)
     used = {id(p) for p in module.parameters()}
@@ -62,7 +64,7 @@ def go_all_the_way(recipe: Recipe, folder: Path) -> bool:
     assert 2 * sum(macs for macs, _ in counted) == flops(network, x[:1]), network.describe()
 
     save_module(module, folder / "w.safetensors")
-    again = partition(build(recipe), shape, parts.cuts)
+    again = partition(build(recipe), shape, parts.regions)
     loaded = assemble(again, again.modules)
     with torch.no_grad():
         for weight in loaded.parameters():
@@ -70,7 +72,7 @@ def go_all_the_way(recipe: Recipe, folder: Path) -> bool:
     load_weights(loaded, folder / "w.safetensors")
     assert not disagreement(whole, answers(loaded, x)), network.describe()
     try:
-        content = Network("whole", own_parts(parts)).onnx()
+        content = own_network(parts, "whole").onnx()
     except NetworkFormError as refusal:
         assert "computes something else" in refusal.cause or "cannot be exported" in refusal.cause
         return True
@@ -79,12 +81,14 @@ def go_all_the_way(recipe: Recipe, folder: Path) -> bool:
 
 
 def assert_inputs_stay(parts: Partition, x: torch.Tensor) -> None:
-    for name, part in zip(parts.names, parts.modules, strict=True):
-        given = x.clone()
+    values = features_of(parts, x)
+    for name, part in parts.ordered(parts.modules).items():
+        given = [values[value].clone() for value in parts.reads(name)]
         with torch.no_grad():
-            y = copy.deepcopy(part)(given)
-        assert torch.equal(given, x), name
-        x = y
+            copy.deepcopy(part)(*given)
+        assert all(
+            torch.equal(one, values[value]) for one, value in zip(given, parts.reads(name), strict=True)
+        ), name
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import make_data, run_hwnas, write_record
 from torch import nn
+from torchvision import models
 from workplace import tinynet
 
 from hwnas.compress.data import Data
@@ -25,6 +26,7 @@ from hwnas.networks.build import (
     find_reference,
     load_pretrained,
     published_classes,
+    torchvision_names,
 )
 from hwnas.networks.find import find_network, input_shape
 from hwnas.networks.partition import partition
@@ -85,6 +87,27 @@ def test_a_timm_model_by_name() -> None:
     assert module.get_parameter("fc.weight").shape[0] == 7
     assert input_shape(spec, module) == (3, 224, 224)
     assert published_classes(find_reference("resnet18")) == 1000
+
+
+def test_a_torchvision_classifier_by_name() -> None:
+    spec = find_reference("shufflenet_v2_x0_5")
+    assert (spec.source, spec.name) == ("function", "torchvision.models:shufflenet_v2_x0_5")
+    module = build_reference(spec, allow_code=True)
+    assert type(module) is type(models.shufflenet_v2_x0_5())
+    assert input_shape(spec, module) == (3, 224, 224)
+    assert find_network("shufflenet_v2_x0_5").input_shape == (1, 3, 224, 224)
+    assert find_reference("resnet18").source == "timm"
+    with pytest.raises(InputError, match="unknown model") as refused:
+        find_reference("shufflenet_v2_x0_6")
+    assert "shufflenet_v2_x0_5" in refused.value.fix
+
+
+def test_every_classifier_of_torchvision_is_found() -> None:
+    names = torchvision_names()
+    assert {"alexnet", "resnet18", "swin_t"} <= {*names}
+    for name in names:
+        assert find_reference(name).name in (name, f"torchvision.models:{name}")
+        assert callable(getattr(models, name))
 
 
 def test_ones_own_function_from_the_current_folder(workplace: Path) -> None:
@@ -315,7 +338,7 @@ def make_checkpoint(folder: Path, reference: ReferenceSpec, module: nn.Module) -
     (candidate,) = (c for c in find_candidates(parts, load_space("compression"), 1) if c.part == 2)
     spec = ArchitectureSpec(
         reference=reference,
-        cuts=parts.cuts,
+        regions=parts.regions,
         input_shape=(3, 32, 32),
         parts=(None, None, candidate.spec, None),
         mean=(0.5, 0.5, 0.5),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -18,6 +19,7 @@ from hwnas.networks.blocks.families import FAMILIES
 from hwnas.networks.blocks.inverted_bottleneck import InvertedBottleneckSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
+from hwnas.networks.chosen_blocks import Blocks
 from hwnas.networks.count import count
 from hwnas.networks.partition import Partition, partition
 
@@ -97,7 +99,7 @@ def test_the_tables_of_the_docs_are_a_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize("multiplier", [1.0, 1.2])
 def test_the_mobilenetv3_space_takes_activation_and_attention_from_the_block(multiplier: float) -> None:
     model = _gen_mobilenet_v3("mobilenetv3_large_100", multiplier, pretrained=False).eval()
-    parts = partition(model, (3, 64, 64), [f"blocks.{n}" for n in range(6)])
+    parts = partition(model, (3, 64, 64), Blocks(cuts=tuple([f"blocks.{n}" for n in range(6)])))
     candidates = of_blocks(find_candidates(parts, load_space("mobilenetv3")))
     assert len(candidates) == 135
     kinds = [{(s.activation, s.se) for s in specs_of(candidates, block)} for block in range(1, 6)]
@@ -179,6 +181,12 @@ def test_no_more_than_there_are(parts: Partition) -> None:
     per_block = Counter(c.part for c in everything)
     assert architecture_count(everything) == math.prod(1 + amount for amount in per_block.values())
     assert architecture_count([]) == 1
+
+
+@pytest.mark.parametrize("amount", [-1, 1.5, "6", True])
+def test_an_amount_that_is_none_is_refused(parts: Partition, amount: Any) -> None:
+    with pytest.raises(InputError, match=f"candidates is {amount!r}"):
+        find_candidates(parts, COMPRESSION, amount)
 
 
 def test_a_network_without_any_smaller_candidate_is_told() -> None:

@@ -117,9 +117,9 @@ def test_every_part_is_exported_once(
 ) -> None:
     exported: Counter[int] = Counter()
 
-    def counting(module: nn.Module, shape: Sequence[int], name: str) -> bytes:
+    def counting(module: nn.Module, *shapes: Sequence[int], name: str) -> bytes:
         exported[id(module)] += 1
-        return export_onnx(module, shape, name)
+        return export_onnx(module, *shapes, name=name)
 
     monkeypatch.setattr("hwnas.networks.exported.export_onnx", counting)
     stitcher = Stitcher(parts, library)

@@ -10,13 +10,20 @@ from typing import NamedTuple
 import pytest
 import timm
 import torch
+from features import features_of
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.library import teacher as teachers
 from hwnas.compress.library.candidates import find_candidates
-from hwnas.compress.library.distill import DistillSettings, distill, positions_of, teacher_statistics
+from hwnas.compress.library.distill import (
+    DistillSettings,
+    distill,
+    positions_of,
+    targets_of,
+    teacher_statistics,
+)
 from hwnas.compress.library.space import load_space
-from hwnas.compress.library.teacher import Split, Teacher, keep_features, teacher_features
+from hwnas.compress.library.teacher import Split, Teacher, keep_features
 from hwnas.networks.partition import Partition, partition
 
 BATCH = 16
@@ -79,7 +86,7 @@ def test_of_networks_with_attention_and_tokens_too(model: str, tmp_path: Path) -
 
 def test_features_are_those_of_the_parts(plain: Teacher) -> None:
     images = plain.data.val.pixels
-    expected = teacher_features(plain.parts.modules, plain.data.normalize(images))
+    expected = features_of(plain.parts, plain.data.normalize(images))
     batches = list(plain.batches("val", BATCH, all_positions(plain)))
     for position, whole in enumerate(expected):
         found = torch.cat([features[position] for features in batches])
@@ -101,10 +108,10 @@ def test_candidates_are_the_same_bits_whatever_is_kept(
 ) -> None:
     candidates = find_candidates(parts, load_space("compression"), 2)
     how = DistillSettings(loss="nsr", epochs=2, steps=None, batch_size=BATCH, seed=0)
-    kept = keep_features(plain, tmp_path / "features", positions_of(candidates), BATCH, pytest.fail)
+    kept = keep_features(plain, tmp_path / "features", positions_of(parts, candidates), BATCH, pytest.fail)
     results = []
     for teacher in (plain, Teacher(parts, plain.data, kept)):
-        statistics = teacher_statistics(teacher, {c.part for c in candidates}, BATCH)
+        statistics = teacher_statistics(teacher, targets_of(parts, candidates), BATCH)
         results.append(distill(candidates, teacher, statistics, how))
     for one, other in zip(*results, strict=True):
         assert one.metrics == other.metrics is not None

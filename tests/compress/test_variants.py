@@ -17,6 +17,7 @@ import torch
 from tiny import furnish, run_job, run_python
 from torch import Tensor, nn
 
+from hwnas.composed import Composed
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.operators import check_exports
 from hwnas.compress.library.space import load_space
@@ -433,12 +434,13 @@ def test_a_head_is_distilled_against_the_logits(refusing: tuple[Any, Watch], pla
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(place, monkeypatch)
         reference = load("run/reference", allow_code=True)
-    assert isinstance(reference, nn.Sequential)
+    assert isinstance(reference, Composed)
     with torch.inference_mode():
 
         def logits_and_input(pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-            x = reference[:-1](data.normalize(pixels))
-            return reference[-1](x).double().numpy(), x.contiguous().numpy()
+            *before, head = reference.children()
+            x = nn.Sequential(*before)(data.normalize(pixels))
+            return head(x).double().numpy(), x.contiguous().numpy()
 
         y, x = logits_and_input(data.val.pixels)
         train, _ = logits_and_input(data.train.pixels)

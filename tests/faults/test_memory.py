@@ -32,7 +32,7 @@ from hwnas.cli.output import TerminalProgress
 distillation = importlib.import_module("hwnas.compress.library.distill")
 command = importlib.import_module("hwnas.cli.compress")
 gigabytes_an_image, *arguments = sys.argv[1:]
-real, names = distillation.build_part, []
+real, names = distillation.build_block, []
 
 
 class Hungry(torch.nn.Module):
@@ -57,7 +57,7 @@ class Limiting(TerminalProgress):
         super().say(text)
 
 
-distillation.build_part = build
+distillation.build_block = build
 command.TerminalProgress = Limiting
 sys.argv = ["hwnas", *arguments]
 main()
@@ -101,7 +101,7 @@ def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_a
 ) -> None:
     """It asks for 1 PiB, which no machine gives, for batches of more images than fit."""
     distillation: Any = importlib.import_module("hwnas.compress.library.distill")
-    real = distillation.build_part
+    real = distillation.build_block
     with Library(copy / "library") as library:
         first, *rest = library.entries()
     name = first.candidate.name
@@ -115,7 +115,7 @@ def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_a
             module.register_forward_pre_hook(take)
         return module
 
-    monkeypatch.setattr(distillation, "build_part", hungry)
+    monkeypatch.setattr(distillation, "build_block", hungry)
     for file in (copy / "library/blocks").iterdir():
         file.unlink()
     said = Said()

@@ -40,7 +40,7 @@ def distilled(place: Place, folder: Path) -> list[Distilled]:
     parts, data = partition(tinynet.seeded(), (3, 32, 32)), replace(tiny.make_data(), place=place)
     candidates = find_candidates(parts, load_space("compression"), 3)
     teacher = Teacher(parts, data, {})
-    kept = keep_features(teacher, folder / place, positions_of(candidates), HOW.batch_size, print)
+    kept = keep_features(teacher, folder / place, positions_of(parts, candidates), HOW.batch_size, print)
     statistics = teacher_statistics(teacher, {c.part for c in candidates}, HOW.batch_size)
     return distill(candidates, Teacher(parts, data, kept), statistics, HOW)
 

@@ -80,7 +80,7 @@ def furnish(folder: Path) -> None:
         )
     (folder / "steady.toml").write_text('name = "steady"\ndevice = "modelled"\ndescription = "a plugin"\n')
     (folder / "picky.toml").write_text(
-        'name = "picky"\ndevice = "modelled"\ndescription = "a plugin"\n[options]\nrefuses = 2\n'
+        'name = "picky"\ndevice = "modelled"\ndescription = "a plugin"\n[options]\nrefuses = 4\n'
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hwnas.composed import put_into
 from hwnas.compress.data import Data
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
 from hwnas.compress.emit.summary import FurtherMetric, Summary, read_summary
@@ -40,7 +41,7 @@ class _Finished:
     name: str
     rule: str
     choices: Choices
-    module: nn.Sequential
+    module: nn.Module
     network: Network
     stitched: Evidence | None
     scores: Evidence | None
@@ -264,6 +265,7 @@ def _scores_in_precision(
     scores = []
     for x, targets in replace(data, place="cpu").batches(data.test, 1):
         assert targets is not None
-        output = torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
-        scores.append(task.score(output, targets))
+        found = session.run(None, {name: x.contiguous().numpy()})
+        outputs = dict(zip(network.wiring.outputs.values(), map(torch.from_numpy, found), strict=True))
+        scores.append(task.score(put_into(network.wiring.tree, outputs), targets))
     return joined(scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
-from hwnas.compress.library.distill import positions_of, teacher_statistics, total_steps
+from hwnas.compress.library.distill import positions_of, targets_of, teacher_statistics, total_steps
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.teacher import Kept, Teacher, keep_features
 from hwnas.compress.library.worker import TrainingContext, distill_settings, distill_slice
@@ -61,10 +61,10 @@ def _distill_slices(run: Run, slices: Sequence[Sequence[Candidate]]) -> None:
     teacher, pending = Teacher(reference.parts, data, {}), [c for of_slice in slices for c in of_slice]
     kept: Kept = {}
     if executor.is_local:
-        positions = positions_of(pending)
+        positions = positions_of(reference.parts, pending)
         kept = keep_features(teacher, library.features, positions, how.batch_size, progress.say)
         teacher = Teacher(reference.parts, data, kept)
-    statistics = teacher_statistics(teacher, {c.part for c in pending}, how.batch_size)
+    statistics = teacher_statistics(teacher, targets_of(reference.parts, pending), how.batch_size)
     context = TrainingContext(reference=reference, settings=run.settings, statistics=statistics, kept=kept)
     for candidates, results in executor.run(distill_slice, context, slices, advance):
         for candidate, (result, graph) in zip(candidates, results, strict=True):

@@ -12,7 +12,7 @@ from hwnas.compress.library.space import Space
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks.families import CandidateSpec, replacement_cost
-from hwnas.networks.blocks.family import FamilySpec, Original, Shape
+from hwnas.networks.blocks.family import FamilySpec, Original
 from hwnas.networks.blocks.variants import VariantSpec, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
@@ -31,8 +31,13 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
             follow each other), and evenly spaced in MACs within a kind.
 
     Raises:
-        InputError: no block has a candidate that fits.
+        InputError: `per_block` is no such number, or no block has a candidate that fits.
     """
+    if type(per_block) is not int or per_block < 0:
+        raise InputError(
+            f"candidates is {per_block!r}, it must be 0 or more of them a block",
+            "give candidates=6, or 0 for as many as the space says",
+        )
     of_blocks = []
     for block in range(1, parts.block_count + 1):
         chosen = _spread(_fitting(parts, block, space)[0], per_block or space.per_block)
@@ -100,8 +105,9 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
     if not _is_replaceable(parts, block):
         return [], {}
     shapes = parts.part_shapes(block)
-    original = Original(parts.modules[block], shapes[0], f"block {block}")
-    limits = count(parts.modules[block], shapes[0]) if space.smaller else (math.inf, math.inf)
+    original = Original(parts.first[block], shapes[0], f"block {block}")
+    inputs = parts.in_shapes(parts.names[block])
+    limits = count(parts.modules[block], *inputs) if space.smaller else (math.inf, math.inf)
     found, reasons = [], {}
     for family in space.tables:
         try:
@@ -111,7 +117,7 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
                 raise
             reasons[family] = error.cause
             continue
-        sized, reason = _sized(specs, shapes)
+        sized, reason = _sized(parts, block, specs)
         smaller = [item for item in sized if item[0] < limits[0] and item[1] < limits[1]]
         found += smaller
         if not smaller:
@@ -119,12 +125,15 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
     return found, reasons
 
 
-def _sized(specs: Sequence[FamilySpec], shapes: tuple[Shape, Shape]) -> tuple[list[_Sized], str]:
-    """The candidates that can stand between two shapes, and why the last of the others cannot."""
+def _sized(parts: Partition, block: int, specs: Sequence[FamilySpec]) -> tuple[list[_Sized], str]:
+    """The candidates that can stand in a block, and why the last of the others cannot."""
     sized, reason = [], "its table has no candidate for such a block"
+    shapes, inputs = parts.part_shapes(block), parts.in_shapes(parts.names[block])
     for spec in specs:
         try:
             macs, params = replacement_cost(spec, *shapes)
+            if len(inputs) > 1:
+                macs, params = count(build_part(parts, block, spec), *inputs)
         except InputError as error:  # too shallow for the block's stride, or of a family for other shapes
             reason = error.cause
             continue
@@ -133,7 +142,11 @@ def _sized(specs: Sequence[FamilySpec], shapes: tuple[Shape, Shape]) -> tuple[li
 
 
 def _variants(parts: Partition, part: int) -> list[tuple[int, int, VariantSpec]]:
-    shape = parts.shapes[part]
+    """Variants of a part that is given one tensor and gives one."""
+    name = parts.names[part]
+    if len(parts.reads(name)) > 1 or len(parts.gives(name)) > 1:
+        return []
+    (shape,) = parts.in_shapes(name)
     specs = find_variants(parts.modules[part], shape)
     return [(*count(build_part(parts, part, spec), shape), spec) for spec in specs]
 

@@ -1,4 +1,4 @@
-"""Blockwise knowledge distillation: candidate B[n,m] gets the teacher's Y[n−1] and learns its Y[n]."""
+"""Blockwise knowledge distillation: a candidate gets what the teacher's part gets, and learns its output."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from hwnas.compress.library.metrics import (
     MetricsAccumulator,
     StatisticsAccumulator,
     distance,
+    mean_metrics,
 )
 from hwnas.compress.library.teacher import Features, Teacher
 from hwnas.compress.settings import Loss
@@ -26,8 +27,9 @@ from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks.families import learning_rate, start_replacement
+from hwnas.networks.blocks.places import in_places
 from hwnas.networks.blocks.variants import LEARNING_RATE, VariantSpec
-from hwnas.networks.build import build_part
+from hwnas.networks.build import build_block, build_part
 from hwnas.networks.partition import Partition
 
 DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
@@ -74,19 +76,25 @@ class Distilled:
 
 
 def teacher_statistics(
-    teacher: Teacher, parts: Collection[int], batch_size: int
+    teacher: Teacher, positions: Collection[int], batch_size: int
 ) -> dict[int, ChannelStatistics]:
-    """Mean and variance of the channels of some parts' outputs over the whole training part, in one pass."""
-    accumulators = {part: StatisticsAccumulator() for part in parts}
-    for features in teacher.batches("train", batch_size, [part + 1 for part in parts]):
-        for part, accumulator in accumulators.items():
-            accumulator.add(features[part + 1])
-    return {part: accumulator.result() for part, accumulator in accumulators.items()}
+    """Mean and variance of the channels at some positions over the whole training part, in one pass."""
+    accumulators = {position: StatisticsAccumulator() for position in positions}
+    for features in teacher.batches("train", batch_size, list(accumulators)):
+        for position, accumulator in accumulators.items():
+            accumulator.add(features[position])
+    return {position: accumulator.result() for position, accumulator in accumulators.items()}
 
 
-def positions_of(candidates: Sequence[Candidate]) -> list[int]:
+def targets_of(parts: Partition, candidates: Sequence[Candidate]) -> list[int]:
+    """The positions of what candidates learn."""
+    return sorted({position for name in {c.part_name for c in candidates} for position in parts.gives(name)})
+
+
+def positions_of(parts: Partition, candidates: Sequence[Candidate]) -> list[int]:
     """Where candidates take their inputs and targets from."""
-    return sorted({position for c in candidates for position in (c.part, c.part + 1)})
+    inputs = {position for name in {c.part_name for c in candidates} for position in parts.reads(name)}
+    return sorted(inputs.union(targets_of(parts, candidates)))
 
 
 def distill(
@@ -101,13 +109,13 @@ def distill(
     A candidate's result depends on the candidate and the settings alone, not on its neighbours in the slice.
 
     Args:
-        statistics: of the output channels of the candidates' parts, from `teacher_statistics`.
+        statistics: of the channels at the positions of the candidates' outputs, from `teacher_statistics`.
         progress: called after each step with the step's number and the mean loss.
     """
-    data, positions = teacher.data, positions_of(candidates)
-    variances = {part: of_part.variance.to(data.place) for part, of_part in statistics.items()}
+    data, positions = teacher.data, positions_of(teacher.parts, candidates)
+    variances = {position: known.variance.to(data.place) for position, known in statistics.items()}
     pool = GraphPool() if data.place == "cuda" else None
-    students = [_Student(c, teacher.parts, statistics[c.part], settings, data, pool) for c in candidates]
+    students = [_Student(c, teacher.parts, statistics, settings, data, pool) for c in candidates]
     step = 0
     for epoch in range(settings.epochs):
         for features in teacher.train_batches(settings.batch_size, settings.seed, epoch, positions):
@@ -135,12 +143,13 @@ class _Student:
         self,
         candidate: Candidate,
         parts: Partition,
-        statistics: ChannelStatistics,
+        statistics: Mapping[int, ChannelStatistics],
         settings: DistillSettings,
         data: Data,
         pool: GraphPool | None,
     ) -> None:
         self.candidate = candidate
+        self.reads, self.gives = parts.reads(candidate.part_name), parts.gives(candidate.part_name)
         self.total_steps = total_steps(data, settings)
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
         self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place).train()
@@ -149,7 +158,7 @@ class _Student:
                 module.eval()
         if pool is not None and not isinstance(candidate.spec, VariantSpec):
             images = min(settings.batch_size, len(data.train))
-            pool.add(self.module, (images, *parts.shapes[candidate.part]))
+            pool.add(self.module, [(images, *shape) for shape in parts.in_shapes(candidate.part_name)])
         spec = candidate.spec
         rate = LEARNING_RATE if isinstance(spec, VariantSpec) else learning_rate(spec)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=rate, weight_decay=0.0, fused=True)
@@ -162,14 +171,23 @@ class _Student:
 
     def learn(self, features: Features, variances: Mapping[int, Tensor], loss: Loss) -> Tensor:
         """One step on a batch; its loss, ()."""
-        start, part = time.perf_counter(), self.candidate.part
-        value = distance(loss, self.module(features[part]), features[part + 1], variances[part])
+        start = time.perf_counter()
+        distances = [
+            distance(loss, output, features[position], variances[position])
+            for position, output in self.outputs(features).items()
+        ]
+        value = torch.stack(distances).mean()
         self.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.scheduler.step()
         self.seconds += time.perf_counter() - start
         return value.detach()
+
+    def outputs(self, features: Features) -> dict[int, Tensor]:
+        """What it gives for a batch, by position."""
+        given = self.module(*(features[position] for position in self.reads))
+        return dict(zip(self.gives, given if len(self.gives) > 1 else (given,), strict=True))
 
     def note(self, loss: float) -> None:
         """Keep the loss of a step; one that is not finite ends the training."""
@@ -187,7 +205,7 @@ class _Student:
 
 
 def initial_module(
-    candidate: Candidate, parts: Partition, statistics: ChannelStatistics, seed: int
+    candidate: Candidate, parts: Partition, statistics: Mapping[int, ChannelStatistics], seed: int
 ) -> nn.Module:
     """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
 
@@ -197,11 +215,13 @@ def initial_module(
     digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int.from_bytes(digest[:7], "big"))
-        module = build_part(parts, candidate.part, candidate.spec)
-        if not isinstance(candidate.spec, VariantSpec):
-            block = parts.modules[candidate.part]
-            start_replacement(module, candidate.spec, block, statistics.mean, statistics.variance)
-    return channels_last(module)
+        spec, gives = candidate.spec, parts.gives(candidate.part_name)
+        if isinstance(spec, VariantSpec):
+            return channels_last(build_part(parts, candidate.part, spec))
+        module = build_block(parts, candidate.part, spec)
+        known = statistics[gives[0]]
+        start_replacement(module, spec, parts.first[candidate.part], known.mean, known.variance)
+    return channels_last(in_places(module, len(gives)))
 
 
 @torch.no_grad()
@@ -211,19 +231,23 @@ def _evaluate(
     variances: Mapping[int, Tensor],
     batch_size: int,
 ) -> list[Distilled]:
-    accumulators = [MetricsAccumulator(variances[student.candidate.part]) for student in students]
+    accumulators = [
+        {position: MetricsAccumulator(variances[position]) for position in student.gives}
+        for student in students
+    ]
     for student in students:
         student.module.eval()
-    for features in teacher.batches("val", batch_size, positions_of([s.candidate for s in students])):
-        for student, accumulator in zip(students, accumulators, strict=True):
-            part = student.candidate.part
+    positions = positions_of(teacher.parts, [student.candidate for student in students])
+    for features in teacher.batches("val", batch_size, positions):
+        for student, of_student in zip(students, accumulators, strict=True):
             if student.reason is None:
-                accumulator.add(student.module(features[part]), features[part + 1])
-    return [_result(student, acc) for student, acc in zip(students, accumulators, strict=True)]
+                for position, output in student.outputs(features).items():
+                    of_student[position].add(output, features[position])
+    return [_result(student, [*acc.values()]) for student, acc in zip(students, accumulators, strict=True)]
 
 
-def _result(student: _Student, accumulator: MetricsAccumulator) -> Distilled:
-    metrics = accumulator.result() if student.reason is None else None
+def _result(student: _Student, accumulators: Sequence[MetricsAccumulator]) -> Distilled:
+    metrics = mean_metrics([acc.result() for acc in accumulators]) if student.reason is None else None
     if metrics is not None and not math.isfinite(metrics.nsr + metrics.mse + metrics.relative_l1):
         student.reason, metrics = "its held-out metrics are not finite", None
     if metrics is None:

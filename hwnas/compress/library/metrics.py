@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +79,14 @@ def distance(loss: str, prediction: Tensor, target: Tensor, variance: Tensor) ->
     shape = [1] * target.ndim
     shape[channel_dimension(target)] = -1
     return (squares / variance.view(shape)).mean()
+
+
+def mean_metrics(metrics: Sequence[BlockMetrics]) -> BlockMetrics:
+    """The mean over what a candidate gives in several places."""
+    means = {
+        key: statistics.fmean(getattr(each, key) for each in metrics) for key in ("nsr", "mse", "relative_l1")
+    }
+    return BlockMetrics(**means)
 
 
 class MetricsAccumulator:

@@ -42,10 +42,11 @@ from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
 from hwnas.files import encode, sha256_of_plain
-from hwnas.network import Network, random_input
+from hwnas.network import random_input
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.build import assemble
 from hwnas.networks.checks import require_trainable
-from hwnas.networks.exported import own_parts
+from hwnas.networks.exported import own_network
 from hwnas.networks.partition import Partition, partition
 from hwnas.progress import Progress
 
@@ -95,7 +96,7 @@ def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bo
     data = open_data(settings, progress)
     initial = initial_reference(settings, data, allow_code=allow_code, progress=progress)
     data = replace(data, mean=initial.mean, std=initial.std)
-    parts = partition(initial.module, data.image_shape, settings.cuts or None)
+    parts = partition(initial.module, data.image_shape, settings.blocks)
     require_same_again(initial, data, settings.model, allow_code=allow_code)
     return Inputs(
         settings=settings,
@@ -180,7 +181,9 @@ def run_of(
 def prepare_training(inputs: Inputs) -> None:
     """Set this process up for training. Raises InputError: nothing can be trained where the settings say."""
     require_place(inputs.settings.train_on)
-    require_network(inputs.settings.train_on, inputs.parts.modules, inputs.data.image_shape)
+    require_network(
+        inputs.settings.train_on, assemble(inputs.parts, inputs.parts.modules), inputs.data.image_shape
+    )
     loop.tune_allocator()
     torch.set_num_threads(inputs.settings.threads)
 
@@ -197,7 +200,8 @@ def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Ta
         )
     prepare_training(inputs)
     if not (out / "reference" / "reference.json").is_file():
-        require_trainable(parts.names, parts.modules, random_input((2, *inputs.data.image_shape)))
+        x = random_input((2, *inputs.data.image_shape))
+        require_trainable(parts.ordered(parts.modules), parts.wiring, x)
         require_exports(parts)
         unstarted = Reference(spec=inputs.initial.spec, parts=parts, data=inputs.data, task=task)
         rehearse(parts, unstarted.architecture([None] * len(parts.modules)), inputs.data)
@@ -210,7 +214,7 @@ def _require_runs(
     progress: Progress,
 ) -> None:
     """Refuse devices that cannot run the reference, where a search needs it; of many, one may be left."""
-    whole = Network("the reference", own_parts(inputs.parts), calibration_images(inputs.data))
+    whole = own_network(inputs.parts, "the reference", calibration_images(inputs.data))
     failures: list[InputError] = []
     for (search, target), of_target in zip(wanted, refused, strict=True):
         is_accepted = not any(choice == 0 for _, choice in of_target)
@@ -233,6 +237,6 @@ def _say_reference(run: Run, trained: bool) -> None:
         run.progress.say(f"the reference only guesses; {fix}")
     run.progress.say(
         f"reference: {run.settings.model}, {metric.name} {quantity(known, metric)}; "
-        f"{len(parts.modules)} parts, composed they differ from the whole by "
+        f"{len(parts.order)} parts, composed they differ from the whole by "
         f"{parts.max_abs_difference:.1g} at most"
     )

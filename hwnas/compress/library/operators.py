@@ -10,6 +10,7 @@ from hwnas.errors import InputError, NetworkFormError, is_out_of_memory, memory_
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, export_onnx
 from hwnas.networks.build import build_part
+from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition
 from hwnas.onnx_file import operators_of
 from hwnas.progress import Progress
@@ -67,9 +68,9 @@ def require_exports(parts: Partition) -> None:
     Raises:
         InputError: names the part, and why it cannot be exported.
     """
-    for part, module in enumerate(parts.modules):
+    for part in own_parts(parts).values():
         try:
-            export_onnx(module, (1, *parts.shapes[part]), parts.names[part])
+            part.onnx  # noqa: B018 - exported when it is asked for
         except NetworkFormError as error:
             raise InputError(error.cause, error.fix) from None
 
@@ -86,7 +87,8 @@ def check_exports(library: Library, parts: Partition, progress: Progress) -> Non
         for number, candidate in enumerate(unknown[start : start + FLUSH], start + 1):
             try:
                 module = build_part(parts, candidate.part, candidate.spec)
-                graph = export_onnx(module, (1, *parts.shapes[candidate.part]))
+                shapes = parts.in_shapes(candidate.part_name)
+                graph = export_onnx(module, *((1, *shape) for shape in shapes))
                 found.append((candidate, operators_of(graph)))
             except NetworkFormError as error:
                 if is_out_of_memory(error):
@@ -116,10 +118,8 @@ def find_refused(parts: Partition, entries: Sequence[Entry], forbidden: Sequence
 
     The operators are those of the exported fp32 graphs.
     """
-    held = {
-        (n, 0): operators_of(export_onnx(module, (1, *parts.shapes[n])))
-        for n, module in enumerate(parts.modules)
-    }
+    own = own_parts(parts)
+    held = {(n, 0): operators_of(own[name].onnx) for n, name in enumerate(parts.names)}
     held |= {(entry.candidate.part, entry.candidate.choice): entry.operators or () for entry in entries}
     found = {key: tuple(name for name in names if name in forbidden) for key, names in held.items()}
     return {key: names for key, names in found.items() if names}

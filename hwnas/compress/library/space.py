@@ -6,12 +6,12 @@ import difflib
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from hwnas.compress.library.space_files import space_files
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_toml
 from hwnas.measurement import STRICT
@@ -19,7 +19,6 @@ from hwnas.networks.blocks.families import FAMILIES, find_family
 from hwnas.networks.blocks.family import FamilySpec, Original
 from hwnas.ranges import SizeOrNone
 
-_SPACES = importlib.resources.files("hwnas.compress.library") / "spaces"
 BOTTLENECKS = "inverted-bottleneck"
 """The family whose table is not one of its own: `properties` and `together` of the file are."""
 
@@ -58,7 +57,7 @@ class _Header:
 
 def space_names() -> list[str]:
     """The names of the spaces that come with hwnas."""
-    return sorted(_files())
+    return list(space_files())
 
 
 def load_space(name_or_path: str) -> Space:
@@ -72,7 +71,7 @@ def load_space(name_or_path: str) -> Space:
     """
     if name_or_path.endswith(".toml"):
         return _read(Path(name_or_path))
-    file = _files().get(name_or_path)
+    file = space_files().get(name_or_path)
     if file is None:
         near = difflib.get_close_matches(name_or_path, space_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -82,11 +81,6 @@ def load_space(name_or_path: str) -> Space:
         )
     with importlib.resources.as_file(file) as path:
         return _read(path)
-
-
-def _files() -> dict[str, Traversable]:
-    files = (file for file in _SPACES.iterdir() if file.name.endswith(".toml"))
-    return {file.name.removesuffix(".toml"): file for file in files}
 
 
 def _read(path: Path) -> Space:

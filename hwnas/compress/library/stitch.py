@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwnas.composed import run_parts
 from hwnas.compress.library.operators import Refused
 from hwnas.compress.library.store import Entry, Library
 from hwnas.network import Network, Part
@@ -83,25 +84,22 @@ class Stitcher:
 
     def network(self, choices: Choices) -> Network:
         """The network of an architecture."""
-        parts = [
-            self._replacements[n, choice] if choice else self._own[n] for n, choice in enumerate(choices)
-        ]
+        replaced = {
+            self.parts.names[n]: self._replacements[n, choice] for n, choice in enumerate(choices) if choice
+        }
         name = "-".join(str(choice) for choice in choices)
-        return Network(name, parts, self.calibration)
+        return Network(name, list((self._own | replaced).values()), self.calibration, self.parts.wiring)
 
-    def module(self, choices: Choices) -> nn.Sequential:
+    def module(self, choices: Choices) -> nn.Module:
         """A new torch module of an architecture, with the library's weights, in eval mode.
 
         Weights that several of the reference's own parts share are shared in it too.
         """
-        own = deepcopy(self.parts.modules)
-        return assemble(
-            self.parts,
-            [
-                self._replacements[n, choice].module() if choice else own[n]
-                for n, choice in enumerate(choices)
-            ],
-        )
+        own, joints = deepcopy((self.parts.modules, self.parts.joints))
+        modules = [
+            self._replacements[n, choice].module() if choice else own[n] for n, choice in enumerate(choices)
+        ]
+        return assemble(self.parts, modules, joints)
 
     def loss(self, choices: Choices, metric: str) -> float:
         """Σ of the chosen parts' held-out losses (DONNAv2)."""
@@ -109,7 +107,7 @@ class Stitcher:
 
     def cost(self, choices: Choices) -> tuple[int, int]:
         """MACs and parameters of an architecture; what several parts share counts once."""
-        costs = [self.part_cost(n, choice) for n, choice in enumerate(choices)]
+        costs = [self._own_cost.joints, *(self.part_cost(n, choice) for n, choice in enumerate(choices))]
         params = sum(params for _, params in costs) - counted_again(self._shared, choices)
         return sum(macs for macs, _ in costs), params
 
@@ -128,7 +126,7 @@ class Stitcher:
     def part_cost(self, part: int, choice: int) -> tuple[int, int]:
         """MACs and parameters of one choice of one part."""
         if not choice:
-            return self._own_cost[part]
+            return self._own_cost.parts[part]
         candidate = self.entries[part, choice].candidate
         return candidate.macs, candidate.params
 
@@ -138,19 +136,27 @@ class Stitcher:
 
     def part_network(self, part: int, choice: int) -> Network:
         """One choice of one part as a network of its own, for measuring it alone."""
-        piece = self._replacements[part, choice] if choice else self._own[part]
-        return Network(f"{piece.name}-{choice}", [piece], self._part_calibration[part])
+        name = self.parts.names[part]
+        piece = self._replacements[part, choice] if choice else self._own[name]
+        return Network(f"{piece.name}-{choice}", [piece], self._calibration_of(name))
+
+    def joint_networks(self) -> list[Network]:
+        """Each part without a number as a network of its own."""
+        joints = [name for name in self.parts.order if name not in self.parts.names]
+        return [Network(name, [self._own[name]], self._calibration_of(name)) for name in joints]
+
+    def _calibration_of(self, name: str) -> np.ndarray | None:
+        return None if self._features is None else self._features[self.parts.reads(name)[0]]
 
     @cached_property
-    def _part_calibration(self) -> list[np.ndarray | None]:
-        """What the reference feeds into each of its parts for the calibration images."""
+    def _features(self) -> dict[int, np.ndarray] | None:
+        """All values of the reference for the calibration images."""
         if self.calibration is None:
-            return [None] * len(self.parts.modules)
-        inputs = [torch.from_numpy(self.calibration)]
+            return None
+        modules = [module.eval() for module in self.parts.ordered(self.parts.modules).values()]
         with torch.inference_mode():
-            for module in self.parts.modules[:-1]:
-                inputs.append(module.eval()(inputs[-1]))
-        return [x.contiguous().numpy() for x in inputs]
+            values = run_parts(modules, self.parts.wiring, torch.from_numpy(self.calibration))
+        return {value: x.contiguous().numpy() for value, x in values.items()}
 
     def _accepted(self) -> list[list[int]]:
         known = [(n, 0) for n in range(len(self.parts.modules))] + list(self.entries)

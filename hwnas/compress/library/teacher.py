@@ -1,8 +1,8 @@
-"""The teacher's features: what each part of the reference is given and gives, for each image.
+"""The teacher's features: what the parts of the reference are given and give, for each image.
 
-Position 0 is the images themselves, position n + 1 the output of part n. Distillation does not augment, so
-the features of an image never change: where they fit, they are computed once and kept, in files or in a
-GPU's memory.
+A position is the number of a value: 0 is the images themselves. Distillation does not augment, so the
+features of an image never change: where they fit, they are computed once and kept, in files or in a GPU's
+memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hwnas.composed import run_parts
 from hwnas.compress.data import Data, Images
 from hwnas.errors import InputError
 from hwnas.files import check_schema, decode, encode, read_json, sha256_of_file, write_json
@@ -60,7 +61,7 @@ class Teacher:
         self.data = data
         self._kept = kept
         there = parts if data.place == "cpu" else deepcopy(parts)
-        self._modules = [module.to(data.place) for module in there.modules]
+        self._modules = [module.to(data.place) for module in there.ordered(there.modules).values()]
 
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, positions: Collection[int]
@@ -86,20 +87,12 @@ class Teacher:
             there = indices.to(self.data.place)
             rows = {p: _restored(self._kept[split, p][there]) for p in positions if p}
             return rows | ({0: self._normalized(split, indices)} if 0 in positions else {})
-        run = teacher_features(self._modules[: max(positions)], self._normalized(split, indices))
+        with torch.no_grad():
+            run = run_parts(self._modules, self.parts.wiring, self._normalized(split, indices), positions)
         return {position: _channels_last(run[position]) for position in positions}
 
     def _normalized(self, split: Split, indices: Tensor) -> Tensor:
         return self.data.inputs(self._images(split), indices)
-
-
-def teacher_features(modules: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
-    """The features of a batch, x: (B, C, H, W) itself, then what each of the first parts gives."""
-    features = [x]
-    with torch.no_grad():
-        for module in modules:
-            features.append(module(features[-1]))
-    return features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class TrainingContext:
     """A trained reference with its data, and how to train.
 
     Attributes:
-        statistics: of the output channels, by part; empty where nothing is distilled.
+        statistics: of the channels of what candidates learn, by position; empty where nothing is distilled.
         kept: features of the reference that lie in files of this machine.
         scratch: folder of the states that a killed training goes on from; None keeps none.
     """
@@ -115,7 +115,7 @@ class PackedContext:
         reference = Reference(
             spec=spec.reference,
             # The driver's user has named the code; a worker only builds what the driver has built.
-            parts=partition(build_reference(spec.reference, allow_code=True), spec.input_shape, spec.cuts),
+            parts=partition(build_reference(spec.reference, allow_code=True), spec.input_shape, spec.regions),
             data=replace(data, mean=spec.mean, std=spec.std),
             task=load_task(settings.task),
         )
@@ -154,6 +154,6 @@ def distill_slice(
         if result.reason is None:
             module = build_part(parts, candidate.part, candidate.spec)
             module.load_state_dict(result.state)
-            graph = export_onnx(module, (1, *parts.shapes[candidate.part]))
+            graph = export_onnx(module, *((1, *shape) for shape in parts.in_shapes(candidate.part_name)))
         found.append((result, graph))
     return found

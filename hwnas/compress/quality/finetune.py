@@ -103,7 +103,7 @@ def finetuned_networks(run: Run) -> FinetunedNetworks:
 
 def finetune(
     device: DeviceRun, choices: Choices, epochs: int, progress: Callable[[int, float], None]
-) -> tuple[nn.Sequential, Finetuned]:
+) -> tuple[nn.Module, Finetuned]:
     """Return a network's finetuned module, in eval mode, and its record; trained here where it is not there.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hwnas.composed import Composed
 from hwnas.compress.data import Data, load_data
 from hwnas.compress.data.channels import with_channels
 from hwnas.compress.reference.record import ReferenceRecord
@@ -25,18 +26,19 @@ from hwnas.compress.training.intervals import measured
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import InputError, RunDirectoryError, first_line
 from hwnas.files import read_bytes, sha256, write_bytes
-from hwnas.network import Network, random_input
+from hwnas.network import random_input
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_reference, find_reference, load_pretrained, published_classes
 from hwnas.networks.checks import answer_of, is_answer, require_rebuildable
 from hwnas.networks.count import count, count_parts
 from hwnas.networks.cut_points import input_fix
-from hwnas.networks.exported import own_parts
+from hwnas.networks.exported import own_network
 from hwnas.networks.find import image_channels, image_size
 from hwnas.networks.intact import OF_REFERENCE, REFERENCE_RECORD, reference_hashes, require_intact
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.tensors import main_output
 from hwnas.networks.weights import IMAGENET_CLASSES, load_weights
 from hwnas.progress import Progress
 from hwnas.temporary import folder_beside
@@ -53,7 +55,7 @@ class Reference:
     data: Data
     task: Task = CLASSIFICATION
 
-    def module(self) -> nn.Sequential:
+    def module(self) -> Composed:
         """The whole reference, its parts by name, sharing their weights."""
         return assemble(self.parts, self.parts.modules)
 
@@ -61,7 +63,7 @@ class Reference:
         """What `architecture.json` says of this reference with some parts replaced."""
         return ArchitectureSpec(
             reference=self.spec,
-            cuts=self.parts.cuts,
+            regions=self.parts.regions,
             input_shape=self.data.image_shape,
             parts=tuple(specs),
             mean=self.data.mean,
@@ -227,7 +229,7 @@ def prepare_reference(
     with folder_beside(run.reference) as folder:
         save_module(module, folder / "model.safetensors")
         reference.architecture([None] * len(parts.modules)).save(folder / "architecture.json")
-        write_bytes(folder / "model.onnx", Network(settings.model, own_parts(parts)).onnx())
+        write_bytes(folder / "model.onnx", own_network(parts, settings.model).onnx())
         ReferenceRecord(
             **reference_hashes(folder),
             answer=answer_of(module, data.image_shape),
@@ -235,10 +237,11 @@ def prepare_reference(
             metric=reference.task.metric,
             accuracy=measured(scores, reference.task.measure),
             parts=tuple(parts.names),
-            macs=tuple(macs for macs, _ in costs),
-            params=tuple(params for _, params in costs),
+            macs=tuple(macs for macs, _ in costs.parts),
+            params=tuple(params for _, params in costs.parts),
             shared=tuple(parts.shared),
-            cuts=tuple(parts.cuts),
+            joints=costs.joints,
+            regions=parts.regions,
             partition_max_abs_difference=parts.max_abs_difference,
         ).write(folder)
         confirm_stored(folder, module, data)
@@ -268,7 +271,7 @@ def _restore(reference: Reference, module: nn.Module, run: RunDirectory, model: 
             "restore its code as it was, or start anew with --out PATH",
         )
     if not graph.is_file() or sha256(read_bytes(graph)) != known.onnx_sha256:
-        write_bytes(graph, Network(model, own_parts(reference.parts)).onnx())
+        write_bytes(graph, own_network(reference.parts, model).onnx())
     architecture = run.reference / "architecture.json"
     if not architecture.is_file() or known.architecture_sha256 != sha256(read_bytes(architecture)):
         reference.architecture([None] * len(reference.parts.modules)).save(architecture)
@@ -340,6 +343,6 @@ def _judging(task: Task, targets: Any) -> Callable[[Any], Any]:
 def _try(module: Callable[[Any], Any], x: Any) -> tuple[Any, str | None]:
     """What a module gives, and why it gives nothing."""
     try:
-        return module(x), None
+        return main_output(module(x)), None
     except Exception as error:
         return None, first_line(error)

@@ -10,7 +10,7 @@ from hwnas.compress.tasks.task import ACCURACY, Metric
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Interval
-from hwnas.networks.architecture import Candidate
+from hwnas.networks.architecture import Candidate, Places
 from hwnas.networks.intact import REFERENCE_RECORD, REFERENCE_SCHEMA
 from hwnas.networks.partition import Shared, counted_again
 from hwnas.ranges import Count, Figure
@@ -25,9 +25,10 @@ class ReferenceRecord:
         trained_epochs: 0 where it brought its weights.
         accuracy: on the test part, by `metric`; None without labels.
         parts: their names.
-        macs, params: of each part.
+        macs, params: of each part with a number.
+        joints: MACs and parameters of the parts between them.
         shared: weights that several parts hold, in the params of each of them.
-        cuts: modules behind which it is cut.
+        regions: the values between which each block stands, in each of its places.
         partition_max_abs_difference: between the composed parts and the whole network.
     """
 
@@ -42,7 +43,8 @@ class ReferenceRecord:
     macs: tuple[Count, ...]
     params: tuple[Count, ...]
     shared: tuple[Shared, ...] = ()
-    cuts: tuple[str, ...] = ()
+    joints: tuple[Count, Count] = (0, 0)
+    regions: tuple[Places, ...] = ()
     partition_max_abs_difference: Figure = 0.0
 
     @staticmethod
@@ -67,4 +69,5 @@ class ReferenceRecord:
         macs = [c.macs if c else own for c, own in zip(candidates, self.macs, strict=True)]
         params = [c.params if c else own for c, own in zip(candidates, self.params, strict=True)]
         choices = [c.choice if c else 0 for c in candidates]
-        return sum(macs), sum(params) - counted_again(self.shared, choices)
+        fixed_macs, fixed_params = self.joints
+        return fixed_macs + sum(macs), fixed_params + sum(params) - counted_again(self.shared, choices)

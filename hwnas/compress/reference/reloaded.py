@@ -14,7 +14,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from hwnas.networks.exported import network_of
 from hwnas.networks.intact import REFERENCE_RECORD, REFERENCE_SCHEMA, reference_hashes
 from hwnas.networks.partition import Partition
 from hwnas.networks.serialize import load_module, save_module
+from hwnas.networks.tensors import by_image, tensors_of
 from hwnas.ranges import Size
 from hwnas.temporary import temporary_folder
 
@@ -89,8 +90,9 @@ def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images |
     apart = [0.0, 0.0]
     for part, outputs in zip(_parts(images), stored_outputs(folder, data, images), strict=True):
         with torch.no_grad():
-            own = list(module(data.normalize(data.plain_inputs(images, part))))
-        apart = [max(was, disagreement(own, list(now))) for was, now in zip(apart, outputs, strict=True)]
+            inputs = data.plain_inputs(images, part)
+            own = by_image(module(data.normalize(inputs)), len(inputs))
+        apart = [max(was, disagreement(own, now)) for was, now in zip(apart, outputs, strict=True)]
     for what, share in zip(("hwnas.load", "model.onnx in ONNX Runtime"), apart, strict=True):
         if share:
             raise HwnasError(
@@ -113,13 +115,15 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
     Raises:
         HwnasError: as `confirm_stored`.
     """
-    module = assemble(parts, deepcopy(parts.modules))
+    modules, joints = deepcopy((parts.modules, parts.joints))
+    module = assemble(parts, modules, joints)
     images = replace(data.train, pixels=data.train.pixels[:REHEARSED], labels=None)
     x = data.normalize(data.plain_inputs(images, slice(None)))
     module.train()
     output = module(x)
-    if output.requires_grad:
-        output.square().mean().backward()
+    learning = [leaf.square().mean() for leaf in tensors_of(output) if leaf.requires_grad]
+    if learning:
+        sum(learning, torch.zeros(())).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for weight in module.parameters():
                 if weight.grad is not None:
@@ -137,11 +141,13 @@ def _parts(images: Images) -> list[slice]:
     return [slice(start, start + BATCH) for start in range(0, len(images), BATCH)]
 
 
-def stored_outputs(folder: Path, data: Data, images: Images) -> Iterator[tuple[Tensor, Tensor]]:
+def stored_outputs(
+    folder: Path, data: Data, images: Images
+) -> Iterator[tuple[list[list[Tensor]], list[list[Tensor]]]]:
     """What a stored network gives for images: the module that is loaded, and its graph with one image a run.
 
     Yields:
-        Both outputs for each batch of images in order.
+        Both outputs for each batch of images in order: the tensors of each image.
 
     Raises:
         HwnasError: it cannot be loaded or run.
@@ -167,7 +173,8 @@ def stored_outputs(folder: Path, data: Data, images: Images) -> Iterator[tuple[T
                 process.stdin.write(message + batch.contiguous().numpy().tobytes())
                 process.stdin.flush()
             message = b""
-            yield _receive(process.stdout), _receive(process.stdout)
+            outputs = [_receive(process.stdout), _receive(process.stdout)]
+            yield by_image(outputs[0], len(batch)), by_image(outputs[1], len(batch))
     except BaseException as error:
         _end()  # it may be in the middle of an answer
         if isinstance(error, BrokenPipeError):
@@ -200,20 +207,24 @@ def _died(process: subprocess.Popen[bytes]) -> HwnasError:
     )
 
 
-def _receive(stream: Any) -> Tensor:
+def _receive(stream: Any) -> list[Tensor]:
     line = stream.readline()
     if not line:
         raise BrokenPipeError
     header = json.loads(line)
     if "error" in header:
         raise HwnasError(*header["error"])
-    content = stream.read(4 * math.prod(header["shape"]))
-    return torch.from_numpy(np.frombuffer(content, np.float32).reshape(header["shape"]).copy())
+    outputs = []
+    for shape in header["shapes"]:
+        content = np.frombuffer(stream.read(4 * math.prod(shape)), np.float32)
+        outputs.append(torch.from_numpy(content.reshape(shape).copy()))
+    return outputs
 
 
-def _send(stream: BinaryIO, output: np.ndarray) -> None:
-    stream.write(json.dumps({"shape": output.shape}).encode() + b"\n")
-    stream.write(np.ascontiguousarray(output, np.float32).tobytes())
+def _send(stream: BinaryIO, outputs: Sequence[np.ndarray]) -> None:
+    stream.write(json.dumps({"shapes": [output.shape for output in outputs]}).encode() + b"\n")
+    for output in outputs:
+        stream.write(np.ascontiguousarray(output, np.float32).tobytes())
     stream.flush()
 
 
@@ -238,8 +249,9 @@ def _answer(question: _Question, images: BinaryIO, answers: BinaryIO) -> None:
         pixels = np.frombuffer(content, np.uint8 if question.bytes_a_value == 1 else np.float32)
         x = (pixels.reshape(shape).astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1) - mean) / std
         with torch.no_grad():
-            _send(answers, module(torch.from_numpy(x)).numpy())
-        _send(answers, np.concatenate([session.run(None, {value.name: image[None]})[0] for image in x]))
+            _send(answers, [leaf.numpy() for leaf in tensors_of(module(torch.from_numpy(x)))])
+        of_image = [session.run(None, {value.name: image[None]}) for image in x]
+        _send(answers, [np.concatenate(each) for each in zip(*of_image, strict=True)])
 
 
 def main() -> None:

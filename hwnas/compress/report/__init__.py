@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from hwnas.compress.report.sections import sections
-from hwnas.compress.report.stored import device_folders, read_run
+from hwnas.compress.report.stored import device_folder, device_folders, read_run
 from hwnas.compress.run.directory import refuse_links
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import safe_name
 from hwnas.page import INSTALL, is_available, write_page
 
 FILE = "report.html"
@@ -46,16 +44,7 @@ def write_reports(run: Path, device: str | None) -> list[Path]:
     Raises:
         InputError: no run, no front, or no such device. Otherwise as `write_report`.
     """
-    folders = device_folders(run)
-    wanted: Sequence[Path] = folders
-    if device is not None:
-        wanted = [folder for folder in folders if folder.name == safe_name(device)]
-        if not wanted:
-            names = ", ".join(folder.name for folder in folders)
-            raise InputError(
-                f"{run} has no front of a device {device!r}",
-                f"give one that it searched for: --device {names}",
-            )
+    wanted = device_folders(run) if device is None else [device_folder(run, device)]
     written: list[Path] = []
     damaged: list[RunDirectoryError] = []
     for folder in wanted:

@@ -168,13 +168,16 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
     anchor_ms = blocks.anchor_latency_ms or blocks.reference_latency_ms
     if blocks.cost != "latency" or anchor_ms is None or search.front.anchor_latency_ms is None:
         return []
+    if blocks.joints is None:
+        return []
     drift = search.front.anchor_latency_ms / anchor_ms
     known: list[tuple[Point, float, float]] = []
     for point in search.measured:
         whole_ms = search.latency_ms(point)
         of_parts = [costs.get(key) for key in enumerate(point.choices)]
         if whole_ms is not None and None not in of_parts:
-            known.append((point, whole_ms, drift * sum(cost for cost in of_parts if cost is not None)))
+            total_ms = blocks.joints + sum(cost for cost in of_parts if cost is not None)
+            known.append((point, whole_ms, drift * total_ms))
     if not known:
         return []
     losses = [point.loss for point, _, _ in known]

@@ -19,7 +19,7 @@ from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, read_json
+from hwnas.files import check_schema, read_json, safe_name
 from hwnas.measurement import Measurement
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
@@ -140,6 +140,18 @@ def device_folders(run: Path) -> list[Path]:
             f"{run} has no front yet: no search has ended", "give its `hwnas compress` command again"
         )
     return list(dict.fromkeys(folders))
+
+
+def device_folder(run: Path, device: str) -> Path:
+    """The folder of a device that has a front. Raises InputError: it has none, with the devices that do."""
+    folders = device_folders(run)
+    for folder in folders:
+        if folder.name == safe_name(device):
+            return folder
+    names = ", ".join(folder.name for folder in folders)
+    raise InputError(
+        f"{run} has no front of a device {device!r}", f"give one that it searched for: --device {names}"
+    )
 
 
 def read_run(run: Path, folder: Path) -> StoredRun:

@@ -43,6 +43,7 @@ class BlockCosts:
             the device refuses the reference.
         anchor_latency_ms: that of the session's anchor, which is the reference where the device accepts it.
         threshold: of the filter.
+        joints: cost of the parts between those with a number, together; None where one could not be measured.
     """
 
     cost: CostName
@@ -51,6 +52,7 @@ class BlockCosts:
     anchor_latency_ms: Milliseconds | None = None
     threshold: Figure
     parts: tuple[PartCosts, ...]
+    joints: Figure | None = 0.0
 
     @property
     def choices(self) -> list[list[int]]:
@@ -129,6 +131,7 @@ def measured_block_costs(
     for number, (key, (_, result)) in enumerate(zip(keys, measured, strict=True), 1):
         results[key] = result
         progress.advance("block costs", number, len(keys), stitcher.part_name(*key))
+    joints = [result for _, result in session.measure(stitcher.joint_networks())]
     known = {key: result for key, result in results.items() if isinstance(result, Measurement)}
     if not known:
         reason = next(result.reason for result in results.values() if not isinstance(result, Measurement))
@@ -138,14 +141,14 @@ def measured_block_costs(
         )
     anchor_ms = statistics.median(ms for result in known.values() for ms in result.anchor_ms)
     energy = "energy" in objectives and not {*TIMED} & {*objectives}
-    costs = {
-        key: result
-        if isinstance(result, MeasurementFailure)
-        else energy_mj(result)
-        if energy
-        else result.anchor_ratio * anchor_ms
-        for key, result in results.items()
-    }
+
+    def cost_of(result: MeasurementResult) -> float | MeasurementFailure:
+        if isinstance(result, MeasurementFailure):
+            return result
+        return energy_mj(result) if energy else result.anchor_ratio * anchor_ms
+
+    costs = {key: cost_of(result) for key, result in results.items()}
+    of_joints = [cost for cost in map(cost_of, joints) if not isinstance(cost, MeasurementFailure)]
     return BlockCosts(
         cost="energy" if energy else "latency",
         protocol=session.protocol,
@@ -153,6 +156,7 @@ def measured_block_costs(
         anchor_latency_ms=anchor_ms,
         threshold=threshold,
         parts=_filtered(stitcher, costs, metric, objectives, threshold, known),
+        joints=sum(of_joints) if len(of_joints) == len(joints) else None,
     )
 
 

@@ -40,8 +40,8 @@ def require_place(place: Place) -> None:
         ) from None
 
 
-def require_network(place: Place, modules: Sequence[nn.Module], input_shape: Sequence[int]) -> None:
-    """Make sure that the parts of a network can be computed there, one after the other.
+def require_network(place: Place, module: nn.Module, input_shape: Sequence[int]) -> None:
+    """Make sure that a network can be computed there.
 
     Some do not follow: a tensor that is no parameter and no buffer stays on the CPU.
 
@@ -56,8 +56,7 @@ def require_network(place: Place, modules: Sequence[nn.Module], input_shape: Seq
     try:
         x = torch.zeros(2, *input_shape, device=place)
         with torch.no_grad():
-            for module in deepcopy(tuple(modules)):
-                x = module.to(place)(x)
+            deepcopy(module).to(place)(x)
     except Exception as error:  # of whatever the network consists of
         raise InputError(
             f"the network cannot be computed on {place}: {first_line(error)}",
@@ -148,14 +147,14 @@ class GraphPool:
         # Capturing makes them in a stream of its own, and every gradient waits for it as it has to.
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream does not match")
 
-    def add(self, module: nn.Module, input_shape: Sequence[int]) -> None:
+    def add(self, module: nn.Module, input_shapes: Sequence[Sequence[int]]) -> None:
         """Change a module in place; in eval mode it computes as before.
 
         Args:
             module: in train mode; what it does must depend on the values of its input and weights alone.
-            input_shape: (B, C, ...), which every batch of the training has.
+            input_shapes: (B, C, ...) of each input, which every batch of the training has.
         """
         state = {key: value.clone() for key, value in module.state_dict().items()}
-        sample = torch.zeros(*input_shape, device="cuda")
-        torch.cuda.make_graphed_callables(module, (sample,), pool=self._pool)
+        samples = tuple(torch.zeros(*shape, device="cuda") for shape in input_shapes)
+        torch.cuda.make_graphed_callables(module, samples, pool=self._pool)
         module.load_state_dict(state)  # capturing runs it, which moves the statistics of batch normalisation

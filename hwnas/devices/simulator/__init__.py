@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         load_accelerator,
         parse_accelerator,
     )
-    from hwnas.devices.simulator.onnx.network import read_onnx
+    from hwnas.devices.simulator.onnx.network import Piece, join_pieces, read_onnx, read_piece
     from hwnas.devices.simulator.result import LayerRow, Result, StackRow
     from hwnas.devices.simulator.scheduler import Figures, Scheduler
 
@@ -42,6 +42,7 @@ __all__ = [
     "Mapper",
     "Memory",
     "Network",
+    "Piece",
     "Result",
     "Scheduler",
     "StackRow",
@@ -50,11 +51,13 @@ __all__ = [
     "evaluate",
     "evaluate_reference",
     "explain",
+    "join_pieces",
     "layer_by_layer_peak_bytes",
     "load_accelerator",
     "load_reference",
     "parse_accelerator",
     "read_onnx",
+    "read_piece",
     "reference_accelerator",
     "reference_network",
 ]
@@ -68,6 +71,7 @@ _PLACES = {
     "Mapper": "detailed.mapper",
     "Memory": "accelerator",
     "Network": "layers",
+    "Piece": "onnx.network",
     "Result": "result",
     "Scheduler": "scheduler",
     "StackRow": "result",
@@ -76,11 +80,13 @@ _PLACES = {
     "evaluate": "detailed.evaluate",
     "evaluate_reference": "detailed.evaluate",
     "explain": "explanation",
+    "join_pieces": "onnx.network",
     "layer_by_layer_peak_bytes": "detailed.high_water",
     "load_accelerator": "loading",
     "load_reference": "detailed.reference",
     "parse_accelerator": "loading",
     "read_onnx": "onnx.network",
+    "read_piece": "onnx.network",
     "reference_accelerator": "detailed.reference",
     "reference_network": "detailed.reference",
 }

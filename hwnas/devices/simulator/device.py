@@ -15,7 +15,7 @@ from hwnas.network import Network, Part
 from hwnas.version import __version__
 
 if TYPE_CHECKING:
-    from hwnas.devices.simulator import Result, Scheduler, Table
+    from hwnas.devices.simulator import Piece, Result, Scheduler, Table
 
 REVISION = 3
 """Raised whenever a network's figures change, so that those of before and after are never mixed."""
@@ -62,6 +62,7 @@ class SimulatorDevice(Device):
         if int(self._options["batch"]) < 0:
             raise DeviceError(f"profile {profile.name}: batch is {self._options['batch']}", "take 1 or more")
         self._tables: dict[str, Table] = {}
+        self._pieces: dict[str, Piece] = {}
 
     @property
     def lock_name(self) -> None:
@@ -89,7 +90,7 @@ class SimulatorDevice(Device):
     def prepare_impl(self, network: Network) -> Handle:
         mode, tile, stacks = self._forced
         try:
-            tables = [self._table(part) for part in network.parts]
+            tables = self._tables_of(network)
             figures = self._scheduler.figures(tables, mode=mode, tile=tile, cuts=stacks)
             alone = self._scheduler.figures(tables, mode="single-layer")
         except InputError as error:
@@ -127,6 +128,22 @@ class SimulatorDevice(Device):
         chosen = self._scheduler.schedule(layers, mode=mode, tile=tile, cuts=stacks)
         others = {mode: self._scheduler.schedule(layers, mode=mode) for mode in COMPARED}
         return {"chosen": chosen, **others}
+
+    def _tables_of(self, network: Network) -> list[Table]:
+        """The tables of a chain's parts, or one of the whole network."""
+        if network.wiring.is_chain:
+            return [self._table(part) for part in network.parts]
+        from hwnas.devices.simulator import join_pieces
+
+        pieces = [self._piece(part) for part in network.parts]
+        return [self._scheduler.part(join_pieces(pieces, network.wiring, network.name))]
+
+    def _piece(self, part: Part) -> Piece:
+        if part.hash not in self._pieces:
+            from hwnas.devices.simulator import read_piece
+
+            self._pieces[part.hash] = read_piece(part.onnx, allow_unknown=self._allow_unknown)
+        return self._pieces[part.hash]
 
     def _table(self, part: Part) -> Table:
         if part.hash not in self._tables:

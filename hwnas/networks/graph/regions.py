@@ -90,14 +90,21 @@ class Flow:
     @cached_property
     def links(self) -> dict[fx.Node, Region]:
         """The smallest region that ends in each value, for those that have one."""
-        found = {}
-        for node in self.values[1:]:
-            entry = self.dominators[node]
-            if self.is_map(node) and self.is_map(entry):
-                region = self.between(entry, node)
-                if self.leaving(region) is None and self.entering(region) is None:
-                    found[node] = region
-        return found
+        regions = ((node, self._smallest(node)) for node in self.values[1:] if self.is_map(node))
+        return {node: region for node, region in regions if region is not None}
+
+    def _smallest(self, exit: fx.Node) -> Region | None:
+        """From the nearest dominator that is one tensor, and of which alone sizes are asked inside."""
+        entry = exit
+        while entry is not self.values[0]:
+            entry = self.dominators[entry]
+            if self.is_map(entry):
+                region = self.between(entry, exit)
+                if self.leaving(region) is not None:
+                    return None
+                if self.entering(region) is None:
+                    return region
+        return None
 
     @cached_property
     def chains(self) -> dict[fx.Node | None, list[list[fx.Node]]]:

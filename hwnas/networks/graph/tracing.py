@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from hwnas.errors import InputError, first_line, is_out_of_memory
 from hwnas.network import in_eval_mode, plain_attention
+from hwnas.networks.tensors import main_output
 
 ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
 IN_PLACE = {f"__i{name}__": getattr(operator, name) for name in ARITHMETIC}
@@ -36,6 +37,7 @@ class Trace:
         examples: what each node gave.
         modules: each node's modules whose forward() it is in, the outermost first.
         ends: what each call of a module took and gave, where that is one tensor each.
+        many: modules that were looked into and take or give several tensors at once: lists may grow in them.
     """
 
     module: nn.Module
@@ -43,6 +45,7 @@ class Trace:
     examples: dict[fx.Node, Any] = field(default_factory=dict)
     modules: dict[fx.Node, tuple[str, ...]] = field(default_factory=dict)
     ends: dict[str, list[tuple[fx.Node | None, fx.Node | None]]] = field(default_factory=dict)
+    many: set[str] = field(default_factory=set)
 
 
 def trace(model: nn.Module, x: Tensor, is_whole: Callable[[str, nn.Module], bool] | None = None) -> Trace:
@@ -56,25 +59,31 @@ def trace(model: nn.Module, x: Tensor, is_whole: Callable[[str, nn.Module], bool
     Raises:
         InputError: it cannot be recorded: values leave torch, or it does what a graph cannot hold.
     """
-    module = in_eval_mode(deepcopy(model))
-    for child in module.modules():
-        if getattr(child, "inplace", None) is True:
-            child.inplace = False  # type: ignore[assignment]
-    recorder = _Recorder(module, is_whole or _is_layer)
-    try:
-        with torch.no_grad(), plain_attention(), recorder.watching():
-            output = module(recorder.begin(x))
-        recorder.graph.output(recorder.argument(output))
-    except InputError:
-        raise
-    except Exception as error:  # it runs without being recorded
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{type(model).__name__} cannot be traced: {first_line(error)}",
-            "let its forward() call modules and torch's own functions on tensors",
-        ) from error
-    return recorder.found
+    stubborn: set[str] = set()
+    is_node = is_whole or _is_layer
+    while True:
+        module = in_eval_mode(deepcopy(model))
+        for child in module.modules():
+            if getattr(child, "inplace", None) is True:
+                child.inplace = False  # type: ignore[assignment]
+        recorder = _Recorder(module, lambda name, child: name in stubborn or is_node(name, child))
+        try:
+            with torch.no_grad(), plain_attention(), recorder.watching():
+                output = module(recorder.begin(x))
+            recorder.graph.output(recorder.argument(main_output(output)))
+            return recorder.found
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if recorder.failed and recorder.failed not in stubborn:
+                stubborn.add(recorder.failed)  # it runs where nothing is recorded: it stays whole
+                continue
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{type(model).__name__} cannot be traced: {first_line(error)}",
+                "let its forward() call modules and torch's own functions on tensors",
+            ) from error
 
 
 def _is_layer(_: str, module: nn.Module) -> bool:
@@ -173,6 +182,7 @@ class _Recorder(TorchFunctionMode):
         self.stored: dict[int, list[Tensor]] = {}
         self.busy = False
         self.frames: list[str] = []
+        self.failed = ""
         self.constants = 0
 
     # What is recorded.
@@ -277,7 +287,9 @@ class _Recorder(TorchFunctionMode):
             return call(module, *args, **kwargs)
         entries = [each for each in _tensors((args, kwargs)) if id(each) in self.nodes]
         entry = self.nodes[id(entries[0])] if len(entries) == 1 else None
-        if name and (entries or self.is_known((args, kwargs))) and self.is_whole(name, module):
+        if isinstance(module, nn.Identity):
+            result = call(module, *args, **kwargs)
+        elif name and (entries or self.is_known((args, kwargs))) and self.is_whole(name, module):
             given = (self.argument(args), self.argument(kwargs))
             self.busy = True
             try:
@@ -289,8 +301,15 @@ class _Recorder(TorchFunctionMode):
             self.frames.append(name)
             try:
                 result = call(module, *args, **kwargs)
+            except Exception:
+                self.failed = self.failed or name
+                raise
             finally:
                 self.frames.pop()
+            if not all(
+                isinstance(each, Tensor) for each in (result, *args, *kwargs.values()) if _tensors(each)
+            ):
+                self.found.many.add(name)
         exits = self.nodes.get(id(result)) if isinstance(result, Tensor) else None
         self.found.ends.setdefault(name, []).append((entry, exits))
         return result

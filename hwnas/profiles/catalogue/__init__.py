@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -81,14 +82,23 @@ def parse_options(texts: Sequence[str]) -> dict[str, Option]:
     return options
 
 
+def option_texts(options: Mapping[str, Option]) -> tuple[str, ...]:
+    """Return options of a device as `KEY=VALUE`, as `parse_options` reads them."""
+    return tuple(
+        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()
+    )
+
+
 def _value(text: str) -> Option:
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if math.isfinite(number):
+            return number
     return text
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.files import check_schema, check_signature, decode, encode, read_json, signed, write_json
-from hwnas.measurement import STRICT, Fingerprint
+from hwnas.measurement import STRICT, Fingerprint, Option
 from hwnas.ranges import Latency, Size, SizeOrNone
 
 SCHEMA = "hwnas.baseline/2"
@@ -48,6 +48,7 @@ class Baseline:
         recorded_at: UTC, ISO 8601.
         hwnas_version: that recorded it.
         batch: images a run that were asked for; 0 for the profile's.
+        device_options: that were given over those of the profile.
     """
 
     __pydantic_config__ = STRICT
@@ -57,6 +58,7 @@ class Baseline:
     hwnas_version: str
     networks: tuple[Recorded, ...]
     batch: SizeOrNone = 0
+    device_options: dict[str, Option] = field(default_factory=dict)
 
     def find(self, model: str) -> Recorded:
         """The recorded network of this name. Raises InputError where there is none, with those there are."""
@@ -100,8 +102,9 @@ def read_baseline(path: Path) -> Baseline:
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Write a baseline, whole or not at all; latencies are rounded to five digits."""
     plain = encode(baseline)
-    if not baseline.batch:
-        del plain["batch"]
+    for key in ("batch", "device_options"):
+        if not plain[key]:
+            del plain[key]
     for network in plain["networks"]:
         if not network["input_shape"]:
             del network["input_shape"]

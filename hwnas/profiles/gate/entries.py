@@ -3,44 +3,59 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hwnas.errors import HwnasError, InputError
-from hwnas.measurement import Fingerprint
+from hwnas.measurement import Fingerprint, Option
 from hwnas.network import Network
 from hwnas.networks.find import find_network
 from hwnas.networks.git_revision import Revision, checked_out, network_at
-from hwnas.profiles.gate.baseline import Recorded, read_baseline
+from hwnas.profiles.catalogue import option_texts
+from hwnas.profiles.gate.baseline import Baseline, Recorded, read_baseline
 from hwnas.profiles.gate.check import Entry
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What the user says of the networks' inputs; None leaves it to the baseline file, or the network."""
+class Asked:
+    """What the user says of inputs and of the device; what is left open is up to the baseline file.
+
+    Attributes:
+        shape: of the inputs; None for the network's own.
+        batch: images a run; None leaves it to the device's profile.
+        device_options: over those of the profile.
+    """
 
     shape: tuple[int, ...] | None = None
     batch: int | None = None
+    device_options: Mapping[str, Option] = field(default_factory=dict)
 
-    def of(self, known: Recorded, batch: int) -> Sizes:
-        """These, and where nothing is said those of a recorded network."""
-        return Sizes(shape=self.shape or known.input_shape or None, batch=self.batch or batch or None)
+    def over(self, baseline: Baseline, known: Recorded, device: str) -> Asked:
+        """This, and where nothing is said what was asked for a recorded network."""
+        recorded = baseline.device_options if device == baseline.device else {}
+        return Asked(
+            shape=self.shape or known.input_shape or None,
+            batch=self.batch or baseline.batch or None,
+            device_options={**recorded, **self.device_options},
+        )
 
     def find(self, model: str) -> Network:
-        """The network of that name with these sizes."""
+        """The network of that name with inputs of that shape."""
         return find_network(model, self.shape, has_batch=self.batch is not None).named(model)
 
     def at(self, revision: Revision, model: str) -> Network:
-        """The same as it was."""
+        """The same as it was at a revision."""
         return network_at(revision, model, self.shape, has_batch=self.batch is not None)
 
     @property
     def options(self) -> str:
         """As options of a command."""
         shape = f" --input-shape {'x'.join(map(str, self.shape))}" if self.shape else ""
-        return shape + (f" --batch {self.batch}" if self.batch else "")
+        batch = f" --batch {self.batch}" if self.batch else ""
+        texts = option_texts(self.device_options)
+        return shape + batch + "".join(f" --device-option {shlex.quote(text)}" for text in texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +63,14 @@ class Found:
     """What is to be checked.
 
     Attributes:
-        batch: images a run; None leaves it to the device's profile.
         accept: how what is measured now becomes the baseline, as a command.
+        asked: what is said of the device, by the user or the baseline file.
     """
 
     device: str
     entries: list[Entry]
     accept: str
-    batch: int | None = None
+    asked: Asked
     recorded_on: Fingerprint | None = None
 
 
@@ -63,7 +78,7 @@ def find_entries(
     models: Sequence[str],
     baseline: str,
     device: str | None,
-    sizes: Sizes,
+    asked: Asked,
     *,
     recorded: bool,
     held: ExitStack,
@@ -78,7 +93,7 @@ def find_entries(
         InputError: no such baseline or network, or the options do not go together.
     """
     if baseline.endswith(".json"):
-        return _from_file(models, Path(baseline), device, sizes, recorded=recorded, held=held)
+        return _from_file(models, Path(baseline), device, asked, recorded=recorded, held=held)
     if recorded:
         raise InputError(f"--recorded needs a baseline file, {baseline} is none", "--baseline FILE.json")
     if not models or device is None:
@@ -88,17 +103,17 @@ def find_entries(
         )
     path = Path(baseline)
     if path.suffix == ".onnx" or path.is_dir() or ":" in baseline:
-        entries = [_only(models, baseline, sizes)]
+        entries = [_only(models, baseline, asked)]
         accept = f"put it in the place of {baseline}"
-        return Found(device=device, entries=entries, accept=accept, batch=sizes.batch)
-    return _from_revision(models, baseline, device, sizes, held)
+        return Found(device=device, entries=entries, accept=accept, asked=asked)
+    return _from_revision(models, baseline, device, asked, held)
 
 
 def _from_file(
     models: Sequence[str],
     path: Path,
     device: str | None,
-    sizes: Sizes,
+    asked: Asked,
     *,
     recorded: bool,
     held: ExitStack,
@@ -110,62 +125,62 @@ def _from_file(
         )
     baseline = read_baseline(path)
     chosen = [baseline.find(model) for model in models] or list(baseline.networks)
+    device = device or baseline.device
     entries = [
-        _recorded_entry(known, sizes.of(known, baseline.batch), recorded=recorded, held=held)
+        _recorded_entry(known, asked.over(baseline, known, device), recorded=recorded, held=held)
         for known in chosen
     ]
-    sizes = sizes.of(chosen[0], baseline.batch)
-    device = device or baseline.device
+    asked = asked.over(baseline, chosen[0], device)
     names = shlex.join([known.model for known in baseline.networks])
     accept = f"hwnas check record {names} --device {shlex.quote(device)} --out {shlex.quote(str(path))}"
     return Found(
         device=device,
         entries=entries,
-        accept=accept + sizes.options,
-        batch=sizes.batch,
+        accept=accept + asked.options,
+        asked=asked,
         recorded_on=baseline.fingerprint,
     )
 
 
-def _recorded_entry(known: Recorded, sizes: Sizes, *, recorded: bool, held: ExitStack) -> Entry:
-    network = sizes.find(known.model)
+def _recorded_entry(known: Recorded, asked: Asked, *, recorded: bool, held: ExitStack) -> Entry:
+    network = asked.find(known.model)
     old = None
     if not recorded:
-        old = network if known.network_hash == network.hash else _committed(known, sizes, held)
+        old = network if known.network_hash == network.hash else _committed(known, asked, held)
     return Entry(model=known.model, network=network, baseline=old, recorded=known)
 
 
-def _committed(known: Recorded, sizes: Sizes, held: ExitStack) -> Network | None:
+def _committed(known: Recorded, asked: Asked, held: ExitStack) -> Network | None:
     """The recorded network out of the repository's history; None where that does not have it."""
     if not known.commit:
         return None
     try:
-        network = sizes.at(held.enter_context(checked_out(known.commit)), known.model)
+        network = asked.at(held.enter_context(checked_out(known.commit)), known.model)
     except HwnasError:
         return None
     return network if network.hash == known.network_hash else None
 
 
-def _from_revision(models: Sequence[str], revision: str, device: str, sizes: Sizes, held: ExitStack) -> Found:
-    networks = [sizes.find(model) for model in models]
+def _from_revision(models: Sequence[str], revision: str, device: str, asked: Asked, held: ExitStack) -> Found:
+    networks = [asked.find(model) for model in models]
     try:
         then = held.enter_context(checked_out(revision))
     except InputError as error:
         raise InputError(f"--baseline {revision}: no file, and {error.cause}", error.fix) from None
     entries = [
-        Entry(model=model, network=network, baseline=sizes.at(then, model))
+        Entry(model=model, network=network, baseline=asked.at(then, model))
         for model, network in zip(models, networks, strict=True)
     ]
     accept = "commit it, and check against that commit"
-    return Found(device=device, entries=entries, accept=accept, batch=sizes.batch)
+    return Found(device=device, entries=entries, accept=accept, asked=asked)
 
 
-def _only(models: Sequence[str], baseline: str, sizes: Sizes) -> Entry:
+def _only(models: Sequence[str], baseline: str, asked: Asked) -> Entry:
     if len(models) != 1:
         raise InputError(
             f"--baseline {baseline} is one network, {len(models)} are to be checked", "check one at a time"
         )
-    return Entry(model=models[0], network=sizes.find(models[0]), baseline=sizes.find(baseline))
+    return Entry(model=models[0], network=asked.find(models[0]), baseline=asked.find(baseline))
 
 
 def _usage(models: Sequence[str], baseline: str, device: str | None) -> str:

@@ -23,11 +23,13 @@ def as_it_starts(
     """Judge each candidate with its first weights."""
     found = []
     for candidate in candidates:
-        part = candidate.part
-        module = initial_module(candidate, teacher.parts, statistics[part], settings.seed).eval()
-        metrics = MetricsAccumulator(statistics[part].variance)
-        for features in teacher.batches("val", settings.batch_size, [part, part + 1]):
-            metrics.add(module(features[part]), features[part + 1])
+        (given,), (wanted,) = (
+            ends(candidate.part_name) for ends in (teacher.parts.reads, teacher.parts.gives)
+        )
+        module = initial_module(candidate, teacher.parts, statistics, settings.seed).eval()
+        metrics = MetricsAccumulator(statistics[wanted].variance)
+        for features in teacher.batches("val", settings.batch_size, [given, wanted]):
+            metrics.add(module(features[given]), features[wanted])
         state = {key: value.contiguous() for key, value in module.state_dict().items()}
         found.append(Distilled(state=state, metrics=metrics.result(), end_slope=0.0, seconds=0.0))
     return found

@@ -20,7 +20,7 @@ MOST_ITERATIONS = 1 << 56
 
 @dataclass
 class Value:
-    """Where a tensor comes from: a layer's position (-1: the input), channel axis, padding still to apply."""
+    """Where a tensor comes from: a layer's position (-1, -2, …: an input), channel axis, padding to apply."""
 
     origin: int
     channel_axis: int
@@ -33,7 +33,7 @@ class Builder:
 
     Attributes:
         values: every map met so far by its name; what is not here is a constant, or unknown.
-        size: channels, rows and columns of the network's input.
+        sizes: channels, rows and columns of each input.
     """
 
     tensors: Tensors
@@ -41,7 +41,7 @@ class Builder:
     layers: list[Layer] = field(default_factory=list)
     values: dict[str, Value] = field(default_factory=dict)
     charged: list[str] = field(default_factory=list)
-    size: tuple[int, int, int] = (1, 1, 1)
+    sizes: list[tuple[int, int, int]] = field(default_factory=list)
 
     def value(self, name: str, node: onnx.NodeProto) -> Value:
         """Where a map that a node reads comes from. Raises InputError where nothing has made it."""
@@ -75,12 +75,16 @@ class Builder:
         return min(self.value(name, node).channel_axis, max(0, len(self.shape(name, node)) - 1))
 
     def produced(self, position: int) -> tuple[int, int]:
-        """Rows and columns of a layer's output or of the input."""
-        return (self.layers[position].oy, self.layers[position].ox) if position >= 0 else self.size[1:]
+        """Rows and columns of a layer's output or of an input."""
+        return (
+            (self.layers[position].oy, self.layers[position].ox)
+            if position >= 0
+            else self.sizes[~position][1:]
+        )
 
     def channels(self, position: int) -> int:
-        """Channels of a layer's output or of the input."""
-        return self.layers[position].output_channels if position >= 0 else self.size[0]
+        """Channels of a layer's output or of an input."""
+        return self.layers[position].output_channels if position >= 0 else self.sizes[~position][0]
 
     def positions(self, origin: int, own: tuple[int, int]) -> tuple[tuple[int, int], bool]:
         """Rows and columns of what a map's producer handed on under another shape.

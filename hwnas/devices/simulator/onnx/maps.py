@@ -184,7 +184,7 @@ def one_pass(b: Builder, node: onnx.NodeProto, whole: bool) -> None:
     """One pass over a map. whole: it needs the complete map before its first result."""
     name = first_map(b, node)
     origin = b.values[name].origin
-    shape = b.tensors.shapes.get(name, (1, *b.size))
+    shape = b.tensors.shapes.get(name, (1, *b.sizes[0]))
     axis = min(b.values[name].channel_axis, len(shape) - 1)
     rows, cols = b.produced(origin)
     channels = max(1, prod(shape) // (rows * cols))

@@ -6,11 +6,13 @@ themselves: they happen where a map is written. Everything else becomes a loop n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
-from hwnas.devices.simulator.layers import Network
+from hwnas.devices.simulator.layers import Layer, Network
 from hwnas.devices.simulator.onnx.attributes import label, not_taken
 from hwnas.devices.simulator.onnx.builder import Builder, Value, maps_of, rows_cols
 from hwnas.devices.simulator.onnx.maps import (
@@ -29,6 +31,7 @@ from hwnas.devices.simulator.onnx.products import PRODUCTS, attention, product
 from hwnas.devices.simulator.onnx.tensors import Shape, Tensors, load_model
 from hwnas.devices.simulator.onnx.windows import conv, pool
 from hwnas.errors import InputError, first_line
+from hwnas.wiring import Wiring
 
 # Applied to single values on their way to memory.
 POINTWISE = frozenset(
@@ -130,42 +133,104 @@ def read_onnx(
     Raises:
         InputError: an unknown operator (named), a shape that is not static, more than one input or image.
     """
+    piece = read_piece(model, allow_unknown=allow_unknown)
+    if len(piece.inputs) != 1:
+        raise InputError(
+            f"the graph has {len(piece.inputs)} inputs: {', '.join(piece.inputs)}",
+            "give a network with one input map",
+        )
+    return Network(
+        name or piece.name or "network",
+        piece.layers,
+        *piece.sizes[0],
+        padded=True,
+        charged=piece.charged,
+        outputs=tuple(sorted({*piece.outputs} - {-1})),
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The layers of a part of a network.
+
+    Attributes:
+        layers: they read inputs at -1, -2, ….
+        inputs: the names of the inputs.
+        sizes: channels, rows and columns of each input.
+        outputs: the position of the layer, or of the input, that each output comes from.
+        charged: as for `Network`.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    inputs: tuple[str, ...]
+    sizes: tuple[tuple[int, int, int], ...]
+    outputs: tuple[int, ...]
+    charged: tuple[str, ...]
+
+
+def read_piece(model: onnx.ModelProto | Path | str | bytes, *, allow_unknown: bool = False) -> Piece:
+    """Read an ONNX model of one or more inputs. Arguments and errors as for `read_onnx`."""
     loaded = load_model(model)
     graph = loaded.graph
     tensors = Tensors(graph)
-    inputs = [i for i in graph.input if i.name not in tensors.static]
-    if len(inputs) != 1:
-        raise InputError(
-            f"the graph has {len(inputs)} inputs: {', '.join(i.name for i in inputs)}",
-            "give a network with one input map",
-        )
     builder = Builder(tensors, allow_unknown)
-    shape = tensors.shapes.get(inputs[0].name)
+    inputs = [i.name for i in graph.input if i.name not in tensors.static]
+    for number, name in enumerate(inputs):
+        _begin(builder, graph, number, name)
+    for node in graph.node:
+        _take(builder, node)
+    return Piece(
+        name=graph.name,
+        layers=tuple(builder.layers),
+        inputs=tuple(inputs),
+        sizes=tuple(builder.sizes),
+        outputs=tuple(builder.values[o.name].origin for o in graph.output if o.name in builder.values),
+        charged=tuple(builder.charged),
+    )
+
+
+def _begin(builder: Builder, graph: onnx.GraphProto, number: int, name: str) -> None:
+    """Note an input. Raises InputError: its shape is open, or that of several images."""
+    shape = builder.tensors.shapes.get(name)
     if shape is None:
         raise InputError(
-            f"input {inputs[0].name} has no static shape",
-            "export the model with fixed input shapes (no dynamic axes)",
+            f"input {name} has no static shape", "export the model with fixed input shapes (no dynamic axes)"
         )
     if len(shape) > 1 and shape[0] != 1:
         raise InputError(
-            f"input {inputs[0].name} is a batch of {shape[0]}",
+            f"input {name} is a batch of {shape[0]}",
             "export the model for one image; --batch lets the simulator take several",
         )
-    axis = _channels_of_input(graph, inputs[0].name, shape)
-    builder.values[inputs[0].name] = Value(-1, axis)
-    builder.size = (shape[axis] if len(shape) > 1 else 1, *rows_cols(shape, axis))
-    for node in graph.node:
-        _take(builder, node)
-    outputs = tuple(
-        sorted({builder.values[o.name].origin for o in graph.output if o.name in builder.values} - {-1})
-    )
+    axis = _channels_of_input(graph, name, shape)
+    builder.values[name] = Value(~number, axis)
+    builder.sizes.append((shape[axis] if len(shape) > 1 else 1, *rows_cols(shape, axis)))
+
+
+def join_pieces(pieces: Sequence[Piece], wiring: Wiring, name: str) -> Network:
+    """Join the layers of a network's parts, as if the whole had been read.
+
+    Args:
+        pieces: in order; of several inputs named `input.0`, `input.1`, … as the parts' graphs are.
+    """
+    made, sizes, layers = {0: -1}, dict[int, tuple[int, int, int]](), list[Layer]()
+    for piece, reads, gives in zip(pieces, wiring.reads, wiring.gives, strict=True):
+        values = [
+            reads[int(name.rpartition(".")[2])] if len(reads) > 1 else reads[0] for name in piece.inputs
+        ]
+        sizes |= dict(zip(values, piece.sizes, strict=True))
+        places = [
+            *range(len(layers), len(layers) + len(piece.layers)),
+            *(made[each] for each in values[::-1]),
+        ]
+        layers += [replace(layer, inputs=tuple(places[at] for at in layer.inputs)) for layer in piece.layers]
+        made.update(zip(gives, (places[at] for at in piece.outputs), strict=True))
     return Network(
-        name or graph.name or "network",
-        tuple(builder.layers),
-        *builder.size,
-        padded=True,
-        charged=tuple(builder.charged),
-        outputs=outputs,
+        name,
+        tuple(layers),
+        *sizes[0],
+        charged=tuple(each for piece in pieces for each in piece.charged),
+        outputs=tuple(sorted({made[value] for value in wiring.outputs.values()} - {-1})),
     )
 
 
