@@ -130,10 +130,10 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return all emitted networks, by name."""
-        from hwnas.compress.emit.summary import read_summary
+        from hwnas.compress.emit.summary import CheckpointRecord
 
         folders = sorted(self.path.glob("checkpoints/[!.]*"))
-        return [Checkpoint(folder, read_summary(folder)) for folder in folders]
+        return [Checkpoint(folder, CheckpointRecord.read(folder).summary) for folder in folders]
 
     def report(self, device: str | None = None) -> list[Path]:
         """Make the reports of a device again, or those of all and their comparison, and return their files.

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from hwnas.compress.emit.summary import Summary, agreement_of, capital, compared_with, milliseconds, ratio
+from hwnas.compress.emit.summary import (
+    CheckpointRecord,
+    agreement_of,
+    capital,
+    compared_with,
+    milliseconds,
+    ratio,
+)
 from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
-from hwnas.measurement import Interval, Measurement
+from hwnas.measurement import Interval
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.partition import part_names
 from hwnas.profiles.judgement import as_sentence, judge
 from hwnas.version import __version__
 
 
-def model_card(name: str, architecture: ArchitectureSpec, measurement: Measurement, summary: Summary) -> str:
+def model_card(name: str, architecture: ArchitectureSpec, record: CheckpointRecord) -> str:
     """The checkpoint's README.md."""
+    summary, measurement = record.summary, record.measurement
     fingerprint = "\n".join(f"| {key} | {value} |" for key, value in encode(measurement.fingerprint).items())
     protocol = measurement.protocol
     named = _function_of(architecture.reference)

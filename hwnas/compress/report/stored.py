@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hwnas.compress.emit.summary import Summary, read_summary
+from hwnas.compress.emit.summary import CheckpointRecord, Summary
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, block_metrics, is_known
@@ -19,10 +18,10 @@ from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
 from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, read_json, safe_name
+from hwnas.files import safe_name
 from hwnas.measurement import Measurement
 from hwnas.networks.architecture import ArchitectureSpec
-from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
+from hwnas.networks.intact import CHECKPOINT_RECORD, require_intact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,20 +216,19 @@ def _search(folder: Path, front: Path) -> Search:
 
 def _checkpoints(run: Path, device: str) -> list[Checkpoint]:
     found = []
-    for file in sorted(run.glob("checkpoints/[!.]*/measurement.json")):
-        require_intact(file.parent)
-        summary = read_summary(file.parent)
-        if summary.device != device:
-            continue
-        plain: Any = check_schema(read_json(file), SUMMARY_SCHEMA, file)
-        found.append(
-            Checkpoint(
-                name=file.parent.name,
-                summary=summary,
-                measurement=Measurement.from_json(plain.get("measurement"), str(file)),
-                architecture=ArchitectureSpec.read(file.parent / "architecture.json"),
+    for file in sorted(run.glob(f"checkpoints/[!.]*/{CHECKPOINT_RECORD}")):
+        folder = file.parent
+        require_intact(folder)
+        record = CheckpointRecord.read(folder)
+        if record.summary.device == device:
+            found.append(
+                Checkpoint(
+                    name=folder.name,
+                    summary=record.summary,
+                    measurement=record.measurement,
+                    architecture=ArchitectureSpec.read(folder / "architecture.json"),
+                )
             )
-        )
     return found
 
 
