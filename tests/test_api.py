@@ -28,6 +28,8 @@ from hwnas.compress.data.load import load_data
 from hwnas.compress.data.stored import store_data
 from hwnas.errors import HwnasError, InputError
 from hwnas.network import Network
+from hwnas.profiles.gate.baseline import write_baseline
+from hwnas.profiles.gate.report import Checked
 
 SHORT: dict[str, Any] = {
     "preset": "quick",
@@ -298,6 +300,15 @@ def test_a_threshold_that_is_no_share_is_refused(threshold: Any) -> None:
 def test_a_check_of_no_network_is_no_pass() -> None:
     with pytest.raises(InputError, match="no network is to be checked"):
         hwnas.check(baseline=nn.Conv2d(3, 8, 3), device="sim-npu", input_shape=(3, 8, 8))
+
+
+def test_a_check_takes_the_device_of_the_baseline_file(tmp_path: Path) -> None:
+    file = tmp_path / "recorded.json"
+    write_baseline(file, api.record("mobilenetv2_050", device="sim-npu"))
+    heard: list[Checked] = []
+    report = hwnas.check(baseline=file, recorded=True, on_result=heard.append)
+    assert (report.device, report.exit_code) == ("sim-npu", 0)
+    assert tuple(heard) == report.networks
 
 
 @pytest.mark.parametrize("held", [threading.Lock, sys._getframe, lambda: nn.Linear(2, 2).weight * 2])

@@ -44,7 +44,7 @@ def recorded(latency_ms: float = 10.0, repeats: int = 16) -> Recorded:
 def run(device: BaseDevice, *entries: Entry, terms: Terms = TERMS, protocol: Protocol = SHORT) -> Report:
     told: list[Checked] = []
     with open_history() as store:
-        report = check(opened(device, store, protocol), entries, terms, told=told.append)
+        report = check(opened(device, store, protocol), entries, terms, on_result=told.append)
     assert tuple(told) == report.networks
     return report
 

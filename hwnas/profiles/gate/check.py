@@ -69,13 +69,13 @@ def check(
     session: Session,
     entries: Sequence[Entry],
     terms: Terms,
-    told: Callable[[Checked], None] = lambda checked: None,
+    on_result: Callable[[Checked], None] = lambda checked: None,
 ) -> Report:
     """Check networks one after the other.
 
     Args:
         session: not yet entered; it takes `SIDE_BY_SIDE` and recalls nothing.
-        told: called with each result as soon as it is there.
+        on_result: called with each result as soon as it is there.
 
     Raises:
         DeviceError: the device cannot be used, or its latencies mean nothing. One that is lost in the middle
@@ -98,7 +98,7 @@ def check(
                 reason = f"{error.cause}; {error.fix}"
                 checked = Checked(model=entry.model, verdict="failed", how="not measured", reason=reason)
             done.append(checked)
-            told(checked)
+            on_result(checked)
         judged = () if lost is not None else judge_conditions((before, device.conditions()))
         fingerprint = session.fingerprint
     return Report(
@@ -115,7 +115,7 @@ def record(
     session: Session,
     networks: Sequence[tuple[Network, str]],
     shape: Sequence[int],
-    told: Callable[[Recorded], None] = lambda recorded: None,
+    on_result: Callable[[Recorded], None] = lambda recorded: None,
 ) -> list[Recorded]:
     """Measure networks one after the other for a baseline file.
 
@@ -123,7 +123,7 @@ def record(
         session: entered; it takes `SIDE_BY_SIDE` with `RECORDED_REPEATS` and recalls nothing.
         networks: by the names under which they are recorded, each with the commit that holds its file.
         shape: of the inputs, where it was asked for.
-        told: called with each network as soon as it is measured.
+        on_result: called with each network as soon as it is measured.
     """
     found = []
     for network, commit in networks:
@@ -136,7 +136,7 @@ def record(
             medians_ms=taken.medians_ms,
             input_shape=tuple(shape),
         )
-        told(recorded)
+        on_result(recorded)
         found.append(recorded)
     return found
 
