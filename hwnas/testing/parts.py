@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import OnRound, Problem
 from hwnas.compress.settings import SearchSettings

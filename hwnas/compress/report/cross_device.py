@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hwnas.compress.emit.cross_device import FILE as COMPARED
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, Picked
-from hwnas.compress.report.plots import joined, loss_name
+from hwnas.compress.quality.kinds import told_quality
+from hwnas.compress.report.plots import joined
 from hwnas.compress.tasks.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
@@ -174,7 +175,7 @@ def _fronts(comparison: Comparison) -> Section:
         data=traces,
         layout={
             "xaxis": {"title": {"text": f"{costs} / the reference's on the same device"}},
-            "yaxis": {"title": {"text": loss_name(comparison.quality)}},
+            "yaxis": {"title": {"text": told_quality(comparison.quality).axis}},
         },
         label="the fronts of all devices",
         height_px=460,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.compress.quality.finetuned import block_metrics, metric_rows
+from hwnas.compress.quality.kinds import told_quality
 from hwnas.compress.quality.model import describe
 from hwnas.compress.quality.predictor import MIN_NETWORKS, Predictor, leave_one_out
 from hwnas.compress.report import plots
@@ -25,12 +26,7 @@ def loss_text(row: FrontRow) -> str:
 
 def what_loss_is(stored: StoredRun, search: Search) -> str:
     """What the loss of a search is."""
-    if search.front.quality == "predictor":
-        return "The loss is 1 − the accuracy that the predictor expects after finetuning."
-    if search.front.quality not in ("loss", "dna"):
-        return f"The loss is what the quality model {search.front.quality} makes of a network."
-    name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
-    return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
+    return told_quality(search.front.quality).sentence.replace("{block_loss}", stored.settings.loss.upper())
 
 
 def against_exact(exact: ExactShare) -> str:

@@ -126,7 +126,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
             f"ratios to the anchor {plots.joined(search.front.anchor)}, the accepted architecture with the "
             "lowest loss."
         )
-    predicts = search.front.quality == "predictor"
+    predicts = search.front.predicts
     columns = (
         "network",
         "predicted accuracy" if predicts else "loss",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.surrogate import Tables
 from hwnas.compress.settings import MEASURED, Objective

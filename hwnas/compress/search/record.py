@@ -102,6 +102,11 @@ class FrontRecord:
         """Write `front.json`, or `front-SUFFIX.json`."""
         write_signed(folder / f"front{suffix}.json", {"schema": FRONT_SCHEMA, **encode(self)})
 
+    @property
+    def predicts(self) -> bool:
+        """Whether accuracies of its networks were predicted."""
+        return any(row.predicted_accuracy is not None for row in self.front)
+
     def describe(self) -> str:
         """Say how much was searched, and how far the front is from the exact one."""
         text = f"search: {self.evaluated} networks, {len(self.front)} on the front"

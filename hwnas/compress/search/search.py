@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts, counted_block_costs, measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts, confirmed, counted_costs, time_ratio
 from hwnas.compress.search.initial_tables import block_prior, choice_sizes
