@@ -56,7 +56,7 @@ width = [1.0]
 def test_a_quality_model_is_asked_what_it_expects_and_what_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     search, known = replace(SEARCH, quality="mine"), QUALITY_MODELS.load
     mine = replace(by_loss, axis="mine", expects_share=True)
-    models = {"mine": mine, "plain": lambda device: by_loss(device)}
+    models = {"mine": mine, "plain": by_loss.make}
     monkeypatch.setattr(QUALITY_MODELS, "load", lambda name: models.get(name) or known(name))
     require_judged(search, CLASSIFICATION, has_targets=True)
     with pytest.raises(InputError, match="the mine expects a share of right answers, regression is judged"):
