@@ -158,7 +158,7 @@ def plan_compression(
     from hwnas.compress.budget import plan_of
     from hwnas.compress.library.open_run import open_inputs
     from hwnas.compress.library.store import added_candidates
-    from hwnas.compress.options import resolve
+    from hwnas.compress.presets import resolve
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.search.target import target_of
 

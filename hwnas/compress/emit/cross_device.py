@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.settings import Name
+from hwnas.compress.settings import Name, SearchSettings
 from hwnas.compress.tasks.task import Metric
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_signed, write_signed
@@ -99,7 +99,7 @@ class Comparison:
     fronts: tuple[DeviceFront, ...]
     picked: tuple[Picked, ...]
     failed: dict[str, str]
-    quality: Name = "loss"
+    quality: Name = SearchSettings.quality
 
     def save(self, run: Path) -> None:
         """Write `comparison.json` into a run directory."""

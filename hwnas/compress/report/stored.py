@@ -16,7 +16,7 @@ from hwnas.compress.run.directory import RunRecord
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import safe_name
 from hwnas.measurement import Measurement
@@ -47,8 +47,8 @@ class Search:
     def kind(self) -> str:
         """What tells it apart from the other searches of the device, for people."""
         kinds: list[str] = [*self.front.objectives]
-        kinds += [f"by {self.front.quality}"] if self.front.quality != "loss" else []
-        kinds += [self.front.strategy] if self.front.strategy != "nsga2" else []
+        kinds += [f"by {self.front.quality}"] * (self.front.quality != SearchSettings.quality)
+        kinds += [self.front.strategy] * (self.front.strategy != SearchSettings.strategy)
         return ", ".join(kinds)
 
     @property

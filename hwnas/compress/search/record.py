@@ -8,7 +8,7 @@ from pathlib import Path
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import ExactShare
-from hwnas.compress.settings import Name, Objective
+from hwnas.compress.settings import Name, Objective, SearchSettings
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Fingerprint, Protocol
 from hwnas.ranges import Count, Figure, Milliseconds, Position
@@ -78,8 +78,8 @@ class FrontRecord:
 
     device: str
     objectives: tuple[Objective, ...]
-    quality: Name = "loss"
-    strategy: Name = "nsga2"
+    quality: Name = SearchSettings.quality
+    strategy: Name = SearchSettings.strategy
     exact: ExactShare | None = None
     protocol: Protocol
     fingerprint: Fingerprint | None
