@@ -10,7 +10,7 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
-from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, PickedArchitecture
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.run import Run
@@ -168,9 +168,11 @@ def _picks(found: Found) -> dict[Choices, dict[str, list[Summary]]]:
     return picks
 
 
-def _picked(row: FrontRow, best_for: Mapping[str, Sequence[Summary]], on: dict[str, OnDevice]) -> Picked:
+def _picked(
+    row: FrontRow, best_for: Mapping[str, Sequence[Summary]], on: dict[str, OnDevice]
+) -> PickedArchitecture:
     summary = next(summary for summaries in best_for.values() for summary in summaries)
-    return Picked(
+    return PickedArchitecture(
         choices=row.choices,
         parts=row.parts,
         loss=row.loss,

@@ -137,7 +137,7 @@ class Session:
                 waiting, results, pending = [], {}, {}
         yield from self._answer(waiting, results, pending)
 
-    def take_back(self, measurement: Measurement, reason: str) -> MeasurementFailure:
+    def retract(self, measurement: Measurement, reason: str) -> MeasurementFailure:
         """Store that a measurement of this session cannot be right; a later session measures anew."""
         failure = MeasurementFailure(network_hash=measurement.network_hash, reason=reason, transient=True)
         self._store.put(failure, self.fingerprint, self.protocol)

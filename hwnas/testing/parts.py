@@ -46,7 +46,7 @@ def make_problem() -> tuple[Problem, list[Choices]]:
         choices=CHOICES,
         loss=lambda choices: float(sums(choices)[0]),
         costs=costs,
-        prior=tables,
+        initial=tables,
         sizes=[np.column_stack([np.ones(len(of)), np.arange(1, len(of) + 1)]) for of in CHOICES],
     )
     return problem, asked

@@ -17,7 +17,7 @@ from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 from hwnas.compress.extend import extend
 from hwnas.compress.library.store import Library
 from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows
-from hwnas.compress.quality.kinds import QUALITY_MODELS, told_quality
+from hwnas.compress.quality.kinds import QUALITY_MODELS, described_quality
 from hwnas.compress.quality.model import by_loss, require_judged
 from hwnas.compress.quality.predict import predict_networks
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
@@ -63,7 +63,7 @@ def test_a_quality_model_is_asked_what_it_expects_and_what_it_gives(monkeypatch:
         require_judged(search, REGRESSION, has_targets=True)
     for quality in ("plain", "dna"):
         require_judged(replace(search, quality=quality), REGRESSION, has_targets=True)
-    assert [told_quality(name).axis for name in ("mine", "plain", "gone")] == [
+    assert [described_quality(name).axis for name in ("mine", "plain", "gone")] == [
         "mine",
         "loss by plain",
         "loss by gone",

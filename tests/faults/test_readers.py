@@ -19,7 +19,7 @@ from spoilt_runs import Place
 
 from hwnas.cli.plan import read_plan
 from hwnas.compress.emit.checkpoint import is_intact
-from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, PickedArchitecture
 from hwnas.compress.emit.summary import CheckpointRecord
 from hwnas.compress.library.space import load_space
 from hwnas.compress.report.cross_device import write_comparison
@@ -98,7 +98,7 @@ def compared(run: Path) -> None:
         )
         for name in ("a", "b")
     )
-    picked = Picked(
+    picked = PickedArchitecture(
         choices=(0, 1),
         parts=("own", "other"),
         loss=0.5,

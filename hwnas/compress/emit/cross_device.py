@@ -63,7 +63,7 @@ class OnDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picked:
+class PickedArchitecture:
     """A network that was picked for one device at least.
 
     Attributes:
@@ -97,7 +97,7 @@ class Comparison:
     model: str
     metric: Metric
     fronts: tuple[DeviceFront, ...]
-    picked: tuple[Picked, ...]
+    picked: tuple[PickedArchitecture, ...]
     failed: dict[str, str]
     quality: Name = SearchSettings.quality
 

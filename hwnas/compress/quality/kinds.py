@@ -66,7 +66,7 @@ def quality_kind(name: str) -> QualityKind:
     return found if isinstance(found, QualityKind) else _plain(name, found)
 
 
-def told_quality(name: str) -> QualityKind:
+def described_quality(name: str) -> QualityKind:
     """The same for a report, whose reader may not have the package that the search had."""
     try:
         return quality_kind(name)

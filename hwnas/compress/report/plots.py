@@ -8,7 +8,7 @@ from typing import Any
 
 from hwnas.compress.emit.emit import checkpoint_name
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.kinds import told_quality
+from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
 from hwnas.compress.search.points import Point, pareto_front
@@ -88,7 +88,7 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
-    vertical = told_quality(search.front.quality).axis if y is None else _axis(search, y)
+    vertical = described_quality(search.front.quality).axis if y is None else _axis(search, y)
     horizontal = _axis(search, x)
     return Plot(
         data=traces,

@@ -84,7 +84,7 @@ class StoredRun:
 
     Attributes:
         entries: the library's candidates by part and choice.
-        spent: on what serves all devices, and on this one.
+        costs: on what serves all devices, and on this one.
         predictor: of accuracy; None where there is none.
         finetuned: the networks that it was fitted to, as far as they are intact.
         lost: the files of the others.
@@ -96,7 +96,7 @@ class StoredRun:
     versions: dict[str, str]
     reference: ReferenceRecord
     entries: dict[tuple[int, int], Entry]
-    spent: tuple[Cost, ...]
+    costs: tuple[Cost, ...]
     searches: tuple[Search, ...]
     checkpoints: tuple[Checkpoint, ...]
     predictor: Predictor | None
@@ -185,10 +185,10 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         versions=record.versions,
         reference=reference,
         entries=entries,
-        spent=tuple(
-            spent
-            for spent in read_costs(run / "account.json")
-            if spent.device in (None, searches[0].front.device)
+        costs=tuple(
+            cost
+            for cost in read_costs(run / "account.json")
+            if cost.device in (None, searches[0].front.device)
         ),
         searches=tuple(searches),
         checkpoints=tuple(checkpoints),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.points import Point
-from hwnas.compress.search.strategies import ExactShare
+from hwnas.compress.search.strategies import ExactFront
 from hwnas.compress.settings import Name, Objective, SearchSettings
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Fingerprint, Protocol
@@ -80,7 +80,7 @@ class FrontRecord:
     objectives: tuple[Objective, ...]
     quality: Name = SearchSettings.quality
     strategy: Name = SearchSettings.strategy
-    exact: ExactShare | None = None
+    exact: ExactFront | None = None
     protocol: Protocol
     fingerprint: Fingerprint | None
     reference_latency_ms: Milliseconds | None = None
