@@ -96,7 +96,10 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure networks beside their baseline and decide whether they became slower."""
+    """Measure networks beside their baseline and decide whether they became slower.
+
+    A check that was stopped goes on when the same command is given again within a day.
+    """
     from hwnas import api
     from hwnas.files import write_bytes, write_json
     from hwnas.profiles.gate import formats

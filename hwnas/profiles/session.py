@@ -85,6 +85,11 @@ class Session:
         return queued(self._protocol) if isinstance(self.device, QueueDevice) else self._protocol
 
     @property
+    def store(self) -> MeasurementStore:
+        """Where its measurements go."""
+        return self._store
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """The device's fingerprint, as it was when the session opened."""
         if self._fingerprint is None:
