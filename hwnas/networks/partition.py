@@ -58,6 +58,12 @@ class Partition:
     max_abs_difference: float
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network is given."""
+        channels, height, width = self.shapes[0]
+        return channels, height, width
+
+    @property
     def names(self) -> list[str]:
         """The names of the parts with a number."""
         return part_names(self.block_count)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_flatten, tree_map
 
 from hwnas.compress.settings import Place
@@ -60,6 +61,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def first(self, count: int) -> Images:
+        """The first images alone, without their targets."""
+        return Images(pixels=self.pixels[:count], labels=None)
 
 
 def split_images(
@@ -278,6 +283,13 @@ class Data(DataFacts):
             (to_y, from_y), (to_x, from_x) = _overlap(shift - y), _overlap(shift - x)
             target[:, to_y, to_x] = source[:, from_y, from_x]
         return moved
+
+
+def at_shape(pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return images (B, C, H, W), uint8 or float32 in 0 … 1, scaled to `shape` (C, H, W): bilinear."""
+    if tuple(pixels.shape[1:]) == tuple(shape):
+        return pixels
+    return interpolate(_plain(pixels), tuple(shape[1:]), mode="bilinear", antialias=True).clamp_(0.0, 1.0)
 
 
 def _plain(pixels: Tensor) -> Tensor:
