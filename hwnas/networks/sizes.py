@@ -14,7 +14,9 @@ from hwnas.composed import put_into, run_parts
 from hwnas.errors import InputError, NetworkFormError, first_line
 from hwnas.network import export_onnx, in_eval_mode, plain_attention, random_input
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.build import build_part
+from hwnas.networks.blocks.families import build_replacement
+from hwnas.networks.blocks.family import FamilySpec
+from hwnas.networks.build import build_block, build_part
 from hwnas.networks.partition import Partition
 from hwnas.networks.tensors import by_image, main_output
 from hwnas.onnx_sizes import require_bytes
@@ -51,6 +53,24 @@ def at_size(model: nn.Module, parts: Partition, size: Sequence[int]) -> Partitio
     return replace(parts, shapes=tuple(tuple(value.shape[1:]) for _, value in sorted(values.items())))
 
 
+def require_all_places(parts: Partition, block: int, spec: FamilySpec) -> None:
+    """Refuse a candidate that cannot have the same weights in all places of a block.
+
+    Raises:
+        InputError: what is built for the shapes of one place is no network for those of another.
+    """
+    name = parts.names[block]
+    module = in_eval_mode(build_block(parts, block, spec))
+    shapes = {
+        (parts.shapes[a], parts.shapes[b]) for a, b in zip(parts.reads(name), parts.gives(name), strict=True)
+    }
+    for before, after in shapes:
+        with torch.random.fork_rng(devices=[]):
+            again = in_eval_mode(build_replacement(spec, before, after))
+        if reason := _apart(again, module, [before]):
+            raise InputError(f"{spec.name} does for maps of one size only: {reason}", "take another space")
+
+
 def require_size(candidate: Candidate, trained: Partition, measured: Partition) -> bytes:
     """Return a candidate's graph for the size at which it is measured.
 
@@ -64,22 +84,24 @@ def require_size(candidate: Candidate, trained: Partition, measured: Partition) 
     module = build_part(trained, candidate.part, candidate.spec).eval()
     if measured is not trained:
         again = in_eval_mode(build_part(measured, candidate.part, candidate.spec))
-        inputs = [random_input((TRIED, *shape[1:])) for shape in shapes]
-        try:
-            again.load_state_dict(module.state_dict())
-            with torch.no_grad(), plain_attention():
-                found = [by_image(each(*(x.clone() for x in inputs)), TRIED) for each in (again, module)]
-        except Exception as error:
+        if reason := _apart(again, module, [shape[1:] for shape in shapes]):
             raise NetworkFormError(
-                f"{candidate.name} does for images of one size only: {first_line(error)}",
-                "measure at the size of the training",
-            ) from None
-        if disagreement(*found):
-            raise NetworkFormError(
-                f"{candidate.name} computes something else for images of another size",
+                f"{candidate.name} does for images of one size only: {reason}",
                 "measure at the size of the training",
             )
     return export_onnx(module, *shapes)
+
+
+def _apart(wanted: nn.Module, found: nn.Module, shapes: Sequence[Sequence[int]]) -> str:
+    """Why a module is not what is built for inputs of these shapes; nothing where it is."""
+    inputs = [random_input((TRIED, *shape)) for shape in shapes]
+    try:
+        wanted.load_state_dict(found.state_dict())
+        with torch.no_grad(), plain_attention():
+            answers = [by_image(each(*(x.clone() for x in inputs)), TRIED) for each in (wanted, found)]
+    except Exception as error:
+        return first_line(error)
+    return "it computes something else for another" if disagreement(*answers) else ""
 
 
 def _refuse(model: nn.Module, parts: Partition, size: Sequence[int], reason: str) -> NoReturn:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workplace import graph_networks, restorers
 
 import hwnas
-from hwnas.compress.library.candidates import find_candidates
+from hwnas.compress.library.candidates import dropped_families, find_candidates
 from hwnas.compress.library.open_run import open_inputs
 from hwnas.compress.library.operators import check_exports
 from hwnas.compress.library.space import load_space
@@ -29,10 +29,11 @@ from hwnas.compress.options import parse_size
 from hwnas.compress.run.directory import recorded_settings
 from hwnas.errors import InputError, NetworkFormError, RunDirectoryError
 from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
 from hwnas.networks.partition import Partition, partition
-from hwnas.networks.sizes import at_size, require_size
+from hwnas.networks.sizes import at_size, require_all_places, require_size
 from hwnas.progress import Progress
 
 NETWORKS = {
@@ -210,4 +211,21 @@ def test_candidates_of_one_size_are_left_out(tmp_path: Path) -> None:
         reasons = {entry.reason for entry in library.entries() if entry.state == "failed"}
     families = ("convnext", "inverted-bottleneck", "residual")
     assert states == {*((family, "pending") for family in families), ("transformer", "failed")}
-    assert all("images of" in str(reason) for reason in reasons)
+    assert all("of one size only" in str(reason) for reason in reasons)
+
+
+def test_candidates_of_one_size_are_none_of_a_block_in_places_of_several() -> None:
+    parts = partition(graph_networks.pyramid(), (3, 32, 32))
+    (tower,) = (n for n, places in enumerate(parts.regions, 1) if len(places) > 1)
+    reason = dropped_families(parts, load_space("transformer"))[tower]["transformer"]
+    assert "of one size only" in reason
+    found = [c for c in find_candidates(parts, load_space("convolution"), 2) if c.part == tower]
+    assert found
+    for candidate in found:
+        assert not isinstance(candidate.spec, VariantSpec)
+        require_all_places(parts, tower, candidate.spec)
+        module = build_part(parts, tower, candidate.spec).eval()
+        inputs = [torch.rand(3, *shape) for shape in parts.in_shapes(candidate.part_name)]
+        with torch.no_grad():
+            several, alone = module(*inputs), module(*(x[:1] for x in inputs))
+        assert all(torch.allclose(a[:1], b, atol=1e-5) for a, b in zip(several, alone, strict=True))

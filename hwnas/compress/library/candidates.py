@@ -17,6 +17,7 @@ from hwnas.networks.blocks.variants import VariantSpec, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
 from hwnas.networks.partition import Partition
+from hwnas.networks.sizes import require_all_places
 
 T = TypeVar("T")
 _Sized = tuple[int, int, FamilySpec]
@@ -135,12 +136,15 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
 
 def _sized(parts: Partition, block: int, specs: Sequence[FamilySpec]) -> tuple[list[_Sized], str]:
     """The candidates that can stand in a block, and why the last of the others cannot."""
-    sized, reason = [], "its table has no candidate for such a block"
+    sized: list[_Sized] = []
+    reason = "its table has no candidate for such a block"
     shapes, inputs = parts.part_shapes(block), parts.in_shapes(parts.names[block])
     for spec in specs:
         try:
             macs, params = replacement_cost(spec, *shapes)
             if len(inputs) > 1:
+                if not sized:  # whether sizes matter is a matter of the family
+                    require_all_places(parts, block, spec)
                 macs, params = count(build_part(parts, block, spec), *inputs)
         except InputError as error:  # too shallow for the block's stride, or of a family for other shapes
             reason = error.cause
