@@ -1,17 +1,20 @@
 """Which networks hwnas takes: what of each is replaced by default, and which families fit its blocks.
 
-python benchmarks/network_coverage.py
+python benchmarks/network_coverage.py [graphs]
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.space import load_space
+from hwnas.errors import InputError
 from hwnas.networks.count import count_parts
 from hwnas.networks.cut_points import cut_points, distinct
 from hwnas.networks.find import open_model
@@ -49,7 +52,19 @@ GRAPHS = (
     "real_networks:smp_deeplabv3plus",
     "real_networks:efficientdet_d0",
     "real_networks:efficientdet_lite0",
+    "whole_networks:Edsr",
+    "whole_networks:NafNet",
+    "whole_networks:Yolop",
+    "further_networks:yolov8n",
+    "further_networks:text_detector",
+    "further_networks:output_net",
+    "further_networks:demosaicnet",
+    "networks:DnCnn",
+    "networks:UpConv7",
 )
+SIZES = {"networks:DnCnn": (1, 32, 32), "networks:UpConv7": (3, 24, 24)}
+HELPERS = Path(__file__).parent.parent / "tests" / "helpers"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def fitting(parts: Partition) -> str:
@@ -73,9 +88,17 @@ def share(parts: Partition) -> float:
     return sum(macs for macs, _ in counts.parts[1:-1]) / whole
 
 
-def main() -> None:
-    """Print one row a network, chains first."""
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers" / "workplace"))
+def opened(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    """The network, and the shape of an image that it takes."""
+    if name.startswith(("networks:", "whole_networks:")):
+        module, _, make = name.partition(":")
+        torch.manual_seed(0)
+        return getattr(import_module(module), make)().eval(), SIZES.get(name, (3, 32, 32))
+    return open_model(name, 0, allow_code=True)
+
+
+def print_chains() -> None:
+    """One row a network that names its stages or is one chain."""
     print("| network | input | blocks | cut behind | other places | composed − whole | families (blocks) |")
     print("|---|---|---|---|---|---|---|")
     for name in NETWORKS:
@@ -89,17 +112,34 @@ def main() -> None:
             f"{parts.max_abs_difference:.1g} | {fitting(parts)} |",
             flush=True,
         )
-    print("\n| network | input | blocks (places) | parts | MACs in blocks | composed − whole | families |")
-    print("|---|---|---|---|---|---|---|")
+
+
+def print_graphs() -> None:
+    """One row a network that is no chain; those whose packages or files are missing are left out."""
+    print("| network | input | blocks (places) | parts | MACs in blocks | composed − whole |")
+    print("|---|---|---|---|---|---|")
     for name in GRAPHS:
-        module, shape = open_model(name, 0, allow_code=True)
+        try:
+            module, shape = opened(name)
+        except (InputError, ModuleNotFoundError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+            continue
         parts = partition(module, shape)
         blocks = f"{parts.block_count} ({sum(map(len, parts.regions))})"
         print(
             f"| `{name.partition(':')[2]}` | {shape[1]} px | {blocks} | {len(parts.order)} | "
-            f"{share(parts):.0%} | {parts.max_abs_difference:.1g} | {fitting(parts)} |",
+            f"{share(parts):.1%} | {parts.max_abs_difference:.1g} |",
             flush=True,
         )
+
+
+def main() -> None:
+    """Print both tables, or with `graphs` the second one alone."""
+    sys.path[:0] = [str(HELPERS / "workplace"), str(HELPERS), str(SHARED)]
+    if sys.argv[1:] != ["graphs"]:
+        print_chains()
+        print()
+    print_graphs()
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def make_stitcher(path: Path, candidates: int) -> Stitcher:
     with RunDirectory.open(path, inputs.settings, inputs.hashes) as directory:
         library = Library(directory.library)
         library.add(inputs.candidates)
-        check_exports(library, inputs.parts, Progress())
+        check_exports(library, inputs.parts, inputs.measured, Progress())
         run = run_of(inputs, directory, library, Progress(), LocalExecutor())
         build_library(replace(run, progress=_Lines()))
     return Stitcher(inputs.parts, library)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,17 +108,18 @@ def find_cuts(
     True
     """
     from hwnas.networks.count import count_parts
-    from hwnas.networks.cut_points import cut_points, distinct, run_once
+    from hwnas.networks.cut_points import cut_points, distinct, fine_flow, run_once
     from hwnas.networks.partition import partition as cut_up
 
     module, shape = _open(model, image_size, allow_code=allow_code)
     parts = refusal = None
+    flow = functools.cache(functools.partial(fine_flow, module, shape))
     try:
-        parts = cut_up(module, shape, _blocks(cut, region, only))
+        parts = cut_up(module, shape, _blocks(cut, region, only), flow)
     except InputError as error:
         run_once(module, shape)  # what cannot be run at all has no cut points to be told
         refusal = error
-    points, obstacles = cut_points(module, shape)
+    points, obstacles = cut_points(module, shape, flow())
     return Cuts(
         input_shape=shape,
         partition=parts,

@@ -62,7 +62,7 @@ def extend(
     inputs = open_inputs(settings, progress, allow_code=allow_code)
     chosen = load_space(space)
     blocks = range(1, inputs.parts.block_count + 1)
-    found = [c for c in find_candidates(inputs.parts, chosen, per_block) if c.part in blocks]
+    found = [c for c in find_candidates(inputs.measured, chosen, per_block, inputs.parts) if c.part in blocks]
 
     prepare_training(inputs)
     with (
@@ -75,7 +75,7 @@ def extend(
         store_added(path, [c for c in (*known, *added) if c not in inputs.candidates])
         library.add(added)
         progress.say(f"{chosen.name}: {len(found)} candidates, {len(added)} of them new")
-        check_exports(library, inputs.parts, progress)
+        check_exports(library, inputs.parts, inputs.measured, progress)
         done = build_library(run_of(inputs, directory, library, progress, LocalExecutor()))
     return Extension(space=chosen.name, found=len(found), added=len(added), done=done)
 

@@ -118,6 +118,14 @@ class CompressOptions:
         SizeOrNone,
         Help("Side of the images in pixels; 0: the data's own, for a folder the model's.", NETWORK),
     ] = 0
+    measure_size: Annotated[
+        str,
+        Help(
+            "Side of the images in pixels for which networks are measured, or HEIGHTxWIDTH.",
+            NETWORK,
+            shown="that of the training",
+        ),
+    ] = ""
     task: Annotated[
         str,
         Help(
@@ -263,3 +271,16 @@ class CompressOptions:
 def parse_cuts(text: str) -> tuple[str, ...]:
     """Return the names in `NAME,NAME`; none for an empty text."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+def parse_size(text: str) -> tuple[int, ...]:
+    """Return rows and columns of `SIDE` or `HEIGHTxWIDTH`; none for an empty text. Raises InputError."""
+    sides = text.lower().split("x") if text else []
+    if not all(side.isascii() and side.isdigit() and 0 < int(side) <= LARGEST_SIZE for side in sides) or (
+        len(sides) > 2
+    ):
+        raise InputError(
+            f"--measure-size {text}: that is no size in pixels",
+            "give the side, --measure-size 256, or height and width, --measure-size 720x1280",
+        )
+    return tuple(int(side) for side in (sides * 2)[:2])

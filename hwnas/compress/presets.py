@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hwnas.compress.options import CompressOptions, parse_cuts
+from hwnas.compress.options import CompressOptions, parse_cuts, parse_size
 from hwnas.compress.settings import MEASURED, LibrarySettings, SearchSettings
 from hwnas.errors import InputError
 
@@ -99,6 +99,7 @@ def resolve(
         weights=options.weights,
         data=options.data,
         image_size=options.image_size,
+        measure_size=parse_size(options.measure_size),
         task=options.task,
         cuts=parse_cuts(options.cut),
         regions=options.region,

@@ -36,6 +36,8 @@ class LibrarySettings:
         weights: a file, `pretrained` (the hub), `none` (train on the data), or `given` (those that a
             checkpoint or function brings).
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
+        measure_size: rows and columns of the images for which networks are measured; empty where they are
+            those of the training.
         task: a name of `task.TASKS`, or one's own by `module:NAME`.
         cuts, regions, only: which blocks are replaced; see `Blocks`.
         space: the name of a space, or the path of a `.toml` file.
@@ -66,6 +68,7 @@ class LibrarySettings:
     regions: tuple[str, ...] = ()
     only: str = ""
     image_size: SizeOrNone = 0
+    measure_size: tuple[Size, ...] = ()
     task: str = "classification"
     train_on: Place = "cpu"
     trainer: Name = "distill"

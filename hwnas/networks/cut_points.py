@@ -125,7 +125,18 @@ def named_stages(model: nn.Module, input_shape: Sequence[int]) -> tuple[str, ...
     return ()
 
 
-def cut_points(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[CutPoint], list[Obstacle]]:
+def fine_flow(model: nn.Module, input_shape: Sequence[int]) -> Flow:
+    """Trace a network with every layer of it seen.
+
+    Args:
+        model: in eval mode, and taking images of `input_shape` (C, H, W).
+    """
+    return Flow(trace(model, random_input((IMAGES, *input_shape))))
+
+
+def cut_points(
+    model: nn.Module, input_shape: Sequence[int], flow: Flow | None = None
+) -> tuple[list[CutPoint], list[Obstacle]]:
     """Every module behind which a network can be cut, in the order of execution, and what is in the way.
 
     A place has the names of all modules that end there, the innermost first; modules that compute nothing
@@ -133,8 +144,9 @@ def cut_points(model: nn.Module, input_shape: Sequence[int]) -> tuple[list[CutPo
 
     Args:
         model: in eval mode, and taking images of `input_shape` (C, H, W).
+        flow: what `fine_flow` gives, where it is known already.
     """
-    flow = Flow(trace(model, random_input((IMAGES, *input_shape))))
+    flow = flow or fine_flow(model, input_shape)
     ends: dict[fx.Node, list[str]] = defaultdict(list)
     for name, calls in flow.traced.ends.items():
         value = calls[0][1]

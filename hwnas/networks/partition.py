@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from hwnas.networks.architecture import Places
 from hwnas.networks.checks import keep_input, require_found_weights, require_one_function, writes_to_input
 from hwnas.networks.chosen_blocks import BY_DEFAULT, Blocks, chosen_places
 from hwnas.networks.control_flow import require_no_decisions
-from hwnas.networks.cut_points import Shape, run_once
+from hwnas.networks.cut_points import Shape, fine_flow, run_once
 from hwnas.networks.graph.composition import Piece, alone, compose
 from hwnas.networks.graph.names import Names, opened
 from hwnas.networks.graph.regions import Flow
@@ -56,6 +57,12 @@ class Partition:
     first: dict[int, nn.Module]
     regions: tuple[Places, ...]
     max_abs_difference: float
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network is given."""
+        channels, height, width = self.shapes[0]
+        return channels, height, width
 
     @property
     def names(self) -> list[str]:
@@ -145,7 +152,10 @@ def part_names(block_count: int) -> list[str]:
 
 
 def partition(
-    model: nn.Module, input_shape: Sequence[int], blocks: Blocks | Sequence[Places] = BY_DEFAULT
+    model: nn.Module,
+    input_shape: Sequence[int],
+    blocks: Blocks | Sequence[Places] = BY_DEFAULT,
+    flow: Callable[[], Flow] | None = None,
 ) -> Partition:
     """Take a model apart and verify that the composed parts compute what the whole does.
 
@@ -153,6 +163,7 @@ def partition(
         model: in eval mode; it is copied, not changed.
         input_shape: (C, H, W).
         blocks: which ones a user wants; or the places of each, by the names of values.
+        flow: traces the model, every layer of it seen; `fine_flow` where None.
 
     Raises:
         InputError: an unknown name, cuts out of order, a block that something else enters or leaves, a model
@@ -160,15 +171,22 @@ def partition(
             or whose answer to an image depends on anything else.
     """
     with plain_attention():
-        return _partition(in_eval_mode(model), input_shape, blocks)
+        return _partition(
+            in_eval_mode(model), input_shape, blocks, flow or partial(fine_flow, model, input_shape)
+        )
 
 
-def _partition(model: nn.Module, input_shape: Sequence[int], blocks: Blocks | Sequence[Places]) -> Partition:
+def _partition(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    blocks: Blocks | Sequence[Places],
+    traced: Callable[[], Flow],
+) -> Partition:
     expected, x = run_once(model, input_shape)
     require_no_decisions(model, x)
     require_found_weights(model, x)
     require_one_function(model, random_input((TOGETHER, *input_shape)))
-    fine = Flow(trace(model, x))
+    fine = traced()
     regions = chosen_places(model, fine, input_shape, blocks)
     names = {name for places in regions for place in places for name in place}
     is_open = opened(names) | fine.traced.many

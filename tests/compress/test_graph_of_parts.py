@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from whole_networks import Edsr, NafNet, Yolop
-from workplace import graph_networks, real_networks
+from workplace import further_networks, graph_networks, real_networks
 from workplace.graph_networks import SHAPE, Pyramid, UNet, seeded
 
 from hwnas.devices.simulator.device import SimulatorDevice
@@ -203,5 +203,57 @@ def test_real_networks_are_taken_apart(name: str) -> None:
     _, rows, columns = net.input_shape
     is_of_one_size = name.startswith("efficientdet")
     parts = check_composition(net, net.input_shape, None if is_of_one_size else (rows + 64, columns))
+    assert (parts.block_count, sum(map(len, parts.regions))) == (blocks, places)
+    assert share(parts) >= least
+
+
+class OneLarge(nn.Module):
+    """A convolution in the middle that has most of the MACs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.large = nn.Conv2d(16, 32, 5, padding=2)
+        self.last = nn.Conv2d(32, 2, 3, padding=1)
+        self.beside = nn.Conv2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.large(self.first(x))) + self.beside(x)
+        return y
+
+
+def test_a_single_layer_of_most_macs_is_a_block() -> None:
+    parts = partition(OneLarge().eval(), SHAPE)
+    assert parts.ends == ("first", "large")
+    assert share(parts) > 0.8
+
+
+FURTHER = {
+    "text_detector": (0.92, 9, 9),
+    "output_net": (0.83, 3, 3),
+    "demosaicnet": (0.99, 4, 4),
+    "yolov8n": (0.98, 16, 16),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FURTHER)
+def test_networks_that_are_here_where_their_packages_or_files_are(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "shared" / "data"))
+    least, blocks, places = FURTHER[name]
+    try:
+        net = getattr(further_networks, name)()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
+    rows, columns = net.input_shape[1:]
+    if name == "yolov8n":  # its head gives something else in training, and keeps the size of the image
+        parts = partition(net, net.input_shape)
+        assert parts.max_abs_difference == 0
+    else:
+        parts = check_composition(
+            net, net.input_shape, None if name == "output_net" else (rows + 32, columns)
+        )
     assert (parts.block_count, sum(map(len, parts.regions))) == (blocks, places)
     assert share(parts) >= least

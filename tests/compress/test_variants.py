@@ -172,7 +172,7 @@ def test_the_operators_of_every_candidate_are_those_of_its_graph(parts: Partitio
     library = Library(tmp_path)
     candidates = find_candidates(parts, load_space("compression"), 3)
     library.add(candidates)
-    check_exports(library, parts, Progress())
+    check_exports(library, parts, parts, Progress())
     for entry in library.entries():
         module = build_part(parts, entry.candidate.part, entry.candidate.spec)
         expected = operators_of(export_onnx(module, (1, *parts.shapes[entry.candidate.part])))

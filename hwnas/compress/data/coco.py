@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -141,7 +141,8 @@ def load_coco(
         f"to test, {count:,} boxes of {len(classes)} classes, {size} × {size} pixels"
     )
     digest = sha256(index.digest.encode() + labels.numpy().tobytes())
-    return data_of(name, index, torch.from_numpy(array), labels, digest)
+    data = data_of(name, index, torch.from_numpy(array), labels, digest)
+    return replace(data, flip=True, shift_px=size // 8)  # boxes move with their image
 
 
 def _order(source: ListedSource) -> Sequence[int]:

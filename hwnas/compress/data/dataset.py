@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils._pytree import tree_flatten, tree_map
 
+from hwnas.compress.data.augment import Moves, is_boxes
 from hwnas.compress.settings import Place
 from hwnas.errors import InputError, first_line
 from hwnas.files import sha256_of_plain
@@ -61,6 +63,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def first(self, count: int) -> Images:
+        """The first images alone, without their targets."""
+        return Images(pixels=self.pixels[:count], labels=None)
+
 
 def split_images(
     pixels: Tensor, labels: Tensor | None, val_share: float, test_share: float
@@ -83,8 +89,8 @@ class DataFacts:
         class_names: in the order of the class indices; empty where the images have no labels.
         mean, std: one per channel, for pixels in 0 … 1.
         shift_px: augmentation moves an image by up to this many pixels in each direction.
-        flip: augmentation mirrors every second image. Targets that are no classes do not move with their
-            image: leave both out for such data.
+        flip: augmentation mirrors every second image. Boxes move with their image, other targets that are
+            no classes do not: leave both out for such data.
         imagenet: where the classes are of ImageNet, their indices among its 1,000.
         is_measured: mean and std are those of the training part; nobody asked for them.
     """
@@ -221,10 +227,16 @@ class Data(DataFacts):
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for indices in self._order(batch_size, generator):
             pixels = _stacked(self.train.pixels, indices)
-            if augment:
-                pixels = self._augment(pixels, generator)
-            again = seed * 100_003 + epoch + 1 if augment else 0
-            yield self._placed(pixels, self.train, indices, again)
+            if not augment:
+                yield self._placed(pixels, self.train, indices)
+                continue
+            moves = Moves.draw(len(indices), self.shift_px, generator, flip=self.flip)
+            found, targets = self._placed(
+                moves.images(pixels), self.train, indices, seed * 100_003 + epoch + 1
+            )
+            if is_boxes(targets):
+                targets = moves.boxes(targets.cpu(), *pixels.shape[2:]).to(self.place)
+            yield found, targets
 
     def train_order(self, batch_size: int, seed: int, epoch: int) -> Iterator[Tensor]:
         """The images (B,) of each batch of an epoch; they depend on `seed` and `epoch` alone.
@@ -267,17 +279,12 @@ class Data(DataFacts):
             )
         return self.normalize(pixels.to(self.place)), targets
 
-    def _augment(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Mirror and move each image by itself; what moves in is black."""
-        count, shift = len(pixels), self.shift_px
-        mirrored = (torch.rand(count, generator=generator) < 0.5).tolist() if self.flip else [False] * count
-        offsets = torch.randint(0, 2 * shift + 1, (count, 2), generator=generator).tolist()
-        moved = torch.zeros_like(pixels)
-        for image, target, mirror, (y, x) in zip(pixels, moved, mirrored, offsets, strict=True):
-            source = image.flip(2) if mirror else image
-            (to_y, from_y), (to_x, from_x) = _overlap(shift - y), _overlap(shift - x)
-            target[:, to_y, to_x] = source[:, from_y, from_x]
-        return moved
+
+def at_shape(pixels: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return images (B, C, H, W), uint8 or float32 in 0 … 1, scaled to `shape` (C, H, W): bilinear."""
+    if tuple(pixels.shape[1:]) == tuple(shape):
+        return pixels
+    return interpolate(_plain(pixels), tuple(shape[1:]), mode="bilinear", antialias=True).clamp_(0.0, 1.0)
 
 
 def _plain(pixels: Tensor) -> Tensor:
@@ -298,10 +305,3 @@ def _stacked(tensors: Tensor | Sequence[Tensor], which: Tensor | slice) -> Tenso
         return tensors[which]
     chosen = tensors[which] if isinstance(which, slice) else [tensors[number] for number in which.tolist()]
     return torch.stack(list(chosen))
-
-
-def _overlap(offset: int) -> tuple[slice, slice]:
-    """Where something moved by `offset` pixels lands, and which part of it still does."""
-    if offset > 0:
-        return slice(offset, None), slice(None, -offset)
-    return slice(None, offset or None), slice(-offset, None)

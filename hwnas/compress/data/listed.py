@@ -83,7 +83,7 @@ def flat(name: str) -> str:
 def data_of(name: str, index: Index, pixels: Tensor, labels: Tensor, digest: str) -> Data:
     """Data of decoded images (N, C, H, W) and a tensor of targets (N, …), in the parts of the index.
 
-    Nothing is augmented: the targets would not move with their image.
+    Nothing is augmented: most targets would not move with their image.
     """
     first, second = index.parts[0], index.parts[0] + index.parts[1]
     train, val, test = (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from hwnas.compress.data.augment import is_boxes
 from hwnas.compress.data.dataset import Data, Images
 from hwnas.compress.data.labels import check_labels, check_plain
 from hwnas.errors import InputError
@@ -200,9 +201,11 @@ def _check_settings(data: Data) -> None:
         raise InputError(f"shift_px is {shift!r}", f"give whole pixels below the image's side, {side}")
     if not isinstance(data.flip, bool):
         raise InputError(f"flip is {data.flip!r}", "give True or False")
-    if data.train.labels is not None and not data.class_names and (data.flip or shift):
+    targets = data.train.labels
+    moves = targets is None or bool(data.class_names) or is_boxes(targets)
+    if not moves and (data.flip or shift):
         raise InputError(
-            "flip or shift_px is set, but targets that are no classes do not move with their image",
+            "flip or shift_px is set, but targets that are no classes or boxes do not move with their image",
             "leave both out",
         )
     rows = data.imagenet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -56,12 +57,25 @@ def store_data(data: Data) -> str:
     for part in PARTS:
         images: Images = getattr(data, part)
         tensors |= _named(f"{part}.pixels", images.pixels) | _named(f"{part}.labels", images.labels)
-    content = save(tensors)
+    content = save(_apart(tensors))
     write_bytes(folder / "images.safetensors", content)
     facts = DataFacts(**{field.name: getattr(data, field.name) for field in fields(DataFacts)})
     record = DataRecord(facts=facts, images_sha256=sha256(content))
     write_signed(folder / "data.json", {"schema": SCHEMA, **encode(record)})
     return f"{PREFIX}{folder}"
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, each in memory of its own where two have some in common."""
+    taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    found = {}
+    for name, tensor in tensors.items():
+        ranges, start = taken[tensor.untyped_storage().data_ptr()], tensor.data_ptr()
+        end = start + tensor.nbytes
+        is_shared = any(start < other_end and other < end for other, other_end in ranges)
+        ranges.append((start, end))
+        found[name] = tensor.clone() if is_shared else tensor
+    return found
 
 
 def load_stored(name: str) -> Data:

@@ -15,7 +15,9 @@ from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
 from hwnas.compress.emit.summary import CheckpointRecord, FurtherMetric, Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.target import calibration_images
 from hwnas.compress.quality.finetune import finetune
+from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.reference.reloaded import confirm_stored
 from hwnas.compress.search.pick import check_rule, pick
 from hwnas.compress.search.record import FrontRecord
@@ -136,7 +138,7 @@ def _finish(device: DeviceRun, name: str, rule: str, choices: Choices) -> _Finis
         rule=rule,
         choices=choices,
         module=module,
-        network=network_of(module, reference.parts, name, stitcher.calibration),
+        network=network_of(module, reference.measured, name, stitcher.calibration),
         stitched=stitched,
         scores=loop.scores(module, data, reference.task),
         agreement=loop.agreement(module, reference.module(), data, reference.task),
@@ -201,7 +203,10 @@ def _write(
         accuracy_stitched=measured(finished.stitched, measure),
         accuracy=measured(finished.scores, measure),
         accuracy_in_precision=measured(
-            _scores_in_precision(finished.network, reference.data, profile.precision, reference.task), measure
+            _scores_in_precision(
+                _as_trained(finished, reference), reference.data, profile.precision, reference.task
+            ),
+            measure,
         ),
         accuracy_reference=measured(reference_scores, measure),
         accuracy_difference=measured_difference(finished.scores, reference_scores, measure),
@@ -218,11 +223,12 @@ def _write(
         protocol=measurement.protocol.name,
         fingerprint=measurement.fingerprint.id,
         command=command,
-        answer=answer_of(finished.module, reference.data.image_shape),
+        answer=answer_of(finished.module, reference.measured.image_shape),
+        trained_shape=None if reference.sized is None else reference.data.image_shape,
     )
 
     def confirm(folder: Path) -> None:
-        confirm_stored(folder, finished.module, reference.data)
+        confirm_stored(folder, finished.module, reference.data, shape=reference.measured.image_shape)
 
     entries = [stitcher.entries.get((n, choice)) for n, choice in enumerate(finished.choices)]
     write_checkpoint(
@@ -242,6 +248,14 @@ def _further(task: Task, scores: Evidence | None, reference: Evidence | None) ->
         difference = measured_difference(scores, reference, measure)
         if value is not None and before is not None and difference is not None:
             yield FurtherMetric(metric=measure.metric, value=value, reference=before, difference=difference)
+
+
+def _as_trained(finished: _Finished, reference: Reference) -> Network:
+    """The network with a graph for images of the size that it was trained with."""
+    if reference.sized is None:
+        return finished.network
+    images = calibration_images(reference.data, reference.data.image_shape)
+    return network_of(finished.module, reference.parts, finished.name, images)
 
 
 def _scores_in_precision(

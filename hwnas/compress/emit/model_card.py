@@ -50,6 +50,8 @@ def model_card(name: str, architecture: ArchitectureSpec, record: CheckpointReco
         for name, spec in zip(part_names(len(architecture.parts) - 2), architecture.parts, strict=True)
     )
     shape = ", ".join(str(size) for size in architecture.input_shape)
+    trained = ", ".join(map(str, summary.trained_shape or ()))
+    sizes = f"- Latency and MACs are of images of {shape}; {label} of {trained}.\n" if trained else ""
     rows = [
         (
             "latency, median",
@@ -82,7 +84,8 @@ In brackets: 95 % intervals.
 - Latency: {ratio(summary.latency_ratio)} of {compared_with(summary)}; the two interleaved in one session.
   Spread of the repeats {measurement.spread:.1%}; protocol `{protocol.name}` ({protocol.repeats} repeats, \
 each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples are in `measurement.json`.
-{judged}{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
+{sizes}{judged}{refusal}\
+- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
   the same images: {difference(summary.accuracy_difference, summary.metric)}.
 {beside}- {agreement_of(summary)}.
 - Before finetuning: {said(summary.accuracy_stitched)}.

@@ -10,7 +10,7 @@ from hwnas.compress.tasks.task import ACCURACY, Metric, quantity
 from hwnas.files import decode, encode
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.networks.intact import CHECKPOINT_RECORD, read_checkpoint_record, write_checkpoint_record
-from hwnas.ranges import Count, Figure, Position
+from hwnas.ranges import Count, Figure, Position, Size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ class Summary:
         accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
             where there is no such graph.
         further_metrics: the task's further metrics; empty without labels.
+        trained_shape: (C, H, W) of the images that it was trained on; None where it is measured at that size.
         macs, params: of the network, and of the reference.
         finetune_epochs: over the training part.
         protocol: by which the latencies were taken.
@@ -81,6 +82,7 @@ class Summary:
     agreement_metric: Metric = CLASSIFICATION.agreement_metric
     answer: tuple[Figure, ...] | None = None
     further_metrics: tuple[FurtherMetric, ...] = ()
+    trained_shape: tuple[Size, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,12 @@ from hwnas.compress.library.distill import positions_of, targets_of, teacher_sta
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.teacher import Kept, Teacher, keep_features
 from hwnas.compress.library.worker import TrainingContext, distill_settings, distill_slice
+from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.training.placement import explained_memory, give_back_memory
 from hwnas.errors import HwnasError, memory_error
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.build import build_part
+from hwnas.networks.count import count
 
 
 def build_library(run: Run) -> int:
@@ -77,6 +80,17 @@ def _distill_slices(run: Run, slices: Sequence[Sequence[Candidate]]) -> None:
             library.finish(candidate, result, graph)
             images = steps * min(how.batch_size, len(data.train))
             run.directory.cost_log.record(
-                "distillation", images=images, of=len(data.train), macs=candidate.macs
+                "distillation",
+                images=images,
+                of=len(data.train),
+                macs=_trained_macs(reference, candidate),
             )
         done += steps * len(candidates)
+
+
+def _trained_macs(reference: Reference, candidate: Candidate) -> int:
+    """MACs of a candidate for an image of the size that it is trained with."""
+    if reference.sized is None:
+        return candidate.macs
+    module = build_part(reference.parts, candidate.part, candidate.spec)
+    return count(module, *reference.parts.in_shapes(candidate.part_name))[0]

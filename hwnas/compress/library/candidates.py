@@ -17,18 +17,23 @@ from hwnas.networks.blocks.variants import VariantSpec, find_variants
 from hwnas.networks.build import build_part
 from hwnas.networks.count import count
 from hwnas.networks.partition import Partition
+from hwnas.networks.sizes import require_all_places
 
 T = TypeVar("T")
 _Sized = tuple[int, int, FamilySpec]
 
 
-def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[Candidate]:
+def find_candidates(
+    parts: Partition, space: Space, per_block: int = 0, trained: Partition | None = None
+) -> list[Candidate]:
     """The candidates of every part, by part; those of a part by rising MACs.
 
     Args:
+        parts: with images of the size that is measured.
         per_block: how many a block gets at most, instead of what the space says; 0 leaves it to the space.
             They are taken in turn from each kind (layer type, activation, attention; a layer type's kinds
             follow each other), and evenly spaced in MACs within a kind.
+        trained: the parts with images of the size that is trained on, where it is another one.
 
     Raises:
         InputError: `per_block` is no such number, or no block has a candidate that fits.
@@ -40,7 +45,11 @@ def find_candidates(parts: Partition, space: Space, per_block: int = 0) -> list[
         )
     of_blocks = []
     for block in range(1, parts.block_count + 1):
-        chosen = _spread(_fitting(parts, block, space)[0], per_block or space.per_block)
+        fitting = _fitting(parts, block, space)[0]
+        if trained is not None and trained is not parts:
+            both = {spec for _, _, spec in _sized(trained, block, [spec for _, _, spec in fitting])[0]}
+            fitting = [item for item in fitting if item[2] in both]
+        chosen = _spread(fitting, per_block or space.per_block)
         of_blocks += _numbered(parts, block, chosen)
     if not of_blocks:
         _refuse(parts, space)
@@ -127,12 +136,15 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
 
 def _sized(parts: Partition, block: int, specs: Sequence[FamilySpec]) -> tuple[list[_Sized], str]:
     """The candidates that can stand in a block, and why the last of the others cannot."""
-    sized, reason = [], "its table has no candidate for such a block"
+    sized: list[_Sized] = []
+    reason = "its table has no candidate for such a block"
     shapes, inputs = parts.part_shapes(block), parts.in_shapes(parts.names[block])
     for spec in specs:
         try:
             macs, params = replacement_cost(spec, *shapes)
             if len(inputs) > 1:
+                if not sized:  # whether sizes matter is a matter of the family
+                    require_all_places(parts, block, spec)
                 macs, params = count(build_part(parts, block, spec), *inputs)
         except InputError as error:  # too shallow for the block's stride, or of a family for other shapes
             reason = error.cause

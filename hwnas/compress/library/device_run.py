@@ -42,10 +42,12 @@ class DeviceRun:
     def stitcher(self) -> Stitcher:
         """The networks of the library that the device accepts."""
         run, forbidden = self.run, self.target.profile.forbidden_operators
-        parts, library = run.reference.parts, run.library
-        refused = find_refused(parts, library.entries(), forbidden) if forbidden else {}
-        calibration = calibration_images(run.reference.data)
-        return Stitcher(parts, library, calibration, refused, run.settings.loss)
+        reference, library = run.reference, run.library
+        refused = find_refused(reference.measured, library.entries(), forbidden) if forbidden else {}
+        calibration = calibration_images(reference.data, reference.measured.image_shape)
+        return Stitcher(
+            reference.parts, library, calibration, refused, run.settings.loss, measured=reference.measured
+        )
 
     @contextmanager
     def session(self, protocol: Protocol) -> Iterator[Session]:

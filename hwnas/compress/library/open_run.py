@@ -37,7 +37,7 @@ from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.settings import LibrarySettings, SearchSettings
-from hwnas.compress.tasks.task import quantity
+from hwnas.compress.tasks.task import Task, quantity
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import require_network, require_place
 from hwnas.errors import InputError
@@ -48,6 +48,7 @@ from hwnas.networks.build import assemble
 from hwnas.networks.checks import require_trainable
 from hwnas.networks.exported import own_network
 from hwnas.networks.partition import Partition, partition
+from hwnas.networks.sizes import at_size
 from hwnas.progress import Progress
 
 
@@ -57,6 +58,7 @@ class Inputs:
 
     Attributes:
         allow_code: whether a checkpoint may import the `module:function` that it names.
+        parts, measured: with images of the sizes at which networks are trained and measured.
     """
 
     settings: LibrarySettings
@@ -65,7 +67,19 @@ class Inputs:
     space: Space
     initial: Initial
     parts: Partition
+    measured: Partition
     candidates: tuple[Candidate, ...]
+
+    @property
+    def reference(self) -> Reference:
+        """The reference as it was found."""
+        return Reference(
+            spec=self.initial.spec,
+            parts=self.parts,
+            data=self.data,
+            task=self.initial.task,
+            sized=None if self.measured is self.parts else self.measured,
+        )
 
     @property
     def choice_count(self) -> int:
@@ -97,6 +111,7 @@ def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bo
     initial = initial_reference(settings, data, allow_code=allow_code, progress=progress)
     data = replace(data, mean=initial.mean, std=initial.std)
     parts = partition(initial.module, data.image_shape, settings.blocks)
+    measured = at_size(initial.module, parts, _measured_size(settings, initial.task, data))
     require_same_again(initial, data, settings.model, allow_code=allow_code)
     return Inputs(
         settings=settings,
@@ -105,7 +120,8 @@ def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bo
         space=space,
         initial=initial,
         parts=parts,
-        candidates=tuple(find_candidates(parts, space, settings.per_block)),
+        measured=measured,
+        candidates=tuple(find_candidates(measured, space, settings.per_block, parts)),
     )
 
 
@@ -137,8 +153,8 @@ def open_run(
         is_pending = any(entry.state == "pending" for entry in library.entries())
         if is_pending:
             executor.require(inputs.settings.needs)
-        check_exports(library, parts, progress)
-        refused = [check_device(library, parts, target.profile, progress) for _, target in wanted]
+        check_exports(library, parts, inputs.measured, progress)
+        refused = [check_device(library, inputs.measured, target.profile, progress) for _, target in wanted]
         if is_pending:
             _require_runs(inputs, wanted, refused, progress)
         run = run_of(inputs, directory, library, progress, executor)
@@ -163,9 +179,7 @@ def run_of(
     inputs: Inputs, directory: RunDirectory, library: Library, progress: Progress, executor: Executor
 ) -> Run:
     """Return the run in an open directory, with the reference trained and stored, or restored."""
-    reference = prepare_reference(
-        inputs.initial, inputs.parts, directory, inputs.settings, inputs.data, progress
-    )
+    reference = prepare_reference(inputs.initial, inputs.reference, directory, inputs.settings, progress)
     return Run(
         settings=inputs.settings,
         allow_code=inputs.allow_code,
@@ -176,6 +190,21 @@ def run_of(
         executor=executor,
         progress=progress,
     )
+
+
+def _measured_size(settings: LibrarySettings, task: Task, data: Data) -> tuple[int, ...]:
+    """(H, W) of what a network is given when it is measured. Raises InputError: no multiple of the scale."""
+    if not settings.measure_size:
+        return data.image_shape[1:]
+    scale = task.enlarges
+    if any(side % scale for side in settings.measure_size):
+        nearest = "x".join(str(side // scale * scale or scale) for side in settings.measure_size)
+        raise InputError(
+            f"images of {settings.measure_size[1]} × {settings.measure_size[0]} pixels cannot be {scale} "
+            "times as large as what the network is given",
+            f"give multiples: --measure-size {nearest}",
+        )
+    return tuple(side // scale for side in settings.measure_size)
 
 
 def prepare_training(inputs: Inputs) -> None:
@@ -190,14 +219,15 @@ def prepare_training(inputs: Inputs) -> None:
 
 def _require_trainable(inputs: Inputs, out: Path) -> None:
     """Refuse what could not be trained, exported or loaded again, before anything is trained."""
-    parts, task = inputs.parts, inputs.initial.task
+    parts = inputs.parts
     prepare_training(inputs)
     if not (out / "reference" / "reference.json").is_file():
         x = random_input((2, *inputs.data.image_shape))
         require_trainable(parts.ordered(parts.modules), parts.wiring, x)
-        require_exports(parts)
-        unstarted = Reference(spec=inputs.initial.spec, parts=parts, data=inputs.data, task=task)
-        rehearse(parts, unstarted.architecture([None] * len(parts.modules)), inputs.data)
+        require_exports(inputs.measured)
+        rehearse(
+            parts, inputs.measured, inputs.reference.architecture([None] * len(parts.modules)), inputs.data
+        )
 
 
 def _require_runs(
@@ -207,7 +237,8 @@ def _require_runs(
     progress: Progress,
 ) -> None:
     """Refuse devices that cannot run the reference, where a search needs it; of many, one may be left."""
-    whole = own_network(inputs.parts, "the reference", calibration_images(inputs.data))
+    images = calibration_images(inputs.data, inputs.measured.image_shape)
+    whole = own_network(inputs.measured, "the reference", images)
     failures: list[InputError] = []
     for (search, target), of_target in zip(wanted, refused, strict=True):
         is_accepted = not any(choice == 0 for _, choice in of_target)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from hwnas.compress.library.store import Entry, Library
 from hwnas.errors import InputError, NetworkFormError, is_out_of_memory, memory_error
 from hwnas.measurement import DeviceProfile
-from hwnas.network import Network, export_onnx
-from hwnas.networks.build import build_part
+from hwnas.network import Network
 from hwnas.networks.exported import own_parts
 from hwnas.networks.partition import Partition
+from hwnas.networks.sizes import require_size
 from hwnas.onnx_file import operators_of
 from hwnas.progress import Progress
 
@@ -75,10 +75,13 @@ def require_exports(parts: Partition) -> None:
             raise InputError(error.cause, error.fix) from None
 
 
-def check_exports(library: Library, parts: Partition, progress: Progress) -> None:
+def check_exports(library: Library, trained: Partition, measured: Partition, progress: Progress) -> None:
     """Export every candidate that was not exported yet, and store its operators; nothing is trained for it.
 
-    A candidate that cannot be exported is marked as failed.
+    A candidate that cannot be exported, or has to be of one size, is marked as failed.
+
+    Args:
+        trained, measured: the reference's parts at the sizes at which candidates are trained and measured.
     """
     entries = (entry for entry in library.entries() if entry.state != "failed")
     unknown = [entry.candidate for entry in entries if entry.operators is None]
@@ -86,9 +89,7 @@ def check_exports(library: Library, parts: Partition, progress: Progress) -> Non
         found = []
         for number, candidate in enumerate(unknown[start : start + FLUSH], start + 1):
             try:
-                module = build_part(parts, candidate.part, candidate.spec)
-                shapes = parts.in_shapes(candidate.part_name)
-                graph = export_onnx(module, *((1, *shape) for shape in shapes))
+                graph = require_size(candidate, trained, measured)
                 found.append((candidate, operators_of(graph)))
             except NetworkFormError as error:
                 if is_out_of_memory(error):

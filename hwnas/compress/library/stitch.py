@@ -12,7 +12,7 @@ from torch import nn
 from hwnas.composed import run_parts
 from hwnas.compress.library.operators import Refused
 from hwnas.compress.library.store import Entry, Library
-from hwnas.network import Network, Part
+from hwnas.network import Network, Part, export_onnx
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.build import assemble, build_part
 from hwnas.networks.count import count_parts
@@ -32,6 +32,8 @@ class Stitcher:
         calibration: images (N, C, H, W), normalised, for devices that run int8.
         refused: choices that the device refuses, by part and choice, with their forbidden operators.
         metric: the block loss by which the anchor is chosen.
+        measured: the reference's parts with images of the size that is measured; None where it is that of
+            the training.
 
     Attributes:
         anchor: the architecture that the device accepts with the lowest loss: the reference itself, where it
@@ -45,13 +47,16 @@ class Stitcher:
         calibration: np.ndarray | None = None,
         refused: Refused | None = None,
         metric: str = "nsr",
+        *,
+        measured: Partition | None = None,
     ) -> None:
         self.parts = parts
+        self.measured = measured or parts
         self.library = library
         self.calibration = calibration
         self.refused = refused or {}
-        self._own = own_parts(parts)
-        self._own_cost = count_parts(parts)
+        self._own = own_parts(self.measured)
+        self._own_cost = count_parts(self.measured)
         self._shared = parts.shared
         self.entries = {
             (entry.candidate.part, entry.candidate.choice): entry
@@ -171,4 +176,9 @@ class Stitcher:
         def module() -> nn.Module:
             return self.library.load(entry, build_part(self.parts, candidate.part, candidate.spec))
 
-        return Part(candidate.part_name, onnx=partial(self.library.onnx, entry), module=module)
+        def graph() -> bytes:
+            shapes = self.measured.in_shapes(candidate.part_name)
+            return export_onnx(module(), *((1, *shape) for shape in shapes), name=candidate.name)
+
+        stored = partial(self.library.onnx, entry)  # of the size that it was trained with
+        return Part(candidate.part_name, onnx=stored if self.measured is self.parts else graph, module=module)

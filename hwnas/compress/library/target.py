@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.compress.data import Data
+from hwnas.compress.data.dataset import at_shape
 from hwnas.devices.base import Device
 from hwnas.errors import (
     DeviceError,
@@ -72,8 +73,12 @@ def require_runs(target: Target, network: Network, *, energy: bool) -> None:
         raise InputError(f"{name} tells no energy", "take the objective latency, or a simulator")
 
 
-def calibration_images(data: Data) -> np.ndarray:
-    """Return normalised training images (N, C, H, W), by which networks are quantised."""
-    plain = data.plain_inputs(data.train, slice(CALIBRATION_IMAGES))
+def calibration_images(data: Data, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return normalised training images (N, C, H, W), by which networks are quantised.
+
+    Args:
+        shape: (C, H, W); images of another size are scaled to it.
+    """
+    plain = at_shape(data.plain_inputs(data.train, slice(CALIBRATION_IMAGES)), shape)
     images: np.ndarray = data.normalize(plain).contiguous().numpy()
     return images

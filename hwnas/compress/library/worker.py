@@ -115,7 +115,7 @@ class PackedContext:
         reference = Reference(
             spec=spec.reference,
             # The driver's user has named the code; a worker only builds what the driver has built.
-            parts=partition(build_reference(spec.reference, allow_code=True), spec.input_shape, spec.regions),
+            parts=partition(build_reference(spec.reference, allow_code=True), data.image_shape, spec.regions),
             data=replace(data, mean=spec.mean, std=spec.std),
             task=load_task(settings.task),
         )

@@ -48,12 +48,22 @@ TRAIN_LEARNING_RATE = 4e-3  # AdamW, batches of 64; chosen on the `val` part of 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """The trained network to be compressed, in eval mode, cut into parts."""
+    """The trained network to be compressed, in eval mode, cut into parts.
+
+    Attributes:
+        sized: the parts with images of the size that is measured; None where that is the data's.
+    """
 
     spec: ReferenceSpec
     parts: Partition
     data: Data
     task: Task = CLASSIFICATION
+    sized: Partition | None = None
+
+    @property
+    def measured(self) -> Partition:
+        """The parts with images of the size that is measured."""
+        return self.sized or self.parts
 
     def module(self) -> Composed:
         """The whole reference, its parts by name, sharing their weights."""
@@ -64,7 +74,7 @@ class Reference:
         return ArchitectureSpec(
             reference=self.spec,
             regions=self.parts.regions,
-            input_shape=self.data.image_shape,
+            input_shape=self.measured.image_shape,
             parts=tuple(specs),
             mean=self.data.mean,
             std=self.data.std,
@@ -178,25 +188,20 @@ def require_same_again(initial: Initial, data: Data, model: str, *, allow_code: 
 
 
 def prepare_reference(
-    initial: Initial,
-    parts: Partition,
-    run: RunDirectory,
-    settings: LibrarySettings,
-    data: Data,
-    progress: Progress,
+    initial: Initial, reference: Reference, run: RunDirectory, settings: LibrarySettings, progress: Progress
 ) -> Reference:
     """Train the reference where it needs it and store it; once for a run.
 
     Its record is written once it was loaded anew in a fresh process and gave what the record says.
 
     Args:
-        parts: of the initial module; they hold the reference's weights afterwards, channels last.
+        reference: of the initial module, whose parts hold its weights afterwards, channels last.
 
     Raises:
         RunDirectoryError: the stored reference is damaged, or its code has changed.
         HwnasError: what was stored is another network than the trained one.
     """
-    reference = Reference(spec=initial.spec, parts=parts, data=data, task=initial.task)
+    parts, data, at_size = reference.parts, reference.data, reference.measured
     module = reference.module()
     state_file = run.reference / "training.safetensors"
     if (run.reference / REFERENCE_RECORD).is_file():
@@ -225,14 +230,14 @@ def prepare_reference(
         )
     channels_last(module)
     scores = loop.scores(module, data, reference.task)
-    costs = count_parts(parts)
+    costs = count_parts(at_size)
     with folder_beside(run.reference) as folder:
         save_module(module, folder / "model.safetensors")
         reference.architecture([None] * len(parts.modules)).save(folder / "architecture.json")
-        write_bytes(folder / "model.onnx", own_network(parts, settings.model).onnx())
+        write_bytes(folder / "model.onnx", own_network(at_size, settings.model).onnx())
         ReferenceRecord(
             **reference_hashes(folder),
-            answer=answer_of(module, data.image_shape),
+            answer=answer_of(module, at_size.image_shape),
             trained_epochs=settings.train_epochs if initial.to_train else 0,
             metric=reference.task.metric,
             accuracy=measured(scores, reference.task.measure),
@@ -244,7 +249,7 @@ def prepare_reference(
             regions=parts.regions,
             partition_max_abs_difference=parts.max_abs_difference,
         ).write(folder)
-        confirm_stored(folder, module, data)
+        confirm_stored(folder, module, data, shape=at_size.image_shape)
         for name in (*OF_REFERENCE, REFERENCE_RECORD):  # the record last: it says that all is there
             (folder / name).replace(run.reference / name)
     state_file.unlink(missing_ok=True)
@@ -265,13 +270,13 @@ def _restore(reference: Reference, module: nn.Module, run: RunDirectory, model: 
         )
     load_weights(module, weights)
     channels_last(module)
-    if known.answer is not None and not is_answer(module, reference.data.image_shape, known.answer):
+    if known.answer is not None and not is_answer(module, reference.measured.image_shape, known.answer):
         raise RunDirectoryError(
             f"{model} is not the network of {run.path}: with the same weights it answers otherwise",
             "restore its code as it was, or start anew with --out PATH",
         )
     if not graph.is_file() or sha256(read_bytes(graph)) != known.onnx_sha256:
-        write_bytes(graph, own_network(reference.parts, model).onnx())
+        write_bytes(graph, own_network(reference.measured, model).onnx())
     architecture = run.reference / "architecture.json"
     if not architecture.is_file() or known.architecture_sha256 != sha256(read_bytes(architecture)):
         reference.architecture([None] * len(reference.parts.modules)).save(architecture)

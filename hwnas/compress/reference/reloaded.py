@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from hwnas import processes
 from hwnas.agreement import disagreement
 from hwnas.compress.data import Data, Images
+from hwnas.compress.data.dataset import at_shape
 from hwnas.compress.training.placement import channels_last
 from hwnas.errors import HwnasError, first_line
 from hwnas.files import decode, encode, write_bytes, write_signed
@@ -74,23 +75,35 @@ class _Question:
     sizes: tuple[Size, ...]
 
 
-def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images | None = None) -> None:
+def confirm_stored(
+    folder: Path,
+    module: nn.Module,
+    data: Data,
+    images: Images | None = None,
+    *,
+    shape: Sequence[int] | None = None,
+) -> None:
     """Make sure that whoever has only the files of a stored network gets the answers of what was stored.
 
     Args:
         folder: with architecture, weights and graph.
         module: what was stored, in eval mode; what is told of it is told of this.
         images: on which both answer; where none are named all of the test part, or of val where the images of
-            the test part have other sizes than the graph.
+            the test part have several sizes.
+        shape: (C, H, W) that the graph takes, where it is another one than the data's. Some of the images are
+            scaled to it.
 
     Raises:
         HwnasError: the module that is loaded, or the graph in ONNX Runtime, answers otherwise.
     """
     images = images or (data.test if data.test.sizes == data.train.sizes else data.val)
+    shape = tuple(shape or data.image_shape)
+    if shape != data.image_shape:
+        images = images.first(REHEARSED)
     apart = [0.0, 0.0]
-    for part, outputs in zip(_parts(images), stored_outputs(folder, data, images), strict=True):
+    for part, outputs in zip(_parts(images), stored_outputs(folder, data, images, shape), strict=True):
         with torch.no_grad():
-            inputs = data.plain_inputs(images, part)
+            inputs = at_shape(data.plain_inputs(images, part), shape)
             own = by_image(module(data.normalize(inputs)), len(inputs))
         apart = [max(was, disagreement(own, now)) for was, now in zip(apart, outputs, strict=True)]
     for what, share in zip(("hwnas.load", "model.onnx in ONNX Runtime"), apart, strict=True):
@@ -104,12 +117,13 @@ def confirm_stored(folder: Path, module: nn.Module, data: Data, images: Images |
             )
 
 
-def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> None:
+def rehearse(parts: Partition, measured: Partition, architecture: ArchitectureSpec, data: Data) -> None:
     """Store a network as if it had been trained, and confirm it, before anything is trained.
 
     What a copy learns in one pass in train mode has to be stored as well.
 
     Args:
+        parts, measured: at the sizes at which it is trained and measured.
         architecture: of the reference.
 
     Raises:
@@ -117,7 +131,7 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
     """
     modules, joints = deepcopy((parts.modules, parts.joints))
     module = assemble(parts, modules, joints)
-    images = replace(data.train, pixels=data.train.pixels[:REHEARSED], labels=None)
+    images = data.train.first(REHEARSED)
     x = data.normalize(data.plain_inputs(images, slice(None)))
     module.train()
     output = module(x)
@@ -132,9 +146,9 @@ def rehearse(parts: Partition, architecture: ArchitectureSpec, data: Data) -> No
     with temporary_folder() as folder:
         save_module(module, folder / "model.safetensors")
         architecture.save(folder / "architecture.json")
-        write_bytes(folder / "model.onnx", network_of(module, parts, "rehearsed").onnx())
+        write_bytes(folder / "model.onnx", network_of(module, measured, "rehearsed").onnx())
         write_signed(folder / REFERENCE_RECORD, {"schema": REFERENCE_SCHEMA, **reference_hashes(folder)})
-        confirm_stored(folder, module, data, images)
+        confirm_stored(folder, module, data, images, shape=measured.image_shape)
 
 
 def _parts(images: Images) -> list[slice]:
@@ -142,9 +156,12 @@ def _parts(images: Images) -> list[slice]:
 
 
 def stored_outputs(
-    folder: Path, data: Data, images: Images
+    folder: Path, data: Data, images: Images, shape: Sequence[int] | None = None
 ) -> Iterator[tuple[list[list[Tensor]], list[list[Tensor]]]]:
     """What a stored network gives for images: the module that is loaded, and its graph with one image a run.
+
+    Args:
+        shape: (C, H, W) to which images are scaled; None leaves them as they are.
 
     Yields:
         Both outputs for each batch of images in order: the tensors of each image.
@@ -152,7 +169,8 @@ def stored_outputs(
     Raises:
         HwnasError: it cannot be loaded or run.
     """
-    first = data.plain_inputs(images, slice(1))
+    shape = tuple(shape or data.image_shape)
+    first = at_shape(data.plain_inputs(images, slice(1)), shape)
     question = _Question(
         folder=str(folder.absolute()),
         place=str(Path.cwd()),
@@ -168,7 +186,7 @@ def stored_outputs(
     try:
         message = json.dumps(encode(question)).encode() + b"\n"
         for part in _parts(images):
-            batch = data.plain_inputs(images, part)
+            batch = at_shape(data.plain_inputs(images, part), shape)
             with contextlib.suppress(BrokenPipeError):  # it has failed, and may have said why
                 process.stdin.write(message + batch.contiguous().numpy().tobytes())
                 process.stdin.flush()

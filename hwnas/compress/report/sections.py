@@ -105,6 +105,9 @@ def _further(checkpoints: Sequence[Checkpoint]) -> Table:
 def _what_for(stored: StoredRun) -> str:
     text = f"{stored.settings.model}, compressed for the device {stored.device} with the data "
     text += f"{stored.settings.data}."
+    if stored.settings.measure_size:
+        height, width = stored.settings.measure_size
+        text += f" Latencies and MACs are of images of {width} × {height} pixels."
     fingerprint = stored.searches[0].front.fingerprint
     if fingerprint is not None:
         text += f" Measured on {fingerprint.chip}, {fingerprint.runtime}, {fingerprint.precision} "
