@@ -75,7 +75,11 @@ class Checkpoint:
     summary: Summary
 
     def module(self, *, allow_code: bool = False) -> nn.Module:
-        """Return the network with its weights, in eval mode; see `load`."""
+        """Return the network with its weights, in eval mode; see `load`.
+
+        >>> checkpoint.module(allow_code=True).training
+        False
+        """
         return load(self.path, allow_code=allow_code)
 
 
@@ -94,7 +98,11 @@ class Run:
 
     @property
     def devices(self) -> list[str]:
-        """The devices that have a front."""
+        """The devices that have a front.
+
+        >>> run.devices
+        ['steady']
+        """
         from hwnas.compress.report.stored import device_folders
 
         return [folder.name for folder in device_folders(self.path)]
@@ -108,6 +116,9 @@ class Run:
 
         Raises:
             InputError: there is no such front, with those that are there, or its file is damaged.
+
+        >>> run.front("steady").device
+        'steady'
         """
         from hwnas.compress.report.stored import device_folder
         from hwnas.compress.search.record import FrontRecord
@@ -119,6 +130,9 @@ class Run:
 
         Raises:
             InputError: there is none, with those that are there.
+
+        >>> run.checkpoint("steady").summary.pick
+        'knee'
         """
         found = self.checkpoints()
         name = f"{device}-{pick.replace('=', '-')}"
@@ -129,7 +143,11 @@ class Run:
         raise InputError(f"{self.path} has no checkpoint {name}", f"it has {names}")
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return all emitted networks, by name."""
+        """Return all emitted networks, by name.
+
+        >>> [checkpoint.path.name for checkpoint in run.checkpoints()]
+        ['steady-knee']
+        """
         from hwnas.compress.emit.summary import read_summary
 
         folders = sorted(self.path.glob("checkpoints/[!.]*"))
@@ -140,6 +158,9 @@ class Run:
 
         Raises:
             InputError: no such device. RunDirectoryError: a file of the run is damaged.
+
+        >>> [path.name for path in run.report()]
+        ['report.html']
         """
         from hwnas.compress.emit import cross_device
         from hwnas.compress.report import write_reports
@@ -167,6 +188,9 @@ class Run:
 
         Raises:
             HwnasError: there is no run, or nothing of the space fits; what was distilled is kept.
+
+        >>> run.extend("compression", candidates=1).added
+        0
         """
         from hwnas.compress.extend import extend
 
@@ -180,6 +204,12 @@ class Run:
 
         Raises:
             InputError: no predictor, or no such network. RunDirectoryError: a file of the run is damaged.
+
+        >>> run.predict("0-0-0-0")  # it was made by `quality="loss"`
+        Traceback (most recent call last):
+            ...
+        hwnas.errors.InputError: runs/a has no accuracy predictor yet
+          fix: give its `hwnas compress` command with --quality predictor
         """
         from hwnas.compress.quality.predict import predict_networks
 
