@@ -31,6 +31,7 @@ test: .venv/.dev
 test-slow: .venv/.dev
 	$(PYTEST) --dist worksteal -m slow
 
+# Hours: every test of it has a case that `make test` or `make test-slow` runs.
 faults: .venv/.dev
 	$(BIN)/pytest -m "not hardware" tests/faults
 

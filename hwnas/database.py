@@ -123,3 +123,5 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+        except UnicodeDecodeError as error:  # of a column's name, or of a message that quotes what is damaged
+            raise self._damaged("a name in it is no text") from error

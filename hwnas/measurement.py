@@ -306,22 +306,38 @@ class Measurement:
 
     @property
     def medians_ms(self) -> tuple[float, ...]:
-        """The median of each repeat."""
+        """The median of each repeat.
+
+        >>> len(measurement.medians_ms) == len(measurement.repeats_ms)
+        True
+        """
         return tuple(statistics.median(samples) for samples in self.repeats_ms)
 
     @property
     def latency_ms(self) -> float:
-        """The median of the repeats' medians."""
+        """The median of the repeats' medians.
+
+        >>> min(measurement.medians_ms) <= measurement.latency_ms <= max(measurement.medians_ms)
+        True
+        """
         return statistics.median(self.medians_ms)
 
     @property
     def throughput_per_s(self) -> float:
-        """Images a second: the batch (metric `batch_size`, otherwise 1) over the latency."""
+        """Images a second: the batch (metric `batch_size`, otherwise 1) over the latency.
+
+        >>> measurement.throughput_per_s == 1000 / measurement.latency_ms
+        True
+        """
         return 1000 * self.metrics.get("batch_size", 1) / self.latency_ms
 
     @property
     def spread(self) -> float:
-        """(largest − smallest) / median of the repeats' medians."""
+        """(largest − smallest) / median of the repeats' medians.
+
+        >>> measurement.spread  # a simulator gives the same each time
+        0.0
+        """
         return spread(self.medians_ms)
 
     @property
@@ -332,6 +348,10 @@ class Measurement:
 
         Raises:
             InputError: the session had no anchor.
+
+        >>> from dataclasses import replace
+        >>> replace(measurement, repeats_ms=((1.0,), (3.0,)), anchor_ms=(2.0, 4.0)).anchor_ratios
+        (0.5, 0.75)
         """
         if not self.anchor_ms:
             raise InputError(
@@ -341,22 +361,40 @@ class Measurement:
 
     @property
     def anchor_ratio(self) -> float:
-        """The median of `anchor_ratios`. Raises InputError as that does."""
+        """The median of `anchor_ratios`. Raises InputError as that does.
+
+        >>> from dataclasses import replace
+        >>> replace(measurement, repeats_ms=((1.0,), (3.0,)), anchor_ms=(2.0, 4.0)).anchor_ratio
+        0.625
+        """
         return statistics.median(self.anchor_ratios)
 
     def percentile_ms(self, percent: int) -> float:
-        """A percentile (1 to 99) of all samples of all repeats."""
+        """A percentile (1 to 99) of all samples of all repeats.
+
+        >>> from dataclasses import replace
+        >>> replace(measurement, repeats_ms=((1.0, 2.0, 3.0),), anchor_ms=()).percentile_ms(75)
+        2.5
+        """
         import numpy as np
 
         return float(np.percentile([sample for samples in self.repeats_ms for sample in samples], percent))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data with the schema's name and version, as stored."""
+        """Plain data with the schema's name and version, as stored.
+
+        >>> measurement.to_json()["kind"]
+        'modelled'
+        """
         return {"schema": MEASUREMENT_SCHEMA, **encode(self)}
 
     @staticmethod
     def from_json(data: Any, source: str) -> Measurement:
-        """Read `to_json` back. Raises InputError naming the offending key."""
+        """Read `to_json` back. Raises InputError naming the offending key.
+
+        >>> hwnas.Measurement.from_json(measurement.to_json(), "mine") == measurement
+        True
+        """
         known = data.get("schema") if isinstance(data, dict) else None
         schema = known if known in MEASUREMENT_SCHEMAS else MEASUREMENT_SCHEMA
         return decode(Measurement, check_schema(data, schema, source), source)

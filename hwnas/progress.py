@@ -15,7 +15,14 @@ class Progress:
     """
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
-        """`done` of `total` units of a step are through; `remark` is short (a loss, a candidate)."""
+        """`done` of `total` units of a step are through; `remark` is short (a loss, a candidate).
+
+        >>> Shown().advance("train", 3, 3, "loss 0.2")
+        train: 3 of 3 loss 0.2
+        """
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """One line that stays.
+
+        >>> hwnas.Progress().say("nobody hears this")
+        """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib
 import inspect
 import logging
@@ -55,19 +56,45 @@ def test_every_public_name_is_there_and_says_what_it_does() -> None:
         assert name == "__version__" or found.__doc__
 
 
-OF_A_RUN = ("compress", "open_run", "load", "Run", "Checkpoint", "Front")
+OF_A_RUN = ("compress", "open_run", "load", "Run", "Checkpoint", "Front", "Compression")
 """Names whose examples look at a run, which that of `compress` makes."""
+
+NAMES = sorted({*hwnas.__all__, *api.__all__} - {"__version__", "Model"})
+"""What has an example; `Model` is an alias."""
+
+
+def texts_of(name: str) -> dict[str, str]:
+    """The docstrings of a public name and of the methods and properties that it adds as a class."""
+    value = getattr(api, name, None) or getattr(hwnas, name)
+    texts = {name: inspect.getdoc(value) or ""}
+    if inspect.isclass(value):
+        fields = getattr(value, "__dataclass_fields__", {})  # some hold functions
+        kinds = (property, functools.cached_property, staticmethod, classmethod)
+        texts |= {
+            f"{name}.{key}": inspect.getdoc(member) or ""
+            for key, member in vars(value).items()
+            if key[0] != "_"
+            and key not in fields
+            and (inspect.isfunction(member) or isinstance(member, kinds))
+        }
+    return texts
 
 
 def run_example(name: str) -> None:
-    """Run what the docstring of a public name, or of a method of it, shows."""
-    value = getattr(api, name, None) or getattr(hwnas, name)
-    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
-    examples = [test for test in finder.find(value, name) if test.examples]
-    assert examples, f"{name} shows no example"
-    for test in examples:
-        runner.run(test)
+    """Run what the docstring of a public name shows, and with what that leaves what its methods show."""
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    known: dict[str, Any] = {}
+    for place, text in texts_of(name).items():
+        test = parser.get_doctest(text, known, place, None, None)
+        runner.run(test, clear_globs=False)
+        known = test.globs
     assert runner.summarize(verbose=False).failed == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_and_method_shows_an_example(name: str) -> None:
+    for place, text in texts_of(name).items():
+        assert doctest.DocTestParser().get_examples(text), f"{place} shows no example"
 
 
 @pytest.mark.parametrize("name", sorted({*hwnas.__all__} - {*OF_A_RUN, "__version__"}))
@@ -85,7 +112,7 @@ OF_THE_COMMAND_LINE = {*api.__all__} - {*hwnas.__all__, "Model"}
 """Functions that the commands call and their results, which most users do not need; `Model` is an alias."""
 
 
-@pytest.mark.parametrize("name", sorted(OF_THE_COMMAND_LINE - {"write_batch"}))
+@pytest.mark.parametrize("name", sorted(OF_THE_COMMAND_LINE - {"write_batch", *OF_A_RUN}))
 def test_the_example_of_what_the_command_line_calls_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

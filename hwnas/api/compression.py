@@ -91,12 +91,15 @@ class Compression:
 
     >>> import hwnas.api
     >>> from hwnas.compress.options import CompressOptions
-    >>> options = CompressOptions(data="digits", weights="none", preset="quick")
+    >>> options = CompressOptions(
+    ...     data="digits", weights="none", candidates=2, train_epochs=1, epochs=1, steps=2,
+    ...     population=4, generations=2, finetune_epochs=1, protocol="quick",
+    ... )
     >>> found = hwnas.api.plan_compression(
-    ...     options, "mobilenetv2_050", ["sim-npu"], None, hwnas.Progress(), dry_run=True
+    ...     options, "tinynet:make", ["steady.toml"], "runs/a", hwnas.Progress()
     ... )
     >>> found.out.as_posix(), len(found.plans)
-    ('runs/mobilenetv2_050', 1)
+    ('runs/a', 1)
     """
 
     out: Path
@@ -110,6 +113,8 @@ class Compression:
 
         Raises:
             InputError: nobody agreed.
+
+        >>> found.require_consent(lambda question: False)  # nothing here costs anything
         """
         from hwnas.compress.budget import require_consent
 
@@ -121,6 +126,8 @@ class Compression:
 
         Args:
             command: that the user gave, for the model cards.
+
+        >>> found.run("mine", hwnas.Progress()).require_all()
         """
         from hwnas.compress.executor import executor_at
         from hwnas.compress.pipeline import compress as run_compress

@@ -76,7 +76,11 @@ class Checkpoint:
     summary: Summary
 
     def module(self, *, allow_code: bool = False) -> nn.Module:
-        """Return the network with its weights, in eval mode; see `load`."""
+        """Return the network with its weights, in eval mode; see `load`.
+
+        >>> checkpoint.module(allow_code=True).training
+        False
+        """
         return load(self.path, allow_code=allow_code)
 
 
@@ -95,7 +99,11 @@ class Run:
 
     @property
     def devices(self) -> list[str]:
-        """The devices that have a front."""
+        """The devices that have a front.
+
+        >>> run.devices
+        ['steady']
+        """
         from hwnas.compress.report.stored import device_folders
 
         return [folder.name for folder in device_folders(self.path)]
@@ -109,6 +117,9 @@ class Run:
 
         Raises:
             InputError: there is no such front, with those that are there, or its file is damaged.
+
+        >>> run.front("steady").device
+        'steady'
         """
         from hwnas.compress.report.stored import device_folder
         from hwnas.compress.search.record import FrontRecord
@@ -120,6 +131,9 @@ class Run:
 
         Raises:
             InputError: there is none, with those that are there.
+
+        >>> run.checkpoint("steady").summary.pick
+        'knee'
         """
         found = self.checkpoints()
         name = f"{device}-{pick.replace('=', '-')}"
@@ -130,7 +144,11 @@ class Run:
         raise InputError(f"{self.path} has no checkpoint {name}", f"it has {names}")
 
     def checkpoints(self) -> list[Checkpoint]:
-        """Return all emitted networks, by name."""
+        """Return all emitted networks, by name.
+
+        >>> [checkpoint.path.name for checkpoint in run.checkpoints()]
+        ['steady-knee']
+        """
         from hwnas.compress.emit.summary import CheckpointRecord
 
         folders = sorted(self.path.glob("checkpoints/[!.]*"))
@@ -141,6 +159,9 @@ class Run:
 
         Raises:
             InputError: no such device. RunDirectoryError: a file of the run is damaged.
+
+        >>> [path.name for path in run.report()]
+        ['report.html']
         """
         from hwnas.compress.emit import cross_device
         from hwnas.compress.report import write_reports
@@ -168,6 +189,9 @@ class Run:
 
         Raises:
             HwnasError: there is no run, or nothing of the space fits; what was distilled is kept.
+
+        >>> run.extend("compression", candidates=1).added
+        0
         """
         from hwnas.compress.extend import extend
 
@@ -182,6 +206,12 @@ class Run:
 
         Raises:
             InputError: no predictor, or no such network. RunDirectoryError: a file of the run is damaged.
+
+        >>> run.predict("0-0-0-0")  # it was made by `quality="loss"`
+        Traceback (most recent call last):
+            ...
+        hwnas.errors.InputError: runs/a has no accuracy predictor yet
+          fix: give its `hwnas compress` command with --quality predictor
         """
         from hwnas.compress.quality.predict import predict_networks
 

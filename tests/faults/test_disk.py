@@ -37,15 +37,20 @@ def fill(kilobytes: int, place: Place, workplace: Path, arguments: Sequence[str]
     return done.stderr
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_space(place: Place, workplace: Path) -> None:
     said = fill(220, place, workplace, tiny.compress_arguments("full/out"))
     assert "exit code 2" in said
     assert "full" in said and "free space" in said
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("kilobytes", [4, 40, 64, 100, 140, 180, 300, 400, 500, 700])
+@pytest.mark.parametrize(
+    "kilobytes",
+    [
+        *(pytest.param(size, marks=pytest.mark.slow) for size in (40, 300)),
+        *(pytest.param(size, marks=pytest.mark.faults) for size in (4, 64, 100, 140, 180, 400, 500, 700)),
+    ],
+)
 def test_a_disk_that_is_full_at_any_moment(kilobytes: int, place: Place, workplace: Path) -> None:
     said = fill(kilobytes, place, workplace, tiny.compress_arguments("full/out"))
     print(kilobytes, "kB:", next(line for line in said.splitlines() if "exit code" in line))

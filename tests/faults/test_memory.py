@@ -82,7 +82,7 @@ def others(run: Path, hungry: Candidate) -> dict[str, str]:
     }
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_candidate_that_does_not_fit_is_trained_in_smaller_batches(place: Place, workplace: Path) -> None:
     """6.4 GiB for a batch of 256 images do not fit into 4 GiB, 3.2 GiB do."""
     run, said = distilled(workplace, 6.4 / 256)
@@ -127,7 +127,7 @@ def test_a_hungry_candidate_gets_smaller_batches_and_leaves_the_others_as_they_a
     assert others(copy, first.candidate) == others(place.whole, first.candidate)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_candidate_that_never_fits_has_failed_and_the_run_goes_on(place: Place, workplace: Path) -> None:
     run, said = distilled(workplace, 1)
     with Library(run / "library") as library:

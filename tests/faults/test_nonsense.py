@@ -77,11 +77,11 @@ def stored(copy: Path) -> list[Measurement]:
     ("lie", "how"),
     [
         ("fast", {"every": 7}),
-        pytest.param("slow", {"every": 7}, marks=pytest.mark.faults),
+        pytest.param("slow", {"every": 7}, marks=pytest.mark.slow),
         ("slow", {"every": 1, "runs": 0.3}),
-        pytest.param("fast", {"every": 1, "runs": 0.3}, marks=pytest.mark.faults),
-        pytest.param("fast", {"every": 5}, marks=pytest.mark.faults),
-        pytest.param("slow", {"every": 3}, marks=pytest.mark.faults),
+        pytest.param("fast", {"every": 1, "runs": 0.3}, marks=pytest.mark.slow),
+        pytest.param("fast", {"every": 5}, marks=pytest.mark.slow),
+        pytest.param("slow", {"every": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_an_outlier_of_1000_times_in_a_minority_of_answers_changes_no_latency(
@@ -100,7 +100,7 @@ def test_an_outlier_of_1000_times_in_a_minority_of_answers_changes_no_latency(
     [
         "zero",
         "nan",
-        *(pytest.param(lie, marks=pytest.mark.faults) for lie in ("negative", "infinite", "nothing")),
+        *(pytest.param(lie, marks=pytest.mark.slow) for lie in ("negative", "infinite", "nothing")),
     ],
 )
 def test_answers_that_are_no_latency_are_never_stored_and_asked_again(
@@ -140,7 +140,7 @@ def test_a_network_that_always_seems_1000_times_too_slow_is_not_on_the_front(
 
 
 @pytest.mark.parametrize(
-    "value", ["nan", *(pytest.param(value, marks=pytest.mark.faults) for value in ("inf", "-1", "0"))]
+    "value", ["nan", *(pytest.param(value, marks=pytest.mark.slow) for value in ("inf", "-1", "0"))]
 )
 def test_a_metric_that_cannot_be_is_a_failure_with_its_name(
     value: str, measured: dict[str, Any], copy: Path, workplace: Path

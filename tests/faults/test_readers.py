@@ -307,7 +307,7 @@ def test_a_spoilt_value_is_told_with_its_key(
 EXTREMES = (10**19, -(10**18), 1e308, -1e308, 5e-324, 10**400)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_number_that_nobody_means_is_told_with_its_key(name: str, all_readers: dict[str, Reader]) -> None:
     """Every number of the document in turn."""

@@ -79,32 +79,29 @@ def starve(rich: Rich, generator: random.Random, count: Counter[str]) -> None:
         ends_the_same(rich, name, str(what))
 
 
-@pytest.mark.slow
-def test_commands_that_are_killed_end_with_the_same(rich: Rich) -> None:
-    generator, count = random.Random(0), Counter[str]()
-    while count.total() < 3:
-        kill(rich, generator, count)
-
-
-@pytest.mark.slow
-def test_commands_without_memory_end_in_order(rich: Rich) -> None:
-    generator, count = random.Random(0), Counter[str]()
-    starve(rich, generator, count)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("seed", range(1, 21))
-def test_fifty_kills_of_all_commands_change_nothing(seed: int, rich: Rich) -> None:
+@pytest.mark.parametrize(
+    ("seed", "kills"),
+    [
+        pytest.param(0, 3, marks=pytest.mark.slow),
+        *(pytest.param(seed, 50, marks=pytest.mark.faults) for seed in range(1, 21)),
+    ],
+)
+def test_commands_that_are_killed_end_with_the_same(seed: int, kills: int, rich: Rich) -> None:
     generator, count = random.Random(seed), Counter[str]()
-    while count.total() < 50:
+    while count.total() < kills:
         kill(rich, generator, count)
     print(f"seed {seed}: {count.total()} kills, {dict(count)}")
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("seed", range(1, 5))
-def test_ten_commands_without_memory_end_in_order(seed: int, rich: Rich) -> None:
+@pytest.mark.parametrize(
+    ("seed", "times"),
+    [
+        pytest.param(0, 1, marks=pytest.mark.slow),
+        *(pytest.param(seed, 10, marks=pytest.mark.faults) for seed in range(1, 5)),
+    ],
+)
+def test_commands_without_memory_end_in_order(seed: int, times: int, rich: Rich) -> None:
     generator, count = random.Random(seed), Counter[str]()
-    for _ in range(10):
+    for _ in range(times):
         starve(rich, generator, count)
     print(f"seed {seed}: {dict(count)}")

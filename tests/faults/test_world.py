@@ -65,7 +65,7 @@ def backwards(workplace: Path) -> str:
     return str(library)
 
 
-@pytest.mark.faults
+@pytest.mark.slow
 def test_a_clock_that_runs_backwards_changes_nothing(place: Place, workplace: Path, backwards: str) -> None:
     """The run is killed by the right clock and goes on by the wrong one."""
     arguments = tiny.compress_arguments("whole")

@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from hwnas.compress.library.distill import distill
 from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search import strategies
 from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.detection import detection_by
 from hwnas.compress.tasks.regression import REGRESSION
+from hwnas.compress.tasks.restoration import denoising, super_resolution
 from hwnas.compress.tasks.segmentation import SEGMENTATION
 from hwnas.compress.tasks.task import Task
 from hwnas.devices.base import Device
@@ -229,6 +232,66 @@ class TestSegmentation(TaskContract):
             torch.randn(4, 3, 8, 8, generator=generator),
             torch.randint(0, 3, (4, 8, 8), generator=generator),
         )
+
+
+class _Pictures(TaskContract):
+    def make_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        wanted = torch.rand(3, 3, 24, 24, generator=generator)
+        return (wanted + 0.1 * torch.randn(wanted.shape, generator=generator)).clamp(0, 1), wanted
+
+
+class TestSuperResolution(_Pictures):
+    task = super_resolution("2")
+
+
+class TestDenoising(_Pictures):
+    task = denoising("25")
+
+
+class _Boxes(TaskContract):
+    channels: tuple[int, ...]
+    """Of each kind of map: classes and codes, or both in one."""
+
+    def make_batch(self) -> tuple[Any, torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        maps = tuple(
+            [torch.randn(2, channels, 16 >> n, 16 >> n, generator=generator) for n in range(3)]
+            for channels in self.channels
+        )
+        targets = torch.full((2, 4, 5), -1.0)
+        targets[0, 0], targets[1, 2] = torch.tensor([10.0, 20, 60, 90, 2]), torch.tensor([0.0, 0, 50, 40, 1])
+        return (maps if len(maps) > 1 else maps[0]), targets
+
+
+class TestEfficientDet(_Boxes):
+    task = detection_by("efficientdet")
+    channels = (27, 36)
+
+
+class TestYolo(_Boxes):
+    task = detection_by("yolov8")
+    channels = (67,)
+
+
+@pytest.mark.parametrize(
+    ("group", "kept"),
+    [
+        ("block_families", "family"),
+        ("block_trainers", "trainer"),
+        ("strategies", "strategy"),
+        ("tasks", "task"),
+    ],
+)
+def test_every_built_in_is_kept_to_its_contract(group: str, kept: str) -> None:
+    own = tomllib.loads((tiny.ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    classes = [value for key, value in globals().items() if key.startswith("Test") and hasattr(value, kept)]
+    found = [getattr(each, kept) for each in classes]
+    names = {each.name.partition(":")[0] for each in found if isinstance(each, Task)}
+    for name, place in own[f"hwnas.{group}"].items():
+        module, _, attribute = place.partition(":")
+        value = getattr(importlib.import_module(module), attribute)
+        assert name in names or any(each is value for each in found), f"no contract of {name}"
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,8 @@ class Images:
 
     >>> import hwnas, torch
     >>> pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    >>> len(hwnas.Images(pixels=pixels, labels=torch.arange(8) % 2))
+    >>> images = hwnas.Images(pixels=pixels, labels=torch.arange(8) % 2)
+    >>> len(images)
     8
     """
 
@@ -56,7 +57,11 @@ class Images:
 
     @property
     def sizes(self) -> set[tuple[int, int]]:
-        """Height and width of each image, every one once."""
+        """Height and width of each image, every one once.
+
+        >>> images.sizes
+        {(32, 32)}
+        """
         images = [self.pixels] if isinstance(self.pixels, Tensor) else self.pixels
         return {(image.shape[-2], image.shape[-1]) for image in images}
 
@@ -137,18 +142,30 @@ class Data(DataFacts):
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of what the network is given."""
+        """(C, H, W) of what the network is given.
+
+        >>> data.image_shape
+        (3, 32, 32)
+        """
         channels, height, width = self.plain_inputs(self.train, slice(1)).shape[1:]
         return channels, height, width
 
     @property
     def has_targets(self) -> bool:
-        """Whether there is anything to judge a network by."""
+        """Whether there is anything to judge a network by.
+
+        >>> data.has_targets
+        True
+        """
         return self.train.labels is not None or self.given is not None
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content: pixels and labels, part by part, and what the network is given of them."""
+        """SHA-256 of the content: pixels and labels, part by part, and what the network is given of them.
+
+        >>> len(data.hash)
+        64
+        """
         content = self.digest or self._content_hash()
         if self.given is None:
             return content
@@ -173,18 +190,31 @@ class Data(DataFacts):
         return digest.hexdigest()
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 or float32 in 0 … 1, (B, C, H, W) → float32, normalised, channels last."""
+        """uint8 or float32 in 0 … 1, (B, C, H, W) → float32, normalised, channels last.
+
+        >>> data.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8)).unique()
+        tensor([-2.])
+        """
         mean, std = (torch.tensor(x, device=pixels.device).view(1, -1, 1, 1) for x in (self.mean, self.std))
         return _plain(pixels).sub_(mean).div_(std)
 
     def inputs(self, images: Images, which: Tensor | slice) -> Tensor:
-        """What the network is given of some images, not augmented: float32, normalised, on `place`."""
+        """What the network is given of some images, not augmented: float32, normalised, on `place`.
+
+        >>> x = data.inputs(data.test, slice(2))
+        >>> x.dtype, tuple(x.shape)
+        (torch.float32, (2, 3, 32, 32))
+        """
         if self.given is not None:
             return self.normalize(self.plain_inputs(images, which).to(self.place))
         return self.normalize(_stacked(images.pixels, which).to(self.place))
 
     def plain_inputs(self, images: Images, which: Tensor | slice) -> Tensor:
-        """The same before it is normalised, in the memory of the CPU: uint8, or float32 in 0 … 1."""
+        """The same before it is normalised, in the memory of the CPU: uint8, or float32 in 0 … 1.
+
+        >>> data.plain_inputs(data.test, slice(2)).dtype
+        torch.uint8
+        """
         pixels = _stacked(images.pixels, which)
         return self._make(_plain(pixels), self._numbers(images, which)) if self.given is not None else pixels
 
@@ -223,7 +253,11 @@ class Data(DataFacts):
     def train_batches(
         self, batch_size: int, seed: int, epoch: int, augment: bool
     ) -> Iterator[tuple[Tensor, Targets]]:
-        """One epoch of the training part: images and targets, in the order of `train_order`, on `place`."""
+        """One epoch of the training part: images and targets, in the order of `train_order`, on `place`.
+
+        >>> [len(x) for x, targets in data.train_batches(4, seed=0, epoch=0, augment=False)]
+        [4, 4]
+        """
         generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
         for indices in self._order(batch_size, generator):
             pixels = _stacked(self.train.pixels, indices)
@@ -242,6 +276,10 @@ class Data(DataFacts):
         """The images (B,) of each batch of an epoch; they depend on `seed` and `epoch` alone.
 
         A last partial batch is dropped.
+
+        >>> order = list(data.train_order(4, seed=0, epoch=0))
+        >>> sorted(torch.cat(order).tolist())
+        [0, 1, 2, 3, 4, 5, 6, 7]
         """
         return self._order(batch_size, torch.Generator().manual_seed(seed * 100_003 + epoch))
 
@@ -252,11 +290,19 @@ class Data(DataFacts):
                 yield indices
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """The number of batches that `train_batches` gives."""
+        """The number of batches that `train_batches` gives.
+
+        >>> data.steps_per_epoch(3)
+        2
+        """
         return max(1, len(self.train) // batch_size)
 
     def batches(self, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Targets]]:
-        """All images in order, not augmented, on `place`; one by one where they have several sizes."""
+        """All images in order, not augmented, on `place`; one by one where they have several sizes.
+
+        >>> [targets.tolist() for x, targets in data.batches(data.test, 5)]
+        [[0, 1, 0, 1, 0], [1, 0, 1]]
+        """
         size = batch_size if isinstance(images.pixels, Tensor) else 1
         for start in range(0, len(images), size):
             part = slice(start, start + size)

@@ -94,12 +94,23 @@ class FrontRecord:
 
     @staticmethod
     def read(folder: Path, suffix: str) -> FrontRecord:
-        """Read `front.json`, or `front-SUFFIX.json`. Raises InputError: it is not what was written."""
+        """Read `front.json`, or `front-SUFFIX.json`. Raises InputError: it is not what was written.
+
+        >>> from pathlib import Path
+        >>> hwnas.Front.read(Path("runs/a/devices/steady"), "") == front
+        True
+        """
         path = folder / f"front{suffix}.json"
         return decode(FrontRecord, read_signed(path, FRONT_SCHEMA), path)
 
     def write(self, folder: Path, suffix: str) -> None:
-        """Write `front.json`, or `front-SUFFIX.json`."""
+        """Write `front.json`, or `front-SUFFIX.json`.
+
+        >>> Path("runs/mine").mkdir()
+        >>> front.write(Path("runs/mine"), "-copy")
+        >>> hwnas.Front.read(Path("runs/mine"), "-copy") == front
+        True
+        """
         write_signed(folder / f"front{suffix}.json", {"schema": FRONT_SCHEMA, **encode(self)})
 
     @property
@@ -108,7 +119,11 @@ class FrontRecord:
         return any(row.predicted_accuracy is not None for row in self.front)
 
     def describe(self) -> str:
-        """Say how much was searched, and how far the front is from the exact one."""
+        """Say how much was searched, and how far the front is from the exact one.
+
+        >>> front.describe().startswith("search: ")
+        True
+        """
         text = f"search: {self.evaluated} networks, {len(self.front)} on the front"
         if self.exact is not None:
             text += (

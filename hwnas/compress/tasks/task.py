@@ -137,14 +137,22 @@ class Task:
     check: Callable[[Tree, Data, str], None] = lambda output, data, model: None
 
     def judged(self, has_targets: bool) -> Metric:
-        """What the accuracy predictor is fitted to."""
+        """What the accuracy predictor is fitted to.
+
+        >>> strict.judged(has_targets=True).name
+        'accuracy'
+        """
         if not has_targets:
             return self.agreement_metric
         return self.metric if self.kept is None else KEPT
 
     @property
     def measure(self) -> Measure:
-        """The first metric."""
+        """The first metric.
+
+        >>> strict.measure.metric == strict.metric
+        True
+        """
         return Measure(metric=self.metric, total=self.total)
 
 

@@ -73,6 +73,12 @@ class Memory:
         """Whether it is one memory, not a register file repeated over the array."""
         return self.instances == 1
 
+    @property
+    def one_port(self) -> bool:
+        """Whether reads and writes take turns, as no port only reads."""
+        reads, _, both = self.ports
+        return both > 0 and reads == 0
+
 
 @dataclass(frozen=True)
 class Accelerator:

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from hwnas.devices.simulator import columns as col
 from hwnas.devices.simulator.accelerator import Accelerator, check_weights
-from hwnas.devices.simulator.closed_form.growing import Rows, Way, scratch
+from hwnas.devices.simulator.closed_form.growing import CACHES, PEAK, Rows, Way, scratch
 from hwnas.devices.simulator.closed_form.machine import Machine, machine
-from hwnas.devices.simulator.closed_form.plan import Best, Tries, nothing_found, plan
+from hwnas.devices.simulator.closed_form.plan import (
+    INPUT_STAYS,
+    MODE,
+    START,
+    TILE_X,
+    TILE_Y,
+    Best,
+    Tries,
+    nothing_found,
+    plan,
+)
 from hwnas.devices.simulator.closed_form.stack_search import grow
 from hwnas.devices.simulator.closed_form.table import Table, concatenate, table
 from hwnas.devices.simulator.detailed.scheduled import Detailer
@@ -236,8 +246,8 @@ class Scheduler:
         return Detail(
             np.append(sources[None], running[:-1] - running[1:], axis=0),
             costs[rin, rout],
-            round(held[0]),
-            round(held[1]),
+            round(held[PEAK]),
+            round(held[CACHES]),
         )
 
     def _stack(
@@ -286,8 +296,9 @@ def chosen(choice: NDArray[np.int64]) -> list[Choice]:
     stacks = []
     end, on_chip = len(choice) - 1, 0
     while end > 0:
-        start, before, tile_y, tile_x, mode = (int(v) for v in choice[end, on_chip])
-        stacks.append(Choice(start, end - 1, before == 1, on_chip == 1, (tile_y, tile_x), MODE_NAMES[mode]))
+        row = [int(v) for v in choice[end, on_chip]]
+        start, before, tile = row[START], row[INPUT_STAYS], (row[TILE_Y], row[TILE_X])
+        stacks.append(Choice(start, end - 1, before == 1, on_chip == 1, tile, MODE_NAMES[row[MODE]]))
         end, on_chip = start, before
     return stacks[::-1]
 

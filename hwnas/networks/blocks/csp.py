@@ -9,17 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor, cat, nn
 
-from hwnas.measurement import STRICT
 from hwnas.networks.blocks.chain import Convolution, ConvolutionPlan
 from hwnas.networks.blocks.family import Family, Original, resolved
 from hwnas.networks.blocks.found import Found, Segment, divide, linked, run_block
 from hwnas.networks.blocks.inherit_chain import fits, most_important, take_convolution
-from hwnas.networks.blocks.layers import Activation, Output, check_properties, divisible, start_norm, strides
-from hwnas.ranges import Factor, Size
+from hwnas.networks.blocks.layers import divisible, start_norm, strides
+from hwnas.networks.blocks.plain import PlainSpec, PlainTable
 
 
 @dataclass(frozen=True, kw_only=True)
-class CspSpec:
+class CspSpec(PlainSpec):
     """One replacement of a block: half of its channels go through a chain of bottlenecks, half beside it.
 
     Attributes:
@@ -27,47 +26,14 @@ class CspSpec:
         depth: number of bottlenecks: 1×1, k×k, beside a skip.
         width: channels of each half / the block's; 0.5 in YOLOv5.
         activation: behind each convolution but the last.
-        output: what the block ends with, as the one that it replaces.
     """
 
-    __pydantic_config__ = STRICT
     family: Literal["csp"] = "csp"
-    kernel: Size
-    depth: Size
-    width: Factor
-    activation: Activation
-    output: Output
-
-    def __post_init__(self) -> None:
-        """Refuse what no network has; a file may say anything."""
-        check_properties(kernel=self.kernel, depth=self.depth, width=self.width)
-
-    @property
-    def kind(self) -> tuple[str, ...]:
-        """Family and activation."""
-        return self.family, self.activation
-
-    @property
-    def name(self) -> str:
-        """`csp-k3-d2-swish-w0.5`, with how it ends where that is not so."""
-        ends = "" if self.output == self.activation else f"-{self.output}"
-        return f"csp-k{self.kernel}-d{self.depth}-{self.activation}{ends}-w{self.width:g}"
-
-    @property
-    def inside(self) -> float:
-        """Channels of a half over the block's."""
-        return self.width
 
 
 @dataclass(frozen=True, kw_only=True)
-class CspTable:
+class CspTable(PlainTable):
     """The values of each property; how it ends is the block's own."""
-
-    __pydantic_config__ = STRICT
-    kernel: tuple[Size, ...]
-    depth: tuple[Size, ...]
-    width: tuple[Factor, ...]
-    activation: tuple[Activation | Literal["reference"], ...]
 
 
 def csp_specs(table: CspTable, block: Original) -> list[CspSpec]:

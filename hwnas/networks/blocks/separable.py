@@ -9,25 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hwnas.measurement import STRICT
 from hwnas.networks.blocks.family import Family, Original, resolved
 from hwnas.networks.blocks.found import Found, find_segments
 from hwnas.networks.blocks.inherit_chain import at_kernel, folded, most_important, slopes_of, take_norm
 from hwnas.networks.blocks.layers import (
-    Activation,
-    Output,
-    check_properties,
     divisible,
     make_activation,
     slopes,
     start_norm,
     strides,
 )
-from hwnas.ranges import Factor, Size
+from hwnas.networks.blocks.plain import PlainSpec, PlainTable
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparableSpec:
+class SeparableSpec(PlainSpec):
     """One replacement of a block: a chain of depthwise-separable layers.
 
     Attributes:
@@ -35,47 +31,14 @@ class SeparableSpec:
         depth: number of layers.
         width: factor on the channels inside of the block; its last layer comes back to the block's width.
         activation: behind each layer but the last.
-        output: what the block ends with, as the one that it replaces.
     """
 
-    __pydantic_config__ = STRICT
     family: Literal["separable"] = "separable"
-    kernel: Size
-    depth: Size
-    width: Factor
-    activation: Activation
-    output: Output
-
-    def __post_init__(self) -> None:
-        """Refuse what no network has; a file may say anything."""
-        check_properties(kernel=self.kernel, depth=self.depth, width=self.width)
-
-    @property
-    def kind(self) -> tuple[str, ...]:
-        """Family and activation."""
-        return self.family, self.activation
-
-    @property
-    def name(self) -> str:
-        """`separable-k3-d2-swish-w1`, with how it ends where that is not so."""
-        ends = "" if self.output == self.activation else f"-{self.output}"
-        return f"separable-k{self.kernel}-d{self.depth}-{self.activation}{ends}-w{self.width:g}"
-
-    @property
-    def inside(self) -> float:
-        """Channels inside over the block's."""
-        return self.width
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeparableTable:
+class SeparableTable(PlainTable):
     """The values of each property; how it ends is the block's own."""
-
-    __pydantic_config__ = STRICT
-    kernel: tuple[Size, ...]
-    depth: tuple[Size, ...]
-    width: tuple[Factor, ...]
-    activation: tuple[Activation | Literal["reference"], ...]
 
 
 def separable_specs(table: SeparableTable, block: Original) -> list[SeparableSpec]:

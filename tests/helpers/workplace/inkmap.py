@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from tinynet import convolution  # type: ignore[import-not-found]  # found in a furnished folder
 from torch import Tensor, nn
 
 import hwnas
@@ -14,12 +15,6 @@ from hwnas.compress.tasks.regression import REGRESSION
 
 CLASSES = 11  # the background and ten digits
 INK = 100  # grey level
-
-
-def convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
-    )
 
 
 class Mapper(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from tinynet import convolution  # type: ignore[import-not-found]  # found in a furnished folder
 from torch import Tensor, nn
 
 import hwnas
@@ -13,12 +14,6 @@ from hwnas.compress.data import load_data
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.regression import REGRESSION
 from hwnas.compress.tasks.several import several
-
-
-def convolution(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
-    )
 
 
 class Twofold(nn.Module):

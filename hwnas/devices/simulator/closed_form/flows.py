@@ -61,6 +61,15 @@ class Sums(NamedTuple):
     memory: int
 
 
+class Overlaps(NamedTuple):
+    """Rows and columns of a map that neighbouring windows share, and those that it has."""
+
+    rows: float
+    height: float
+    columns: float
+    width: float
+
+
 class Registers(NamedTuple):
     """Register files that are filled from a memory.
 
@@ -189,20 +198,17 @@ def weight_contents(loops: Any, bits: float, sums: Sums, source: int, target: in
 
 
 @njit(error_model="numpy")
-def map_contents(loops: Any, bits: float, room: float, overlaps: Any) -> Any:
+def map_contents(loops: Any, bits: float, room: float, overlaps: Overlaps) -> Any:
     """In how many parts an input map comes into a memory, and bits of all of them.
 
     Parts that are not groups of channels overlap. One half of the memory is left for the next part.
-
-    Args:
-        overlaps: what neighbouring windows share, and positions of the map, along rows and columns.
     """
     count = np.ceil(bits / (room * 0.5))
     parts = np.ceil(count / loops.g)
     if parts > 1.0:
         bits *= 1.0 + min(
-            reread(parts, OY, loops, overlaps[0], overlaps[1]),
-            reread(parts, OX, loops, overlaps[2], overlaps[3]),
+            reread(parts, OY, loops, overlaps.rows, overlaps.height),
+            reread(parts, OX, loops, overlaps.columns, overlaps.width),
         )
     return count, whole_words(bits / count, count)
 

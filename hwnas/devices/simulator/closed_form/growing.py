@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from hwnas.devices.simulator.closed_form.map_sizes import CACHED, COUNT, MAP_ROWS, REMAINDER, TILE, clear
+from hwnas.devices.simulator.closed_form.map_sizes import (
+    CACHED,
+    COUNT,
+    MAP_ROWS,
+    REMAINDER,
+    TILE,
+    X,
+    Y,
+    clear,
+)
 from hwnas.devices.simulator.columns import COSTS, FULLY_CACHED, H_CACHED, OX, OY, RIDER
 
 
@@ -61,21 +70,27 @@ class Held(NamedTuple):
     waiting: int
 
 
+# Columns of Scratch.held.
+PEAK, CACHES = range(2)
+
+# The two places of a map at a cut: rin and rout of Scratch.
+OFF_CHIP, ON_CHIP = range(2)
+
+
 class Scratch(NamedTuple):
     """Arrays that grow() fills; made once and used again.
 
     Attributes:
-        costs: (position, rin, rout, COSTS) of the stack that starts there; rin, rout: the boundary map
-            before, after the stack stays on chip.
+        costs: (position, rin, rout, COSTS) of the stack that starts there; rin, rout: whether the
+            boundary map before, after the stack stays ON_CHIP.
         allowed: (position, rin, rout) whether that stack is possible.
-        held: (position, 2) bits of live maps and of overlap caches.
+        held: (position, 2) bits of live maps (PEAK) and of overlap caches (CACHES).
         trace: (position, rout, COSTS) running totals, or no rows where they are not wanted.
         maps, want: geometry of the maps met so far; see clear().
         pending: indices of the maps that are read, but whose producer has not been reached.
         total: (COSTS) of all layers but the last; tail: (rout, COSTS) of the last; fetch: (rin, COSTS) of
             bringing in what the stack reads.
         one: (COSTS) of one tile.
-        biggest: bits of the largest input and output tile of a layer.
     """
 
     costs: Any
@@ -89,7 +104,6 @@ class Scratch(NamedTuple):
     tail: Any
     fetch: Any
     one: Any
-    biggest: Any
 
 
 def scratch(positions: int, traced: bool = False) -> Scratch:
@@ -106,7 +120,6 @@ def scratch(positions: int, traced: bool = False) -> Scratch:
         tail=np.zeros((2, COSTS)),
         fetch=np.zeros((2, COSTS)),
         one=np.zeros(COSTS),
-        biggest=np.zeros(2),
     )
     clear.py_func(made.maps, made.want, 0, positions + 1)
     return made
@@ -119,20 +132,20 @@ def make_stack(rows: Rows, first: int, end: int, way: Way) -> Any:
     while rows.layers[last, RIDER] == 1 and last > first:
         last -= 1
     tiling = np.zeros((2, 4))
-    for axis in range(2):
-        size = float(rows.layers[last, OY]) if axis == 0 else float(rows.layers[last, OX])
-        tile = min(float(way.tile_y) if axis == 0 else float(way.tile_x), size)
+    for axis in (Y, X):
+        size = float(rows.layers[last, OY]) if axis == Y else float(rows.layers[last, OX])
+        tile = min(float(way.tile_y) if axis == Y else float(way.tile_x), size)
         count = np.ceil(size / tile)
         tiling[axis, TILE], tiling[axis, COUNT] = tile, count
         tiling[axis, REMAINDER] = size - (count - 1.0) * tile
-        cached = count > 1 and (way.mode >= H_CACHED if axis == 1 else way.mode >= FULLY_CACHED)
+        cached = count > 1 and (way.mode >= H_CACHED if axis == X else way.mode >= FULLY_CACHED)
         tiling[axis, CACHED] = 1.0 if cached else 0.0
-    return Stack(rows, end, last, tiling, tiling[0, COUNT] * tiling[1, COUNT])
+    return Stack(rows, end, last, tiling, tiling[Y, COUNT] * tiling[X, COUNT])
 
 
 @njit(error_model="numpy", inline="always")
 def class_of(number: int, tiling: Any) -> Any:
     """One of the four classes of tiles: whether they are the first along y, along x; how many they are."""
     first_y, first_x = number < 2, number % 2 == 0
-    count = (1.0 if first_y else tiling[0, COUNT] - 1.0) * (1.0 if first_x else tiling[1, COUNT] - 1.0)
+    count = (1.0 if first_y else tiling[Y, COUNT] - 1.0) * (1.0 if first_x else tiling[X, COUNT] - 1.0)
     return first_y, first_x, count

@@ -100,7 +100,7 @@ def machine(accelerator: Accelerator) -> Machine:
             [m.write_bits_per_cycle for m in memories],
             [m.read_pj for m in memories],
             [m.write_pj for m in memories],
-            [int(m.ports[2] > 0 and m.ports[0] == 0) for m in memories],
+            [int(m.one_port) for m in memories],
         ],
         dtype=np.float64,
     )

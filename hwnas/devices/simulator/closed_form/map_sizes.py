@@ -36,6 +36,8 @@ from hwnas.devices.simulator.columns import (
     WHOLE,
 )
 
+# The axes, and what a tiling says of each.
+Y, X = range(2)
 TILE, REMAINDER, COUNT, CACHED = range(4)
 
 # Rows of the map geometry; the first four are pairs (y, x).
@@ -56,7 +58,7 @@ def clear(maps: Any, want: Any, low: int, high: int) -> None:
 @njit(error_model="numpy")
 def follow(layer: Any, last: Any, maps: Any, at: int) -> None:
     """Let a map that no layer of the stack reads be made as the last layer's output is: tile by tile."""
-    for axis in range(2):
+    for axis in (Y, X):
         maps[STRIDE + axis, at] = layer[OY + axis] / last[OY + axis]
         maps[FAR + axis, at] = maps[NEAR + axis, at] = maps[LOW + axis, at] = 0.0
     maps[SEEN, at] = 1.0
@@ -93,14 +95,14 @@ def kept(tiling: Any, axis: int, maps: Any, q: int) -> Any:
 @njit(error_model="numpy")
 def read_span(layer: Any, axis: int, out: float) -> Any:
     """Input positions behind a number of outputs, clipped to the map."""
-    size = float(layer[IN_Y if axis == 0 else IN_X])
+    size = float(layer[IN_Y if axis == Y else IN_X])
     return min(size, nest_span(layer, axis, out))
 
 
 @njit(error_model="numpy")
 def nest_span(layer: Any, axis: int, out: float) -> Any:
     """Input positions behind a number of outputs, padding included."""
-    if axis == 0:
+    if axis == Y:
         kernel, stride, dilation, scale, size = layer[FY], layer[SY], layer[DY], layer[SCALE_Y], layer[IN_Y]
     else:
         kernel, stride, dilation, scale, size = layer[FX], layer[SX], layer[DX], layer[SCALE_X], layer[IN_X]
@@ -116,8 +118,8 @@ def nest_span(layer: Any, axis: int, out: float) -> Any:
 @njit(error_model="numpy")
 def touched(layer: Any, axis: int, out: float) -> Any:
     """Share of the input positions behind a number of outputs that are read; strides may skip some."""
-    span, kernel = read_span(layer, axis, out), layer[FY if axis == 0 else FX]
-    if layer[WHOLE] == 1 or layer[SCALE_Y if axis == 0 else SCALE_X] > 1:
+    span, kernel = read_span(layer, axis, out), layer[FY if axis == Y else FX]
+    if layer[WHOLE] == 1 or layer[SCALE_Y if axis == Y else SCALE_X] > 1:
         return 1.0
     return min(1.0, out * kernel / span)
 
@@ -142,16 +144,16 @@ def ask(layer: Any, at: int, maps: Any, pending: Any, n_pending: int) -> Any:
             n_pending += 1
             maps[CHANNELS, q] = layer[IN_CH] if k == 0 else layer[SRC1_CH]
             maps[HEIGHT, q], maps[WIDTH, q] = layer[IN_Y], layer[IN_X]
-        for axis in range(2):
+        for axis in (Y, X):
             stride, far, near, low = STRIDE + axis, FAR + axis, NEAR + axis, LOW + axis
             if layer[WHOLE] == 1:
                 maps[stride, q] = max(maps[stride, q], maps[stride, at])
                 maps[far, q], maps[near, q], maps[low, q] = 1e9, -1e9, -1e9
                 continue
-            scale = float(layer[SCALE_Y if axis == 0 else SCALE_X])
-            s = 1.0 / scale if scale > 1.0 else float(layer[SY if axis == 0 else SX])
-            pad = float(layer[PAD_T if axis == 0 else PAD_L])
-            reach = float(layer[DY if axis == 0 else DX]) * (layer[FY if axis == 0 else FX] - 1) + 1.0
+            scale = float(layer[SCALE_Y if axis == Y else SCALE_X])
+            s = 1.0 / scale if scale > 1.0 else float(layer[SY if axis == Y else SX])
+            pad = float(layer[PAD_T if axis == Y else PAD_L])
+            reach = float(layer[DY if axis == Y else DX]) * (layer[FY if axis == Y else FX] - 1) + 1.0
             beyond = max(0.0, reach - s) if scale <= 1.0 else 0.0
             maps[stride, q] = max(maps[stride, q], s * maps[stride, at])
             maps[far, q] = max(maps[far, q], s * maps[far, at] + beyond - pad)

@@ -20,6 +20,11 @@ from hwnas.devices.simulator.forced import Forced
 MIN_ROWS, MIN_COLUMNS = 4, 8
 
 
+# Columns of what is tried, and of Best.choice: a tile, the overlap mode; the first layer of the stack, and
+# whether its input stays on chip.
+TILE_Y, TILE_X, MODE, START, INPUT_STAYS = range(5)
+
+
 class Tries(NamedTuple):
     """What is tried: fractions of rows and of columns, and what is forced."""
 
@@ -33,8 +38,7 @@ class Best(NamedTuple):
 
     Attributes:
         cost: (positions + 1, 2, COSTS) least cost of everything up to there; infinite where nothing is found.
-        choice: (positions + 1, 2, 5): start of the last stack, whether its input stays on chip, tile y, tile
-            x, mode.
+        choice: (positions + 1, 2, 5): the last stack, see TILE_Y.
     """
 
     cost: Any
@@ -59,9 +63,9 @@ def nothing_found(positions: int) -> Best:
 
 @njit(error_model="numpy")
 def candidates(oy: int, ox: int, heights: Any, widths: Any, out: Any) -> Any:
-    """Tiles to try: the whole map, then fractions of it. Rows of out: (tile y, tile x, mode)."""
+    """Tiles to try: the whole map, then fractions of it. A row of out for each."""
     n = 0
-    out[n, 0], out[n, 1], out[n, 2] = oy, ox, FULLY_CACHED
+    out[n, TILE_Y], out[n, TILE_X], out[n, MODE] = oy, ox, FULLY_CACHED
     n += 1
     for b in range(widths.shape[0]):
         tx = -(-ox // widths[b])
@@ -77,7 +81,7 @@ def candidates(oy: int, ox: int, heights: Any, widths: Any, out: Any) -> Any:
                 # Without neighbours to the side there is no horizontal cache.
                 if mode == H_CACHED and (tx >= ox or ty >= oy):
                     continue
-                out[n, 0], out[n, 1], out[n, 2] = ty, tx, mode
+                out[n, TILE_Y], out[n, TILE_X], out[n, MODE] = ty, tx, mode
                 n += 1
     return n
 
@@ -89,9 +93,9 @@ def forced_candidates(oy: int, ox: int, forced: Forced, out: Any) -> Any:
     for mode in range(3):
         smaller = forced.tile_y < oy or forced.tile_x < ox
         if smaller and (forced.mode < 0 or forced.mode == mode):
-            out[n, 0], out[n, 1], out[n, 2] = forced.tile_y, forced.tile_x, mode
+            out[n, TILE_Y], out[n, TILE_X], out[n, MODE] = forced.tile_y, forced.tile_x, mode
             n += 1
-    out[n, 0], out[n, 1], out[n, 2] = oy, ox, FULLY_CACHED
+    out[n, TILE_Y], out[n, TILE_X], out[n, MODE] = oy, ox, FULLY_CACHED
     return n + 1
 
 
@@ -127,7 +131,7 @@ def plan(rows: Rows, tries: Tries, m: Machine, arrays: Scratch, objective: int, 
         floor = run if forced.one_run > 0 else 0
         run = end + 1
         for i in range(count):
-            way = Way(tried[i, 0], tried[i, 1], tried[i, 2])
+            way = Way(tried[i, TILE_Y], tried[i, TILE_X], tried[i, MODE])
             if not tile_is_forced and i > 0 and forced.mode >= 0 and way.mode != forced.mode:
                 continue
             lowest = max(floor, grow(rows, floor, end, way, m, arrays) - 1)
@@ -154,9 +158,9 @@ def improve(link: Link, way: Way, costs: Any, objective: int, cost: Any, choice:
     if value < cost[after, rout, objective]:
         for c in range(COSTS):
             cost[after, rout, c] = cost[start, rin, c] + costs[start, rin, rout, c]
-        choice[after, rout, 0], choice[after, rout, 1] = start, rin
-        choice[after, rout, 2], choice[after, rout, 3] = way.tile_y, way.tile_x
-        choice[after, rout, 4] = way.mode
+        choice[after, rout, TILE_Y], choice[after, rout, TILE_X] = way.tile_y, way.tile_x
+        choice[after, rout, MODE] = way.mode
+        choice[after, rout, START], choice[after, rout, INPUT_STAYS] = start, rin
 
 
 @njit(error_model="numpy")

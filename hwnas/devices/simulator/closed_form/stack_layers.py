@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from hwnas.devices.simulator.closed_form.growing import Scratch, class_of
+from hwnas.devices.simulator.closed_form.growing import OFF_CHIP, ON_CHIP, Scratch, class_of
 from hwnas.devices.simulator.closed_form.machine import I_LEVELS, O_LEVELS, Machine, O
 from hwnas.devices.simulator.closed_form.map_sizes import (
+    X,
+    Y,
     extent,
     nest_span,
     read_span,
@@ -102,25 +104,29 @@ def add_rider(layer: Any, tiles: float, leaves: bool, m: Machine, arrays: Scratc
 
 
 @njit(error_model="numpy", inline="always")
-def add_tiles(layer: Any, place: Place, tiling: Any, m: Machine, arrays: Scratch) -> None:
-    """All tiles of a layer: first and later ones along both axes, with hand-overs and overlap caches."""
+def add_tiles(layer: Any, place: Place, tiling: Any, m: Machine, arrays: Scratch) -> Any:
+    """All tiles of a layer: first and later ones along both axes, with hand-overs and overlap caches.
+
+    Returns:
+        bits of the largest input and output.
+    """
     n_levels, act, at = m.n_levels, m.array.activation_bits, place.at
-    biggest, one, total, maps, want = arrays.biggest, arrays.one, arrays.total, arrays.maps, arrays.want
+    one, total, maps, want = arrays.one, arrays.total, arrays.maps, arrays.want
     sizes, chains, memory = m.level_sizes, m.chains, m.memory
-    biggest[0], biggest[1] = 0.0, 0.0
+    most_in, most_out = 0.0, 0.0
     for number in range(4):
         first_y, first_x, count = class_of(number, tiling)
-        oy = extent(first_y, tiling, 0, float(layer[OY]), maps, at)
-        ox = extent(first_x, tiling, 1, float(layer[OX]), maps, at)
+        oy = extent(first_y, tiling, Y, float(layer[OY]), maps, at)
+        ox = extent(first_x, tiling, X, float(layer[OX]), maps, at)
         if count == 0.0 or oy <= 0.0 or ox <= 0.0:
             continue
-        area = read_span(layer, 0, oy) * read_span(layer, 1, ox)
+        area = read_span(layer, Y, oy) * read_span(layer, X, ox)
         in_bits = (layer[IN_CH] + (layer[SRC1_CH] if layer[SRC1] > 0 else 0)) * area * act
         out_bits = place.channels * oy * ox * act
-        biggest[0], biggest[1] = max(biggest[0], in_bits), max(biggest[1], out_bits)
-        read_bits = in_bits * touched(layer, 0, oy) * touched(layer, 1, ox)
+        most_in, most_out = max(most_in, in_bits), max(most_out, out_bits)
+        read_bits = in_bits * touched(layer, Y, oy) * touched(layer, X, ox)
         # The loop nest takes room for rows and columns of padding as well.
-        nest_bits = in_bits * nest_span(layer, 0, oy) * nest_span(layer, 1, ox) / area
+        nest_bits = in_bits * nest_span(layer, Y, oy) * nest_span(layer, X, ox) / area
         a = innermost(nest_bits, sizes, n_levels)
         o = 0
         while o < n_levels - 1 and out_bits + (nest_bits if o == a else 0.0) > sizes[o]:
@@ -142,6 +148,7 @@ def add_tiles(layer: Any, place: Place, tiling: Any, m: Machine, arrays: Scratch
             q = source_of(layer, k, at)
             if q >= 0:
                 want[number, q] = max(want[number, q], a)
+    return most_in, most_out
 
 
 @njit(error_model="numpy", inline="always")
@@ -149,9 +156,9 @@ def add_last(layer: Any, read_later: bool, made: TileClass, m: Machine, arrays: 
     """Tiles of a stack's last layer, once for an output that leaves the chip and once for one that stays."""
     top, tile, one = m.n_levels - 2, made.tile, arrays.one
     chains, memory, tail = m.chains, m.memory, arrays.tail
-    for rout in range(2):
+    for rout in (OFF_CHIP, ON_CHIP):
         clear_cost(one)
-        goal = (max(top, 0) if rout == 1 else m.n_levels - 1) if read_later else made.level
+        goal = (max(top, 0) if rout == ON_CHIP else m.n_levels - 1) if read_later else made.level
         if layer[KIND] == FREE:
             move(tile.out_bits, Path(O, tile.o_top, chains[O_LEVELS, goal]), chains, memory, one)
         else:

@@ -11,13 +11,27 @@ from typing import Any
 from numba import njit
 
 from hwnas.devices.simulator.closed_form.contents import whole_words
-from hwnas.devices.simulator.closed_form.growing import Held, Rows, Scratch, Stack, Way, class_of, make_stack
+from hwnas.devices.simulator.closed_form.growing import (
+    CACHES,
+    OFF_CHIP,
+    ON_CHIP,
+    PEAK,
+    Held,
+    Rows,
+    Scratch,
+    Stack,
+    Way,
+    class_of,
+    make_stack,
+)
 from hwnas.devices.simulator.closed_form.machine import SIZE, Machine, W
 from hwnas.devices.simulator.closed_form.map_sizes import (
     CHANNELS,
     HEIGHT,
     SEEN,
     WIDTH,
+    X,
+    Y,
     ask,
     extent,
     follow,
@@ -64,8 +78,8 @@ def grow(rows: Rows, first: int, end: int, way: Way, m: Machine, arrays: Scratch
     stack = make_stack(rows, first, end, way)
     single = stack.tiles == 1
     clear_cost(total)
-    clear_cost(tail[0])
-    clear_cost(tail[1])
+    clear_cost(tail[OFF_CHIP])
+    clear_cost(tail[ON_CHIP])
     held = Held(0.0, 0.0, 0.0, 0.0, 0.0, 0)
     lonely = True  # still within the run between two neighbouring cuts
     p = end
@@ -120,14 +134,13 @@ def add_map(p: int, stack: Stack, held: Held, m: Machine, arrays: Scratch) -> An
             w_top += 1
     read_later = stack.rows.last_use[p] > stack.end
     channels = float(layer[K]) * layer[G]
-    height = largest(tiling, 0, float(layer[OY]), maps, at)
-    beside, below = kept(tiling, 1, maps, at), kept(tiling, 0, maps, at)
+    height = largest(tiling, Y, float(layer[OY]), maps, at)
+    beside, below = kept(tiling, X, maps, at), kept(tiling, Y, maps, at)
     # What is kept for the neighbour stays where maps and such caches fit together.
     neighbours = held.neighbours + channels * beside * height * act
     level = min(innermost(held.peak + neighbours, m.level_sizes, m.n_levels), m.n_levels - 2)
     place = Place(at, is_last, read_later, w_top, channels, beside, below, level)
-    add_tiles(layer, place, tiling, m, arrays)
-    in_bits, out_bits = arrays.biggest[0], arrays.biggest[1]
+    in_bits, out_bits = add_tiles(layer, place, tiling, m, arrays)
     # A map that is also read after the stack goes off chip.
     if not is_last and read_later:
         a = innermost(out_bits, m.level_sizes, m.n_levels)
@@ -156,8 +169,8 @@ def passing_bits(layer: Any, at: int, tiling: Any, waiting: int, m: Machine, arr
     for i in range(waiting):
         q = pending[i]
         if q != at and q != source_of(layer, 0, at) and q != source_of(layer, 1, at):
-            rows = largest(tiling, 0, maps[HEIGHT, q], maps, q)
-            columns = largest(tiling, 1, maps[WIDTH, q], maps, q)
+            rows = largest(tiling, Y, maps[HEIGHT, q], maps, q)
+            columns = largest(tiling, X, maps[WIDTH, q], maps, q)
             passing += maps[CHANNELS, q] * rows * columns * m.array.activation_bits
     return passing, rows
 
@@ -177,21 +190,21 @@ def fetch_sources(stack: Stack, waiting: int, m: Machine, arrays: Scratch) -> An
         stack.tiling,
         m.array.activation_bits,
     )
-    clear_cost(fetch[0])
-    clear_cost(fetch[1])
+    clear_cost(fetch[OFF_CHIP])
+    clear_cost(fetch[ON_CHIP])
     bits, caches = 0.0, 0.0
     for i in range(waiting):
         q = pending[i]
         channels, height, width = maps[CHANNELS, q], maps[HEIGHT, q], maps[WIDTH, q]
         bits += channels * height * width * act
-        rows = largest(tiling, 0, height, maps, q)
-        caches += channels * (kept(tiling, 1, maps, q) * rows + kept(tiling, 0, maps, q) * width) * act
+        rows = largest(tiling, Y, height, maps, q)
+        caches += channels * (kept(tiling, X, maps, q) * rows + kept(tiling, Y, maps, q) * width) * act
         for number in range(4):
             first_y, first_x, count = class_of(number, tiling)
             goal = want[number, q]
             if count == 0.0 or goal < 0:
                 continue
-            area = extent(first_y, tiling, 0, height, maps, q) * extent(first_x, tiling, 1, width, maps, q)
+            area = extent(first_y, tiling, Y, height, maps, q) * extent(first_x, tiling, X, width, maps, q)
             moved = whole_words(channels * area * act, count * m.batch)
             if goal < m.n_levels - 1:
                 move(
@@ -199,7 +212,7 @@ def fetch_sources(stack: Stack, waiting: int, m: Machine, arrays: Scratch) -> An
                     between(m.n_levels - 1, goal, chains),
                     chains,
                     memory,
-                    fetch[0],
+                    fetch[OFF_CHIP],
                 )
             if top >= 0 and goal != top:
                 move(
@@ -207,7 +220,7 @@ def fetch_sources(stack: Stack, waiting: int, m: Machine, arrays: Scratch) -> An
                     between(top, goal, chains),
                     chains,
                     memory,
-                    fetch[1],
+                    fetch[ON_CHIP],
                 )
     return bits, caches
 
@@ -220,7 +233,7 @@ def finish(start: int, stack: Stack, held: Held, spills: bool, m: Machine, array
     source_bits, source_caches = fetch_sources(stack, held.waiting, m, arrays)
     last = layers[stack.last]
     out_bits = float(last[K]) * last[G] * last[OY] * last[OX] * m.array.activation_bits
-    arrays.held[start, 0], arrays.held[start, 1] = held.peak, held.caches + source_caches
+    arrays.held[start, PEAK], arrays.held[start, CACHES] = held.peak, held.caches + source_caches
     # A map may stay if it is the only one alive at the cut and nobody reads it after the next stack.
     may_come = held.waiting == 1 and start > 0 and layers[start - 1, UNIT_END] == ARTICULATION
     may_come = may_come and stack.rows.last_use[arrays.pending[0] - 1] <= end
@@ -228,7 +241,9 @@ def finish(start: int, stack: Stack, held: Held, spills: bool, m: Machine, array
     for rin in range(2):
         for rout in range(2):
             stays = rin + rout > 0
-            if stays and (m.n_levels < 2 or (rin == 1 and not may_come) or (rout == 1 and not may_stay)):
+            if stays and (
+                m.n_levels < 2 or (rin == ON_CHIP and not may_come) or (rout == ON_CHIP and not may_stay)
+            ):
                 continue
             need = on_chip_bits(held, not tiled, m) + source_caches
             if tiled:

@@ -15,6 +15,7 @@ from numba import njit
 from hwnas.devices.simulator.closed_form.contents import ragged, whole_words
 from hwnas.devices.simulator.closed_form.flows import (
     Contents,
+    Overlaps,
     Registers,
     Sums,
     busiest,
@@ -103,7 +104,6 @@ class Nest(NamedTuple):
         iterations: of the loop nest.
         weight_bits: bits of all weights.
         two_maps: its second operand is a map, not weights; flat: it is element-wise.
-        overlaps: positions that neighbouring windows share, and positions of the map, along rows and columns.
     """
 
     tile: Tile
@@ -118,7 +118,7 @@ class Nest(NamedTuple):
     weight_bits: float
     two_maps: bool
     flat: bool
-    overlaps: tuple[float, float, float, float]
+    overlaps: Overlaps
 
 
 @njit(error_model="numpy")
@@ -157,7 +157,7 @@ def make_nest(layer: Any, tile: Tile, unroll: Loops) -> Any:
         weight_bits=float(layer[WEIGHT_BITS]),
         two_maps=layer[SRC1] > 0 and layer[KIND] != FREE,
         flat=layer[KIND] == ELEMENTWISE,
-        overlaps=(
+        overlaps=Overlaps(
             layer[DY] * (layer[FY] - 1.0) + 1.0 - layer[SY],
             oy * layer[SY],
             layer[DX] * (layer[FX] - 1.0) + 1.0 - layer[SX],

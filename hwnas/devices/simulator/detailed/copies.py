@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from hwnas.devices.simulator.accelerator import BANK_BITS, Accelerator
+from hwnas.devices.simulator.accelerator import BANK_BITS, Accelerator, Memory
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def copy_cost(accelerator: Accelerator, copies: Sequence[Copy]) -> CopyCost:
             energy += _words(copy.bits, a.read_bits_per_cycle) * a.read_pj
             energy += _words(copy.bits, b.write_bits_per_cycle) * b.write_pj
             cycles = max(ceil(copy.bits / a.read_bits_per_cycle), ceil(copy.bits / b.write_bits_per_cycle))
-            for port in (_port(a.ports, sender, "r"), _port(b.ports, receiver, "w")):
+            for port in (_port(a, sender, "r"), _port(b, receiver, "w")):
                 busy.setdefault(port, []).append((time, time + cycles))
             time += cycles
             if sender == accelerator.dram:
@@ -79,8 +79,8 @@ def _words(bits: int, width: int) -> float:
     return ceil(bits / bank) * bank / width
 
 
-def _port(ports: tuple[int, int, int], memory: int, way: str) -> tuple[int, str]:
-    return memory, "rw" if ports[2] and not ports[0] else way
+def _port(memory: Memory, at: int, way: str) -> tuple[int, str]:
+    return at, "rw" if memory.one_port else way
 
 
 def _port_time(spans: Sequence[tuple[int, int]]) -> int:

@@ -2,112 +2,149 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from hwnas.devices.simulator.detailed.loop_nest import O, elements, relevance
+from hwnas.devices.simulator.detailed.loop_nest import (
+    LOOPS,
+    OPERANDS,
+    SUMS,
+    Hardware,
+    I,
+    Nest,
+    O,
+    W,
+    elements,
+    relevance,
+)
+
+# Rows of Taken.counts: loops that are taken; sizes to choose among; loops that come in any case, as there is
+# no memory above.
+LOOPS_TAKEN, CHOICES, OFFSET = range(3)
+
+
+class Taken(NamedTuple):
+    """What memories have taken of the loops, and what the next one may take; made once and used again.
+
+    Attributes:
+        counts: see its rows; (rows, OPERANDS).
+        sizes: bits of the memory with no, one, two… more loops, (OPERANDS, loops + 1).
+        whole, mean: extents of the loops, with the whole unrolling and the average one.
+    """
+
+    counts: Any
+    sizes: Any
+    whole: Any
+    mean: Any
 
 
 @njit(error_model="numpy")
-def allocate(order: Any, nest: Any, hw: Any, cuts: Any) -> Any:
+def nothing_taken(loops: int) -> Any:
+    """Tables for a number of loop factors."""
+    counts = np.zeros((3, OPERANDS), dtype=np.int64)
+    return Taken(counts, np.zeros((OPERANDS, loops + 1)), np.ones(LOOPS), np.ones(LOOPS))
+
+
+@njit(error_model="numpy")
+def allocate(order: Any, nest: Nest, hw: Hardware, taken: Taken, cuts: Any) -> Any:
     """Give every memory the inner loops of its operands that fit (LOMA's bottom-up allocation).
 
-    Writes cuts[op, level]: how many loops of the order lie at or below the level. False if they do not fit.
+    Args:
+        taken: filled.
+        cuts: filled: cuts[op, level] is how many loops of the order lie at or below the level.
+
+    Returns:
+        whether they fit.
+    """
+    counts = taken.counts
+    for op in range(OPERANDS):
+        counts[LOOPS_TAKEN, op] = 0
+    for m in range(hw.size.shape[0]):
+        if not find_sizes(m, hw.size[m], order, nest, taken):
+            return False
+        fit_together, outputs, weights, inputs = most_that_fit(m, hw.size[m], order, nest, taken)
+        # Each operand fits, but not together: what the array takes at once passes through (as in ZigZag),
+        # unless this is the outermost memory of an operand with loops left.
+        if not fit_together and max(counts[OFFSET, O], counts[OFFSET, W], counts[OFFSET, I]) > 0:
+            return False
+        for op in range(OPERANDS):
+            if counts[CHOICES, op] > 0:
+                more = outputs if op == O else (weights if op == W else inputs)
+                counts[LOOPS_TAKEN, op] += more + counts[OFFSET, op]
+                cuts[op, nest.mem_level[m, op]] = counts[LOOPS_TAKEN, op]
+    return True
+
+
+@njit(error_model="numpy")
+def find_sizes(m: int, room: float, order: Any, nest: Nest, taken: Taken) -> Any:
+    """Fill taken for a memory; returns whether all that comes from below fits, each operand by itself.
+
+    Args:
+        room: bits of the memory.
     """
     n = order.shape[0]
-    ext = np.ones((3, 7))
-    taken = np.zeros(3, dtype=np.int64)
-    sizes = np.zeros((3, n + 1))
-    count = np.zeros(3, dtype=np.int64)
-    offset = np.zeros(3, dtype=np.int64)
-    trial = np.ones(7)
-    for op in range(3):
-        for d in range(7):
-            if nest.placed_at[op, d] == 0:
-                ext[op, d] = nest.unroll[d]
-    for m in range(hw.size.shape[0]):
-        for op in range(3):
-            lv = nest.mem_level[m, op]
-            count[op] = 0
-            offset[op] = 0
-            if lv < 0:
-                continue
-            bits = nest.precision[op]
-            if op == O:
-                for p in range(taken[O], n):
-                    if relevance(O, nest.fdim[order[p]], nest.geom) == 0:
-                        bits = nest.precision[3]
-                        break
-            for d in range(7):
-                trial[d] = ext[op, d]
-            p = taken[op]
-            while True:
-                for d in range(7):
-                    ext[op, d] = np.ceil(trial[d] - 1e-9)
-                size = elements(op, ext[op], nest.geom) * bits
-                if size > hw.size[m]:
-                    break
-                sizes[op, count[op]] = size
-                count[op] += 1
-                if p == n:
-                    break
-                trial[nest.fdim[order[p]]] *= nest.fsize[order[p]]
-                p += 1
-            if count[op] == 0:
-                return False
-            # Restore the extents of what is already taken.
-            for d in range(7):
-                ext[op, d] = 1.0
-                if nest.placed_at[op, d] <= lv:
-                    ext[op, d] = nest.unroll[d]
-            for q in range(taken[op]):
-                ext[op, nest.fdim[order[q]]] *= nest.fsize[order[q]]
-            if lv == nest.nlev[op] - 1:
-                if taken[op] + count[op] - 1 != n:
-                    return False
-                offset[op] = count[op] - 1
-                sizes[op, 0] = sizes[op, count[op] - 1]
-                count[op] = 1
-        # Choose together how many loops each operand takes: least traffic to the memory above.
-        best = np.inf
-        b0, b1, b2 = -1, -1, -1
-        for i2 in range(max(1, count[2])):
-            for i1 in range(max(1, count[1])):
-                for i0 in range(max(1, count[0])):
-                    room = 0.0
-                    traffic = 0.0
-                    for op in range(3):
-                        if count[op] == 0:
-                            continue
-                        i = i0 if op == 0 else (i1 if op == 1 else i2)
-                        room += sizes[op, i]
-                        if nest.mem_level[m, op] != nest.nlev[op] - 1:
-                            left = 1.0
-                            for q in range(taken[op] + i, n):
-                                left *= nest.fsize[order[q]]
-                            traffic += left * sizes[op, i]
-                    if room <= hw.size[m] and traffic <= best:
-                        best = traffic
-                        b0, b1, b2 = i0, i1, i2
-        if b0 < 0:
-            # Each operand fits, but not together: what the array takes at once passes through (as in ZigZag),
-            # unless this is the outermost memory of an operand with loops left.
-            if offset.max() > 0:
-                return False
-            b0, b1, b2 = 0, 0, 0
-        for op in range(3):
-            if count[op] == 0:
-                continue
-            lv = nest.mem_level[m, op]
-            i = b0 if op == 0 else (b1 if op == 1 else b2)
-            new = taken[op] + i + offset[op]
-            for q in range(taken[op], new):
-                ext[op, nest.fdim[order[q]]] *= nest.fsize[order[q]]
-            taken[op] = new
-            cuts[op, lv] = new
-            for d in range(7):
-                if nest.placed_at[op, d] == lv + 1:
-                    ext[op, d] *= nest.unroll[d]
+    counts, sizes, whole, mean = taken.counts, taken.sizes, taken.whole, taken.mean
+    for op in range(OPERANDS):
+        level, found, start = nest.mem_level[m, op], 0, counts[LOOPS_TAKEN, op]
+        counts[CHOICES, op] = counts[OFFSET, op] = 0
+        if level < 0:
+            continue
+        bits = nest.precision[op]
+        for p in range(start, n):
+            if op == O and relevance(O, nest.fdim[order[p]], nest.windows) == 0:
+                bits = nest.precision[SUMS]
+        for d in range(LOOPS):
+            mean[d] = nest.unroll[d] if nest.placed_at[op, d] <= level else 1.0
+        for p in range(start):
+            mean[nest.fdim[order[p]]] *= nest.fsize[order[p]]
+        for p in range(start, n + 1):
+            for d in range(LOOPS):
+                whole[d] = np.ceil(mean[d] - 1e-9)
+            size = elements(op, whole, nest.windows) * bits
+            if size > room:
+                break
+            sizes[op, found] = size
+            found += 1
+            if p < n:
+                mean[nest.fdim[order[p]]] *= nest.fsize[order[p]]
+        outermost = level == nest.nlev[op] - 1
+        if found == 0 or (outermost and start + found - 1 != n):
+            return False
+        if outermost:
+            counts[OFFSET, op], sizes[op, 0], found = found - 1, sizes[op, found - 1], 1
+        counts[CHOICES, op] = found
     return True
+
+
+@njit(error_model="numpy")
+def most_that_fit(m: int, space: float, order: Any, nest: Nest, taken: Taken) -> Any:
+    """Choose together how many loops each operand takes: least traffic to the memory above.
+
+    Args:
+        space: bits of the memory.
+
+    Returns:
+        whether anything fits; how many more loops outputs, weights and inputs take.
+    """
+    counts, sizes, least = taken.counts, taken.sizes, np.inf
+    best_o, best_w, best_i, fits = 0, 0, 0, False
+    for inputs in range(max(1, counts[CHOICES, I])):
+        for weights in range(max(1, counts[CHOICES, W])):
+            for outputs in range(max(1, counts[CHOICES, O])):
+                room, traffic = 0.0, 0.0
+                for op in range(OPERANDS):
+                    if counts[CHOICES, op] == 0:
+                        continue
+                    more = outputs if op == O else (weights if op == W else inputs)
+                    room += sizes[op, more]
+                    if nest.mem_level[m, op] != nest.nlev[op] - 1:
+                        left = 1.0
+                        for p in range(counts[LOOPS_TAKEN, op] + more, order.shape[0]):
+                            left *= nest.fsize[order[p]]
+                        traffic += left * sizes[op, more]
+                if room <= space and traffic <= least:
+                    least, fits = traffic, True
+                    best_o, best_w, best_i = outputs, weights, inputs
+    return fits, best_o, best_w, best_i

@@ -11,13 +11,29 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from hwnas.devices.simulator.accelerator import DIMENSIONS
 from hwnas.devices.simulator.compiled import cached
-from hwnas.devices.simulator.detailed.loop_allocation import allocate
+from hwnas.devices.simulator.detailed.loop_allocation import allocate, nothing_taken
+from hwnas.devices.simulator.detailed.loop_contents import find_unrolled, no_contents
 from hwnas.devices.simulator.detailed.loop_cost import cost_of_order
-from hwnas.devices.simulator.detailed.loop_nest import COLUMNS, CYCLES, ENERGY, FOUND, LOAD, MAX_LEVELS, STALL
+from hwnas.devices.simulator.detailed.loop_nest import (
+    COLUMNS,
+    CYCLES,
+    ENERGY,
+    FOUND,
+    LOAD,
+    MAX_LEVELS,
+    OPERANDS,
+    STALL,
+    Hardware,
+    Nest,
+)
 
-# Rank of K C G OY OX FY FX by name: the first order visited has the names falling.
-ALPHABETICAL = np.array([4, 0, 3, 6, 5, 2, 1])
+# Rank of every dimension by name: the first order visited has the names falling.
+ALPHABETICAL = np.array([sorted(DIMENSIONS).index(name) for name in DIMENSIONS])
+
+# Entries of the state of next_order.
+HEAD, AT, AFTER = range(3)
 
 
 @njit(error_model="numpy")
@@ -25,9 +41,9 @@ def next_order(follow: Any, keys: Any, state: Any) -> bool:
     """Step to the next distinct order of the loop factors; False after the last.
 
     Prefix shifts visit every order of a multiset once (Williams, SODA 2009). The orders form a linked
-    list: follow[i] is the factor after i or -1; state holds (head, i, after i).
+    list: follow[i] is the factor after i or -1; state holds its head, a factor i, and the one after i.
     """
-    head, i, after = state[0], state[1], state[2]
+    head, i, after = state[HEAD], state[AT], state[AFTER]
     if after < 0 or not (follow[after] >= 0 or keys[after] < keys[head]):
         return False
     before = after if follow[after] >= 0 and keys[i] >= keys[follow[after]] else i
@@ -36,12 +52,12 @@ def next_order(follow: Any, keys: Any, state: Any) -> bool:
     follow[k] = head
     if keys[k] < keys[head]:
         i = k
-    state[0], state[1], state[2] = k, i, follow[i]
+    state[HEAD], state[AT], state[AFTER] = k, i, follow[i]
     return True
 
 
 @cached
-def best_order(nest: Any, hw: Any, fastest_tie: bool) -> Any:
+def best_order(nest: Nest, hw: Hardware, fastest_tie: bool) -> Any:
     """The order of least energy over all distinct orders of the loop factors.
 
     Orders of equal energy are decided by latency if fastest_tie, else the first one visited stays.
@@ -59,20 +75,22 @@ def best_order(nest: Any, hw: Any, fastest_tie: bool) -> Any:
         follow[falling[i]] = falling[i + 1]
     state = np.full(3, -1, dtype=np.int64)
     if n > 0:
-        state[0] = falling[0]
+        state[HEAD] = falling[0]
         if n > 1:
-            state[1], state[2] = falling[n - 2], falling[n - 1]
+            state[AT], state[AFTER] = falling[n - 2], falling[n - 1]
     order = np.zeros(n, dtype=np.int64)
     best = np.zeros(COLUMNS)
     row = np.zeros(COLUMNS)
-    cuts = np.zeros((3, MAX_LEVELS), dtype=np.int64)
+    cuts = np.zeros((OPERANDS, MAX_LEVELS), dtype=np.int64)
+    contents, taken = no_contents(hw.size.shape[0]), nothing_taken(n)
+    find_unrolled(nest, contents)
     while True:
-        at = state[0]
+        at = state[HEAD]
         for i in range(n):
             order[i] = at
             at = follow[at]
-        if allocate(order, nest, hw, cuts):
-            cost_of_order(order, nest, hw, cuts, row)
+        if allocate(order, nest, hw, taken, cuts):
+            cost_of_order(order, nest, hw, cuts, contents, row)
             margin = best[ENERGY] * 1e-12
             if (
                 best[FOUND] == 0.0

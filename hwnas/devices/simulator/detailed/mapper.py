@@ -10,7 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwnas.devices.simulator.accelerator import BANK_BITS, DIMENSIONS, Accelerator
-from hwnas.devices.simulator.detailed.loop_nest import COLUMNS, MAX_LEVELS, Hardware, Nest
+from hwnas.devices.simulator.detailed.loop_nest import (
+    CYCLES,
+    DRAM_READ_BITS,
+    DRAM_WRITE_BITS,
+    ENERGY,
+    FOUND,
+    LOAD,
+    LOOPS,
+    MAX_LEVELS,
+    OPERANDS,
+    STALL,
+    Hardware,
+    I,
+    Nest,
+    O,
+    W,
+    Windows,
+)
 from hwnas.devices.simulator.detailed.loop_order import best_order
 from hwnas.devices.simulator.layers import Layer
 
@@ -172,27 +189,27 @@ class Mapper:
     ) -> TileCost | None:
         acc = self.accelerator
         chains = [acc.chain("O"), acc.chain("I") if two_maps else acc.chain("W"), acc.chain("I")]
-        tops = (tops[0], tops[2] if two_maps else tops[1], tops[2])
+        tops = (tops[O], tops[I] if two_maps else tops[W], tops[I])
         spread = unrolling(acc, layer, tile)
-        unroll = np.ones(7)
+        unroll = np.ones(LOOPS)
         for _, dim, size in spread:
             unroll[DIMENSIONS.index(dim)] = size
-        nlev = np.zeros(3, dtype=np.int64)
-        levels = np.zeros((3, MAX_LEVELS), dtype=np.int64)
-        mem_level = np.full((len(acc.memories), 3), -1, dtype=np.int64)
-        placed_at = np.zeros((3, 7), dtype=np.int64)
+        nlev = np.zeros(OPERANDS, dtype=np.int64)
+        levels = np.zeros((OPERANDS, MAX_LEVELS), dtype=np.int64)
+        mem_level = np.full((len(acc.memories), OPERANDS), -1, dtype=np.int64)
+        placed_at = np.zeros((OPERANDS, LOOPS), dtype=np.int64)
         for op, chain in enumerate(chains):
             for array_dim, dim, _ in spread:
                 level = next((i for i, m in enumerate(chain) if array_dim in acc.served(m)), len(chain))
                 placed_at[op, DIMENSIONS.index(dim)] = level
-            if op == 1 and weightless:
+            if op == W and weightless:
                 continue
             for m in chain[: chain.index(tops[op]) + 1]:
                 levels[op, nlev[op]] = m
                 mem_level[m, op] = nlev[op]
                 nlev[op] += 1
         temporal = {}
-        for dim in ("K", "C", "G", "OY", "OX", "FY", "FX"):
+        for dim in DIMENSIONS:
             steps = ceil(tile[dim] / unroll[DIMENSIONS.index(dim)] - 1e-9)
             if steps > 1:
                 temporal[dim] = steps
@@ -200,7 +217,6 @@ class Mapper:
         macs = 1.0
         for dim in DIMENSIONS:
             macs *= tile[dim]
-        flat = int(layer.kind in ("elementwise", "copy"))
         nest = Nest(
             fdim=np.array([d for d, _ in factors], dtype=np.int64),
             fsize=np.array([s for _, s in factors], dtype=np.int64),
@@ -213,20 +229,25 @@ class Mapper:
                 [acc.activation_bits, weight_bits, acc.activation_bits, acc.partial_sum_bits],
                 dtype=np.float64,
             ),
-            geom=np.array(
-                [
-                    *(layer.stride_y, layer.stride_x, layer.dilation_y, layer.dilation_x),
-                    *(flat, int(layer.fy == 1), int(layer.fx == 1)),
-                ],
-                dtype=np.int64,
+            windows=Windows(
+                *(layer.stride_y, layer.stride_x, layer.dilation_y, layer.dilation_x),
+                flat=layer.kind in ("elementwise", "copy"),
+                one_row=layer.fy == 1,
+                one_column=layer.fx == 1,
             ),
             macs=macs,
         )
-        row = best_order(nest, self._hardware, self.fastest_tie)
-        return _tile_cost(row)
+        return _tile_cost(best_order(nest, self._hardware, self.fastest_tie))
 
 
 def _tile_cost(row: NDArray[np.float64]) -> TileCost | None:
-    if row[COLUMNS - 1] == 0.0:
+    if row[FOUND] == 0.0:
         return None
-    return TileCost(*(float(v) for v in row[: COLUMNS - 1]))
+    return TileCost(
+        energy_pj=float(row[ENERGY]),
+        cycles=float(row[CYCLES]),
+        stall_cycles=float(row[STALL]),
+        load_cycles=float(row[LOAD]),
+        dram_read_bits=float(row[DRAM_READ_BITS]),
+        dram_write_bits=float(row[DRAM_WRITE_BITS]),
+    )

@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+# Where a stream through a memory goes or comes from.
+TO_ARRAY, FROM_ABOVE, FROM_ARRAY, TO_ABOVE = range(4)
+WAYS = 4
+
 
 @njit(error_model="numpy")
-def port_of(ports: Any, m: int, way: int) -> Any:
-    """Which port of a memory carries a stream; with two, the array side and the upper side have their own."""
-    reads, writes, both = ports[m, 0], ports[m, 1], ports[m, 2]
-    if both > 0 and reads == 0:
+def port_of(way: int, reads: int, writes: int) -> Any:
+    """Which port of a memory carries a stream; with two, the array side and the upper side have their own.
+
+    Args:
+        reads, writes: how many ports read, how many write.
+    """
+    if way == TO_ARRAY:
         return 0
-    if way == 0:
-        return 0
-    if way == 3:
+    if way == TO_ABOVE:
         return 1 if reads > 1 else 0
-    if way == 1:
+    if way == FROM_ABOVE:
         return reads
     return reads + (1 if writes > 1 else 0)
 
