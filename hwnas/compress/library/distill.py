@@ -200,7 +200,7 @@ class _Student:
             self.optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-        self.scheduler.step()
+            self.scheduler.step()
         self.seconds += time.perf_counter() - start
         return value.detach()
 

@@ -48,6 +48,11 @@ class CutSpec:
         return (self.family,)
 
 
+def is_left_out(spec: object) -> bool:
+    """Whether a part with this replacement gives its input as it is."""
+    return isinstance(spec, CutSpec) and not spec.hidden
+
+
 @dataclass(frozen=True, kw_only=True)
 class CutTable:
     """What may stay of a block.

@@ -7,6 +7,7 @@ they stay.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,82 +21,20 @@ from hwnas.networks.graph.blocks import count_macs
 from hwnas.networks.graph.tracing import Trace, trace
 
 SHARE = 0.05  # of a part's MACs; channels that less hangs on stay
-ACTIVATIONS = frozenset(
-    [
-        "relu",
-        "relu6",
-        "silu",
-        "swish",
-        "hardswish",
-        "hswish",
-        "hardsigmoid",
-        "sigmoid",
-        "tanh",
-        "gelu",
-        "gelutanh",
-        "quickgelu",
-        "leakyrelu",
-        "elu",
-        "celu",
-        "selu",
-        "mish",
-        "softplus",
-        "hardtanh",
-        "dropout",
-        "dropout2d",
-        "droppath",
-    ]
+ACTIVATIONS = re.compile(
+    r"relu6?|silu|h?swish|hardswish|hardsigmoid|sigmoid|(hard)?tanh|(quick)?gelu(tanh)?|leakyrelu|[csr]?elu|mish"
+    r"|softplus|dropout2?d?|droppath"
 )
 """Classes of modules, in lower case, that treat every value by itself."""
-OVER_MAPS = frozenset(["adaptiveavgpool2d", "avgpool2d", "maxpool2d", "upsample"])
+OVER_MAPS = re.compile(r"(adaptive)?avgpool2d|maxpool2d|upsample")
 """Those that treat every channel of a map alike and by itself."""
-POINTWISE = frozenset(
-    [
-        "relu",
-        "relu6",
-        "silu",
-        "hardswish",
-        "hardsigmoid",
-        "sigmoid",
-        "tanh",
-        "gelu",
-        "leaky_relu",
-        "elu",
-        "mish",
-        "softplus",
-        "hardtanh",
-        "dropout",
-        "clamp",
-        "contiguous",
-        "to",
-        "float",
-        "abs",
-        "neg",
-        "exp",
-        "sqrt",
-        "square",
-        "adaptive_avg_pool2d",
-        "avg_pool2d",
-        "max_pool2d",
-        "interpolate",
-    ]
+POINTWISE = re.compile(
+    r"relu6?|silu|hard(swish|sigmoid|tanh)|sigmoid|tanh|gelu|leaky_relu|[csr]?elu|mish|softplus|dropout|clamp"
+    r"|contiguous|to|float|abs|neg|exp|sqrt|square|adaptive_avg_pool2d|(avg|max)_pool2d|interpolate"
 )
 """Functions and methods that do either."""
-PAIRED = frozenset(
-    [
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "truediv",
-        "__add__",
-        "__sub__",
-        "__mul__",
-        "__truediv__",
-        "__radd__",
-        "__rmul__",
-    ]
-)
+PAIRED = re.compile(r"(add|sub|mul|div|truediv)|__r?(add|sub|mul|truediv)__")
+"""Those of two values, channel by channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,12 +191,12 @@ class _Channels:
     def is_one_by_one(self, module: nn.Module, axis: int, last: int) -> bool:
         word = type(module).__name__.lower()
         if axis != 1:
-            return word in ACTIVATIONS
+            return ACTIVATIONS.fullmatch(word) is not None
         if isinstance(module, nn.Conv2d):
             return last == 3 and module.groups == module.in_channels == module.out_channels
         is_slopes = isinstance(module, nn.PReLU) and module.num_parameters > 1
         is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        return is_norm or is_slopes or word in ACTIVATIONS or word in OVER_MAPS
+        return is_norm or is_slopes or bool(ACTIVATIONS.fullmatch(word) or OVER_MAPS.fullmatch(word))
 
     def see_function(self, node: fx.Node, sources: list[fx.Node]) -> None:
         name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -266,9 +205,9 @@ class _Channels:
         if not isinstance(value, Tensor):
             if name != "size":
                 self.keep(node)
-        elif name in POINTWISE or (name == "pad" and self.pads_maps(node, axis)):
+        elif POINTWISE.fullmatch(name) or (name == "pad" and self.pads_maps(node, axis)):
             self.places[node] = group, axis
-        elif name in PAIRED:
+        elif PAIRED.fullmatch(name):
             self.see_pair(node, sources, value)
         elif name in ("mean", "amax") and self.keeps_axis(node, axis, value):
             self.places[node] = group, axis
