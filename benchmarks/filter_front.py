@@ -34,7 +34,7 @@ from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search.additive import exact_front
 from hwnas.compress.search.block_costs import BlockCosts, measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts
-from hwnas.compress.search.initial_tables import block_prior
+from hwnas.compress.search.initial_tables import block_tables
 from hwnas.compress.search.nsga2 import search
 from hwnas.compress.search.pareto import corner_beyond, hypervolume
 from hwnas.compress.search.points import Point
@@ -106,7 +106,7 @@ class Bench:
             population=POPULATION,
             generations=max(1, self.evaluations // POPULATION),
             seed=seed,
-            prior=block_prior(self.stitcher, self.quality, choices, blocks, ("latency",)),
+            initial=block_tables(self.stitcher, self.quality, choices, blocks, ("latency",)),
         )
 
 

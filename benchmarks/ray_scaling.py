@@ -23,7 +23,7 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 import torch  # noqa: E402
 
-from hwnas.compress.executor import Executor, LocalExecutor, RayExecutor, Tell  # noqa: E402
+from hwnas.compress.executor import Executor, LocalExecutor, OnProgress, RayExecutor  # noqa: E402
 from hwnas.compress.library.distill import teacher_statistics  # noqa: E402
 from hwnas.compress.library.open_run import open_inputs  # noqa: E402
 from hwnas.compress.library.teacher import Teacher  # noqa: E402
@@ -49,7 +49,7 @@ class Nothing:
         return self
 
 
-def echo(context: Nothing, task: int, tell: Tell) -> int:
+def echo(context: Nothing, task: int, on_progress: OnProgress) -> int:
     """The smallest task."""
     return task
 

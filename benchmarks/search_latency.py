@@ -37,7 +37,7 @@ from hwnas.compress.quality.model import Quality
 from hwnas.compress.run.directory import RunDirectory
 from hwnas.compress.search.block_costs import measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts
-from hwnas.compress.search.initial_tables import block_prior
+from hwnas.compress.search.initial_tables import block_tables
 from hwnas.compress.search.nsga2 import search
 from hwnas.compress.search.pareto import corner_beyond, hypervolume, non_dominated
 from hwnas.compress.search.points import Point
@@ -128,7 +128,7 @@ class Bench:
             population=population,
             generations=evaluations // population,
             seed=seed,
-            prior=prior,
+            initial=prior,
         )
 
     def prior(self) -> list[np.ndarray]:
@@ -137,7 +137,7 @@ class Bench:
         blocks = measured_block_costs(
             self.session, self.stitcher, choices, "nsr", ("latency",), 0.1, Progress()
         )
-        return block_prior(self.stitcher, self.quality, choices, blocks, ("latency",))
+        return block_tables(self.stitcher, self.quality, choices, blocks, ("latency",))
 
 
 def values_of(points: Sequence[Point]) -> np.ndarray:

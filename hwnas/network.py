@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from hwnas.agreement import disagreement
 from hwnas.errors import NetworkFormError, first_line
 from hwnas.files import sha256
+from hwnas.global_state import log_level
 from hwnas.onnx_decisions import require_no_decisions
 from hwnas.onnx_file import check_model, read_model
 from hwnas.onnx_join import INPUT_NAME, OUTPUT_NAME, Fragment, join, make_fragment
@@ -373,7 +374,6 @@ def export_onnx(module: nn.Module, *input_shapes: Sequence[int], name: str = "")
     import torch
 
     buffer = io.BytesIO()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     module = in_eval_mode(module)
     noises = [random_input((4, *shape)) for shape in input_shapes]
     # Large and positive values too: a limit or a root does nothing, or nothing else, on small noise.
@@ -382,7 +382,8 @@ def export_onnx(module: nn.Module, *input_shapes: Sequence[int], name: str = "")
     several = len(input_shapes) > 1
     input_names = [f"{INPUT_NAME}.{n}" if several else INPUT_NAME for n in range(len(input_shapes))]
     name = name or type(module).__name__
-    with warnings.catch_warnings(), _silent(), torch.no_grad(), plain_attention():
+    quiet = log_level("torch.onnx", logging.ERROR)
+    with quiet, warnings.catch_warnings(), _silent(), torch.no_grad(), plain_attention():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from hwnas import processes
 from hwnas.errors import NetworkFormError, first_line
+from hwnas.global_state import log_level
 from hwnas.onnx_sizes import inputs_of, shape_of
 from hwnas.temporary import temporary_folder
 
@@ -144,13 +145,11 @@ def _libraries_in(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _explained(precision: str) -> Iterator[None]:
-    logging.getLogger("onnxruntime.quantization").setLevel(logging.CRITICAL)
-    # The quantizer warns on the root logger of every layer normalisation, which has no channels of its own.
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.CRITICAL)
+    quantizer = log_level("onnxruntime.quantization", logging.CRITICAL)
+    # It warns on the root logger of every layer normalisation, which has no channels of its own.
+    root = log_level("", logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with quantizer, root, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except Exception as error:
@@ -158,8 +157,6 @@ def _explained(precision: str) -> Iterator[None]:
         raise NetworkFormError(
             f"the network could not be converted to {precision}: {reason}", FLOAT32
         ) from error
-    finally:
-        root.setLevel(level)
 
 
 def main() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import logging
 import re
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from hwnas.compress.data.load import load_data
 from hwnas.compress.data.stored import store_data
 from hwnas.errors import HwnasError, InputError
 from hwnas.network import Network
+from hwnas.profiles.gate.baseline import write_baseline
+from hwnas.profiles.gate.report import Checked
 
 SHORT: dict[str, Any] = {
     "preset": "quick",
@@ -205,8 +209,12 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
             self.steps.add(step)
 
     found: list[hwnas.Run] = []
-    thread = threading.Thread(
-        target=lambda: found.append(
+    states: list[dict[str, object]] = []
+
+    def compress() -> None:
+        torch.set_num_threads(2)
+        states.append(global_state())
+        found.append(
             hwnas.compress(
                 tinynet.make,
                 data=Pictures(),
@@ -218,12 +226,15 @@ def test_a_compression_in_a_thread_is_silent_and_can_be_looked_at(
                 **SHORT,
             )
         )
-    )
+        states.append(global_state())
+
+    thread = threading.Thread(target=compress)
     thread.start()
     thread.join()
     (run,) = found
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")
+    assert states[0] == states[1]
     assert {"distill", "search"} <= Heard.steps
     assert run.devices == ["picky", "steady"]
     assert run.front("steady").front
@@ -300,6 +311,15 @@ def test_a_check_of_no_network_is_no_pass() -> None:
         hwnas.check(baseline=nn.Conv2d(3, 8, 3), device="sim-npu", input_shape=(3, 8, 8))
 
 
+def test_a_check_takes_the_device_of_the_baseline_file(tmp_path: Path) -> None:
+    file = tmp_path / "recorded.json"
+    write_baseline(file, api.record("mobilenetv2_050", device="sim-npu"))
+    heard: list[Checked] = []
+    report = hwnas.check(baseline=file, recorded=True, on_result=heard.append)
+    assert (report.device, report.exit_code) == ("sim-npu", 0)
+    assert tuple(heard) == report.networks
+
+
 @pytest.mark.parametrize("held", [threading.Lock, sys._getframe, lambda: nn.Linear(2, 2).weight * 2])
 def test_a_network_that_cannot_be_copied_is_told(held: Any) -> None:
     network = nn.Conv2d(3, 8, 3)
@@ -312,6 +332,41 @@ def test_a_network_that_cannot_be_copied_is_told(held: Any) -> None:
 def test_a_compression_without_devices_is_refused_before_anything_is_trained(none: Any) -> None:
     with pytest.raises(InputError, match="no device is given"):
         hwnas.compress("mobilenetv2_050", data="digits", devices=none, **SHORT)
+
+
+def global_state() -> dict[str, object]:
+    """What calls of others may depend on."""
+    loggers = ("", "torch.onnx", "onnxruntime.quantization")
+    return {
+        "threads": torch.get_num_threads(),
+        "random numbers": torch.random.get_rng_state().tolist(),
+        "warnings": list(warnings.filters),
+        "levels": [logging.getLogger(name).level for name in loggers],
+        "folder": Path.cwd(),
+    }
+
+
+def test_the_state_of_the_process_is_as_before(place: Path) -> None:
+    importlib.import_module("tinynet")
+
+    def refused() -> None:
+        with pytest.raises(InputError, match="at least two"):
+            hwnas.compress("tinynet:make", data="digits", devices="sim-npu", cut="blocks.0")
+
+    before_all = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for ask in (
+            lambda: hwnas.partition("tinynet:make"),
+            lambda: api.find_candidates("tinynet:make", candidates=1),
+            lambda: hwnas.profile("tinynet:make", "cpu-int8", protocol="quick"),
+            refused,
+        ):
+            before = global_state()
+            ask()
+            assert global_state() == before
+    finally:
+        torch.set_num_threads(before_all)
 
 
 def test_one_of_a_kind_needs_no_list(place: Path) -> None:

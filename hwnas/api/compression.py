@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hwnas.api.arguments import checked_devices, checked_path, known_options
 from hwnas.api.models import Model, name_of
 from hwnas.api.run import Run, open_run
+from hwnas.global_state import torch_as_before
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,9 +74,10 @@ def compress(
     given = known_options(CompressOptions, {"data": _data_name(data), **options}, "compress")
     names = checked_devices(devices)
     asked, progress = decode(CompressOptions, given, "hwnas.compress"), progress or Progress()
-    compression = plan_compression(asked, name_of(model), names, out, progress)
-    compression.require_consent(lambda question: False)
-    compression.run("hwnas.compress", progress).require_all()
+    with torch_as_before():
+        compression = plan_compression(asked, name_of(model), names, out, progress)
+        compression.require_consent(lambda question: False)
+        compression.run("hwnas.compress", progress).require_all()
     return open_run(compression.out)
 
 
@@ -156,7 +158,7 @@ def plan_compression(
     from hwnas.compress.budget import plan_of
     from hwnas.compress.library.open_run import open_inputs
     from hwnas.compress.library.store import added_candidates
-    from hwnas.compress.options import resolve
+    from hwnas.compress.presets import resolve
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.search.target import target_of
 

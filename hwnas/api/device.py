@@ -80,7 +80,7 @@ def broken_device_classes() -> Mapping[str, str]:
 
 def set_up_phone(
     name: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     runtime_dir: Path | None = None,
     ndk: str = "",
@@ -90,7 +90,7 @@ def set_up_phone(
 
     Args:
         name: of its profile.
-        say: hears what is done.
+        log: hears what is done.
         runtime_dir: a folder that has the libraries; None downloads them.
         ndk: folder of Android's NDK; empty for $ANDROID_NDK_HOME.
         repository: of Maven; empty for Maven Central.
@@ -110,16 +110,16 @@ def set_up_phone(
 
     device = AndroidDevice(_phone(name))
     if runtime_dir is not None:
-        setup.adopt_libraries(device.settings.provider, runtime_dir, say)
+        setup.adopt_libraries(device.settings.provider, runtime_dir, log)
     elif not device.settings.runtime_dir:
-        setup.fetch_libraries(device.settings.provider, (repository or setup.REPOSITORY).rstrip("/"), say)
+        setup.fetch_libraries(device.settings.provider, (repository or setup.REPOSITORY).rstrip("/"), log)
     if not device.settings.runner:
-        setup.build_runner(ndk, say)
+        setup.build_runner(ndk, log)
     try:
         with device:
-            say(f"phone: {device.fingerprint().chip} has everything; {device.fingerprint().runtime}")
+            log(f"phone: {device.fingerprint().chip} has everything; {device.fingerprint().runtime}")
     except HwnasError as error:
-        say(f"nothing was copied to a phone: {error.cause}\n  fix: {error.fix}")
+        log(f"nothing was copied to a phone: {error.cause}\n  fix: {error.fix}")
 
 
 def examine_phone(name: str, *, runtime_dir: Path | None = None) -> Iterator[Finding]:

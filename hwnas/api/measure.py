@@ -113,7 +113,6 @@ def profile_each(
     """
     from hwnas.compress.library.operators import require_accepted
     from hwnas.compress.options import parse_cuts
-    from hwnas.devices.simulator.device import SimulatorDevice
     from hwnas.files import decode
     from hwnas.networks.find import block_networks
     from hwnas.profiles.catalogue import open_device
@@ -134,7 +133,7 @@ def profile_each(
     ]
     opened = [open_device(profile) for profile in profiles]
     for device in opened if asked.explain else ():
-        if not isinstance(device, SimulatorDevice):
+        if not device.has_schedules:
             name = device.profile.name
             raise InputError(f"--explain needs a simulated device, {name} is none", "take --device sim-npu")
     has_batch = asked.batch is not None
@@ -193,26 +192,27 @@ def compare(
 def check(
     *models: Model,
     baseline: Model,
-    device: str | None = "cpu",
+    device: str | None = None,
     threshold: float = CheckOptions.threshold,
     max_seconds: float = CheckOptions.max_seconds,
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: DeviceOptions = (),
     recorded: bool = False,
-    told: Callable[[Checked], None] = lambda checked: None,
+    on_result: Callable[[Checked], None] = lambda checked: None,
 ) -> Report:
     """Decide whether networks became slower than their baseline by more than a threshold.
 
     Args:
         models: as `Model`; none of them for all of a baseline file.
         baseline: the network to compare with, as `Model`; or a file of `record`, or a git revision.
-        device: a profile's name, or the path of a profile; None for that of the baseline file.
+        device: a profile's name, or the path of a profile; None for that of the baseline file, or the CPU's
+            where the baseline is none.
         threshold: the fraction by which a network may be slower.
         max_seconds: longest time for each network.
         input_shape, batch, device_option: as for `profile`.
         recorded: compare with the recorded samples even where the baseline's network is at hand.
-        told: called with each network as soon as it is decided.
+        on_result: called with each network as soon as it is decided.
 
     Returns:
         The report; its `exit_code` is what `hwnas check run` ends with: 0 where nothing is slower, 1 for a
@@ -233,7 +233,7 @@ def check(
     from hwnas.profiles.catalogue import open_device, option_texts, parse_options
     from hwnas.profiles.gate.check import Entry, Terms
     from hwnas.profiles.gate.check import check as run_check
-    from hwnas.profiles.gate.entries import Asked, Found, find_entries
+    from hwnas.profiles.gate.entries import DEVICE, Asked, Found, find_entries
     from hwnas.profiles.protocols import SIDE_BY_SIDE
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
@@ -250,7 +250,7 @@ def check(
             new = [find_model(each, shape, has_batch=batch is not None) for each in models]
             entries = [Entry(model=each.name, network=each, baseline=old) for each in new]
             accept = "make it the baseline"
-            found = Found(device=device or "cpu", entries=entries, accept=accept, asked=asked)
+            found = Found(device=device or DEVICE, entries=entries, accept=accept, asked=asked)
             named = old.name
         else:
             names, named = [name_of(each) for each in models], name_of(baseline)
@@ -260,7 +260,7 @@ def check(
         opened = open_device(_profile(found.device, found.asked.batch, options))
         store = held.enter_context(open_history())
         session = Session(opened, replace(SIDE_BY_SIDE, max_seconds=max_seconds), store, recall=False)
-        return run_check(session, found.entries, terms, told)
+        return run_check(session, found.entries, terms, on_result)
 
 
 def record(
@@ -270,14 +270,14 @@ def record(
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: DeviceOptions = (),
-    told: Callable[[Recorded], None] = lambda recorded: None,
+    on_result: Callable[[Recorded], None] = lambda recorded: None,
 ) -> Baseline:
     """Measure networks for later checks; `hwnas check record` writes what it returns into a file.
 
     Args:
         models: as `Model`, by names under which they are found again.
         device, max_seconds, input_shape, batch, device_option: as for `check`.
-        told: called with each network as soon as it is measured.
+        on_result: called with each network as soon as it is measured.
 
     Raises:
         HwnasError: a network or the device is unknown, could not be measured, or has no latencies of meaning.
@@ -315,7 +315,7 @@ def record(
             fingerprint=session.fingerprint,
             recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
             hwnas_version=__version__,
-            networks=tuple(checks.record(session, networks, shape or (), told)),
+            networks=tuple(checks.record(session, networks, shape or (), on_result)),
             batch=batch or 0,
             device_options=parse_options(device_options(device_option)),
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hwnas.api.arguments import checked_cut, checked_shape, checked_size, checked_text, checked_texts
 from hwnas.errors import InputError
+from hwnas.global_state import torch_as_before
 
 if TYPE_CHECKING:
     from torch import nn
@@ -240,7 +241,8 @@ def name_of(model: Model) -> str:
 def _open(model: Model, image_size: int, *, allow_code: bool) -> tuple[nn.Module, tuple[int, int, int]]:
     from hwnas.networks.find import open_model
 
-    return open_model(name_of(model), checked_size("image_size", image_size), allow_code=allow_code)
+    with torch_as_before():  # a network that is built draws its weights
+        return open_model(name_of(model), checked_size("image_size", image_size), allow_code=allow_code)
 
 
 def _blocks(cut: str | Sequence[str], region: str | Sequence[str], only: str) -> Blocks:

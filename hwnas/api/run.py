@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hwnas.api.arguments import checked_path
 from hwnas.errors import InputError
+from hwnas.global_state import torch_as_before
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ class Run:
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return all emitted networks, by name."""
-        from hwnas.compress.emit.summary import read_summary
+        from hwnas.compress.emit.summary import CheckpointRecord
 
         folders = sorted(self.path.glob("checkpoints/[!.]*"))
-        return [Checkpoint(folder, read_summary(folder)) for folder in folders]
+        return [Checkpoint(folder, CheckpointRecord.read(folder).summary) for folder in folders]
 
     def report(self, device: str | None = None) -> list[Path]:
         """Make the reports of a device again, or those of all and their comparison, and return their files.
@@ -170,7 +171,8 @@ class Run:
         """
         from hwnas.compress.extend import extend
 
-        return extend(self.path, space, candidates, progress or Progress(), allow_code=allow_code)
+        with torch_as_before():
+            return extend(self.path, space, candidates, progress or Progress(), allow_code=allow_code)
 
     def predict(self, *architectures: str) -> tuple[Predictor, list[Prediction]]:
         """Predict the accuracy that networks will have once they are finetuned, and return by what.

@@ -58,20 +58,16 @@ class PlannedRun:
     model: str
     run: str
     exit_code: int
-    result: Any
+    result: dict[str, Any] | None
 
     @property
     def checkpoints(self) -> list[tuple[str, Summary]]:
-        """Their folders, and what they say."""
-        from hwnas.compress.emit.summary import Summary
-        from hwnas.files import decode
+        """The folders of those that it names, and what these say."""
+        from hwnas.compress.emit.summary import CheckpointRecord
 
-        found = [
-            each
-            for of_one in (self.result or {"devices": {}})["devices"].values()
-            for each in of_one["checkpoints"]
-        ]
-        return [(each.pop("path"), decode(Summary, each, "the result")) for each in map(dict, found)]
+        devices = self.result["devices"].values() if self.result else ()
+        paths = [checkpoint["path"] for device in devices for checkpoint in device["checkpoints"]]
+        return [(path, CheckpointRecord.read(Path(path)).summary) for path in paths]
 
 
 def checkpoint_rows(runs: Sequence[PlannedRun]) -> list[list[str]]:

@@ -66,7 +66,7 @@ def record(
 
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    baseline = api.record(*models, device=device, told=_tell_recorded, **vars(options))
+    baseline = api.record(*models, device=device, on_result=_show_recorded, **vars(options))
     write_baseline(out, baseline)
     if as_json:
         print_json(baseline.to_json())
@@ -96,7 +96,10 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure networks beside their baseline and decide whether they became slower."""
+    """Measure networks beside their baseline and decide whether they became slower.
+
+    A check that was stopped goes on when the same command is given again within a day.
+    """
     from hwnas import api
     from hwnas.files import write_bytes, write_json
     from hwnas.profiles.gate import formats
@@ -104,7 +107,12 @@ def run(
     for path in (junit, action_benchmark, bencher):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
-    report = api.check(*(models or ()), told=_tell, **vars(options))
+    if models and options.device is None and not options.baseline.endswith(".json"):
+        raise InputError(
+            f"with --baseline {options.baseline}, --device NAME must be given",
+            f"hwnas check run {shlex.join(models)} --baseline {shlex.quote(options.baseline)} --device NAME",
+        )
+    report = api.check(*(models or ()), on_result=_show_checked, **vars(options))
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())
@@ -123,7 +131,7 @@ def run(
     raise Verdict(report.exit_code)
 
 
-def _tell(checked: Checked) -> None:
+def _show_checked(checked: Checked) -> None:
     """One line on stderr as soon as a network is decided."""
     from hwnas.profiles.gate.formats import TITLES
 
@@ -164,7 +172,7 @@ def _show(report: Report) -> None:
     typer.echo("".join(f"{text}\n" for text in report.judgement), nl=False)
 
 
-def _tell_recorded(recorded: Recorded) -> None:
+def _show_recorded(recorded: Recorded) -> None:
     """One line on stderr as soon as a network is recorded."""
     median_ms = statistics.median(recorded.medians_ms)
     low, high = min(recorded.repeats_ms), max(recorded.repeats_ms)

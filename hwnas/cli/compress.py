@@ -110,8 +110,7 @@ def _show(result: DeviceResult) -> None:
         *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
         *(label for label, _, _ in shown),
     ]
-    predicts = front.quality == "predictor"
-    for column in ("choices", "predicted" if predicts else "loss", *columns, "MMACs", "k params"):
+    for column in ("choices", "predicted" if front.predicts else "loss", *columns, "MMACs", "k params"):
         table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
     picked = {summary.choices: summary.pick for _, summary in result.checkpoints}
     for row in front.front:
@@ -119,7 +118,7 @@ def _show(result: DeviceResult) -> None:
         figures = [(getattr(row, key), digits) for _, key, digits in shown]
         table.add_row(
             "-".join(map(str, row.choices)) + (f"  ← {rule}" if rule else ""),
-            _predicted(row) if predicts else f"{row.loss:.4f}",
+            _loss(row),
             *(f"{row.cost_ratios[name]:.3f}" for name in front.objectives),
             *("–" if figure is None else f"{figure:.{digits}f}" for figure, digits in figures),
             f"{row.macs / 1e6:.2f}",
@@ -127,7 +126,7 @@ def _show(result: DeviceResult) -> None:
             style="bold" if rule else None,
         )
     print_table(table)
-    if predicts and any(row.extrapolates for row in front.front):
+    if any(row.extrapolates for row in front.front):
         typer.echo("* beyond the networks that the predictor was fitted to")
     if any(front.anchor):
         anchor = "-".join(map(str, front.anchor))
@@ -159,7 +158,8 @@ def _show(result: DeviceResult) -> None:
         typer.echo(f"\nreport: {result.report}")
 
 
-def _predicted(row: FrontRow) -> str:
-    """The predicted accuracy of a network of the front, with a star where it is an extrapolation."""
-    assert row.predicted_accuracy is not None
+def _loss(row: FrontRow) -> str:
+    """The loss of a network, or its predicted accuracy, with a star where that is an extrapolation."""
+    if row.predicted_accuracy is None:
+        return f"{row.loss:.4f}"
     return f"{row.predicted_accuracy * 100:.1f} %{'*' if row.extrapolates else ''}"

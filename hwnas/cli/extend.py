@@ -7,27 +7,18 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Json, TerminalProgress, print_json
-from hwnas.compress.options import SPACES
-from hwnas.ranges import LARGEST_SIZE
+from hwnas.cli.options import takes
+from hwnas.cli.output import Json, TerminalProgress, print_json
+from hwnas.compress.options import ExtendOptions
 
 SCHEMA = "hwnas.extended/1"
 EXAMPLE = "Example: `hwnas extend runs/demo --space more.toml`"
 
 
+@takes(ExtendOptions)
 def extend(
     run: Annotated[Path, typer.Argument(help="Run directory of `hwnas compress`.")],
-    space: Annotated[
-        str,
-        typer.Option(help=f"The new candidates: {SPACES}."),
-    ],
-    candidates: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=LARGEST_SIZE, help="New candidates a block at most.", show_default="the space's own"
-        ),
-    ] = None,
-    allow_code: AllowCode = False,
+    options: ExtendOptions,
     as_json: Json = False,
 ) -> None:
     """Distil the candidates of another space into a run's library; what is there already stays as it is.
@@ -39,9 +30,7 @@ def extend(
     from hwnas.files import encode
 
     with TerminalProgress() as progress:
-        done = api.Run(run).extend(
-            space, candidates=candidates or 0, allow_code=allow_code, progress=progress
-        )
+        done = api.Run(run).extend(progress=progress, **vars(options))
     if as_json:
         print_json({"schema": SCHEMA, "run": str(run), **encode(done)})
     else:

@@ -54,14 +54,14 @@ def run_within(limit: str, command: Callable[[], None]) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if in_order or -code in (*PASSED_ON, signal.SIGKILL):
         sys.exit(code if code >= 0 else 128 - code)
-    tell(
+    print_failure(
         f"memory does not suffice under {limit}: a library ended the process ({_ended(code)})",
         "raise the limit, then give the same command again: what was stored is kept",
     )
     sys.exit(NOT_DONE)
 
 
-def tell(cause: str, fix: str) -> None:
+def print_failure(cause: str, fix: str) -> None:
     """Say what is wrong without loading anything, which would take memory."""
     os.write(2, f"error: {cause}\n  fix: {fix}\n".encode(errors="replace"))
 

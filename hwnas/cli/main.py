@@ -24,7 +24,7 @@ from hwnas.cli import (
     report,
     space,
 )
-from hwnas.cli.limited import limit_of_memory, run_within, tell
+from hwnas.cli.limited import limit_of_memory, print_failure, run_within
 from hwnas.cli.output import Verdict, messages
 from hwnas.cli.streams import lasting_messages, whole_output
 from hwnas.ending import TERMINATED, Interrupted, Terminated, contained, explained, users_line
@@ -144,7 +144,7 @@ def _undelivered(error: OSError) -> HwnasError:
 
 def _fail_without_memory(error: Exception) -> NoReturn:
     told = memory_error(error)
-    tell(told.cause, told.fix)
+    print_failure(told.cause, told.fix)
     sys.exit(NOT_DONE)
 
 

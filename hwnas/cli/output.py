@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.compress.options import SPACES
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
@@ -18,24 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-
-AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Let a checkpoint import and call the module:function it names.")
-]
-
-Region = Annotated[
-    list[str] | None,
-    typer.Option(help="What is replaced: MODULE, or FIRST:LAST. May be repeated.", show_default="the stages"),
-]
-Only = Annotated[
-    str, typer.Option(help="Replace blocks of this module alone, such as backbone.", show_default="all")
-]
-Cut = Annotated[str, typer.Option(help="Modules behind which to cut, NAME,NAME.", show_default="the stages")]
-
-Space = Annotated[
-    str,
-    typer.Option(help=f"Candidates of the blocks: {SPACES}."),
-]
 
 QUIET_INTERVAL_S = 10.0
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, Only, Region, print_json, print_table
-from hwnas.ranges import LARGEST_SIZE
+from hwnas.cli.options import takes
+from hwnas.cli.output import Json, print_json, print_table
+from hwnas.compress.options import PartitionOptions
 
 if TYPE_CHECKING:
     from hwnas.api import Cuts
@@ -15,17 +16,12 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 
 
+@takes(PartitionOptions)
 def partition(
     model: Annotated[
         str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
     ],
-    cut: Cut = "",
-    region: Region = None,
-    only: Only = "",
-    image_size: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
-    ] = 0,
-    allow_code: AllowCode = False,
+    options: PartitionOptions,
     as_json: Json = False,
 ) -> None:
     """Show what of a network can be replaced, where else it can be cut, and why it cannot be cut further.
@@ -34,9 +30,7 @@ def partition(
     """
     from hwnas import api
 
-    cuts = api.find_cuts(
-        model, cut=cut, region=region or (), only=only, image_size=image_size, allow_code=allow_code
-    )
+    cuts = api.find_cuts(model, **vars(options))
     if as_json:
         print_json(_plain(model, cuts))
     else:

@@ -27,7 +27,7 @@ OWN = ("pick", "speedup", "latency_ms")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class ReferenceEntry:
     """One `[[references]]` table.
 
     Attributes:
@@ -56,7 +56,7 @@ class Plan:
     """
 
     __pydantic_config__ = STRICT
-    references: tuple[Order, ...]
+    references: tuple[ReferenceEntry, ...]
     devices: tuple[Text, ...] = ()
     targets: tuple[Text, ...] = ("knee",)
     options: Mapping[str, Value | list[Value]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def read_plan(path: Path) -> tuple[Path, list[Job]]:
     if not plan.references:
         raise InputError(f"{path}: references: there is none", "add a [[references]] table with a model")
     folder = Path(plan.out)
-    jobs = [_job(path, plan, order, folder) for order in plan.references]
+    jobs = [_job(path, plan, entry, folder) for entry in plan.references]
     folders = [job.out for job in jobs]
     twice = next((job for job in jobs if folders.count(job.out) > 1), None)
     if twice is not None:
@@ -95,15 +95,15 @@ def read_plan(path: Path) -> tuple[Path, list[Job]]:
     return folder, jobs
 
 
-def _job(path: Path, plan: Plan, order: Order, folder: Path) -> Job:
-    devices = order.devices or plan.devices
+def _job(path: Path, plan: Plan, entry: ReferenceEntry, folder: Path) -> Job:
+    devices = entry.devices or plan.devices
     if not devices:
-        raise InputError(f"{path}: devices: {order.model} has none", 'add devices = ["cpu", "sim-npu"]')
-    if not order.model or order.model.startswith("-"):
-        raise InputError(f"{path}: model: is {order.model!r}", "name a model, as for hwnas compress")
-    out = folder / safe_name(order.name or Path(order.model.replace(":", "-")).name)
-    rules = order.targets or plan.targets
-    options = _options(path, {**plan.options, **order.options})
+        raise InputError(f"{path}: devices: {entry.model} has none", 'add devices = ["cpu", "sim-npu"]')
+    if not entry.model or entry.model.startswith("-"):
+        raise InputError(f"{path}: model: is {entry.model!r}", "name a model, as for hwnas compress")
+    out = folder / safe_name(entry.name or Path(entry.model.replace(":", "-")).name)
+    rules = entry.targets or plan.targets
+    options = _options(path, {**plan.options, **entry.options})
     _check(f"{path}: devices", devices, load_profile)
     _check(f"{path}: targets", rules, lambda rule: check_rule(rule, options.objective))
     try:
@@ -112,10 +112,10 @@ def _job(path: Path, plan: Plan, order: Order, folder: Path) -> Job:
         raise InputError(f"{path}: options.ray-address: {error.cause}", error.fix) from None
     profiles = [profile_of(name, options.batch, parse_options(options.device_option)) for name in devices]
     return Job(
-        model=order.model,
+        model=entry.model,
         out=out,
         arguments=(
-            order.model,
+            entry.model,
             *(f"--device={name}" for name in devices),
             f"--out={out}",
             *(f"--pick={rule}" for rule in rules),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli.output import AllowCode, Cut, Json, Only, Region, Space, print_json, print_table
-from hwnas.ranges import LARGEST_SIZE
+from hwnas.cli.options import takes
+from hwnas.cli.output import Json, print_json, print_table
+from hwnas.compress.options import SpaceOptions
 
 if TYPE_CHECKING:
     from hwnas.api import Candidates
@@ -15,39 +16,18 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"
 
 
+@takes(SpaceOptions)
 def space(
     model: Annotated[
         str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
     ],
-    space: Space = "compression",
-    candidates: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=LARGEST_SIZE, help="Candidates a block at most.", show_default="the space's own"
-        ),
-    ] = None,
-    cut: Cut = "",
-    region: Region = None,
-    only: Only = "",
-    image_size: Annotated[
-        int, typer.Option(min=0, max=LARGEST_SIZE, help="Rows and columns; 0: the model's own.")
-    ] = 0,
-    allow_code: AllowCode = False,
+    options: SpaceOptions,
     as_json: Json = False,
 ) -> None:
     """Show the candidates of each part of a network, with MACs and parameters, and the size of the space."""
     from hwnas import api
 
-    found = api.find_candidates(
-        model,
-        space=space,
-        candidates=candidates or 0,
-        cut=cut,
-        region=region or (),
-        only=only,
-        image_size=image_size,
-        allow_code=allow_code,
-    )
+    found = api.find_candidates(model, **vars(options))
     if as_json:
         print_json(_plain(model, found))
     else:

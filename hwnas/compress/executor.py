@@ -16,7 +16,7 @@ from hwnas.errors import HwnasError, InputError, first_line
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Tell = Callable[[int, float], None]
+OnProgress = Callable[[int, float], None]
 """Told how far a task is: a step and a figure."""
 
 RETRIES = 5  # of a task whose node dies
@@ -64,17 +64,17 @@ class Executor(Protocol):
 
     def run(
         self,
-        function: Callable[[Any, Task, Tell], Result],
+        function: Callable[[Any, Task, OnProgress], Result],
         context: Context,
         tasks: Iterable[Task],
-        tell: Callable[[Task, int, float], None],
+        on_progress: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         """Each task with its result, as soon as that is there, in any order.
 
         Args:
-            function: of a module, given the context, a task and a `Tell`.
-            tell: told the task first, then what it tells: at once by tasks in this process, and when it is
-                done by a task elsewhere.
+            function: of a module, given the context, a task and an `OnProgress`.
+            on_progress: called with the task and how far it is: at once by tasks in this process, and once
+                it is done by a task elsewhere.
         """
 
 
@@ -88,13 +88,13 @@ class LocalExecutor:
 
     def run(
         self,
-        function: Callable[[Any, Task, Tell], Result],
+        function: Callable[[Any, Task, OnProgress], Result],
         context: Context,
         tasks: Iterable[Task],
-        tell: Callable[[Task, int, float], None],
+        on_progress: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         for task in tasks:
-            yield task, function(context, task, partial(tell, task))
+            yield task, function(context, task, partial(on_progress, task))
 
 
 class RayExecutor:
@@ -128,10 +128,10 @@ class RayExecutor:
 
     def run(
         self,
-        function: Callable[[Any, Task, Tell], Result],
+        function: Callable[[Any, Task, OnProgress], Result],
         context: Context,
         tasks: Iterable[Task],
-        tell: Callable[[Task, int, float], None],
+        on_progress: Callable[[Task, int, float], None],
     ) -> Iterator[tuple[Task, Result]]:
         """As `Executor.run`.
 
@@ -166,7 +166,7 @@ class RayExecutor:
                     task = running.pop(reference)
                     result, told = self._result(reference)
                     for what in told:
-                        tell(task, *what)
+                        on_progress(task, *what)
                     yield task, result
         finally:
             for reference in running:

@@ -10,11 +10,12 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
-from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, PickedArchitecture
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices
+from hwnas.compress.quality.kinds import quality_kind
 from hwnas.compress.quality.model import prepare_quality
 from hwnas.compress.search.costs import MeasuredCosts
 from hwnas.compress.search.process import search_apart
@@ -57,7 +58,7 @@ def search_side_by_side(devices: Sequence[DeviceRun]) -> Failures:
         return failures
 
     for device in (each for chip in chips.values() for each in chip):
-        if device.search.quality == "predictor":  # its networks are finetuned once, here, not by each of them
+        if quality_kind(device.search.quality).finetunes:  # once, here, not in each of the processes
             prepare_quality(device)
     running: list[subprocess.Popen[bytes]] = []
     ended = Event()
@@ -134,7 +135,7 @@ def compare_devices(
             for choices, best_for in picks.items()
         ),
         failed={name: error.cause for name, error in failures.items()},
-        quality=done[0].search.quality if done else "loss",
+        quality=done[0].search.quality if done else SearchSettings.quality,
     )
 
 
@@ -167,9 +168,11 @@ def _picks(found: Found) -> dict[Choices, dict[str, list[Summary]]]:
     return picks
 
 
-def _picked(row: FrontRow, best_for: Mapping[str, Sequence[Summary]], on: dict[str, OnDevice]) -> Picked:
+def _picked(
+    row: FrontRow, best_for: Mapping[str, Sequence[Summary]], on: dict[str, OnDevice]
+) -> PickedArchitecture:
     summary = next(summary for summaries in best_for.values() for summary in summaries)
-    return Picked(
+    return PickedArchitecture(
         choices=row.choices,
         parts=row.parts,
         loss=row.loss,

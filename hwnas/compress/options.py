@@ -1,22 +1,19 @@
 """What a user may ask of a compression: each option once, with its help, its default and its step.
 
-The command line, plan files and `hwnas.compress` are made from this; `resolve` fills in what is left open.
+The command line, plan files and `hwnas.compress` are made from this; `presets` fills in what is left open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from annotated_types import Interval
 
 from hwnas.compress.library.space_files import space_files
 from hwnas.compress.settings import (
     DEFAULT_THRESHOLD,
-    MEASURED,
+    USUAL_OBJECTIVES,
     Filter,
     LibrarySettings,
     Loss,
@@ -39,6 +36,49 @@ SPACES = f"{', '.join(space_files())}, or a .toml file"
 
 NETWORK, LIBRARY, DEVICE = "The network", "The block library", "The device"
 SEARCH, CHECKPOINTS, PLACE = "The search", "Checkpoints", "Where it runs"
+
+
+Cut = Annotated[str, Help("Modules behind which to cut, NAME,NAME.", NETWORK, shown="the stages")]
+Region = Annotated[
+    tuple[str, ...],
+    Help("What is replaced: MODULE, or FIRST:LAST. May be repeated.", NETWORK, shown="the stages"),
+]
+Only = Annotated[
+    str, Help("Replace blocks of this module alone, such as backbone.", NETWORK, shown="all of them")
+]
+AllowCode = Annotated[bool, Help("Let a checkpoint import and call the module:function it names.", NETWORK)]
+Space = Annotated[str, Help(f"Candidates of the blocks: {SPACES}.", LIBRARY)]
+Candidates = Annotated[SizeOrNone, Help("Candidates a block at most.", LIBRARY, shown="the space's own")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionOptions:
+    """Options of `hwnas partition`, beside the model."""
+
+    cut: Cut = ""
+    region: Region = ()
+    only: Only = ""
+    image_size: Annotated[
+        SizeOrNone, Help("Rows and columns of the images.", NETWORK, shown="the model's own")
+    ] = 0
+    allow_code: AllowCode = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceOptions(PartitionOptions):
+    """Options of `hwnas space`, beside the model."""
+
+    space: Space = "compression"
+    candidates: Candidates = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendOptions:
+    """Options of `hwnas extend`, beside the run directory."""
+
+    space: Annotated[str, Help(f"The new candidates: {SPACES}.")]
+    candidates: Candidates = 0
+    allow_code: AllowCode = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,29 +125,19 @@ class CompressOptions:
             "detection:KIND, or one's own: module:NAME.",
             NETWORK,
         ),
-    ] = "classification"
-    cut: Annotated[str, Help("Modules behind which to cut, NAME,NAME.", NETWORK, shown="the stages")] = ""
-    region: Annotated[
-        tuple[str, ...], Help("What is replaced: MODULE, or FIRST:LAST. May be repeated.", NETWORK)
-    ] = ()
-    only: Annotated[str, Help("Replace blocks of this module alone, such as backbone.", NETWORK)] = ""
-    allow_code: Annotated[
-        bool, Help("Let a checkpoint import and call the module:function it names.", NETWORK)
-    ] = False
+    ] = LibrarySettings.task
+    cut: Cut = ""
+    region: Region = ()
+    only: Only = ""
+    allow_code: AllowCode = False
 
-    space: Annotated[
-        str,
-        Help(
-            f"Candidates of the blocks: {SPACES}.",
-            LIBRARY,
-        ),
-    ] = "compression"
+    space: Space = SpaceOptions.space
     candidates: Annotated[
         SizeOrNone | None,
         Help("Candidates a block at most; 0: the space's own.", LIBRARY, shown="the space's own; quick: 6"),
     ] = None
     trainer: Annotated[Name, Help("How candidates are trained: distill, or an added one.", LIBRARY)] = (
-        "distill"
+        LibrarySettings.trainer
     )
     loss: Annotated[Loss, Help("Block loss: nsr (DONNA) or mse (DONNAv2).", LIBRARY)] = "nsr"
     train_epochs: Annotated[
@@ -159,7 +189,7 @@ class CompressOptions:
     objective: Annotated[
         tuple[Objective, ...],
         Help("Cost to lower beside the loss; may be repeated.", SEARCH, shown="latency"),
-    ] = ("latency",)
+    ] = USUAL_OBJECTIVES
     filter: Annotated[
         Filter | None,
         Help(
@@ -179,7 +209,7 @@ class CompressOptions:
             "fitted to networks that are finetuned for it), dna (Σ of relative L1).",
             SEARCH,
         ),
-    ] = "loss"
+    ] = SearchSettings.quality
     predictor_networks: Annotated[
         AtLeastFour | None, Help("Networks that the predictor is fitted to at least.", SEARCH)
     ] = None
@@ -193,7 +223,7 @@ class CompressOptions:
             "baselines: scale (uniform depth and width), random.",
             SEARCH,
         ),
-    ] = "nsga2"
+    ] = SearchSettings.strategy
     population: Annotated[AtLeastTwo | None, Help("Networks a generation.", SEARCH)] = None
     generations: Annotated[
         Size | None, Help("At most; a search ends when its front no longer moves.", SEARCH)
@@ -228,135 +258,6 @@ class CompressOptions:
         if self.ray_address:
             raise InputError("--ray-address is of use with --executor ray only", "add --executor ray")
         return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Preset:
-    """What a preset fills in."""
-
-    candidates: int
-    epochs: int
-    train_epochs: int
-    protocol: str
-    population: int
-    generations: int
-    finetune_epochs: int
-    predictor_networks: int
-    predictor_epochs: int
-
-
-PRESETS: Mapping[str, _Preset] = {
-    "quick": _Preset(
-        candidates=6,
-        epochs=10,
-        train_epochs=40,
-        protocol="quick",
-        population=20,
-        generations=10,
-        finetune_epochs=20,
-        predictor_networks=20,
-        predictor_epochs=5,
-    ),
-    "standard": _Preset(
-        candidates=0,
-        epochs=10,
-        train_epochs=60,
-        protocol="search",
-        population=32,
-        generations=16,
-        finetune_epochs=40,
-        predictor_networks=24,
-        predictor_epochs=10,
-    ),
-    "paper": _Preset(
-        candidates=0,
-        epochs=1,
-        train_epochs=450,
-        protocol="search",
-        population=100,
-        generations=50,
-        finetune_epochs=50,
-        predictor_networks=30,
-        predictor_epochs=50,
-    ),
-}
-
-
-def resolve(
-    options: CompressOptions, model: str, devices: Sequence[str], out: Path
-) -> tuple[LibrarySettings, list[SearchSettings]]:
-    """Fill in what the options leave open, from preset, run directory, device profiles and this machine.
-
-    Args:
-        out: the run directory, which may be there already.
-
-    Returns:
-        The settings of the library, and of each device's search.
-
-    Raises:
-        InputError: a value that is none, or does not go with another.
-    """
-    from hwnas.compress.run.directory import recorded_settings
-    from hwnas.compress.training.placement import find_place
-    from hwnas.devices.host.machine import usable_cores
-    from hwnas.profiles.catalogue import load_profile, parse_options
-
-    if options.preset not in PRESETS:
-        near = get_close_matches(options.preset, PRESETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"unknown preset {options.preset!r}", f"{hint}presets: {', '.join(PRESETS)}")
-    preset, known = PRESETS[options.preset], recorded_settings(out)
-
-    def given(name: str) -> Any:
-        value = getattr(options, name)
-        return getattr(preset, name) if value is None else value
-
-    library = LibrarySettings(
-        model=model,
-        weights=options.weights,
-        data=options.data,
-        image_size=options.image_size,
-        task=options.task,
-        cuts=parse_cuts(options.cut),
-        regions=options.region,
-        only=options.only,
-        space=options.space,
-        per_block=given("candidates"),
-        loss=options.loss,
-        train_epochs=given("train_epochs"),
-        epochs=given("epochs"),
-        steps=options.steps,
-        batch_size=options.batch_size,
-        slice_size=options.slice_size,
-        seed=options.seed,
-        trainer=options.trainer,
-        threads=options.threads or (known.threads if known else usable_cores()),
-        train_on=options.train_on or (known.train_on if known else find_place()),
-    )
-    measures = any(name in MEASURED for name in options.objective)
-    search = SearchSettings(
-        device="",
-        objectives=options.objective,
-        filter=options.filter or ("device" if measures else "macs"),
-        filter_threshold=options.filter_threshold,
-        protocol=preset.protocol,
-        population=given("population"),
-        generations=given("generations"),
-        finetune_epochs=given("finetune_epochs"),
-        picks=options.rules,
-        batch=options.batch,
-        device_options=parse_options(options.device_option),
-        max_measurements=options.max_measurements,
-        quality=options.quality,
-        predictor_networks=given("predictor_networks"),
-        predictor_epochs=given("predictor_epochs"),
-        strategy=options.strategy,
-    )
-    protocols = [options.protocol or load_profile(name).protocol or preset.protocol for name in devices]
-    return library, [
-        replace(search, device=name, protocol=protocol)
-        for name, protocol in zip(devices, protocols, strict=True)
-    ]
 
 
 def parse_cuts(text: str) -> tuple[str, ...]:

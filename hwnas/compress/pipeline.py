@@ -17,7 +17,7 @@ from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.open_run import Inputs, open_run
 from hwnas.compress.library.target import Target
 from hwnas.compress.multi_device import Failures, compare_devices, note_failure, search_side_by_side
-from hwnas.compress.quality.model import prepare_quality, refit
+from hwnas.compress.quality.model import prepare_quality, refit, require_judged
 from hwnas.compress.report import write_report
 from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.search.record import FRONT_SCHEMA, FrontRecord
@@ -138,6 +138,8 @@ def compress(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
+    for search, _ in wanted:
+        require_judged(search, inputs.initial.task, has_targets=inputs.data.has_targets)
     results: dict[str, DeviceResult] = {}
     comparison = report = None
     with open_run(inputs, wanted, out, progress, executor) as run:

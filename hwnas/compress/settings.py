@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 """Of a block trainer, a quality model or a strategy; names of files hold it."""
 TIMED: tuple[Objective, ...] = ("latency", "throughput")
 MEASURED: tuple[Objective, ...] = (*TIMED, "energy")
+USUAL_OBJECTIVES: tuple[Objective, ...] = ("latency",)
 DEFAULT_THRESHOLD = 0.1  # of the filter
 
 
@@ -138,8 +139,10 @@ class SearchSettings:
     @property
     def suffix(self) -> str:
         """What tells the files of searches apart; nothing for NSGA-II by loss and latency alone."""
-        named: list[str] = [] if self.objectives == ("latency",) else [*self.objectives]
-        named += [name for name, usual in ((self.quality, "loss"), (self.strategy, "nsga2")) if name != usual]
+        usual = SearchSettings
+        named: list[str] = [] if self.objectives == USUAL_OBJECTIVES else [*self.objectives]
+        named += [self.quality] * (self.quality != usual.quality)
+        named += [self.strategy] * (self.strategy != usual.strategy)
         return "".join(f"-{name}" for name in named)
 
     @property

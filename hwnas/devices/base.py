@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from hwnas.devices.lock import DeviceLock
 from hwnas.errors import DeadlineError, DeviceError, PreparationError
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
+
+if TYPE_CHECKING:
+    from hwnas.devices.simulator import Result
 
 
 @dataclass(kw_only=True)
@@ -44,6 +47,7 @@ class BaseDevice(ABC):
     Attributes:
         kind: what its latencies are taken for.
         unconfirmed: so many networks may be measured without asking the user; None is any number.
+        has_schedules: it can tell which layers of a network it fuses, by `explain`.
         needs_quiet_host: its latencies change with whatever else this machine does, so a batch measures on it
             while nothing else goes on.
         lock_wait_s: how long entering waits for another process that holds it.
@@ -55,6 +59,7 @@ class BaseDevice(ABC):
 
     kind: Kind = "measured"
     unconfirmed: int | None = None
+    has_schedules: bool = False
     needs_quiet_host: bool = False
     lock_wait_s: float = 60.0
 
@@ -81,6 +86,10 @@ class BaseDevice(ABC):
     def conditions(self) -> Conditions:
         """Clocks, temperatures, load at this moment; unknown ones are left out."""
         return Conditions()
+
+    def explain(self, network: Network) -> Mapping[str, Result]:
+        """The schedules of a network, `chosen` among them; none where the device has no schedules."""
+        return {}
 
     def __enter__(self) -> Self:
         name = self.lock_name

@@ -437,9 +437,9 @@ def answer_of(model: nn.Module, input_shape: Sequence[int]) -> tuple[float, ...]
     return tuple(values[:, chosen].flatten().tolist())
 
 
-def is_answer(model: nn.Module, input_shape: Sequence[int], told: Sequence[float]) -> bool:
+def is_answer(model: nn.Module, input_shape: Sequence[int], expected: Sequence[float]) -> bool:
     """Whether a model gives, as far as rounding lets it, what `answer_of` gave."""
-    expected, found = (
-        list(torch.tensor(each).reshape(2, -1)) for each in (told, answer_of(model, input_shape))
+    was, is_now = (
+        list(torch.tensor(each).reshape(2, -1)) for each in (expected, answer_of(model, input_shape))
     )
-    return not disagreement(expected, found)
+    return not disagreement(was, is_now)

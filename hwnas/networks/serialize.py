@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hwnas.errors import InputError
-from hwnas.files import read_json, write_bytes
+from hwnas.files import write_bytes
 from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.build import build_module
 from hwnas.networks.checks import is_answer
@@ -43,24 +43,15 @@ def load_module(path: str | os.PathLike[str], *, allow_code: bool = False) -> nn
             f"{folder} is not a checkpoint: it has no architecture.json",
             "give a directory such as runs/demo/checkpoints/cpu-knee",
         )
-    require_intact(folder)
-    module = build_module(ArchitectureSpec.read(folder / "architecture.json"), allow_code=allow_code)
+    record = require_intact(folder)
+    spec = ArchitectureSpec.read(folder / "architecture.json")
+    module = build_module(spec, allow_code=allow_code)
     load_weights(module, folder / "model.safetensors")
-    _require_told_answer(folder, module)
+    if record.answer is not None and not is_answer(module, spec.input_shape, record.answer):
+        raise InputError(
+            f"{folder} answers otherwise than when it was stored: the code that builds it has changed, or "
+            "its answer depends on what it did before",
+            "restore that code as it was; let its answer depend on its weights and its input alone, and give "
+            "the command that made it again",
+        )
     return module
-
-
-def _require_told_answer(folder: Path, module: nn.Module) -> None:
-    """Refuse a network that answers otherwise than when it was stored: its code is not what it was."""
-    shape = ArchitectureSpec.read(folder / "architecture.json").input_shape
-    for file, keys in (("measurement.json", ("summary", "answer")), ("reference.json", ("answer",))):
-        plain = read_json(folder / file) if (folder / file).is_file() else None
-        for key in keys:
-            plain = plain.get(key) if isinstance(plain, dict) else None
-        if plain is not None and not is_answer(module, shape, plain):
-            raise InputError(
-                f"{folder} answers otherwise than when it was stored: the code that builds it has changed, "
-                "or its answer depends on what it did before",
-                "restore that code as it was; let its answer depend on its weights and its input alone, and "
-                "give the command that made it again",
-            )

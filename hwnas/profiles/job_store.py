@@ -59,12 +59,12 @@ class JobStore(Database):
 
     def save(self, job: QueueJob) -> None:
         """Remember a job as it is now."""
-        body = _seal(json.dumps(encode(job)))
+        body = seal(json.dumps(encode(job)))
         self.write(_SAVE, (job.name, job.network_hash, *self._key, body))
 
     def finish(self, job: QueueJob, result: QueueResult) -> None:
         """Remember what a job found out."""
-        body = _seal(json.dumps(encode(result), allow_nan=False))
+        body = seal(json.dumps(encode(result), allow_nan=False))
         self.write("UPDATE jobs SET result = ? WHERE name = ?", (body, job.name))
 
     def forget(self, network_hash: str) -> None:
@@ -77,21 +77,22 @@ class JobStore(Database):
         for name, body, result in self.read(_SELECT_OPEN, (network_hash, *self._key)):
             source = f"{self.path}, job {name}"
             try:
-                job = decode(QueueJob, _unseal(body, source), source)
+                job = decode(QueueJob, unseal(body, source), source)
                 if (job.name, job.network_hash) != (name, network_hash):
                     raise InputError(f"{source} is another one's", "nothing: it is submitted again")
-                jobs.append((job, result and decode(QueueResult, _unseal(result, source), source)))
+                jobs.append((job, result and decode(QueueResult, unseal(result, source), source)))
             except InputError:
                 _log.warning("%s is damaged and is ignored; the network is submitted again", source)
         return jobs
 
 
-def _seal(text: str) -> str:
+def seal(text: str) -> str:
+    """Put the SHA-256 of a text before it."""
     return f"{sha256(text.encode())} {text}"
 
 
-def _unseal(sealed: str, source: str) -> Any:
-    """The plain data of what `_seal` gave. Raises InputError where it is not the text that was sealed."""
+def unseal(sealed: str, source: str) -> Any:
+    """Return the plain data of what `seal` gave. Raises InputError: it is not the text that was sealed."""
     digest, _, text = sealed.partition(" ")
     if sha256(text.encode(errors="replace")) != digest:
         raise InputError(f"{source} is not what was written", "nothing: it is submitted again")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.devices.base import BaseDevice, Device
-from hwnas.devices.simulator.device import SimulatorDevice
 from hwnas.measurement import Layer, Measurement, Protocol
 from hwnas.network import Network
 from hwnas.profiles.options import ProfileOptions
@@ -50,11 +49,7 @@ def profile_networks(
             result = results[network.hash]
             is_measured = isinstance(result, Measurement)
             named = {piece.name.removeprefix(f"{network.name}: "): results[piece.hash] for piece in of_one}
-            schedules = (
-                device.explain(network)
-                if options.explain and is_measured and isinstance(device, SimulatorDevice)
-                else {}
-            )
+            schedules = device.explain(network) if options.explain and is_measured else {}
             found.append(
                 Profiled(
                     model=network.name,

@@ -85,6 +85,11 @@ class Session:
         return queued(self._protocol) if isinstance(self.device, QueueDevice) else self._protocol
 
     @property
+    def store(self) -> MeasurementStore:
+        """Where its measurements go."""
+        return self._store
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """The device's fingerprint, as it was when the session opened."""
         if self._fingerprint is None:
@@ -137,7 +142,7 @@ class Session:
                 waiting, results, pending = [], {}, {}
         yield from self._answer(waiting, results, pending)
 
-    def take_back(self, measurement: Measurement, reason: str) -> MeasurementFailure:
+    def retract(self, measurement: Measurement, reason: str) -> MeasurementFailure:
         """Store that a measurement of this session cannot be right; a later session measures anew."""
         failure = MeasurementFailure(network_hash=measurement.network_hash, reason=reason, transient=True)
         self._store.put(failure, self.fingerprint, self.protocol)

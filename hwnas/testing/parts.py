@@ -18,7 +18,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.strategies import OnRound, Problem
 from hwnas.compress.settings import SearchSettings
@@ -46,7 +46,7 @@ def make_problem() -> tuple[Problem, list[Choices]]:
         choices=CHOICES,
         loss=lambda choices: float(sums(choices)[0]),
         costs=costs,
-        prior=tables,
+        initial=tables,
         sizes=[np.column_stack([np.ones(len(of)), np.arange(1, len(of) + 1)]) for of in CHOICES],
     )
     return problem, asked

@@ -19,7 +19,8 @@ from hwnas import api
 from hwnas.cli.main import app as hwnas
 from hwnas.cli.options import arguments_of, takes
 from hwnas.compress.library.space import space_names
-from hwnas.compress.options import PRESETS, CompressOptions, resolve
+from hwnas.compress.options import CompressOptions, ExtendOptions, PartitionOptions, SpaceOptions
+from hwnas.compress.presets import PRESETS, resolve
 from hwnas.compress.run.directory import RunRecord, versions
 from hwnas.errors import InputError
 from hwnas.files import decode, encode
@@ -32,6 +33,9 @@ KINDS: list[tuple[type[Any], list[str]]] = [
     (CompareOptions, ["compare"]),
     (RecordOptions, ["check", "record"]),
     (CheckOptions, ["check", "run"]),
+    (PartitionOptions, ["partition"]),
+    (SpaceOptions, ["space"]),
+    (ExtendOptions, ["extend"]),
 ]
 
 TEXT = st.text(alphabet="abz09.:/_=-é", min_size=1, max_size=12)
@@ -99,8 +103,8 @@ def test_each_option_is_listed_with_its_help(kind: type[Any], command: list[str]
         assert said.shown.partition(";")[0] in done.output
 
 
-@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:]])
-def test_a_measurement_without_options_is_by_the_defaults(kind: type[Any]) -> None:
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:-1]])
+def test_a_command_without_options_goes_by_the_defaults(kind: type[Any]) -> None:
     assert parsed([], kind) == kind()
 
 
@@ -111,12 +115,24 @@ def test_a_measurement_without_options_is_by_the_defaults(kind: type[Any]) -> No
         (api.compare, CompareOptions),
         (api.record, RecordOptions),
         (api.check, CheckOptions),
+        (api.partition, PartitionOptions),
+        (api.find_cuts, PartitionOptions),
+        (api.find_candidates, SpaceOptions),
+        (api.Run.extend, ExtendOptions),
     ],
 )
 def test_functions_and_commands_have_the_same_options(
     function: Callable[..., object], kind: type[Any]
 ) -> None:
-    named = {*signature(function).parameters} - {"models", "model", "first", "second", "progress", "told"}
+    named = {*signature(function).parameters} - {
+        "models",
+        "model",
+        "first",
+        "second",
+        "progress",
+        "on_result",
+        "self",
+    }
     options = {field.name for field in fields(kind)}
     assert named - {"device"} <= options
     assert function is api.profile or options <= named

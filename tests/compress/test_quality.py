@@ -17,11 +17,15 @@ from tiny import compress_arguments, furnish, run_hwnas, run_job, tree
 from hwnas.compress.extend import extend
 from hwnas.compress.library.store import Library
 from hwnas.compress.quality.finetuned import FinetunedNetworks, block_metrics, metric_rows
+from hwnas.compress.quality.kinds import QUALITY_MODELS, described_quality
+from hwnas.compress.quality.model import by_loss, require_judged
 from hwnas.compress.quality.predict import predict_networks
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.report import write_report
 from hwnas.compress.run.cost_log import read_costs
+from hwnas.compress.tasks.classification import CLASSIFICATION
+from hwnas.compress.tasks.regression import REGRESSION
 from hwnas.errors import InputError, RunDirectoryError
 from hwnas.progress import Progress
 
@@ -47,6 +51,23 @@ se = [false]
 layer = ["depthwise"]
 width = [1.0]
 """
+
+
+def test_a_quality_model_is_asked_what_it_expects_and_what_it_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, known = replace(SEARCH, quality="mine"), QUALITY_MODELS.load
+    mine = replace(by_loss, axis="mine", expects_share=True)
+    models = {"mine": mine, "plain": by_loss.make}
+    monkeypatch.setattr(QUALITY_MODELS, "load", lambda name: models.get(name) or known(name))
+    require_judged(search, CLASSIFICATION, has_targets=True)
+    with pytest.raises(InputError, match="the mine expects a share of right answers, regression is judged"):
+        require_judged(search, REGRESSION, has_targets=True)
+    for quality in ("plain", "dna"):
+        require_judged(replace(search, quality=quality), REGRESSION, has_targets=True)
+    assert [described_quality(name).axis for name in ("mine", "plain", "gone")] == [
+        "mine",
+        "loss by plain",
+        "loss by gone",
+    ]
 
 
 class Killed(BaseException):

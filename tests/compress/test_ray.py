@@ -20,7 +20,7 @@ import tiny
 from workplace import tinynet
 
 from hwnas.compress import executor as executors
-from hwnas.compress.executor import LocalExecutor, RayExecutor, Tell, executor_at
+from hwnas.compress.executor import LocalExecutor, OnProgress, RayExecutor, executor_at
 from hwnas.compress.library.worker import PackedContext
 from hwnas.compress.run.device_check import check_devices
 from hwnas.compress.run.directory import versions
@@ -89,14 +89,14 @@ class Doubling:
         return replace(self, pid=os.getpid())
 
 
-def multiply(context: Doubling, task: int, tell: Tell) -> tuple[int, int]:
-    tell(1, 0.5)
+def multiply(context: Doubling, task: int, on_progress: OnProgress) -> tuple[int, int]:
+    on_progress(1, 0.5)
     if task < 0:
         raise InputError("a negative task", "take another")
     return context.factor * task, context.pid
 
 
-def stand_still(context: Doubling, task: int, tell: Tell) -> int:
+def stand_still(context: Doubling, task: int, on_progress: OnProgress) -> int:
     while task:
         time.sleep(0.1)
     return task

@@ -15,6 +15,7 @@ from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
 from hwnas.compress.emit.model_card import model_card
+from hwnas.compress.emit.summary import CheckpointRecord
 from hwnas.compress.report import write_reports
 from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
@@ -196,7 +197,11 @@ def test_what_disturbed_a_network_stands_in_its_card_and_in_the_report(finished:
     )
     told = "Other work took 50% of the time of 2 CPUs"
     cards = [
-        model_card(checkpoint.name, checkpoint.architecture, measurement, checkpoint.summary)
+        model_card(
+            checkpoint.name,
+            checkpoint.architecture,
+            CheckpointRecord(summary=checkpoint.summary, measurement=measurement),
+        )
         for measurement in (checkpoint.measurement, busy)
     ]
     assert [f"- {told}" in card for card in cards] == [False, True]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hwnas.compress.search.nsga2 import search
 from hwnas.compress.search.pick import check_rule, pick
 from hwnas.compress.search.points import Evaluator, Point, pareto_front
-from hwnas.compress.search.surrogate import Learned, Learner
+from hwnas.compress.search.surrogate import FittedSurrogate, Surrogate
 from hwnas.compress.settings import Objective
 from hwnas.errors import HwnasError, InputError
 
@@ -160,8 +160,8 @@ def test_progress_is_told_after_each_generation() -> None:
 def test_guesses_vary_around_what_was_learned_and_less_the_more_was_seen(random_state: Any) -> None:
     tables = [np.array([[1.0, 5.0], [2.0, 4.0], [3.0, 0.0]]), np.array([[-1.0, 0.5], [0.0, 0.0]])]
     seen, spread = [np.array([0, 3, 99]), np.array([8, 1])], np.array([2.0, 0.1])
-    learned = Learned(tables, spread, seen)
-    guesses = [np.concatenate(learned.draw(random_state)) for _ in range(4000)]
+    learned = FittedSurrogate(tables, spread, seen)
+    guesses = [np.concatenate(learned.sample(random_state)) for _ in range(4000)]
     noise = np.array(guesses) - np.concatenate(tables)
     expected = np.array([[spread[k] / (1 + n) ** 0.5 for k in range(2)] for of in seen for n in of.tolist()])
     np.testing.assert_allclose(noise.std(axis=0), expected, rtol=0.06)
@@ -184,7 +184,7 @@ def test_a_choice_beyond_all_measure_does_not_decide_what_the_others_add(seed: i
 
     evaluate = Evaluator(lambda c: value(c, 0), lambda batch: [(value(c, 1),) for c in batch])
     evaluate([tuple(row) for row in generator.integers(0, 10, (200, 4)).tolist()])
-    learned = np.array(Learner([range(10)] * 4, evaluate, None, 1).learn().tables)
+    learned = np.array(Surrogate([range(10)] * 4, evaluate, None, 1).fit().tables)
     assert learned.shape == truth.shape
     for k, (part, choice) in enumerate(beyond):
         others = np.ones((4, 10), dtype=bool)

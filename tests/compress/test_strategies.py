@@ -9,7 +9,7 @@ import pytest
 from hwnas.compress.search.additive import sum_of
 from hwnas.compress.search.pareto import hypervolume
 from hwnas.compress.search.points import Point, pareto_front
-from hwnas.compress.search.strategies import Problem, exact_share, explore
+from hwnas.compress.search.strategies import Problem, explore, hypervolume_ratio
 from hwnas.compress.settings import SearchSettings
 
 Choices = tuple[int, ...]
@@ -39,7 +39,7 @@ class Whole:
         cost = generator.uniform(0.2, 1.0, (parts, amount)) / parts
         loss = generator.uniform(0.5, 1.5, (parts, amount)) * (1 / parts - cost)
         cost[:, 0], loss[:, 0] = 1 / parts, 0.0
-        self.prior = [np.column_stack([loss[n], 1.2 * cost[n]]) for n in range(parts)]
+        self.initial = [np.column_stack([loss[n], 1.2 * cost[n]]) for n in range(parts)]
         self.between = generator.normal(0, interplay, (parts, amount, amount))
         self.cost, self.asked = cost, 0
 
@@ -48,7 +48,7 @@ class Whole:
 
     def values(self, choices: Choices) -> tuple[float, float]:
         row = self.row(choices)
-        loss = sum(self.prior[n][i, 0] for n, i in enumerate(row))
+        loss = sum(self.initial[n][i, 0] for n, i in enumerate(row))
         alone = sum(self.cost[n, i] for n, i in enumerate(row))
         return float(loss), float(
             alone + sum(self.between[n, i, j] for n, (i, j) in enumerate(pairwise(row)))
@@ -60,12 +60,12 @@ class Whole:
 
     @property
     def problem(self) -> Problem:
-        sizes = [np.column_stack([np.arange(1, len(t) + 1), 100 * t[:, 1]]) for t in self.prior]
+        sizes = [np.column_stack([np.arange(1, len(t) + 1), 100 * t[:, 1]]) for t in self.initial]
         return Problem(
             choices=self.choices,
             loss=lambda choices: self.values(choices)[0],
             costs=self.costs,
-            prior=self.prior,
+            initial=self.initial,
             sizes=sizes,
         )
 
@@ -115,7 +115,7 @@ def test_a_seeded_search_stops_when_its_front_no_longer_moves() -> None:
 def test_uniform_scaling_takes_like_choices_everywhere() -> None:
     """With the same sizes in all parts, all parts take the same choice."""
     whole = Whole()
-    whole.prior = [whole.prior[0]] * 4
+    whole.initial = [whole.initial[0]] * 4
     points = explored(whole, "scale", population=100)
     assert len(points) > 3
     assert all(len(set(whole.row(point.choices))) == 1 for point in points)
@@ -134,17 +134,17 @@ def test_the_share_of_the_exact_front() -> None:
         for choices in product(*whole.choices)
     ]
     front = pareto_front(everything)
-    full = exact_share(whole.problem, everything, front)
+    full = hypervolume_ratio(whole.problem, everything, front)
     assert full is not None
     assert full.hypervolume == pytest.approx(1, abs=1e-4)
     assert full.points == len(front)
     assert full.mean_error < 1e-3
-    half = exact_share(whole.problem, everything, front[::4])
+    half = hypervolume_ratio(whole.problem, everything, front[::4])
     assert half is not None
     assert half.hypervolume < 0.98
     values = np.array([(p.loss, *(p.costs or ())) for p in everything])
     np.testing.assert_allclose(
-        sum_of(whole.prior, np.array([whole.row(p.choices) for p in everything]))[:, 0], values[:, 0]
+        sum_of(whole.initial, np.array([whole.row(p.choices) for p in everything]))[:, 0], values[:, 0]
     )
 
 
@@ -155,8 +155,8 @@ def test_choices_with_which_nothing_runs_are_no_longer_proposed() -> None:
         return ["refused" if choices[1] == 5 else whole.values(choices)[1:] for choices in batch]
 
     problem = whole.problem
-    problem = Problem(**{**vars(problem), "costs": costs, "prior": [t.copy() for t in whole.prior]})
-    problem.prior[1][4] = 0.0  # the choice 5 would be the best by far
+    problem = Problem(**{**vars(problem), "costs": costs, "initial": [t.copy() for t in whole.initial]})
+    problem.initial[1][4] = 0.0  # the choice 5 would be the best by far
     for strategy in ("nsga2", "exact"):
         points = explore(problem, settings(strategy, 10, 12), 0, lambda rounds, seen: None)
         failed = [point for point in points if point.costs is None]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import hwnas
 from hwnas.compress.data import load_data
-from hwnas.compress.emit.summary import read_summary
+from hwnas.compress.emit.summary import CheckpointRecord
 from hwnas.compress.tasks import TASKS, load_task
 from hwnas.compress.tasks.checks import check_output
 from hwnas.compress.tasks.classification import CLASSIFICATION
@@ -317,7 +317,7 @@ def test_a_regression_goes_all_the_way(workplace: Path) -> None:
     assert not (workplace / "refused").exists()
     result = run(workplace, "run", model="inkmap:finder", data="inkmap:centres", task="inkmap:OWN")
     (checkpoint,) = result["checkpoints"]
-    summary = read_summary(Path(checkpoint["path"]))
+    summary = CheckpointRecord.read(Path(checkpoint["path"])).summary
     assert summary.task == "finding the ink"
     assert summary.metric == REGRESSION.metric
     data = load_data("inkmap:centres")

@@ -106,6 +106,8 @@ def test_a_changed_figure_of_a_checkpoint_is_found_and_the_checkpoint_made_again
     assert not is_intact(file.parent)
     with pytest.raises(InputError, match="is damaged"):
         hwnas.load(file.parent, allow_code=True)
+    with pytest.raises(InputError, match="is damaged"):
+        hwnas.open_run(copy).checkpoints()
     result = go_on(copy)
     assert result["checkpoints"][0]["latency_ratio"] == place.result["checkpoints"][0]["latency_ratio"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy as copying
 import json
 import tomllib
@@ -18,8 +19,8 @@ from spoilt_runs import Place
 
 from hwnas.cli.plan import read_plan
 from hwnas.compress.emit.checkpoint import is_intact
-from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, Picked
-from hwnas.compress.emit.summary import read_summary
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, FrontPoint, OnDevice, PickedArchitecture
+from hwnas.compress.emit.summary import CheckpointRecord
 from hwnas.compress.library.space import load_space
 from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.report.stored import read_run
@@ -31,6 +32,7 @@ from hwnas.errors import HwnasError
 from hwnas.files import read_json
 from hwnas.measurement import Fingerprint, Interval, Measurement
 from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.intact import NetworkRecord, write_checkpoint_record
 from hwnas.profiles.catalogue import load_profile
 from hwnas.profiles.gate.baseline import Baseline, Recorded, read_baseline, write_baseline
 from hwnas.profiles.history.exchange import import_file
@@ -96,7 +98,7 @@ def compared(run: Path) -> None:
         )
         for name in ("a", "b")
     )
-    picked = Picked(
+    picked = PickedArchitecture(
         choices=(0, 1),
         parts=("own", "other"),
         loss=0.5,
@@ -109,6 +111,16 @@ def compared(run: Path) -> None:
     failed = {"d": "it is gone"}
     metric = CLASSIFICATION.metric
     Comparison(model="m", metric=metric, fronts=fronts, picked=(picked,), failed=failed).save(run)
+
+
+def read_resealed(path: Path) -> None:
+    """Read the record of a checkpoint as if hwnas had written just this."""
+    plain = read_json(path)
+    if isinstance(plain, dict):
+        with contextlib.suppress(ValueError):  # no number that JSON has
+            write_checkpoint_record(path.parent, plain.get("summary"), plain.get("measurement"))
+    NetworkRecord.read(path.parent)
+    CheckpointRecord.read(path.parent)
 
 
 def readers(place: Place, folder: Path) -> dict[str, Reader]:
@@ -170,7 +182,9 @@ def readers(place: Place, folder: Path) -> dict[str, Reader]:
         "run.toml for the report": Reader(run / "run.toml", report),
         "account.json": Reader(run / "account.json", read_costs),
         "architecture.json": Reader(knee / "architecture.json", ArchitectureSpec.read),
-        "summary of a checkpoint": Reader(knee / "measurement.json", lambda p: read_summary(p.parent)),
+        "summary of a checkpoint": Reader(
+            knee / "measurement.json", lambda p: CheckpointRecord.read(p.parent)
+        ),
         "hashes of a checkpoint": Reader(knee / "measurement.json", lambda p: is_intact(p.parent)),
         "measurement": Reader(measurement, lambda p: Measurement.from_json(read_json(p), str(p))),
         "history": Reader(measurement, imported),

@@ -14,7 +14,7 @@ from hwnas.errors import DeviceError, DeviceLostError
 from hwnas.measurement import Fingerprint, Measurement, Protocol
 from hwnas.network import Network, Part
 from hwnas.profiles.gate.baseline import Recorded
-from hwnas.profiles.gate.check import Entry, Terms, check, lower_deciles_ms
+from hwnas.profiles.gate.check import BEFORE, Entry, Terms, check, lower_deciles_ms
 from hwnas.profiles.gate.report import Checked, Report
 from hwnas.profiles.interleave import Series, interleave, latency_ms
 from hwnas.profiles.protocols import SIDE_BY_SIDE
@@ -44,7 +44,7 @@ def recorded(latency_ms: float = 10.0, repeats: int = 16) -> Recorded:
 def run(device: BaseDevice, *entries: Entry, terms: Terms = TERMS, protocol: Protocol = SHORT) -> Report:
     told: list[Checked] = []
     with open_history() as store:
-        report = check(opened(device, store, protocol), entries, terms, told=told.append)
+        report = check(opened(device, store, protocol), entries, terms, on_result=told.append)
     assert tuple(told) == report.networks
     return report
 
@@ -81,6 +81,76 @@ def test_the_exit_code_follows_from_the_effect(new_ms: float, code: int) -> None
     assert checked.how == "interleaved"
     assert checked.decision is not None
     assert checked.decision.effect == pytest.approx(new_ms / 10 - 1)
+
+
+class Stopped(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+def stop_after_the_first(checked: Checked) -> None:
+    raise Stopped
+
+
+def stopped(device: BaseDevice, *entries: Entry, terms: Terms = TERMS, protocol: Protocol = SHORT) -> None:
+    with open_history() as store, pytest.raises(Stopped):
+        check(opened(device, store, protocol), entries, terms, on_result=stop_after_the_first)
+
+
+def test_a_stopped_check_goes_on_where_it_was() -> None:
+    entries = (entry("a"), entry("b"))
+    stopped(ScriptedDevice(latencies_ms={"a": [12.0]}), *entries)
+    device = ScriptedDevice(latencies_ms={"a": [8.0], "b": [10.0]})
+    report = run(device, *entries)
+    assert [checked.verdict for checked in report.networks] == ["regression", "pass"]
+    assert "a" not in device.sampled
+    assert [BEFORE in checked.reason for checked in report.networks] == [True, False]
+    anew = run(ScriptedDevice(latencies_ms={"a": [8.0]}), *entries)
+    assert [checked.verdict for checked in anew.networks] == ["improvement", "pass"]
+
+
+def test_another_check_does_not_go_on_from_a_stopped_one() -> None:
+    stopped(ScriptedDevice(latencies_ms={"a": [12.0]}), entry("a"), entry("b"))
+    others: list[tuple[tuple[Entry, ...], dict[str, Any]]] = [
+        ((entry("a"),), {}),
+        ((entry("b"), entry("a")), {}),
+        ((entry("a", baseline="older"), entry("b")), {}),
+        ((entry("a"), entry("b")), {"terms": replace(TERMS, threshold=0.06)}),
+        ((entry("a"), entry("b")), {"protocol": replace(SHORT, max_seconds=4000.0)}),
+    ]
+    for entries, changed in others:
+        report = run(ScriptedDevice(), *entries, **changed)
+        assert {checked.verdict for checked in report.networks} == {"pass"}, changed
+        assert not any(BEFORE in checked.reason for checked in report.networks)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE open_checks SET decided_at_s = decided_at_s - 90000",
+        "UPDATE open_checks SET body = replace(body, 'regression', 'pass')",
+        "UPDATE open_checks SET entry = 1",
+    ],
+)
+def test_what_is_old_or_damaged_is_decided_anew(change: str) -> None:
+    entries = (entry("a"), entry("b"))
+    stopped(ScriptedDevice(latencies_ms={"a": [12.0]}), *entries)
+    with open_history() as store:
+        store.write(change, ())
+    device = ScriptedDevice()
+    report = run(device, *entries)
+    assert [checked.verdict for checked in report.networks] == ["pass", "pass"]
+    assert {"a", "b"} <= {*device.sampled}
+
+
+def test_a_lost_device_leaves_what_was_decided() -> None:
+    entries = (entry("a"), entry("b"))
+    first = ScriptedDevice(latencies_ms={"a": [12.0]})
+    run(first, entry("a"))
+    calls = len(first.sampled)
+    lost = ScriptedDevice(latencies_ms={"a": [12.0]}, raised={calls + 2: DeviceLostError("gone", "look")})
+    assert [checked.verdict for checked in run(lost, *entries).networks] == ["regression", "failed"]
+    again = run(ScriptedDevice(latencies_ms={"a": [8.0]}), *entries)
+    assert [checked.verdict for checked in again.networks] == ["regression", "pass"]
 
 
 def test_what_to_do_is_said() -> None:

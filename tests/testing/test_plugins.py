@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hwnas.compress.library.distill import distill
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search import strategies
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.regression import REGRESSION

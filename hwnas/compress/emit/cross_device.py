@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.settings import Name
+from hwnas.compress.settings import Name, SearchSettings
 from hwnas.compress.tasks.task import Metric
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_signed, write_signed
@@ -63,7 +63,7 @@ class OnDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picked:
+class PickedArchitecture:
     """A network that was picked for one device at least.
 
     Attributes:
@@ -97,9 +97,9 @@ class Comparison:
     model: str
     metric: Metric
     fronts: tuple[DeviceFront, ...]
-    picked: tuple[Picked, ...]
+    picked: tuple[PickedArchitecture, ...]
     failed: dict[str, str]
-    quality: Name = "loss"
+    quality: Name = SearchSettings.quality
 
     def save(self, run: Path) -> None:
         """Write `comparison.json` into a run directory."""

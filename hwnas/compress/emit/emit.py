@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hwnas.composed import put_into
 from hwnas.compress.data import Data
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
-from hwnas.compress.emit.summary import FurtherMetric, Summary, read_summary
+from hwnas.compress.emit.summary import CheckpointRecord, FurtherMetric, Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import finetune
@@ -99,7 +99,8 @@ def emit_checkpoints(device: DeviceRun, found: FrontRecord, command: str) -> Emi
             _write(device, finished, measurement, scores, command)
         device.run.directory.cost_log.record("report measurements", device.name)
     why = InputError("; ".join(error.cause for error in unreached), unreached[-1].fix) if unreached else None
-    return Emitted(checkpoints=tuple((path, read_summary(path)) for path, _, _ in picked), unreached=why)
+    written = tuple((path, CheckpointRecord.read(path).summary) for path, _, _ in picked)
+    return Emitted(checkpoints=written, unreached=why)
 
 
 def checkpoint_name(device: str, suffix: str, rule: str) -> str:
@@ -111,7 +112,7 @@ def _is_written(path: Path, choices: Choices, search: SearchSettings, found: Fro
     """Whether a checkpoint is this very network, measured on a device with this fingerprint."""
     if not is_intact(path):
         return False
-    summary = read_summary(path)
+    summary = CheckpointRecord.read(path).summary
     same_device = found.fingerprint is None or found.fingerprint.id == summary.fingerprint
     same_training = summary.finetune_epochs == search.finetune_epochs
     same_network = summary.choices == choices and summary.anchor == found.anchor
@@ -229,8 +230,7 @@ def _write(
         module=finished.module,
         architecture=reference.architecture([entry.candidate.spec if entry else None for entry in entries]),
         network=finished.network,
-        measurement=measurement,
-        summary=summary,
+        record=CheckpointRecord(summary=summary, measurement=measurement),
         confirm=confirm,
     )
 

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from hwnas.compress.emit.summary import Summary, agreement_of, capital, compared_with, milliseconds, ratio
+from hwnas.compress.emit.summary import (
+    CheckpointRecord,
+    agreement_of,
+    capital,
+    compared_with,
+    milliseconds,
+    ratio,
+)
 from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
-from hwnas.measurement import Interval, Measurement
+from hwnas.measurement import Interval
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
 from hwnas.networks.partition import part_names
 from hwnas.profiles.judgement import as_sentence, judge
 from hwnas.version import __version__
 
 
-def model_card(name: str, architecture: ArchitectureSpec, measurement: Measurement, summary: Summary) -> str:
+def model_card(name: str, architecture: ArchitectureSpec, record: CheckpointRecord) -> str:
     """The checkpoint's README.md."""
+    summary, measurement = record.summary, record.measurement
     fingerprint = "\n".join(f"| {key} | {value} |" for key, value in encode(measurement.fingerprint).items())
     protocol = measurement.protocol
     named = _function_of(architecture.reference)
     at = measurement.fingerprint.precision
     label = summary.metric.name
 
-    def told(interval: Interval | None) -> str:
+    def said(interval: Interval | None) -> str:
         return quantity(interval, summary.metric)
 
     precision = (
@@ -28,7 +36,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
     )
     if summary.accuracy_in_precision is not None:
         precision += (
-            f"- {capital(label)} in {at}, by ONNX Runtime on a CPU: {told(summary.accuracy_in_precision)}.\n"
+            f"- {capital(label)} in {at}, by ONNX Runtime on a CPU: {said(summary.accuracy_in_precision)}.\n"
         )
     refusal = (
         "- The device refuses the reference, whose latency there is not known. The anchor is the accepted\n"
@@ -50,7 +58,7 @@ def model_card(name: str, architecture: ArchitectureSpec, measurement: Measureme
         ),
         ("MACs", f"{summary.macs_reference:,}", f"{summary.macs:,}"),
         ("parameters", f"{summary.params_reference:,}", f"{summary.params:,}"),
-        (label, told(summary.accuracy_reference), told(summary.accuracy)),
+        (label, said(summary.accuracy_reference), said(summary.accuracy)),
         *(
             (each.metric.name, quantity(each.reference, each.metric), quantity(each.value, each.metric))
             for each in summary.further_metrics
@@ -77,7 +85,7 @@ each at least {protocol.min_runs} runs and {protocol.min_s:g} s). All samples ar
 {judged}{refusal}- {capital(label)} on the test part of `{summary.data}`. Difference to the reference on
   the same images: {difference(summary.accuracy_difference, summary.metric)}.
 {beside}- {agreement_of(summary)}.
-- Before finetuning: {told(summary.accuracy_stitched)}.
+- Before finetuning: {said(summary.accuracy_stitched)}.
 - Finetuned for {summary.finetune_epochs} epochs against the reference's output.
 {precision}
 ## Use

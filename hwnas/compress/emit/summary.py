@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.task import ACCURACY, Metric, quantity
-from hwnas.files import check_schema, decode, read_json
-from hwnas.measurement import STRICT, Interval
-from hwnas.networks.intact import SUMMARY_SCHEMA
+from hwnas.files import decode, encode
+from hwnas.measurement import STRICT, Interval, Measurement
+from hwnas.networks.intact import CHECKPOINT_RECORD, read_checkpoint_record, write_checkpoint_record
 from hwnas.ranges import Count, Figure, Position
 
 
@@ -83,12 +83,26 @@ class Summary:
     further_metrics: tuple[FurtherMetric, ...] = ()
 
 
-def read_summary(path: Path) -> Summary:
-    """The summary in a checkpoint's `measurement.json`. Raises InputError naming what is wrong."""
-    file = path / "measurement.json"
-    return decode(
-        Summary, check_schema(read_json(file), SUMMARY_SCHEMA, file).get("summary"), f"{file}: summary"
-    )
+@dataclass(frozen=True, kw_only=True)
+class CheckpointRecord:
+    """`measurement.json` of a checkpoint, beside the hashes that its folder is judged by."""
+
+    summary: Summary
+    measurement: Measurement
+
+    @staticmethod
+    def read(folder: Path) -> CheckpointRecord:
+        """Read the record in a checkpoint's folder. Raises InputError naming what is wrong."""
+        summary, measurement = read_checkpoint_record(folder)
+        file = folder / CHECKPOINT_RECORD
+        return CheckpointRecord(
+            summary=decode(Summary, summary, f"{file}: summary"),
+            measurement=Measurement.from_json(measurement, str(file)),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the record beside the network's files, whose hashes it takes."""
+        write_checkpoint_record(folder, encode(self.summary), self.measurement.to_json())
 
 
 def agreement_of(summary: Summary) -> str:

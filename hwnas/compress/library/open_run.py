@@ -127,7 +127,7 @@ def open_run(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     executor = executor or LocalExecutor()
-    _require_trainable(inputs, wanted, out)
+    _require_trainable(inputs, out)
     parts = inputs.parts
     with (
         RunDirectory.open(out, inputs.settings, inputs.hashes) as directory,
@@ -188,16 +188,9 @@ def prepare_training(inputs: Inputs) -> None:
     torch.set_num_threads(inputs.settings.threads)
 
 
-def _require_trainable(inputs: Inputs, wanted: Sequence[tuple[SearchSettings, Target]], out: Path) -> None:
-    """Refuse what could not be judged, trained, exported or loaded again, before anything is trained."""
+def _require_trainable(inputs: Inputs, out: Path) -> None:
+    """Refuse what could not be trained, exported or loaded again, before anything is trained."""
     parts, task = inputs.parts, inputs.initial.task
-    judged = task.judged(inputs.data.has_targets)
-    right = judged.share and judged.higher_is_better
-    if not right and any(search.quality == "predictor" for search, _ in wanted):
-        raise InputError(
-            f"the predictor expects a share of right answers, {task.name} is judged by {judged.name}",
-            "search by the sum of block losses: --quality loss",
-        )
     prepare_training(inputs)
     if not (out / "reference" / "reference.json").is_file():
         x = random_input((2, *inputs.data.image_shape))

@@ -108,7 +108,7 @@ class _Record:
 
 
 def keep_features(
-    teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int, say: Callable[[str], None]
+    teacher: Teacher, folder: Path, positions: Collection[int], batch_size: int, log: Callable[[str], None]
 ) -> Kept:
     """Features on the data's place: in a GPU's memory, or in files, made now or by a process that was killed.
 
@@ -118,7 +118,7 @@ def keep_features(
     Args:
         folder: for these files alone; the caller removes it.
         positions: of the features that will be asked for.
-        say: is told why nothing is kept.
+        log: is told why nothing is kept.
     """
     counts: dict[Split, int] = {"train": len(teacher.data.train), "val": len(teacher.data.val)}
     shapes = {
@@ -128,19 +128,19 @@ def keep_features(
         if position
     }
     if teacher.data.place == "cuda":
-        if not _fits(shapes, SHARE_OF_FREE * torch.cuda.mem_get_info()[0], say):
+        if not _fits(shapes, SHARE_OF_FREE * torch.cuda.mem_get_info()[0], log):
             return {}
         return _in_memory(teacher, shapes, batch_size)
     if not _is_intact(folder, {_name(*key) for key in shapes}):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        if not _fits(shapes, min(BOUND_BYTES, SHARE_OF_FREE * shutil.disk_usage(folder).free), say):
+        if not _fits(shapes, min(BOUND_BYTES, SHARE_OF_FREE * shutil.disk_usage(folder).free), log):
             return {}
         try:
             _write(teacher, folder, positions, batch_size)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            say(f"the reference's features are not kept: {error}; it runs again for each slice")
+            log(f"the reference's features are not kept: {error}; it runs again for each slice")
             return {}
     return {
         key: torch.from_file(str(folder / _name(*key)), shared=True, size=math.prod(shape)).view(shape)
@@ -149,11 +149,11 @@ def keep_features(
 
 
 def _fits(
-    shapes: Mapping[tuple[Split, int], Sequence[int]], bound_bytes: float, say: Callable[[str], None]
+    shapes: Mapping[tuple[Split, int], Sequence[int]], bound_bytes: float, log: Callable[[str], None]
 ) -> bool:
     size = 4 * sum(math.prod(shape) for shape in shapes.values())
     if size > bound_bytes:
-        say(
+        log(
             f"the reference's features are not kept: they take {size / 1e9:.1f} GB, of "
             f"{bound_bytes / 1e9:.1f} that may be used; the reference runs again for each slice"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hwnas.compress.executor import Tell
+from hwnas.compress.executor import OnProgress
 from hwnas.compress.library.distill import Distilled, DistillSettings
 from hwnas.compress.library.metrics import ChannelStatistics
 from hwnas.compress.library.out_of_memory import distill_within_memory
@@ -142,11 +142,11 @@ def distill_settings(settings: LibrarySettings) -> DistillSettings:
 
 
 def distill_slice(
-    context: TrainingContext, candidates: Sequence[Candidate], tell: Tell
+    context: TrainingContext, candidates: Sequence[Candidate], on_progress: OnProgress
 ) -> list[tuple[Distilled, bytes]]:
     """Train a slice of candidates and export them; a failed one has no graph."""
     parts, how = context.reference.parts, distill_settings(context.settings)
-    results = distill_within_memory(candidates, context.teacher, context.statistics, how, tell)
+    results = distill_within_memory(candidates, context.teacher, context.statistics, how, on_progress)
     give_back_memory(context.settings.train_on)
     found = []
     for candidate, result in zip(candidates, results, strict=True):

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hwnas.compress.data import Data
-from hwnas.compress.executor import Executor, LocalExecutor, Tell
+from hwnas.compress.executor import Executor, LocalExecutor, OnProgress
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices, Stitcher
@@ -52,11 +52,11 @@ class Tuned:
     agreement: Interval
 
 
-def finetune_network(context: TrainingContext, network: Stitched, tell: Tell) -> Tuned:
+def finetune_network(context: TrainingContext, network: Stitched, on_progress: OnProgress) -> Tuned:
     """Finetune a network against the reference's output.
 
     Args:
-        tell: told each finished epoch and its loss.
+        on_progress: told each finished epoch and its loss.
 
     Raises:
         HwnasError: the loss became NaN or infinite.
@@ -78,7 +78,7 @@ def finetune_network(context: TrainingContext, network: Stitched, tell: Tell) ->
             learning_rate=FINETUNE_LEARNING_RATE,
             seed=settings.seed,
             state_file=scratch and _state_file(scratch, network.choices, network.epochs),
-            progress=tell,
+            progress=on_progress,
         )
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},

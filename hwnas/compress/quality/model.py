@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -21,43 +20,35 @@ from hwnas.compress.quality.finetuned import (
     metric_rows,
     metrics_sha256,
 )
+from hwnas.compress.quality.kinds import QualityKind, QualityModel, quality_kind
 from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.quality.sampling import sample_networks
 from hwnas.compress.settings import SearchSettings
+from hwnas.compress.tasks.task import Task
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.plugins import Registry
 
 DNA_METRIC = "relative_l1"
 """The block metric of the DNA score (DNA eq. 8)."""
 
 
-class QualityModel(Protocol):
-    """Stands for the accuracy of the networks of one run. What it gives is to be lowered.
-
-    Attributes:
-        metric: of the blocks, by which the filter compares them: `nsr`, `mse` or `relative_l1`.
-    """
-
-    metric: str
-
-    def loss(self, choices: Choices) -> float:
-        """Return what a search lowers beside the costs."""
-
-    def predicted(self, choices: Choices) -> tuple[float, bool] | None:
-        """Return the predicted accuracy, as a share, and whether it extrapolates; None without one."""
-
-    def part_losses(self, choices: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return what each choice adds to the loss, (M_n,) of each part, up to a constant."""
-
-
-QUALITY_MODELS = Registry("hwnas.quality_models", "quality model", "give one of them: --quality loss")
-"""Each is called with the `DeviceRun` of a search, before it begins, and returns a `QualityModel`."""
-
-
 def prepare_quality(device: DeviceRun) -> QualityModel:
     """Make the quality model that a search names. Raises InputError: there is none, or it cannot be made."""
-    model: QualityModel = QUALITY_MODELS.load(device.search.quality)(device)
-    return model
+    return quality_kind(device.search.quality)(device)
+
+
+def require_judged(search: SearchSettings, task: Task, *, has_targets: bool) -> None:
+    """Refuse a quality model that expects right answers, where the task has none.
+
+    Raises:
+        InputError: it does, and the metric is no share, or a share of what is wrong.
+    """
+    judged = task.judged(has_targets)
+    is_right = judged.share and judged.higher_is_better
+    if not is_right and quality_kind(search.quality).expects_share:
+        raise InputError(
+            f"the {search.quality} expects a share of right answers, {task.name} is judged by {judged.name}",
+            "search by the sum of block losses: --quality loss",
+        )
 
 
 class Quality:
@@ -110,17 +101,7 @@ class Quality:
         return [loss - whole + whole / len(tables) for loss in losses]
 
 
-def by_loss(device: DeviceRun) -> QualityModel:
-    """Sum the library's block losses (DONNAv2)."""
-    return Quality(device.stitcher, device.run.settings.loss)
-
-
-def by_dna(device: DeviceRun) -> QualityModel:
-    """Sum the relative L1 errors of blocks (DNA eq. 8)."""
-    return Quality(device.stitcher, DNA_METRIC)
-
-
-def by_predictor(device: DeviceRun) -> QualityModel:
+def _predicting(device: DeviceRun) -> QualityModel:
     """Predict the accuracy (DONNA); networks are finetuned until the predictor has enough.
 
     What was finetuned before for as many epochs counts, whatever for. A search that is repeated in the same
@@ -142,6 +123,27 @@ def by_predictor(device: DeviceRun) -> QualityModel:
         predictor.save(file)
     device.run.progress.say(f"accuracy predictor: {describe(predictor)}")
     return Quality(stitcher, METRIC, predictor)
+
+
+SUM = "The loss is Σ of the held-out {} of the chosen blocks, not finetuned; 0 is the reference."
+
+by_loss = QualityKind(  # DONNAv2
+    make=lambda device: Quality(device.stitcher, device.run.settings.loss),
+    axis="quality loss: Σ of block losses",
+    sentence=SUM.format("{block_loss}"),
+)
+by_dna = QualityKind(  # DNA eq. 8
+    make=lambda device: Quality(device.stitcher, DNA_METRIC),
+    axis="DNA score: Σ of relative L1 errors",
+    sentence=SUM.format("relative L1 error (DNA)"),
+)
+by_predictor = QualityKind(  # DONNA
+    make=_predicting,
+    axis="1 − predicted accuracy",
+    sentence="The loss is 1 − the accuracy that the predictor expects after finetuning.",
+    expects_share=True,
+    finetunes=True,
+)
 
 
 def _kept(file: Path, settings: SearchSettings, metrics: Metrics) -> Predictor | None:

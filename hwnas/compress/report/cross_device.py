@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwnas.compress.emit.cross_device import FILE as COMPARED
-from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, Picked
-from hwnas.compress.report.plots import joined, loss_name
+from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, PickedArchitecture
+from hwnas.compress.quality.kinds import described_quality
+from hwnas.compress.report.plots import joined
 from hwnas.compress.tasks.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
@@ -130,7 +131,7 @@ def _elsewhere(comparison: Comparison) -> Section:
     return Section(heading="Best for A, run on B", content=[Table(columns=columns, rows=rows), text])
 
 
-def _found_for(pick: Picked) -> str:
+def _found_for(pick: PickedArchitecture) -> str:
     return "; ".join(f"{device}: {', '.join(rules)}" for device, rules in pick.best_for.items())
 
 
@@ -174,7 +175,7 @@ def _fronts(comparison: Comparison) -> Section:
         data=traces,
         layout={
             "xaxis": {"title": {"text": f"{costs} / the reference's on the same device"}},
-            "yaxis": {"title": {"text": loss_name(comparison.quality)}},
+            "yaxis": {"title": {"text": described_quality(comparison.quality).axis}},
         },
         label="the fronts of all devices",
         height_px=460,

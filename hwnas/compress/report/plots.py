@@ -8,6 +8,7 @@ from typing import Any
 
 from hwnas.compress.emit.emit import checkpoint_name
 from hwnas.compress.library.stitch import Choices
+from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
 from hwnas.compress.search.points import Point, pareto_front
@@ -15,17 +16,7 @@ from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
 NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}
 """What objectives are called on axes, where that is not their own name."""
-LOSSES = {
-    "loss": "quality loss: Σ of block losses",
-    "dna": "DNA score: Σ of relative L1 errors",
-    "predictor": "1 − predicted accuracy",
-}
 Trace = dict[str, Any]
-
-
-def loss_name(quality: str) -> str:
-    """Return what the loss of a quality model is called, for people."""
-    return LOSSES.get(quality, f"loss by {quality}")
 
 
 def joined(choices: Choices) -> str:
@@ -97,7 +88,7 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))
-    vertical = loss_name(search.front.quality) if y is None else _axis(search, y)
+    vertical = described_quality(search.front.quality).axis if y is None else _axis(search, y)
     horizontal = _axis(search, x)
     return Plot(
         data=traces,

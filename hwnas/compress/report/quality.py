@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.compress.quality.finetuned import block_metrics, metric_rows
+from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.quality.model import describe
 from hwnas.compress.quality.predictor import MIN_NETWORKS, Predictor, leave_one_out
 from hwnas.compress.report import plots
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.record import FrontRow
-from hwnas.compress.search.strategies import ExactShare
+from hwnas.compress.search.strategies import ExactFront
 from hwnas.page import Section
 
 HEADING = "Accuracy predictor"
@@ -25,15 +26,12 @@ def loss_text(row: FrontRow) -> str:
 
 def what_loss_is(stored: StoredRun, search: Search) -> str:
     """What the loss of a search is."""
-    if search.front.quality == "predictor":
-        return "The loss is 1 − the accuracy that the predictor expects after finetuning."
-    if search.front.quality not in ("loss", "dna"):
-        return f"The loss is what the quality model {search.front.quality} makes of a network."
-    name = "relative L1 error (DNA)" if search.front.quality == "dna" else stored.settings.loss.upper()
-    return f"The loss is Σ of the held-out {name} of the chosen blocks, not finetuned; 0 is the reference."
+    return described_quality(search.front.quality).sentence.replace(
+        "{block_loss}", stored.settings.loss.upper()
+    )
 
 
-def against_exact(exact: ExactShare) -> str:
+def against_exact(exact: ExactFront) -> str:
     """How far a front is from the exact one under additive costs."""
     return (
         "Where loss and costs are taken as sums over the parts, corrected by all networks that were measured "

@@ -35,7 +35,7 @@ def sections(stored: StoredRun) -> list[Section]:
         made.append(progress(search, f"Search{behind}"))
     if stored.predictor is not None:
         made.append(predictor(stored, stored.predictor))
-    return [*made, architectures(stored), spent(stored), failures(stored), identity(stored)]
+    return [*made, architectures(stored), costs(stored), failures(stored), identity(stored)]
 
 
 def summary(stored: StoredRun) -> Section:
@@ -126,7 +126,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
             f"ratios to the anchor {plots.joined(search.front.anchor)}, the accepted architecture with the "
             "lowest loss."
         )
-    predicts = search.front.quality == "predictor"
+    predicts = search.front.predicts
     columns = (
         "network",
         "predicted accuracy" if predicts else "loss",
@@ -297,11 +297,11 @@ def architectures(stored: StoredRun) -> Section:
     )
 
 
-def spent(stored: StoredRun) -> Section:
+def costs(stored: StoredRun) -> Section:
     """Time and epochs by step: the papers' account of cost."""
-    if not stored.spent:
+    if not stored.costs:
         return Section(heading="Time and epochs", content=["The run has kept no account."])
-    total_s = sum(entry.seconds for entry in stored.spent)
+    total_s = sum(entry.seconds for entry in stored.costs)
     rows = [
         [
             entry.step,
@@ -311,17 +311,17 @@ def spent(stored: StoredRun) -> Section:
             f"{entry.epochs:,.1f}",
             f"{entry.training_flops / 1e12:,.3g}",
         ]
-        for entry in stored.spent
+        for entry in stored.costs
     ]
     epochs, flops = (
-        sum(entry.epochs for entry in stored.spent),
-        sum(entry.training_flops for entry in stored.spent),
+        sum(entry.epochs for entry in stored.costs),
+        sum(entry.training_flops for entry in stored.costs),
     )
-    images = sum(entry.images for entry in stored.spent)
+    images = sum(entry.images for entry in stored.costs)
     rows.append(["total", duration(total_s), "100%", f"{images:,}", f"{epochs:,.1f}", f"{flops / 1e12:,.3g}"])
-    names = [entry.step for entry in stored.spent]
-    seconds = [entry.seconds for entry in stored.spent]
-    trained = [entry for entry in stored.spent if entry.images]
+    names = [entry.step for entry in stored.costs]
+    seconds = [entry.seconds for entry in stored.costs]
+    trained = [entry for entry in stored.costs if entry.images]
     bars = [plots.bars("seconds", names, seconds, [duration(value) for value in seconds])]
     if trained:
         values = [entry.epochs for entry in trained]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hwnas.compress.emit.summary import Summary, read_summary
+from hwnas.compress.emit.summary import CheckpointRecord, Summary
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, block_metrics, is_known
@@ -17,12 +16,12 @@ from hwnas.compress.run.directory import RunRecord
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
-from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings
+from hwnas.compress.settings import MEASURED, TIMED, LibrarySettings, SearchSettings
 from hwnas.errors import InputError, RunDirectoryError
-from hwnas.files import check_schema, read_json, safe_name
+from hwnas.files import safe_name
 from hwnas.measurement import Measurement
 from hwnas.networks.architecture import ArchitectureSpec
-from hwnas.networks.intact import SUMMARY_SCHEMA, require_intact
+from hwnas.networks.intact import CHECKPOINT_RECORD, require_intact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,8 @@ class Search:
     def kind(self) -> str:
         """What tells it apart from the other searches of the device, for people."""
         kinds: list[str] = [*self.front.objectives]
-        kinds += [f"by {self.front.quality}"] if self.front.quality != "loss" else []
-        kinds += [self.front.strategy] if self.front.strategy != "nsga2" else []
+        kinds += [f"by {self.front.quality}"] * (self.front.quality != SearchSettings.quality)
+        kinds += [self.front.strategy] * (self.front.strategy != SearchSettings.strategy)
         return ", ".join(kinds)
 
     @property
@@ -85,7 +84,7 @@ class StoredRun:
 
     Attributes:
         entries: the library's candidates by part and choice.
-        spent: on what serves all devices, and on this one.
+        costs: on what serves all devices, and on this one.
         predictor: of accuracy; None where there is none.
         finetuned: the networks that it was fitted to, as far as they are intact.
         lost: the files of the others.
@@ -97,7 +96,7 @@ class StoredRun:
     versions: dict[str, str]
     reference: ReferenceRecord
     entries: dict[tuple[int, int], Entry]
-    spent: tuple[Cost, ...]
+    costs: tuple[Cost, ...]
     searches: tuple[Search, ...]
     checkpoints: tuple[Checkpoint, ...]
     predictor: Predictor | None
@@ -186,10 +185,10 @@ def read_run(run: Path, folder: Path) -> StoredRun:
         versions=record.versions,
         reference=reference,
         entries=entries,
-        spent=tuple(
-            spent
-            for spent in read_costs(run / "account.json")
-            if spent.device in (None, searches[0].front.device)
+        costs=tuple(
+            cost
+            for cost in read_costs(run / "account.json")
+            if cost.device in (None, searches[0].front.device)
         ),
         searches=tuple(searches),
         checkpoints=tuple(checkpoints),
@@ -217,20 +216,19 @@ def _search(folder: Path, front: Path) -> Search:
 
 def _checkpoints(run: Path, device: str) -> list[Checkpoint]:
     found = []
-    for file in sorted(run.glob("checkpoints/[!.]*/measurement.json")):
-        require_intact(file.parent)
-        summary = read_summary(file.parent)
-        if summary.device != device:
-            continue
-        plain: Any = check_schema(read_json(file), SUMMARY_SCHEMA, file)
-        found.append(
-            Checkpoint(
-                name=file.parent.name,
-                summary=summary,
-                measurement=Measurement.from_json(plain.get("measurement"), str(file)),
-                architecture=ArchitectureSpec.read(file.parent / "architecture.json"),
+    for file in sorted(run.glob(f"checkpoints/[!.]*/{CHECKPOINT_RECORD}")):
+        folder = file.parent
+        require_intact(folder)
+        record = CheckpointRecord.read(folder)
+        if record.summary.device == device:
+            found.append(
+                Checkpoint(
+                    name=folder.name,
+                    summary=record.summary,
+                    measurement=record.measurement,
+                    architecture=ArchitectureSpec.read(folder / "architecture.json"),
+                )
             )
-        )
     return found
 
 

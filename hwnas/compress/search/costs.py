@@ -47,7 +47,7 @@ class MeasuredCosts:
             return result.reason
         wrong = implausible(result, _counted_ratio(self._stitcher, "macs", choices))
         if wrong is not None:
-            return self._session.take_back(result, wrong).reason
+            return self._session.retract(result, wrong).reason
         self.measurements[choices] = result
         return tuple(self._ratio(objective, choices) for objective in self._objectives)
 

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.compress.library.stitch import Stitcher
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts
-from hwnas.compress.search.surrogate import Tables
+from hwnas.compress.search.surrogate import AdditiveTables
 from hwnas.compress.settings import MEASURED, Objective
 
 
-def block_prior(
+def block_tables(
     stitcher: Stitcher,
     quality: QualityModel,
     choices: Sequence[Sequence[int]],
     blocks: BlockCosts | None,
     objectives: Sequence[Objective],
-) -> Tables:
+) -> AdditiveTables:
     """What each choice adds to the loss and each cost, before any network was measured.
 
     MACs and parameters are exact. Time and energy are those of the block on its own, where the filter
@@ -53,7 +53,7 @@ def _part_share(stitcher: Stitcher, objective: Objective, part: int, choice: int
     return stitcher.part_cost(part, choice)[index] / stitcher.cost((0,) * len(stitcher.parts.modules))[index]
 
 
-def choice_sizes(stitcher: Stitcher, choices: Sequence[Sequence[int]]) -> Tables:
+def choice_sizes(stitcher: Stitcher, choices: Sequence[Sequence[int]]) -> AdditiveTables:
     """Depth and MACs a layer of each choice of each part; the reference's own counts as the deepest one."""
     tables = []
     for part, of_part in enumerate(choices):

@@ -20,7 +20,7 @@ from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.additive import sum_of
 from hwnas.compress.search.pareto import corner_beyond, hypervolume, non_dominated
 from hwnas.compress.search.points import Costs, Evaluator, Point
-from hwnas.compress.search.surrogate import Learner, Tables
+from hwnas.compress.search.surrogate import AdditiveTables, Surrogate
 
 SCREENED = 5
 """Offspring that are bred for each one that is evaluated."""
@@ -39,7 +39,7 @@ def search(
     population: int,
     generations: int,
     seed: int,
-    prior: Tables | None = None,
+    initial: AdditiveTables | None = None,
     patience: int | None = None,
     progress: Callable[[int, int], None] = lambda generation, seen: None,
 ) -> list[Point]:
@@ -49,31 +49,35 @@ def search(
     Selection, non-dominated sorting and crowding are pymoo's. Choices are categories, so crossover takes
     each part from either parent and mutation resets a part to another choice, one part on average. Half of
     the resets go to choices that would be efficient by what the networks so far say about them, and of five
-    times as many offspring those are evaluated that would be on the front (`Learner`). An architecture
+    times as many offspring those are evaluated that would be on the front (`Surrogate`). An architecture
     without costs counts as infeasible. The same seed and costs give the same points.
 
     Args:
         choices: what may stand in each part.
         objectives: how many costs an architecture has; the loss is minimised beside them.
-        prior: what each choice adds to loss and costs, as far as it is known beforehand. The exact front of
+        initial: what each choice adds to loss and costs, as far as it is known beforehand. The exact front of
             it is the first population; half of the later ones are the exact front of what it has been
             corrected to.
         patience: stop after so many generations without a move of the front; None never does.
         progress: called after each generation with its number and the architectures seen.
     """
     evaluate = Evaluator(loss, costs)
-    learner = Learner(choices, evaluate, prior, objectives)
-    motion = Motion()
+    surrogate = Surrogate(choices, evaluate, initial, objectives)
+    convergence = Convergence()
 
     def after_generation(algorithm: Any) -> None:
         progress(algorithm.n_gen, len(evaluate.seen))
-        if patience is not None and motion.still_for(evaluate.points) >= patience:
+        if patience is not None and convergence.stalled_generations(evaluate.points) >= patience:
             algorithm.termination.force_termination = True
 
-    mating = _LearnedMating(learner, proposes=prior is not None)
+    mating = _SurrogateMating(surrogate, proposes=initial is not None)
     minimize(
         _Architectures(choices, objectives, evaluate),
-        NSGA2(pop_size=population, sampling=_First(learner if prior is not None else None), mating=mating),
+        NSGA2(
+            pop_size=population,
+            sampling=_First(surrogate if initial is not None else None),
+            mating=mating,
+        ),
         ("n_gen", generations),
         seed=seed,
         callback=after_generation,
@@ -82,7 +86,7 @@ def search(
     return evaluate.points
 
 
-class Motion:
+class Convergence:
     """Whether a front still moves, by its hypervolume up to a little beyond the first points."""
 
     def __init__(self) -> None:
@@ -90,7 +94,7 @@ class Motion:
         self.volume = 0.0
         self.still = 0
 
-    def still_for(self, points: Sequence[Point]) -> int:
+    def stalled_generations(self, points: Sequence[Point]) -> int:
         """Take in all points so far; how many calls in a row the front has not moved."""
         values = np.array([[p.loss, *p.costs] for p in points if p.costs is not None])
         if len(values) == 0:
@@ -122,20 +126,20 @@ class _Architectures(Problem):  # type: ignore[misc]
 
 
 class _First(Sampling):  # type: ignore[misc]
-    """The first choices of all parts, then the exact front of the prior if there is one, then random ones."""
+    """The first choices of all parts, the exact front of the initial tables if there are any, random ones."""
 
-    def __init__(self, learner: Learner | None) -> None:
+    def __init__(self, surrogate: Surrogate | None) -> None:
         super().__init__()
-        self.learner = learner
+        self.surrogate = surrogate
 
     def _do(
         self, problem: Problem, n_samples: int, *args: Any, random_state: Any, **kwargs: Any
     ) -> np.ndarray:
         genes = random_state.integers(0, problem.xu.astype(int) + 1, (n_samples, problem.n_var))
         genes[0] = 0
-        if self.learner is not None and n_samples > 1:
-            proposed = self.learner.propose(self.learner.prior, n_samples - 1)
-            genes[1 : 1 + len(proposed)] = [self.learner.row(choices) for choices in proposed]
+        if self.surrogate is not None and n_samples > 1:
+            proposed = self.surrogate.propose(self.surrogate.initial, n_samples - 1)
+            genes[1 : 1 + len(proposed)] = [self.surrogate.row(choices) for choices in proposed]
         return np.asarray(genes)
 
 
@@ -157,11 +161,11 @@ class _LearnedReset(Mutation):  # type: ignore[misc]
         return np.where(reset, np.where(to_good, good, (x + offset) % sizes), x)
 
 
-class _LearnedMating(Mating):  # type: ignore[misc]
+class _SurrogateMating(Mating):  # type: ignore[misc]
     """Breeds many, and gives those that are on the front of a few guesses at the truth."""
 
-    def __init__(self, learner: Learner, *, proposes: bool) -> None:
-        self.learner = learner
+    def __init__(self, surrogate: Surrogate, *, proposes: bool) -> None:
+        self.surrogate = surrogate
         self.proposes = proposes
         super().__init__(
             TournamentSelection(func_comp=binary_tournament),
@@ -174,20 +178,20 @@ class _LearnedMating(Mating):  # type: ignore[misc]
         self, problem: Problem, pop: Population, n_offsprings: int, *args: Any, **kwargs: Any
     ) -> Population:
         random_state = kwargs["random_state"]
-        learned = self.learner.learn()
-        guesses = [learned.draw(random_state) for _ in range(DRAWS)]
+        learned = self.surrogate.fit()
+        guesses = [learned.sample(random_state) for _ in range(DRAWS)]
         self.mutation.efficient = [
             np.concatenate([non_dominated(guess[part]) for guess in guesses]) for part in range(problem.n_var)
         ]
         wanted = round(n_offsprings * PROPOSED_SHARE) if self.proposes else 0
-        proposed = self.learner.propose(learned.tables, wanted) if wanted else []
-        rows = [self.learner.row(choices) for choices in proposed]
+        proposed = self.surrogate.propose(learned.tables, wanted) if wanted else []
+        rows = [self.surrogate.row(choices) for choices in proposed]
         bred = super().do(problem, pop, SCREENED * n_offsprings, *args, **kwargs)
-        known = {*proposed, *self.learner.evaluate.seen}
+        known = {*proposed, *self.surrogate.evaluate.seen}
         genes = [
             [int(gene) for gene in one]
             for one in bred.get("X")
-            if self.learner.architecture(one) not in known
+            if self.surrogate.architecture(one) not in known
         ]
         rows += _screened(
             problem, np.array(genes, dtype=int), guesses, n_offsprings - len(rows), random_state
@@ -196,7 +200,7 @@ class _LearnedMating(Mating):  # type: ignore[misc]
 
 
 def _screened(
-    problem: Problem, genes: np.ndarray, guesses: Sequence[Tables], amount: int, random_state: Any
+    problem: Problem, genes: np.ndarray, guesses: Sequence[AdditiveTables], amount: int, random_state: Any
 ) -> list[list[int]]:
     """`amount` of the offspring, from each guess in turn those that it puts on the front."""
     if len(genes) <= amount:

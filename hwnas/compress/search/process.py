@@ -94,12 +94,12 @@ class _Reporter(Progress):
     def __init__(self, answers: BinaryIO) -> None:
         self._answers = answers
 
-    def tell(self, **answer: Any) -> None:
+    def send(self, **answer: Any) -> None:
         self._answers.write(json.dumps(answer).encode() + b"\n")
         self._answers.flush()
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
-        self.tell(advance=[step, done, total, remark])
+        self.send(advance=[step, done, total, remark])
 
 
 def main() -> None:
@@ -117,9 +117,9 @@ def _answer(question: _Question, reporter: _Reporter) -> None:
             _search(question, reporter)
     except Exception as error:
         failure = explained(error)
-        reporter.tell(failed=[failure.cause, failure.fix])
+        reporter.send(failed=[failure.cause, failure.fix])
     else:
-        reporter.tell(done=True)
+        reporter.send(done=True)
 
 
 def _search(question: _Question, reporter: _Reporter) -> None:

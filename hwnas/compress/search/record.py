@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.points import Point
-from hwnas.compress.search.strategies import ExactShare
-from hwnas.compress.settings import Name, Objective
+from hwnas.compress.search.strategies import ExactFront
+from hwnas.compress.settings import Name, Objective, SearchSettings
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Fingerprint, Protocol
 from hwnas.ranges import Count, Figure, Milliseconds, Position
@@ -78,9 +78,9 @@ class FrontRecord:
 
     device: str
     objectives: tuple[Objective, ...]
-    quality: Name = "loss"
-    strategy: Name = "nsga2"
-    exact: ExactShare | None = None
+    quality: Name = SearchSettings.quality
+    strategy: Name = SearchSettings.strategy
+    exact: ExactFront | None = None
     protocol: Protocol
     fingerprint: Fingerprint | None
     reference_latency_ms: Milliseconds | None = None
@@ -101,6 +101,11 @@ class FrontRecord:
     def write(self, folder: Path, suffix: str) -> None:
         """Write `front.json`, or `front-SUFFIX.json`."""
         write_signed(folder / f"front{suffix}.json", {"schema": FRONT_SCHEMA, **encode(self)})
+
+    @property
+    def predicts(self) -> bool:
+        """Whether accuracies of its networks were predicted."""
+        return any(row.predicted_accuracy is not None for row in self.front)
 
     def describe(self) -> str:
         """Say how much was searched, and how far the front is from the exact one."""

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.model import QualityModel
+from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search.block_costs import BlockCosts, counted_block_costs, measured_block_costs
 from hwnas.compress.search.costs import MeasuredCosts, confirmed, counted_costs, time_ratio
-from hwnas.compress.search.initial_tables import block_prior, choice_sizes
+from hwnas.compress.search.initial_tables import block_tables, choice_sizes
 from hwnas.compress.search.points import Point, pareto_front
 from hwnas.compress.search.record import FrontRecord, FrontRow, RefusedChoice, SearchRecord
-from hwnas.compress.search.strategies import Problem, exact_share, explore
+from hwnas.compress.search.strategies import Problem, explore, hypervolume_ratio
 from hwnas.devices.base import Device
 from hwnas.measurement import Fingerprint, Measurement
 from hwnas.profiles.judgement import judge, sentences
@@ -57,7 +57,7 @@ def search_device(device: DeviceRun, quality: QualityModel) -> FrontRecord:
             choices=choices,
             loss=quality.loss,
             costs=costs,
-            prior=block_prior(stitcher, quality, choices, blocks, settings.objectives),
+            initial=block_tables(stitcher, quality, choices, blocks, settings.objectives),
             sizes=choice_sizes(stitcher, choices),
         )
 
@@ -147,7 +147,7 @@ def _record(
         objectives=settings.objectives,
         quality=settings.quality,
         strategy=settings.strategy,
-        exact=exact_share(problem, points, front),
+        exact=hypervolume_ratio(problem, points, front),
         protocol=device.target.protocol,
         fingerprint=fingerprint,
         reference_latency_ms=None if any(stitcher.anchor) else anchor_latency_ms,

@@ -10,10 +10,10 @@ import numpy as np
 
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.search.additive import exact_front, sum_of
-from hwnas.compress.search.nsga2 import Motion, search
+from hwnas.compress.search.nsga2 import Convergence, search
 from hwnas.compress.search.pareto import corner_beyond, hypervolume
 from hwnas.compress.search.points import Costs, Evaluator, Point
-from hwnas.compress.search.surrogate import UNSEEN, Learner, Tables
+from hwnas.compress.search.surrogate import UNSEEN, AdditiveTables, Surrogate
 from hwnas.compress.settings import SearchSettings
 from hwnas.errors import HwnasError
 from hwnas.measurement import STRICT
@@ -33,19 +33,19 @@ class Problem:
     Attributes:
         choices: what may stand in each part.
         loss, costs: of architectures.
-        prior: what each choice adds to loss and costs, as far as it is known beforehand.
+        initial: what each choice adds to loss and costs, as far as it is known beforehand.
         sizes: (M_n, 2) of each part: depth and MACs a layer of each choice.
     """
 
     choices: Sequence[Sequence[int]]
     loss: Callable[[Choices], float]
     costs: Costs
-    prior: Tables
-    sizes: Tables
+    initial: AdditiveTables
+    sizes: AdditiveTables
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExactShare:
+class ExactFront:
     """How far a front is from the exact one, where loss and costs are taken as sums over parts.
 
     Attributes:
@@ -85,11 +85,11 @@ def nsga2(problem: Problem, settings: SearchSettings, seed: int, progress: OnRou
         problem.choices,
         problem.loss,
         problem.costs,
-        problem.prior[0].shape[1] - 1,
+        problem.initial[0].shape[1] - 1,
         population=settings.population,
         generations=settings.generations,
         seed=seed,
-        prior=problem.prior,
+        initial=problem.initial,
         patience=PATIENCE,
         progress=progress,
     )
@@ -132,17 +132,17 @@ def _follow_exact_front(
 
     It ends when nothing new is on that front, or the front of what was measured no longer moves.
     """
-    learner = Learner(problem.choices, evaluate, problem.prior, problem.prior[0].shape[1] - 1)
-    motion = Motion()
-    evaluate([learner.architecture([0] * len(problem.choices))])
-    tables = problem.prior
+    surrogate = Surrogate(problem.choices, evaluate, problem.initial, problem.initial[0].shape[1] - 1)
+    convergence = Convergence()
+    evaluate([surrogate.architecture([0] * len(problem.choices))])
+    tables = problem.initial
     for number in range(1, settings.generations + 1):
-        proposed = learner.propose(tables, settings.population - (number == 1), exact=True)
+        proposed = surrogate.propose(tables, settings.population - (number == 1), exact=True)
         evaluate(proposed)
         progress(number, len(evaluate.seen))
-        if not proposed or motion.still_for(evaluate.points) >= 2:
+        if not proposed or convergence.stalled_generations(evaluate.points) >= 2:
             break
-        tables = learner.learn().tables
+        tables = surrogate.fit().tables
 
 
 def _by_chance(choices: Sequence[Sequence[int]], amount: int, seed: int) -> list[Choices]:
@@ -169,35 +169,35 @@ def uniform(problem: Problem) -> list[Choices]:
     for depth in shares:
         for width in shares:
             row = []
-            for of_part, sizes, prior in zip(problem.choices, problem.sizes, problem.prior, strict=True):
+            for of_part, sizes, initial in zip(problem.choices, problem.sizes, problem.initial, strict=True):
                 target = np.array([max(1.0, round(depth * sizes[:, 0].max())), width * sizes[:, 1].max()])
                 away = np.abs(np.log(np.maximum(sizes, 1) / np.maximum(target, 1))).sum(1).round(6)
-                row.append(of_part[int(np.lexsort([prior[:, 0], away])[0])])
+                row.append(of_part[int(np.lexsort([initial[:, 0], away])[0])])
             found[tuple(row)] = None
     return list(found)
 
 
-def exact_share(problem: Problem, points: Sequence[Point], front: Sequence[Point]) -> ExactShare | None:
+def hypervolume_ratio(problem: Problem, points: Sequence[Point], front: Sequence[Point]) -> ExactFront | None:
     """How far a front is from the exact one under additive costs, these corrected by all that was measured.
 
     None where the exact front is too large to be listed.
     """
     evaluate = Evaluator(problem.loss, problem.costs)
     evaluate.seen = {point.choices: point for point in points}
-    learner = Learner(problem.choices, evaluate, problem.prior, problem.prior[0].shape[1] - 1)
-    tables = learner.learn().tables
+    surrogate = Surrogate(problem.choices, evaluate, problem.initial, problem.initial[0].shape[1] - 1)
+    tables = surrogate.fit().tables
     try:
         _, exact = exact_front(tables)
     except HwnasError:
         return None
     exact = exact[(exact < UNSEEN / 2).all(1)]
     known = [point for point in points if point.costs is not None]
-    rows = np.array([learner.row(point.choices) for point in known])
+    rows = np.array([surrogate.row(point.choices) for point in known])
     measured = np.array([point.costs for point in known])
     costs = sum_of(tables, rows)[:, 1:]
-    found = sum_of(tables, np.array([learner.row(point.choices) for point in front]))
+    found = sum_of(tables, np.array([surrogate.row(point.choices) for point in front]))
     corner = corner_beyond(np.concatenate([exact, found]))
-    return ExactShare(
+    return ExactFront(
         hypervolume=hypervolume(found, corner) / hypervolume(exact, corner),
         points=len(exact),
         mean_error=float(np.abs(costs - measured).mean() / np.abs(measured).mean()),

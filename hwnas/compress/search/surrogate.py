@@ -1,4 +1,4 @@
-"""Tables of additive costs that are learned from what was measured, and drawn from (Thompson sampling)."""
+"""The additive surrogate of a search: tables of costs, fitted to what was measured (Thompson sampling)."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ PARTIAL = 150
 """Partial sums that proposals keep where there are more than two objectives."""
 UNSEEN = 1e6
 """Stands for the value of a choice with which no network ever ran."""
-Tables = list[np.ndarray]
+AdditiveTables = list[np.ndarray]
 """(M_n, K) of each part: what each of its choices adds to the loss and each cost."""
 
 
-class Learner:
+class Surrogate:
     """What the networks so far say about each choice, under the assumption that loss and costs add up.
 
     Args:
         choices: what may stand in each part. A row is the position of a choice in its part's list.
-        prior: as for `search`; None starts from nothing.
+        initial: tables, as for `search`; None starts from nothing.
     """
 
     def __init__(
-        self, choices: Sequence[Sequence[int]], evaluate: Evaluator, prior: Tables | None, objectives: int
+        self,
+        choices: Sequence[Sequence[int]],
+        evaluate: Evaluator,
+        initial: AdditiveTables | None,
+        objectives: int,
     ) -> None:
         self.evaluate = evaluate
         self.choices = choices
         self.positions = [{choice: i for i, choice in enumerate(of_part)} for of_part in choices]
-        self.prior = prior or [np.zeros((len(of_part), 1 + objectives)) for of_part in choices]
+        self.initial = initial or [np.zeros((len(of_part), 1 + objectives)) for of_part in choices]
 
     def architecture(self, row: Sequence[int]) -> Choices:
         """The choices at some positions."""
@@ -44,25 +48,25 @@ class Learner:
         """The positions of some choices."""
         return [known[choice] for known, choice in zip(self.positions, architecture, strict=True)]
 
-    def learn(self) -> Learned:
+    def fit(self) -> FittedSurrogate:
         """Fit what is known now."""
         points = [point for point in self.evaluate.points if point.costs is not None]
         rows = np.array([self.row(point.choices) for point in points], dtype=int)
         if not points:
-            none = [np.zeros(len(table)) for table in self.prior]
-            return Learned(self.prior, np.zeros(self.prior[0].shape[1]), none)
+            none = [np.zeros(len(table)) for table in self.initial]
+            return FittedSurrogate(self.initial, np.zeros(self.initial[0].shape[1]), none)
         values = np.array([[point.loss, *(point.costs or ())] for point in points])
         fits = []
         for k, column in enumerate(values.T):
-            prior = [table[:, k] for table in self.prior]
-            known = any(table.any() for table in prior)
-            fits.append(fit_tables(prior, rows, column if known else _fenced(column)))
+            initial = [table[:, k] for table in self.initial]
+            known = any(table.any() for table in initial)
+            fits.append(fit_tables(initial, rows, column if known else _fenced(column)))
         tables = [np.column_stack(columns) for columns in zip(*(fit.tables for fit in fits), strict=True)]
         for part, barred in enumerate(self._never_ran(fits[0].seen)):
             tables[part][barred] = UNSEEN
-        return Learned(tables, np.array([fit.spread for fit in fits]), fits[0].seen)
+        return FittedSurrogate(tables, np.array([fit.spread for fit in fits]), fits[0].seen)
 
-    def propose(self, tables: Tables, amount: int, *, exact: bool = False) -> list[Choices]:
+    def propose(self, tables: AdditiveTables, amount: int, *, exact: bool = False) -> list[Choices]:
         """New architectures of the exact front under some tables, evenly spaced along it.
 
         Args:
@@ -97,19 +101,19 @@ def _fenced(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedSurrogate:
     """What each choice adds to loss and costs, and how sure that is.
 
     Attributes:
-        spread: (K,) of the corrections to the prior.
+        spread: (K,) of the corrections to the initial tables.
         seen: in how many networks each choice stood.
     """
 
-    tables: Tables
+    tables: AdditiveTables
     spread: np.ndarray
     seen: Sequence[np.ndarray]
 
-    def draw(self, random_state: Any) -> Tables:
+    def sample(self, random_state: Any) -> AdditiveTables:
         """One guess at the truth (Thompson sampling): the less a choice was seen, the wider."""
         return [
             table + random_state.normal(size=table.shape) * self.spread / np.sqrt(1.0 + seen)[:, None]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hwnas.compress.library.operators import check_forbidden
 from hwnas.compress.library.target import Target
-from hwnas.compress.quality.model import QUALITY_MODELS
+from hwnas.compress.quality.kinds import quality_kind
 from hwnas.compress.search.pick import check_rule
 from hwnas.compress.search.strategies import STRATEGIES
 from hwnas.compress.settings import SearchSettings
@@ -27,7 +27,7 @@ def target_of(settings: SearchSettings, cluster: str = "", *, is_later: bool = F
         InputError, DeviceError: unknown, refused, or its latencies mean nothing (an emulator).
     """
     STRATEGIES.load(settings.strategy)
-    QUALITY_MODELS.load(settings.quality)
+    quality_kind(settings.quality)
     for rule in settings.picks:
         check_rule(rule, settings.objectives)
     profile = profile_of(

@@ -17,7 +17,7 @@ from hwnas.devices.android.libraries import find_libraries, find_runner, program
 from hwnas.devices.android.placement import CPU, placement_of
 from hwnas.devices.android.runner_client import JobFailed, Runner, RunnerDied, settings_lines
 from hwnas.devices.android.settings import provider_of, read_settings, session_entries
-from hwnas.devices.android.snapshot import Look, look, read_phone
+from hwnas.devices.android.snapshot import PhoneState, read_phone, read_state
 from hwnas.devices.android.storage import Storage
 from hwnas.devices.android.weight_files import GraphFiles, graph_files
 from hwnas.devices.base import Device, Handle
@@ -136,7 +136,7 @@ class AndroidDevice(Device):
 
     def conditions(self) -> Conditions:
         """`throttled` and `limits` by the profile's thermal limits."""
-        found = self._reached(self._look).conditions
+        found = self._reached(self._state).conditions
         self._hot = bool(found.throttled)
         return found
 
@@ -250,8 +250,8 @@ class AndroidDevice(Device):
         loaded.runner = self._runs
         return found
 
-    def _look(self) -> Look:
-        return look(self._link, self.settings.max_thermal_status, self.settings.max_battery_c)
+    def _state(self) -> PhoneState:
+        return read_state(self._link, self.settings.max_thermal_status, self.settings.max_battery_c)
 
     def _cool_down(self) -> None:
         """Wait for a phone that was too hot at the last look; at most as long as the profile says."""
@@ -259,7 +259,7 @@ class AndroidDevice(Device):
         while self._hot and waited_s < self.settings.cooldown_s:
             self._sleep(COOL_LOOK_S)
             waited_s += COOL_LOOK_S
-            self._hot = bool(self._reached(self._look).conditions.throttled)
+            self._hot = bool(self._reached(self._state).conditions.throttled)
         self._hot = False
 
     def _attempt(self, network: str, job: Callable[[], Result]) -> Result:

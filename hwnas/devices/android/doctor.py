@@ -10,7 +10,7 @@ from hwnas.devices.android.chips import check_phone
 from hwnas.devices.android.device import AndroidDevice
 from hwnas.devices.android.libraries import find_libraries, find_runner
 from hwnas.devices.android.settings import Settings
-from hwnas.devices.android.snapshot import Look, look, read_phone
+from hwnas.devices.android.snapshot import PhoneState, read_phone, read_state
 from hwnas.errors import HwnasError
 from hwnas.measurement import DeviceProfile
 from hwnas.network import Network, Part
@@ -49,7 +49,7 @@ def examine(profile: DeviceProfile) -> Iterator[Finding]:
         step = "runner"
         yield Finding(step, str(find_runner(settings, phone)))
         step = "thermal state"
-        yield _thermal(step, look(link, settings.max_thermal_status, settings.max_battery_c), settings)
+        yield _thermal(step, read_state(link, settings.max_thermal_status, settings.max_battery_c), settings)
         step = "provider and a tiny network"
         with device:
             handle = device.prepare(tiny_network())
@@ -62,7 +62,7 @@ def examine(profile: DeviceProfile) -> Iterator[Finding]:
         yield Finding(step, f"the phone does not answer: {error}", "check the cable, then try again")
 
 
-def _thermal(step: str, state: Look, settings: Settings) -> Finding:
+def _thermal(step: str, state: PhoneState, settings: Settings) -> Finding:
     heat = state.too_hot(settings.max_thermal_status, settings.max_battery_c)
     if heat is not None:
         fix = "let it cool down, out of its case and off the charger; a measurement waits for that by itself"

@@ -21,7 +21,7 @@ MOST_BYTES = 2 * 1024**3
 ANDROID_PLATFORM = 29
 _OTHERWISE = "give a folder with the libraries: --runtime-dir FOLDER"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def archives_for(provider: str) -> tuple[Archive, ...]:
     return (ONNXRUNTIME_QNN, QNN) if provider == "qnn" else (ONNXRUNTIME,)
 
 
-def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
+def fetch_libraries(provider: str, repository: str, log: Log) -> Path:
     """Download and unpack the libraries for a provider; the folder that holds them.
 
     Raises:
@@ -74,7 +74,7 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
     """
     folder = runtime_folder(provider)
     if folder.is_dir():
-        say(f"libraries: {folder} is there")
+        log(f"libraries: {folder} is there")
         return folder
     _check_secure(repository)
     try:
@@ -84,10 +84,10 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
             part.mkdir()
             for archive in archives_for(provider):
                 file, url = name / "archive", f"{repository}/{archive.path}"
-                say(f"downloading {url}")
+                log(f"downloading {url}")
                 download(url, archive.sha256, file, f"name a mirror with --repository URL, or {_OTHERWISE}")
                 count = _unpack(file, part, archive)
-                say(f"{archive.name} {archive.version}: {count} libraries")
+                log(f"{archive.name} {archive.version}: {count} libraries")
             part.replace(folder)
     except OSError as error:
         raise DeviceError(
@@ -97,7 +97,7 @@ def fetch_libraries(provider: str, repository: str, say: Say) -> Path:
     return folder
 
 
-def adopt_libraries(provider: str, source: Path, say: Say) -> Path:
+def adopt_libraries(provider: str, source: Path, log: Log) -> Path:
     """Copy the libraries of a folder to where a provider's are looked for; that place.
 
     Raises:
@@ -117,11 +117,11 @@ def adopt_libraries(provider: str, source: Path, say: Say) -> Path:
             shutil.copy2(path, part / path.name)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
-    say(f"libraries: {len(libraries)} from {source}")
+    log(f"libraries: {len(libraries)} from {source}")
     return folder
 
 
-def build_runner(ndk: str, say: Say) -> Path:
+def build_runner(ndk: str, log: Log) -> Path:
     """Build the runner for phones with Android's NDK and CMake; where it is.
 
     Args:
@@ -135,7 +135,7 @@ def build_runner(ndk: str, say: Say) -> Path:
     toolchain = Path(ndk, "build/cmake/android.toolchain.cmake")
     if not ndk or not toolchain.is_file() or shutil.which("cmake") is None:
         if runner.is_file():
-            say(f"runner: {runner} is there")
+            log(f"runner: {runner} is there")
             return runner
         lacks = "cmake" if toolchain.is_file() else "Android's NDK (r25 or later)"
         raise DeviceError(
@@ -151,7 +151,7 @@ def build_runner(ndk: str, say: Say) -> Path:
         _cmake("--build", str(build))
         runner.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(Path(build, RUNNER_NAME), runner)
-    say(f"runner: {runner}")
+    log(f"runner: {runner}")
     return runner
 
 

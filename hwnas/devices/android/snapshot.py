@@ -39,7 +39,7 @@ cat /sys/class/kgsl/kgsl-3d0/gpuclk 2>/dev/null; echo {MARK}; cat /proc/loadavg 
 
 
 @dataclass(frozen=True)
-class Look:
+class PhoneState:
     """A phone's state at a moment; None where it does not tell."""
 
     conditions: Conditions
@@ -63,7 +63,7 @@ def read_phone(link: Link) -> Phone:
     return Phone({name: value.strip() for name, _, value in rows})
 
 
-def look(link: Link, max_thermal_status: int, max_battery_c: float) -> Look:
+def read_state(link: Link, max_thermal_status: int, max_battery_c: float) -> PhoneState:
     """The phone's state now. Raises LinkLost."""
     sections = link.shell(LOOK).output.split(f"{MARK}\n")
     thermal, battery, zones, cpus, governor, gpu, load = [*sections, *[""] * 7][:7]
@@ -87,7 +87,7 @@ def look(link: Link, max_thermal_status: int, max_battery_c: float) -> Look:
     if gpu_hz is not None:
         clocks_mhz["gpu"] = gpu_hz / 1e6
     status = _found(r"^\s*Thermal Status:\s*(\d+)", thermal)
-    found = Look(
+    found = PhoneState(
         Conditions(),
         None if status is None else int(status),
         None if battery_tenths is None else battery_tenths / 10,
@@ -102,7 +102,7 @@ def look(link: Link, max_thermal_status: int, max_battery_c: float) -> Look:
         limits=() if heat is None else (heat,),
         governor=governor.strip() or None,
     )
-    return Look(conditions, found.thermal_status, found.battery_c)
+    return PhoneState(conditions, found.thermal_status, found.battery_c)
 
 
 def _found(pattern: str, text: str) -> float | None:

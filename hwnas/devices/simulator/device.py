@@ -45,6 +45,7 @@ class SimulatorDevice(Device):
     """
 
     kind: Kind = "modelled"
+    has_schedules = True
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)

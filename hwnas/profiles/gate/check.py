@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import DeviceLostError, NetworkFormError, PreparationError
+from hwnas.files import encode, sha256_of_plain
 from hwnas.measurement import Fingerprint, Measurement
 from hwnas.network import Network
 from hwnas.profiles.gate.baseline import Recorded
@@ -19,6 +20,7 @@ from hwnas.profiles.gate.decision import (
     fewest_repeats,
     is_settled,
 )
+from hwnas.profiles.gate.open_check import OpenCheck
 from hwnas.profiles.gate.report import Checked, How, Report
 from hwnas.profiles.interleave import latency_ms
 from hwnas.profiles.judgement import judge_conditions
@@ -26,6 +28,7 @@ from hwnas.profiles.session import Session, require_kind
 
 RECORDED_REPEATS = 16
 """Of each network in a baseline file."""
+BEFORE = "measured before the check was stopped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +72,15 @@ def check(
     session: Session,
     entries: Sequence[Entry],
     terms: Terms,
-    told: Callable[[Checked], None] = lambda checked: None,
+    on_result: Callable[[Checked], None] = lambda checked: None,
 ) -> Report:
     """Check networks one after the other.
 
+    What is decided is kept: where a check ends midway, the same one goes on from there.
+
     Args:
         session: not yet entered; it takes `SIDE_BY_SIDE` and recalls nothing.
-        told: called with each result as soon as it is there.
+        on_result: called with each result as soon as it is there.
 
     Raises:
         DeviceError: the device cannot be used, or its latencies mean nothing. One that is lost in the middle
@@ -88,17 +93,25 @@ def check(
         before = device.conditions()
         lost: DeviceLostError | None = None
         changed = sum(not entry.is_unchanged for entry in entries)
-        for entry in entries:
-            try:
-                if lost is not None:
-                    raise lost
-                checked = _check_one(session, entry, terms, changed)
-            except (PreparationError, NetworkFormError, DeviceLostError) as error:
-                lost = error if isinstance(error, DeviceLostError) else lost
-                reason = f"{error.cause}; {error.fix}"
-                checked = Checked(model=entry.model, verdict="failed", how="not measured", reason=reason)
-            done.append(checked)
-            told(checked)
+        with OpenCheck(session.store, _check_id(session, entries, terms)) as opened:
+            decided = opened.decided()
+            for n, entry in enumerate(entries):
+                try:
+                    if n in decided:
+                        checked = replace(decided[n], reason=f"{decided[n].reason} ({BEFORE})")
+                    elif lost is not None:
+                        raise lost
+                    else:
+                        checked = _check_one(session, entry, terms, changed)
+                        opened.keep(n, checked)
+                except (PreparationError, NetworkFormError, DeviceLostError) as error:
+                    lost = error if isinstance(error, DeviceLostError) else lost
+                    reason = f"{error.cause}; {error.fix}"
+                    checked = Checked(model=entry.model, verdict="failed", how="not measured", reason=reason)
+                done.append(checked)
+                on_result(checked)
+            if lost is None:
+                opened.end()
         judged = () if lost is not None else judge_conditions((before, device.conditions()))
         fingerprint = session.fingerprint
     return Report(
@@ -115,7 +128,7 @@ def record(
     session: Session,
     networks: Sequence[tuple[Network, str]],
     shape: Sequence[int],
-    told: Callable[[Recorded], None] = lambda recorded: None,
+    on_result: Callable[[Recorded], None] = lambda recorded: None,
 ) -> list[Recorded]:
     """Measure networks one after the other for a baseline file.
 
@@ -123,7 +136,7 @@ def record(
         session: entered; it takes `SIDE_BY_SIDE` with `RECORDED_REPEATS` and recalls nothing.
         networks: by the names under which they are recorded, each with the commit that holds its file.
         shape: of the inputs, where it was asked for.
-        told: called with each network as soon as it is measured.
+        on_result: called with each network as soon as it is measured.
     """
     found = []
     for network, commit in networks:
@@ -136,7 +149,7 @@ def record(
             medians_ms=taken.medians_ms,
             input_shape=tuple(shape),
         )
-        told(recorded)
+        on_result(recorded)
         found.append(recorded)
     return found
 
@@ -150,6 +163,16 @@ def log_ratios(first: Measurement, second: Measurement) -> list[float]:
     """Return the logarithm of the second network's latency over the first one's, repeat by repeat."""
     pairs = zip(lower_deciles_ms(first), lower_deciles_ms(second), strict=True)
     return [math.log(now / then) for then, now in pairs]
+
+
+def _check_id(session: Session, entries: Sequence[Entry], terms: Terms) -> str:
+    """The hash of everything that decisions depend on."""
+    asked = [
+        [entry.model, entry.network.hash, entry.baseline and entry.baseline.hash, encode(entry.recorded)]
+        for entry in entries
+    ]
+    how = [session.device.profile.name, session.fingerprint.id, session.protocol.id]
+    return sha256_of_plain([asked, how, encode(terms)])
 
 
 def _check_one(session: Session, entry: Entry, terms: Terms, networks: int) -> Checked:

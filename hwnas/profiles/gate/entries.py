@@ -17,6 +17,9 @@ from hwnas.profiles.catalogue import option_texts
 from hwnas.profiles.gate.baseline import Baseline, Recorded, read_baseline
 from hwnas.profiles.gate.check import Entry
 
+DEVICE = "cpu"
+"""On which networks are checked where neither the user nor the baseline names a device."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -86,6 +89,7 @@ def find_entries(
     """Find the networks and what each is compared with.
 
     Args:
+        device: a profile; None for that of the baseline file, or `DEVICE` where the baseline is none.
         recorded: take recorded samples even where the baseline network is at hand.
         held: keeps what the baseline networks are read from until the check is over.
 
@@ -96,10 +100,11 @@ def find_entries(
         return _from_file(models, Path(baseline), device, asked, recorded=recorded, held=held)
     if recorded:
         raise InputError(f"--recorded needs a baseline file, {baseline} is none", "--baseline FILE.json")
-    if not models or device is None:
-        missing = "--device NAME" if models else "the networks to check"
+    device = device or DEVICE
+    if not models:
         raise InputError(
-            f"with --baseline {baseline}, {missing} must be given", _usage(models, baseline, device)
+            f"with --baseline {baseline}, the networks to check must be given",
+            f"hwnas check run MODEL … --baseline {shlex.quote(baseline)} --device {shlex.quote(device)}",
         )
     path = Path(baseline)
     if path.suffix == ".onnx" or path.is_dir() or ":" in baseline:
@@ -181,8 +186,3 @@ def _only(models: Sequence[str], baseline: str, asked: Asked) -> Entry:
             f"--baseline {baseline} is one network, {len(models)} are to be checked", "check one at a time"
         )
     return Entry(model=models[0], network=asked.find(models[0]), baseline=asked.find(baseline))
-
-
-def _usage(models: Sequence[str], baseline: str, device: str | None) -> str:
-    names = shlex.join(models) if models else "MODEL …"
-    return f"hwnas check run {names} --baseline {shlex.quote(baseline)} --device {device or 'NAME'}"

@@ -13,7 +13,7 @@ from hwnas.compress.quality.model import Quality
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
 from hwnas.compress.search.block_costs import BlockCosts, CostName, PartCosts
 from hwnas.compress.search.filter import ChoiceCost
-from hwnas.compress.search.initial_tables import block_prior
+from hwnas.compress.search.initial_tables import block_tables
 from hwnas.compress.settings import Objective
 from hwnas.networks.partition import Partition
 
@@ -45,8 +45,8 @@ def block_costs(cost: CostName, refused: tuple[int, int] | None = None) -> Block
 def prior_columns(
     stitcher: Stitcher, blocks: BlockCosts | None, *objectives: Objective
 ) -> list[dict[tuple[int, ...], float]]:
-    """Σ of the prior for each architecture: the loss, and each objective."""
-    tables = block_prior(stitcher, Quality(stitcher, "nsr"), stitcher.choices, blocks, objectives)
+    """Σ of the initial tables for each architecture: the loss, and each objective."""
+    tables = block_tables(stitcher, Quality(stitcher, "nsr"), stitcher.choices, blocks, objectives)
     assert [table.shape for table in tables] == [(len(c), 1 + len(objectives)) for c in stitcher.choices]
     sums = {}
     for rows in product(*(range(len(of_part)) for of_part in stitcher.choices)):

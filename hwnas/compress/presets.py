@@ -1,0 +1,142 @@
+"""What a user leaves open is filled in, from presets, run directory, device profiles and this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hwnas.compress.options import CompressOptions, parse_cuts
+from hwnas.compress.settings import MEASURED, LibrarySettings, SearchSettings
+from hwnas.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Preset:
+    """What a preset fills in."""
+
+    candidates: int
+    epochs: int
+    train_epochs: int
+    protocol: str
+    population: int
+    generations: int
+    finetune_epochs: int
+    predictor_networks: int
+    predictor_epochs: int
+
+
+PRESETS: Mapping[str, _Preset] = {
+    "quick": _Preset(
+        candidates=6,
+        epochs=10,
+        train_epochs=40,
+        protocol="quick",
+        population=20,
+        generations=10,
+        finetune_epochs=20,
+        predictor_networks=20,
+        predictor_epochs=5,
+    ),
+    "standard": _Preset(
+        candidates=0,
+        epochs=10,
+        train_epochs=60,
+        protocol="search",
+        population=32,
+        generations=16,
+        finetune_epochs=40,
+        predictor_networks=SearchSettings.predictor_networks,
+        predictor_epochs=SearchSettings.predictor_epochs,
+    ),
+    "paper": _Preset(
+        candidates=0,
+        epochs=1,
+        train_epochs=450,
+        protocol="search",
+        population=100,
+        generations=50,
+        finetune_epochs=50,
+        predictor_networks=30,
+        predictor_epochs=50,
+    ),
+}
+
+
+def resolve(
+    options: CompressOptions, model: str, devices: Sequence[str], out: Path
+) -> tuple[LibrarySettings, list[SearchSettings]]:
+    """Fill in what the options leave open, from preset, run directory, device profiles and this machine.
+
+    Args:
+        out: the run directory, which may be there already.
+
+    Returns:
+        The settings of the library, and of each device's search.
+
+    Raises:
+        InputError: a value that is none, or does not go with another.
+    """
+    from hwnas.compress.run.directory import recorded_settings
+    from hwnas.compress.training.placement import find_place
+    from hwnas.devices.host.machine import usable_cores
+    from hwnas.profiles.catalogue import load_profile, parse_options
+
+    if options.preset not in PRESETS:
+        near = get_close_matches(options.preset, PRESETS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"unknown preset {options.preset!r}", f"{hint}presets: {', '.join(PRESETS)}")
+    preset, known = PRESETS[options.preset], recorded_settings(out)
+
+    def given(name: str) -> Any:
+        value = getattr(options, name)
+        return getattr(preset, name) if value is None else value
+
+    library = LibrarySettings(
+        model=model,
+        weights=options.weights,
+        data=options.data,
+        image_size=options.image_size,
+        task=options.task,
+        cuts=parse_cuts(options.cut),
+        regions=options.region,
+        only=options.only,
+        space=options.space,
+        per_block=given("candidates"),
+        loss=options.loss,
+        train_epochs=given("train_epochs"),
+        epochs=given("epochs"),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        slice_size=options.slice_size,
+        seed=options.seed,
+        trainer=options.trainer,
+        threads=options.threads or (known.threads if known else usable_cores()),
+        train_on=options.train_on or (known.train_on if known else find_place()),
+    )
+    measures = any(name in MEASURED for name in options.objective)
+    search = SearchSettings(
+        device="",
+        objectives=options.objective,
+        filter=options.filter or ("device" if measures else "macs"),
+        filter_threshold=options.filter_threshold,
+        protocol=preset.protocol,
+        population=given("population"),
+        generations=given("generations"),
+        finetune_epochs=given("finetune_epochs"),
+        picks=options.rules,
+        batch=options.batch,
+        device_options=parse_options(options.device_option),
+        max_measurements=options.max_measurements,
+        quality=options.quality,
+        predictor_networks=given("predictor_networks"),
+        predictor_epochs=given("predictor_epochs"),
+        strategy=options.strategy,
+    )
+    protocols = [options.protocol or load_profile(name).protocol or preset.protocol for name in devices]
+    return library, [
+        replace(search, device=name, protocol=protocol)
+        for name, protocol in zip(devices, protocols, strict=True)
+    ]
