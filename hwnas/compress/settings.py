@@ -37,7 +37,7 @@ class LibrarySettings:
             checkpoint or function brings).
         image_size: side of the images in pixels; 0 takes the data's own, for a folder the model's.
         task: a name of `task.TASKS`, or one's own by `module:NAME`.
-        cuts, regions, only: which blocks are replaced; see `Blocks`.
+        cuts, regions, only, layers: which blocks are replaced; see `Blocks`.
         space: the name of a space, or the path of a `.toml` file.
         per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
@@ -65,6 +65,7 @@ class LibrarySettings:
     threads: Threads
     regions: tuple[str, ...] = ()
     only: str = ""
+    layers: bool = False
     image_size: SizeOrNone = 0
     task: str = "classification"
     train_on: Place = "cpu"
@@ -75,7 +76,7 @@ class LibrarySettings:
         """Which blocks are replaced."""
         from hwnas.networks.chosen_blocks import Blocks
 
-        return Blocks(cuts=self.cuts, regions=self.regions, only=self.only)
+        return Blocks(cuts=self.cuts, regions=self.regions, only=self.only, layers=self.layers)
 
     @property
     def needs(self) -> dict[str, int]:

@@ -58,6 +58,8 @@ def chosen_places(
         return chooser.known(blocks)
     if sum(map(bool, (blocks.cuts, blocks.regions, blocks.only))) > 1:
         raise InputError("--cut, --region and --only each say which blocks there are", "give one of them")
+    if blocks.layers and (blocks.cuts or blocks.regions):
+        raise InputError("--layers finds blocks, and --cut and --region name them", "give one of them")
     if blocks.cuts:
         return chooser.between(blocks.cuts)
     if blocks.regions:

@@ -36,7 +36,8 @@ class Separable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.hardswish(self.enter(x))
         y = y + self.middle(y)
-        return x + self.norm(self.leave(y * y.mean((2, 3), keepdim=True)))
+        out: Tensor = x + self.norm(self.leave(y * y.mean((2, 3), keepdim=True)))
+        return out
 
 
 class Attention(nn.Module):
@@ -48,7 +49,8 @@ class Attention(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(16, 40), nn.GELU(), nn.Linear(40, 16))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.mlp(self.norm(x))
+        out: Tensor = x + self.mlp(self.norm(x))
+        return out
 
 
 class Mixed(nn.Module):
@@ -60,7 +62,8 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.enter(x)
-        return x + self.leave(torch.cat([y[:, 16:], y[:, :16]], 1))
+        out: Tensor = x + self.leave(torch.cat([y[:, 16:], y[:, :16]], 1))
+        return out
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
