@@ -61,6 +61,13 @@ def checked_text(name: str, value: Any) -> str:
     raise InputError(f"{name} is {value!r}, it must be a text", f'give {name}="…"')
 
 
+def checked_flag(name: str, value: Any) -> bool:
+    """Return whether something is wanted. Raises InputError: it is no truth value."""
+    if isinstance(value, bool):
+        return value
+    raise InputError(f"{name} is {value!r}, it must be True or False", f"give {name}=True, or leave it out")
+
+
 def checked_path(name: str, value: Any) -> Path:
     """Return a path. Raises InputError: it is none."""
     return Path(checked_text(name, value))

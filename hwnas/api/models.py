@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hwnas.api.arguments import checked_cut, checked_shape, checked_size, checked_text, checked_texts
+from hwnas.api.arguments import (
+    checked_cut,
+    checked_flag,
+    checked_shape,
+    checked_size,
+    checked_text,
+    checked_texts,
+)
 from hwnas.errors import InputError
 from hwnas.global_state import torch_as_before
 
@@ -32,6 +39,7 @@ def partition(
     cut: str | Sequence[str] = "",
     region: str | Sequence[str] = (),
     only: str = "",
+    layers: bool = False,
     image_size: int = 0,
     allow_code: bool = False,
 ) -> Partition:
@@ -43,6 +51,7 @@ def partition(
         region: what is replaced, `MODULE` or `FIRST:LAST`, a block each. Without cut and region the blocks
             are found.
         only: of the blocks that are found, those inside of this module.
+        layers: each residual or bottleneck layer is a block of its own, not each stage.
         image_size: side in pixels; 0 for the model's own.
         allow_code: let a checkpoint import the `module:function` that it names.
 
@@ -56,7 +65,7 @@ def partition(
     from hwnas.networks.partition import partition as cut_up
 
     module, shape = _open(model, image_size, allow_code=allow_code)
-    return cut_up(module, shape, _blocks(cut, region, only))
+    return cut_up(module, shape, _blocks(cut, region, only, layers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +100,14 @@ def find_cuts(
     cut: str | Sequence[str] = "",
     region: str | Sequence[str] = (),
     only: str = "",
+    layers: bool = False,
     image_size: int = 0,
     allow_code: bool = False,
 ) -> Cuts:
     """Find all places where a network can be cut.
 
     Args:
-        model, cut, region, only, image_size, allow_code: as for `partition`.
+        model, cut, region, only, layers, image_size, allow_code: as for `partition`.
 
     Raises:
         InputError: nothing of that name, or a network that cannot take such images.
@@ -115,7 +125,7 @@ def find_cuts(
     parts = refusal = None
     flow = functools.cache(functools.partial(fine_flow, module, shape))
     try:
-        parts = cut_up(module, shape, _blocks(cut, region, only), flow)
+        parts = cut_up(module, shape, _blocks(cut, region, only, layers), flow)
     except InputError as error:
         run_once(module, shape)  # what cannot be run at all has no cut points to be told
         refusal = error
@@ -162,6 +172,7 @@ def find_candidates(
     cut: str | Sequence[str] = "",
     region: str | Sequence[str] = (),
     only: str = "",
+    layers: bool = False,
     image_size: int = 0,
     allow_code: bool = False,
 ) -> Candidates:
@@ -170,7 +181,7 @@ def find_candidates(
     Args:
         space: its name, or a `.toml` file.
         candidates: of a block at most; 0 leaves it to the space.
-        model, cut, region, only, image_size, allow_code: as for `partition`.
+        model, cut, region, only, layers, image_size, allow_code: as for `partition`.
 
     Raises:
         InputError: nothing of that name, or a network that cannot be cut.
@@ -185,7 +196,15 @@ def find_candidates(
     from hwnas.networks.count import count_parts
 
     chosen = load_space(checked_text("space", space))
-    parts = partition(model, cut=cut, region=region, only=only, image_size=image_size, allow_code=allow_code)
+    parts = partition(
+        model,
+        cut=cut,
+        region=region,
+        only=only,
+        layers=layers,
+        image_size=image_size,
+        allow_code=allow_code,
+    )
     found = tuple(library.find_candidates(parts, chosen, candidates))
     return Candidates(
         space=chosen.name,
@@ -247,9 +266,14 @@ def _open(model: Model, image_size: int, *, allow_code: bool) -> tuple[nn.Module
         return open_model(name_of(model), checked_size("image_size", image_size), allow_code=allow_code)
 
 
-def _blocks(cut: str | Sequence[str], region: str | Sequence[str], only: str) -> Blocks:
+def _blocks(cut: str | Sequence[str], region: str | Sequence[str], only: str, layers: bool) -> Blocks:
     from hwnas.compress.options import parse_cuts
     from hwnas.networks.chosen_blocks import Blocks
 
     regions = checked_texts("region", region)
-    return Blocks(cuts=parse_cuts(checked_cut(cut)), regions=regions, only=checked_text("only", only))
+    return Blocks(
+        cuts=parse_cuts(checked_cut(cut)),
+        regions=regions,
+        only=checked_text("only", only),
+        layers=checked_flag("layers", layers),
+    )

@@ -46,6 +46,10 @@ Region = Annotated[
 Only = Annotated[
     str, Help("Replace blocks of this module alone, such as backbone.", NETWORK, shown="all of them")
 ]
+Layers = Annotated[
+    bool,
+    Help("Each residual or bottleneck layer is a block of its own, not each stage.", NETWORK),
+]
 AllowCode = Annotated[bool, Help("Let a checkpoint import and call the module:function it names.", NETWORK)]
 Space = Annotated[str, Help(f"Candidates of the blocks: {SPACES}.", LIBRARY)]
 Candidates = Annotated[SizeOrNone, Help("Candidates a block at most.", LIBRARY, shown="the space's own")]
@@ -58,6 +62,7 @@ class PartitionOptions:
     cut: Cut = ""
     region: Region = ()
     only: Only = ""
+    layers: Layers = False
     image_size: Annotated[
         SizeOrNone, Help("Rows and columns of the images.", NETWORK, shown="the model's own")
     ] = 0
@@ -137,6 +142,7 @@ class CompressOptions:
     cut: Cut = ""
     region: Region = ()
     only: Only = ""
+    layers: Layers = False
     allow_code: AllowCode = False
 
     space: Space = SpaceOptions.space

@@ -104,6 +104,7 @@ def resolve(
         cuts=parse_cuts(options.cut),
         regions=options.region,
         only=options.only,
+        layers=options.layers,
         space=options.space,
         per_block=given("candidates"),
         loss=options.loss,

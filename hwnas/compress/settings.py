@@ -39,7 +39,7 @@ class LibrarySettings:
         measure_size: rows and columns of the images for which networks are measured; empty where they are
             those of the training.
         task: a name of `task.TASKS`, or one's own by `module:NAME`.
-        cuts, regions, only: which blocks are replaced; see `Blocks`.
+        cuts, regions, only, layers: which blocks are replaced; see `Blocks`.
         space: the name of a space, or the path of a `.toml` file.
         per_block: candidates a block; 0 leaves it to the space.
         train_epochs: of a reference without weights for the data.
@@ -67,6 +67,7 @@ class LibrarySettings:
     threads: Threads
     regions: tuple[str, ...] = ()
     only: str = ""
+    layers: bool = False
     image_size: SizeOrNone = 0
     measure_size: tuple[Size, ...] = ()
     task: str = "classification"
@@ -78,7 +79,7 @@ class LibrarySettings:
         """Which blocks are replaced."""
         from hwnas.networks.chosen_blocks import Blocks
 
-        return Blocks(cuts=self.cuts, regions=self.regions, only=self.only)
+        return Blocks(cuts=self.cuts, regions=self.regions, only=self.only, layers=self.layers)
 
     @property
     def needs(self) -> dict[str, int]:

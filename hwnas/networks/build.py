@@ -14,6 +14,7 @@ from hwnas.composed import Composed
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode
 from hwnas.networks.architecture import ArchitectureSpec, ReferenceSpec
+from hwnas.networks.blocks.cut import CutSpec, build_cut
 from hwnas.networks.blocks.families import CandidateSpec, build_replacement
 from hwnas.networks.blocks.family import FamilySpec
 from hwnas.networks.blocks.places import in_places
@@ -196,12 +197,14 @@ def build_part(parts: Partition, part: int, spec: CandidateSpec | None) -> nn.Mo
     return in_places(build_block(parts, part, spec), len(parts.regions[part - 1]))
 
 
-def build_block(parts: Partition, block: int, spec: FamilySpec) -> nn.Module:
+def build_block(parts: Partition, block: int, spec: FamilySpec | CutSpec) -> nn.Module:
     """The untrained module of a candidate of block 1 … N, as it stands in its first place.
 
     Raises:
         InputError: the candidate cannot stand there.
     """
+    if isinstance(spec, CutSpec):
+        return build_cut(spec, parts.first[block], parts.part_shapes(block)[0])
     with torch.random.fork_rng(devices=[]):
         return build_replacement(spec, *parts.part_shapes(block))
 

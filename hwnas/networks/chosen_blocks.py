@@ -30,11 +30,13 @@ class Blocks:
         regions: `MODULE` or `FIRST:LAST`, a block each: from what goes into FIRST to what comes out of LAST,
             in as many places as these are called.
         only: of the blocks that a network has by default, those inside of this module.
+        layers: by default each residual or bottleneck layer is a block, not each stage.
     """
 
     cuts: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     only: str = ""
+    layers: bool = False
 
 
 BY_DEFAULT = Blocks()
@@ -56,11 +58,13 @@ def chosen_places(
         return chooser.known(blocks)
     if sum(map(bool, (blocks.cuts, blocks.regions, blocks.only))) > 1:
         raise InputError("--cut, --region and --only each say which blocks there are", "give one of them")
+    if blocks.layers and (blocks.cuts or blocks.regions):
+        raise InputError("--layers finds blocks, and --cut and --region name them", "give one of them")
     if blocks.cuts:
         return chooser.between(blocks.cuts)
     if blocks.regions:
         return tuple(map(chooser.region, blocks.regions))
-    return chooser.by_default(input_shape, blocks.only)
+    return chooser.by_default(input_shape, blocks.only, blocks.layers)
 
 
 class _Chooser:
@@ -119,20 +123,20 @@ class _Chooser:
             places.append(self.place(entry, exit))
         return tuple(places)
 
-    def by_default(self, input_shape: Sequence[int], only: str) -> tuple[Places, ...]:
+    def by_default(self, input_shape: Sequence[int], only: str, layers: bool) -> tuple[Places, ...]:
         if only:
             self.calls(only)
         with suppress(InputError):
-            if isinstance(self.model, Composed) and not only:
+            if isinstance(self.model, Composed) and not only and not layers:
                 parts = dict(self.model.named_children())
                 return tuple(self.region(name) for name in parts if name.startswith("block"))
             stages = named_stages(self.model, input_shape)
-            if len(stages) > 1 and not only and self.is_passed(stages):
+            if len(stages) > 1 and not only and not layers and self.is_passed(stages):
                 return self.between(stages)
         names = self.names.of
         found = [
             tuple((names[place.entry], names[place.exit]) for place in places)
-            for places in default_blocks(self.flow)
+            for places in default_blocks(self.flow, layers)
         ]
         kept = [places for places in found if all(_is_inside(exit, only) for _, exit in places)]
         if not kept:

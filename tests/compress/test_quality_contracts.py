@@ -12,6 +12,7 @@ from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library
 from hwnas.compress.quality.finetuned import METRIC, block_metrics, metric_rows
 from hwnas.compress.quality.kinds import QualityModel
+from hwnas.compress.quality.model import DNA_METRIC, Quality
 from hwnas.compress.quality.predictor import fit_predictor
 from hwnas.networks.partition import Partition
 from hwnas.testing.parts import QualityModelContract

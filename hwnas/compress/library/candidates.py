@@ -8,9 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
-from hwnas.compress.library.space import Space
+from hwnas.compress.library.space import CUT, Space
 from hwnas.errors import InputError
 from hwnas.networks.architecture import Candidate
+from hwnas.networks.blocks.cut import CutSpec, cut_specs
 from hwnas.networks.blocks.families import CandidateSpec, replacement_cost
 from hwnas.networks.blocks.family import FamilySpec, Original
 from hwnas.networks.blocks.variants import VariantSpec, find_variants
@@ -20,7 +21,7 @@ from hwnas.networks.partition import Partition
 from hwnas.networks.sizes import require_all_places
 
 T = TypeVar("T")
-_Sized = tuple[int, int, FamilySpec]
+_Sized = tuple[int, int, FamilySpec | CutSpec]
 
 
 def find_candidates(
@@ -117,35 +118,44 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
     original = Original(parts.first[block], shapes[0], f"block {block}")
     inputs = parts.in_shapes(parts.names[block])
     limits = count(parts.modules[block], *inputs) if space.smaller else (math.inf, math.inf)
-    found, reasons = [], {}
+    found: list[_Sized] = []
+    reasons = {}
+    if space.cut is not None:
+        cuts, _ = _sized(parts, block, cut_specs(space.cut, parts.first[block], *shapes))
+        found += [item for item in cuts if item[0] < limits[0] and item[1] < limits[1]]
+        if not found:
+            reasons[CUT] = "it has no channels inside that only its own layers see"
     for family in space.tables:
         try:
-            specs = space.specs(family, original)
+            candidates = space.specs(family, original)
         except InputError as error:
-            if len(space.tables) == 1:
+            if len(space.tables) == 1 and space.cut is None:
                 raise
             reasons[family] = error.cause
             continue
-        sized, reason = _sized(parts, block, specs)
-        smaller = [item for item in sized if item[0] < limits[0] and item[1] < limits[1]]
+        fitting, reason = _sized(parts, block, candidates)
+        smaller = [item for item in fitting if item[0] < limits[0] and item[1] < limits[1]]
         found += smaller
         if not smaller:
-            reasons[family] = "none is smaller than the block" if sized else reason
+            reasons[family] = "none is smaller than the block" if fitting else reason
     return found, reasons
 
 
-def _sized(parts: Partition, block: int, specs: Sequence[FamilySpec]) -> tuple[list[_Sized], str]:
+def _sized(parts: Partition, block: int, specs: Sequence[FamilySpec | CutSpec]) -> tuple[list[_Sized], str]:
     """The candidates that can stand in a block, and why the last of the others cannot."""
     sized: list[_Sized] = []
     reason = "its table has no candidate for such a block"
     shapes, inputs = parts.part_shapes(block), parts.in_shapes(parts.names[block])
     for spec in specs:
         try:
-            macs, params = replacement_cost(spec, *shapes)
-            if len(inputs) > 1:
+            if isinstance(spec, CutSpec):
+                macs, params = count(build_part(parts, block, spec), *inputs)
+            elif len(inputs) > 1:
                 if not sized:  # whether sizes matter is a matter of the family
                     require_all_places(parts, block, spec)
                 macs, params = count(build_part(parts, block, spec), *inputs)
+            else:
+                macs, params = replacement_cost(spec, *shapes)
         except InputError as error:  # too shallow for the block's stride, or of a family for other shapes
             reason = error.cause
             continue

@@ -8,6 +8,8 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +26,19 @@ from hwnas.compress.library.metrics import (
 from hwnas.compress.library.teacher import Features, Teacher
 from hwnas.compress.settings import Loss
 from hwnas.compress.training.loop import learning_rate_factor
-from hwnas.compress.training.placement import GraphPool, channels_last
+from hwnas.compress.training.placement import GraphPool, channels_last, placed
 from hwnas.networks.architecture import Candidate
-from hwnas.networks.blocks.families import learning_rate, start_replacement
+from hwnas.networks.blocks import cut, variants
+from hwnas.networks.blocks.closed_form import Moments, start_cut, take_moments
+from hwnas.networks.blocks.cut import CutSpec
+from hwnas.networks.blocks.families import CandidateSpec, learning_rate, start_replacement
+from hwnas.networks.blocks.hidden import find_hidden
 from hwnas.networks.blocks.places import in_places
-from hwnas.networks.blocks.variants import LEARNING_RATE, VariantSpec
+from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.networks.build import build_block, build_part
 from hwnas.networks.partition import Partition
 
+MOMENT_IMAGES = 512
 DROPPING = r".*Dropout.*|Drop.*|StochasticDepth"
 """Classes of modules that drop values by chance; a candidate depends on its seed alone."""
 
@@ -115,7 +122,11 @@ def distill(
     data, positions = teacher.data, positions_of(teacher.parts, candidates)
     variances = {position: known.variance.to(data.place) for position, known in statistics.items()}
     pool = GraphPool() if data.place == "cuda" else None
-    students = [_Student(c, teacher.parts, statistics, settings, data, pool) for c in candidates]
+    moments = _moments(candidates, teacher, settings.batch_size)
+    students = [
+        _Student(c, teacher.parts, statistics, settings, data, pool, moments.get(c.part, {}))
+        for c in candidates
+    ]
     step = 0
     for epoch in range(settings.epochs):
         for features in teacher.train_batches(settings.batch_size, settings.seed, epoch, positions):
@@ -147,21 +158,29 @@ class _Student:
         settings: DistillSettings,
         data: Data,
         pool: GraphPool | None,
+        moments: Mapping[str, Moments],
     ) -> None:
         self.candidate = candidate
         self.reads, self.gives = parts.reads(candidate.part_name), parts.gives(candidate.part_name)
         self.total_steps = total_steps(data, settings)
         self.steps_per_epoch = data.steps_per_epoch(settings.batch_size)
-        self.module = initial_module(candidate, parts, statistics, settings.seed).to(data.place).train()
+        self.module = initial_module(candidate, parts, statistics, settings.seed, moments)
+        self.module.to(data.place).train()
         for module in self.module.modules():
-            if re.fullmatch(DROPPING, type(module).__name__):
+            is_kept = isinstance(candidate.spec, CutSpec) and isinstance(
+                module, nn.modules.batchnorm._BatchNorm
+            )
+            if is_kept or re.fullmatch(DROPPING, type(module).__name__):
                 module.eval()
-        if pool is not None and not isinstance(candidate.spec, VariantSpec):
+        weights = list(self.module.parameters())
+        if pool is not None and weights and not isinstance(candidate.spec, VariantSpec):
             images = min(settings.batch_size, len(data.train))
             pool.add(self.module, [(images, *shape) for shape in parts.in_shapes(candidate.part_name)])
-        spec = candidate.spec
-        rate = LEARNING_RATE if isinstance(spec, VariantSpec) else learning_rate(spec)
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), lr=rate, weight_decay=0.0, fused=True)
+        # What has no weights learns nothing; the optimizer wants one all the same.
+        self.optimizer = torch.optim.AdamW(
+            weights or [nn.Parameter(torch.zeros(1))], lr=_rate(candidate.spec), weight_decay=0.0, fused=True
+        )
+        self.learns = bool(weights)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.total_steps)
         )
@@ -177,10 +196,11 @@ class _Student:
             for position, output in self.outputs(features).items()
         ]
         value = torch.stack(distances).mean()
-        self.optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.scheduler.step()
+        if self.learns:
+            self.optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.scheduler.step()
         self.seconds += time.perf_counter() - start
         return value.detach()
 
@@ -204,13 +224,42 @@ class _Student:
         return math.log(max(last, 1e-30) / max(before, 1e-30)) * self.steps_per_epoch / quarter
 
 
+def _rate(spec: CandidateSpec) -> float:
+    if isinstance(spec, CutSpec):
+        return cut.LEARNING_RATE
+    return variants.LEARNING_RATE if isinstance(spec, VariantSpec) else learning_rate(spec)
+
+
+def _moments(
+    candidates: Sequence[Candidate], teacher: Teacher, batch_size: int
+) -> dict[int, dict[str, Moments]]:
+    """What the layers of blocks read that are to be cut, over a few hundred images; by part."""
+    found = {}
+    for part, name in sorted({(c.part, c.part_name) for c in candidates if isinstance(c.spec, CutSpec)}):
+        position = teacher.parts.reads(name)[0]
+        block = teacher.parts.first[part]
+        batches = islice(teacher.batches("train", batch_size, [position]), -(-MOMENT_IMAGES // batch_size))
+        with placed(teacher.data.place, block):
+            groups = find_hidden(block, teacher.parts.part_shapes(part)[0])
+            found[part] = take_moments(block, groups, (features[position] for features in batches))
+    return found
+
+
 def initial_module(
-    candidate: Candidate, parts: Partition, statistics: Mapping[int, ChannelStatistics], seed: int
+    candidate: Candidate,
+    parts: Partition,
+    statistics: Mapping[int, ChannelStatistics],
+    seed: int,
+    moments: Mapping[str, Moments] = MappingProxyType({}),
 ) -> nn.Module:
     """The candidate's untrained module; its weights depend on the seed and the candidate's name alone.
 
     A replacement's output starts with the teacher's mean and variance in each channel, and where its family
-    can, with weights of the block; a variant starts with all of the reference's own.
+    can, with weights of the block; a variant starts with all of the reference's own, a cut with those that
+    come nearest to the block.
+
+    Args:
+        moments: of what the block's layers read, by their names; without any a cut is by weights alone.
     """
     digest = hashlib.sha256(f"{seed}/{candidate.name}".encode()).digest()
     with torch.random.fork_rng(devices=[]):
@@ -219,8 +268,13 @@ def initial_module(
         if isinstance(spec, VariantSpec):
             return channels_last(build_part(parts, candidate.part, spec))
         module = build_block(parts, candidate.part, spec)
-        known = statistics[gives[0]]
-        start_replacement(module, spec, parts.first[candidate.part], known.mean, known.variance)
+        block = parts.first[candidate.part]
+        if isinstance(spec, CutSpec):
+            groups = find_hidden(block, parts.part_shapes(candidate.part)[0])
+            start_cut(module, spec, block, groups, moments)
+        else:
+            known = statistics[gives[0]]
+            start_replacement(module, spec, block, known.mean, known.variance)
     return channels_last(in_places(module, len(gives)))
 
 

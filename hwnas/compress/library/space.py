@@ -15,12 +15,15 @@ from hwnas.compress.library.space_files import space_files
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_toml
 from hwnas.measurement import STRICT
+from hwnas.networks.blocks.cut import CutTable
 from hwnas.networks.blocks.families import FAMILIES, find_family
 from hwnas.networks.blocks.family import FamilySpec, Original
 from hwnas.ranges import SizeOrNone
 
 BOTTLENECKS = "inverted-bottleneck"
 """The family whose table is not one of its own: `properties` and `together` of the file are."""
+CUT = "cut"
+"""The table of what may stay of the block itself; no family, since its candidates are made of the block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Space:
         smaller: only candidates with fewer MACs and fewer parameters than the block.
         per_block: how many of them a block gets at most; 0 is all.
         tables: by family, of the class that the family names.
+        cut: what may stay of the block itself.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Space:
     smaller: bool
     per_block: int
     tables: Mapping[str, Any]
+    cut: CutTable | None = None
 
     def specs(self, family: str, block: Original) -> list[FamilySpec]:
         """Every candidate of a family for a block. Raises InputError: it asks for what the block has not."""
@@ -88,6 +93,7 @@ def _read(path: Path) -> Space:
     given = {key: plain.pop(key) for key in ("properties", "together") if key in plain}
     families = {key: plain.pop(key) for key, value in list(plain.items()) if isinstance(value, dict)}
     header = decode(_Header, plain, path)
+    cut = decode(dict[str, CutTable], {CUT: families.pop(CUT)}, path)[CUT] if CUT in families else None
     tables = {BOTTLENECKS: decode(find_family(BOTTLENECKS).table, given, path)} if given else {}
     for name, table in families.items():
         try:
@@ -97,7 +103,7 @@ def _read(path: Path) -> Space:
         # Under its name, so that messages tell the whole key.
         kind: Any = dict[str, table_type]
         tables |= decode(kind, {name: table}, path)
-    space = Space(**vars(header), tables=tables)
+    space = Space(**vars(header), tables=tables, cut=cut)
     try:
         _check(space)
     except ValueError as error:
@@ -107,11 +113,13 @@ def _read(path: Path) -> Space:
 
 def _check(space: Space) -> None:
     """Raise ValueError, its text starting with the offending key."""
-    if not space.tables:
+    if not space.tables and space.cut is None:
         others = ", ".join(name for name in FAMILIES.names() if name != BOTTLENECKS)
-        raise ValueError(f"properties is missing, and so are the tables of other families: {others}")
+        raise ValueError(f"properties is missing, and so are the tables of other families: {others}, {CUT}")
     for name, table in space.tables.items():
         _check_values("" if name == BOTTLENECKS else f"{name}.", encode(table))
+    if space.cut is not None:
+        _check_values(f"{CUT}.", encode(space.cut))
     for name in space.tables:
         space.specs(name, Original(nn.ReLU(), (1, 8, 8), "a ReLU"))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from hwnas.networks.blocks.cut import CutSpec
 from hwnas.networks.blocks.families import CandidateSpec
 from hwnas.networks.blocks.variants import VariantSpec
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK
@@ -63,7 +64,7 @@ def draw(parts: Sequence[str], networks: Sequence[tuple[str, Sequence[Box]]]) ->
 
 def _box(svg: ElementTree.Element, x: float, y: float, box: Box) -> None:
     spec = box.spec
-    if spec is None or isinstance(spec, VariantSpec):
+    if spec is None or isinstance(spec, VariantSpec | CutSpec):
         _bar(svg, x, y, BAR_LARGEST / 2, GREY if spec is None else GREEN, False)
     else:
         colour = KERNEL_COLOURS.get(getattr(spec, "kernel", 0), GREEN)
@@ -79,7 +80,7 @@ def _box(svg: ElementTree.Element, x: float, y: float, box: Box) -> None:
 
 
 def _layers(spec: CandidateSpec | None) -> int:
-    return 1 if spec is None or isinstance(spec, VariantSpec) else spec.depth
+    return 1 if spec is None or isinstance(spec, VariantSpec | CutSpec) else spec.depth
 
 
 def _bar(svg: ElementTree.Element, x: float, y: float, length: float, colour: str, is_grouped: bool) -> None:

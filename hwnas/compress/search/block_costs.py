@@ -14,6 +14,7 @@ from hwnas.compress.settings import MEASURED, TIMED, Objective
 from hwnas.errors import DeviceError, InputError
 from hwnas.files import decode, encode, read_signed, write_signed
 from hwnas.measurement import Measurement, MeasurementFailure, MeasurementResult, Protocol
+from hwnas.networks.blocks.cut import is_left_out
 from hwnas.profiles.session import Session
 from hwnas.progress import Progress
 from hwnas.ranges import Figure, Milliseconds, Position
@@ -125,7 +126,8 @@ def measured_block_costs(
     Raises:
         DeviceError: none of them could be measured.
     """
-    keys = _keys(choices)
+    all_keys = _keys(choices)
+    keys = [key for key in all_keys if not is_left_out(stitcher.spec(*key))]
     results: dict[Key, MeasurementResult] = {}
     measured = session.measure(stitcher.part_network(*key) for key in keys)
     for number, (key, (_, result)) in enumerate(zip(keys, measured, strict=True), 1):
@@ -147,7 +149,7 @@ def measured_block_costs(
             return result
         return energy_mj(result) if energy else result.anchor_ratio * anchor_ms
 
-    costs = {key: cost_of(result) for key, result in results.items()}
+    costs = {key: cost_of(results[key]) if key in results else 0.0 for key in all_keys}
     of_joints = [cost for cost in map(cost_of, joints) if not isinstance(cost, MeasurementFailure)]
     return BlockCosts(
         cost="energy" if energy else "latency",

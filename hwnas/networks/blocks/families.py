@@ -9,6 +9,7 @@ from pydantic import Discriminator, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 from torch import Tensor, nn
 
+from hwnas.networks.blocks.cut import CutSpec
 from hwnas.networks.blocks.family import Family, FamilySpec, Shape
 from hwnas.networks.blocks.tokens import OnPatches, grid, others_cost
 from hwnas.networks.blocks.variants import VariantSpec
@@ -24,13 +25,13 @@ class _OfAnyFamily:
     """Tells pydantic what a candidate can be: of which family, its field `family` says."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        known: Any = VariantSpec
+        known: Any = VariantSpec | CutSpec
         for name in FAMILIES.names():
             known |= find_family(name).spec
         return handler.generate_schema(Annotated[known, Discriminator("family")])
 
 
-CandidateSpec = Annotated[FamilySpec | VariantSpec, _OfAnyFamily()]
+CandidateSpec = Annotated[FamilySpec | VariantSpec | CutSpec, _OfAnyFamily()]
 """What a candidate can be; `family` tells which."""
 
 

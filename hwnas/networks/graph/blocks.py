@@ -19,6 +19,7 @@ from hwnas.networks.graph.tracing import Trace
 LARGE = 0.34  # of all MACs; a block of more is divided
 SMALL = 0.01  # of all MACs; what has less stays as it is
 MOST_PARTS = 4
+LAYERS = 6  # that compute, in what counts as one layer: a bottleneck with attention to its channels
 
 
 def count_macs(traced: Trace) -> dict[fx.Node, int]:
@@ -38,9 +39,13 @@ def count_macs(traced: Trace) -> dict[fx.Node, int]:
     return found
 
 
-def default_blocks(flow: Flow) -> list[list[Region]]:
-    """Choose the regions that are replaced by default, in order; those of one block together."""
-    return _Chooser(flow).chosen()
+def default_blocks(flow: Flow, layers: bool = False) -> list[list[Region]]:
+    """Choose the regions that are replaced by default, in order; those of one block together.
+
+    Args:
+        layers: each residual or bottleneck layer is a block of its own, of other layers each two.
+    """
+    return _Chooser(flow, layers).chosen()
 
 
 def tied(flow: Flow, regions: Sequence[Region]) -> list[list[Region]]:
@@ -76,8 +81,8 @@ def _weights(traced: Trace, region: Region) -> Iterator[int]:
 
 
 class _Chooser:
-    def __init__(self, flow: Flow) -> None:
-        self.flow = flow
+    def __init__(self, flow: Flow, layers: bool) -> None:
+        self.flow, self.layers = flow, layers
         self.macs = count_macs(flow.traced)
         self.total = sum(macs for node, macs in self.macs.items() if node in flow.alive)
         self.answers = self._answers()
@@ -136,8 +141,11 @@ class _Chooser:
         place = {node: number for number, node in enumerate(chain)}
         start = 0
         while start < len(chain) - 1:
-            ends = sorted((place[exit] for exit in self.spans[chain[start]] if exit in place), reverse=True)
-            end = next((end for end in ends if self._is_atom(chain[start : end + 1])), start + 1)
+            ends = sorted(place[exit] for exit in self.spans[chain[start]] if exit in place)
+            if not self.layers:
+                ends.reverse()
+            is_atom = self._is_layer if self.layers else self._is_atom
+            end = next((end for end in ends if is_atom(chain[start : end + 1])), start + 1)
             yield self.flow.between(chain[start], chain[end])
             start = end
 
@@ -147,6 +155,14 @@ class _Chooser:
         changes = sum(a != b for a, b in itertools.pairwise(map(self._shape, nodes)))
         return changes <= 1 and self._is_one(self.flow.between(nodes[0], nodes[-1]))
 
+    def _is_layer(self, nodes: Sequence[fx.Node]) -> bool:
+        """Whether a module is made of a few layers that compute: an inverted bottleneck, a residual block."""
+        region = self.flow.between(nodes[0], nodes[-1])
+        return 2 <= self._computing(region) <= LAYERS and self._is_one(region)
+
+    def _computing(self, region: Region) -> int:
+        return sum(bool(self.macs.get(node)) for node in region.inside)
+
     def _is_one(self, region: Region) -> bool:
         """Whether a region can be a block, or one with its neighbours."""
         is_kept = self._is_smaller(region.entry, region.exit) and not self._comes_back(region)
@@ -155,6 +171,9 @@ class _Chooser:
 
     def _joined(self, atoms: Sequence[Region]) -> Iterator[Region]:
         """Join atoms whose outputs have one size to blocks, and divide those that are large."""
+        if self.layers:
+            yield from self._paired(atoms)
+            return
         computing = itertools.dropwhile(lambda atom: not self._of(atom), atoms)
         kinds: list[tuple[tuple[int, ...], bool]] = []
         atoms = list(computing)
@@ -168,6 +187,20 @@ class _Chooser:
             parts = 1 if is_repeated else parts  # alike in all places, large and small
             for group in self._equal(same, parts):
                 yield self.flow.between(group[0].entry, group[-1].exit)
+
+    def _paired(self, atoms: Sequence[Region]) -> Iterator[Region]:
+        """Each atom of several layers by itself, and single layers by twos, with what follows them."""
+        group: list[Region] = []
+        for atom in atoms:
+            amount = self._computing(atom)
+            is_full = amount > 1 or sum(map(self._computing, group)) != 1
+            if group and (is_full if amount else self._shape(atom.entry) != self._shape(atom.exit)):
+                yield self.flow.between(group[0].entry, group[-1].exit)
+                group = []
+            if group or amount:
+                group.append(atom)
+        if group:
+            yield self.flow.between(group[0].entry, group[-1].exit)
 
     def _equal(self, atoms: Sequence[Region], parts: int) -> list[list[Region]]:
         """Neighbouring atoms in so many groups of about equal MACs."""

@@ -1,0 +1,249 @@
+"""Blocks with fewer hidden channels: which channels there are, and what becomes of the weights."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from hwnas.compress.library.space import load_space
+from hwnas.errors import InputError
+from hwnas.networks.blocks.closed_form import Moments, refitted, removal_order, start_cut, take_moments
+from hwnas.networks.blocks.cut import CutSpec, CutTable, build_cut, cut_specs
+from hwnas.networks.blocks.hidden import Hidden, find_hidden
+from hwnas.networks.chosen_blocks import Blocks
+from hwnas.networks.count import count
+from hwnas.networks.partition import partition
+
+SHAPE = (16, 12, 12)
+
+
+class Separable(nn.Module):
+    """Convolutions whose hidden channels pass a depthwise one, a sum, and a gate."""
+
+    def __init__(self, hidden: int = 24, bias: bool = True, norm: bool = False) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(16, hidden, 1)
+        self.middle = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.leave = nn.Conv2d(hidden, 16, 3, padding=1, bias=bias)
+        self.norm = nn.BatchNorm2d(16) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.hardswish(self.enter(x))
+        y = y + self.middle(y)
+        out: Tensor = x + self.norm(self.leave(y * y.mean((2, 3), keepdim=True)))
+        return out
+
+
+class Attention(nn.Module):
+    """Tokens: a normalisation, and a perceptron whose hidden values can go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.mlp = nn.Sequential(nn.Linear(16, 40), nn.GELU(), nn.Linear(40, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.mlp(self.norm(x))
+        return out
+
+
+class Mixed(nn.Module):
+    """Hidden channels that an operation mixes: they stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Conv2d(16, 32, 1), nn.Conv2d(32, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.enter(x)
+        out: Tensor = x + self.leave(torch.cat([y[:, 16:], y[:, :16]], 1))
+        return out
+
+
+def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+    """A module whose weights and statistics are random, in eval mode."""
+    torch.manual_seed(0)
+    module = make()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias)
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] = {
+    "separable": (Separable, SHAPE, [24]),
+    "with normalisation": (lambda: Separable(norm=True, bias=False), SHAPE, [24]),
+    "tokens": (Attention, (9, 16), [40]),
+    "inverted bottleneck": (lambda: timm.create_model("efficientnet_b0").blocks[1][1], (24, 12, 12), [144]),
+    "residual": (lambda: timm.create_model("resnet18").layer2[1], (128, 6, 6), [128]),
+    "bottleneck": (lambda: timm.create_model("resnet50").layer1[1], (256, 6, 6), [64, 64]),
+    "convnext": (lambda: timm.create_model("convnext_atto").stages[0].blocks[0], (40, 8, 8), [160]),
+    "transformer": (lambda: timm.create_model("vit_tiny_patch16_224").blocks[0], (197, 192), [768]),
+    "plain": (lambda: nn.Sequential(nn.Conv2d(16, 24, 3), nn.PReLU(24), nn.Conv2d(24, 8, 3)), SHAPE, [24]),
+    "mixed": (Mixed, SHAPE, []),
+}
+
+
+def start(block: nn.Module, shape: tuple[int, ...], spec: CutSpec, x: Tensor) -> nn.Module:
+    groups = find_hidden(block, shape)
+    cut = build_cut(spec, block, shape)
+    start_cut(cut, spec, block, groups, take_moments(block, groups, [x]))
+    return cut.eval()
+
+
+@torch.no_grad()
+def error(module: nn.Module, block: nn.Module, x: Tensor) -> float:
+    return float((module(x) - block(x)).square().mean())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_hidden_channels_of_a_block(name: str) -> None:
+    make, shape, sizes = BLOCKS[name]
+    assert [group.size for group in find_hidden(seeded(make), shape)] == sizes
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, sizes) in BLOCKS.items() if sizes])
+def test_a_cut_is_smaller_and_nearer_than_the_same_channels_without_the_closed_form(name: str) -> None:
+    make, shape, sizes = BLOCKS[name]
+    block, x = seeded(make), torch.randn(256, *shape, generator=torch.Generator().manual_seed(1))
+    spec = CutSpec(hidden=tuple(size // 2 for size in sizes))
+    cut = start(block, shape, spec, x)
+    assert count(cut, shape)[0] < count(block, shape)[0]
+    plain = build_cut(spec, block, shape)
+    start_cut(plain, spec, block, find_hidden(block, shape), {})
+    assert error(cut, block, x[:64]) < 0.95 * error(plain.eval(), block, x[:64])
+
+
+@pytest.mark.parametrize("name", [name for name, (*_, sizes) in BLOCKS.items() if sizes])
+def test_a_cut_that_keeps_all_is_the_block(name: str) -> None:
+    make, shape, sizes = BLOCKS[name]
+    block, x = seeded(make), torch.randn(8, *shape)
+    assert error(start(block, shape, CutSpec(hidden=tuple(sizes)), x), block, x) == 0
+
+
+def test_a_cut_is_built_again_from_its_spec_and_its_weights() -> None:
+    block, x = seeded(Separable), torch.randn(32, *SHAPE)
+    cut = start(block, SHAPE, CutSpec(hidden=(8,)), x)
+    again = build_cut(CutSpec(hidden=(8,)), seeded(Separable), SHAPE)
+    again.load_state_dict(cut.state_dict())
+    assert error(again.eval(), cut, x) == 0
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_others_say_already_and_what_never_changes_goes_without_loss(norm: bool) -> None:
+    """Half of the channels are copies, or constants: what is left is fitted to give the same."""
+    block: Any = seeded(lambda: Separable(norm=norm, bias=not norm))
+    with torch.no_grad():
+        for layer in (block.enter, block.middle):
+            layer.weight[12:18] = layer.weight[:6]
+            layer.bias[12:18] = layer.bias[:6]
+        block.enter.weight[18:] = 0.0
+        block.middle.weight[18:] = 0.0  # of the border's pixels a padded kernel would make others
+    x = torch.randn(64, *SHAPE)
+    inside = torch.randn(4, *SHAPE)
+    cut = start(block, SHAPE, CutSpec(hidden=(12,)), x)
+    with torch.no_grad():
+        difference = (cut(inside) - block(inside))[..., 1:-1, 1:-1].abs().max()
+        assert float(difference) < 2e-2 * float(block(inside).std())
+
+
+def moments_of(x: Tensor) -> Tensor:
+    values = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
+    return values.T @ values / len(x)
+
+
+def test_fitted_weights_are_those_of_least_squares() -> None:
+    x = torch.randn(500, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64) + 1
+    weight = torch.randn(3, 6, dtype=torch.float64)
+    columns = torch.tensor([0, 2, 5, 6])
+    found = refitted(moments_of(x), torch.nn.functional.pad(weight, (0, 1)), columns)
+    values = torch.cat([x, torch.ones(500, 1, dtype=torch.float64)], 1)[:, columns]
+    wanted = torch.linalg.lstsq(values, x @ weight.T).solution.T
+    assert torch.allclose(found, wanted)
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_the_channel_that_goes_first_costs_least_of_all(each: int) -> None:
+    torch.manual_seed(3)
+    channels, wide = 5, 5 * each
+    x = torch.randn(400, wide, dtype=torch.float64) @ torch.randn(wide, wide, dtype=torch.float64)
+    weight = torch.randn(3, wide, dtype=torch.float64)
+    order = removal_order(moments_of(x), torch.nn.functional.pad(weight, (0, 1)), channels)
+
+    def loss(gone: int) -> float:
+        kept = [c * each + n for c, n in itertools.product(range(channels), range(each)) if c != gone]
+        values = torch.cat([x[:, kept], torch.ones(400, 1, dtype=torch.float64)], 1)
+        solved = torch.linalg.lstsq(values, x @ weight.T).solution
+        return float((values @ solved - x @ weight.T).square().sum())
+
+    assert sorted(order.tolist()) == list(range(channels))
+    assert int(order[0]) == min(range(channels), key=loss)
+
+
+def test_too_few_samples_count_with_their_mean() -> None:
+    block: Any = seeded(Separable)
+    (group,) = find_hidden(block, SHAPE)
+    few = {group.readers[0].name: take_moments(block, [group], [torch.randn(1, *SHAPE)])["leave"]}
+    assert few["leave"].samples < 2 * 24 * 9
+    cut: Any = build_cut(CutSpec(hidden=(8,)), block, SHAPE)
+    start_cut(cut, CutSpec(hidden=(8,)), block, [group], few)
+    columns = [
+        c
+        for c in range(24)
+        if any(torch.equal(block.leave.weight[:, c], w) for w in cut.leave.weight.unbind(1))
+    ]
+    assert len(columns) == 8
+    assert not torch.equal(cut.leave.bias, block.leave.bias)
+
+
+def test_a_spec_of_another_block_is_refused() -> None:
+    for hidden in ((8, 8), (25,)):
+        with pytest.raises(InputError, match="does not fit the block, whose hidden channels are 24"):
+            build_cut(CutSpec(hidden=hidden), seeded(Separable), SHAPE)
+    with pytest.raises(InputError, match="hidden channels are none"):
+        build_cut(CutSpec(hidden=(8,)), seeded(Mixed), SHAPE)
+
+
+def test_the_cuts_of_a_table() -> None:
+    table = CutTable(share=(0.5, 0.25, 1.0, 0.45), left_out=(True,))
+    block = seeded(Separable)
+    found = cut_specs(table, block, SHAPE, SHAPE)
+    assert [spec.name for spec in found] == ["left-out", "cut-8", "cut-16"]
+    assert all(spec.hidden for spec in cut_specs(table, block, SHAPE, (16, 6, 6)))
+    assert isinstance(build_cut(found[0], block, SHAPE), nn.Identity)
+    assert load_space("cuts").cut is not None
+
+
+def test_groups_say_which_layers_there_are() -> None:
+    block = seeded(lambda: timm.create_model("efficientnet_b0").blocks[1][1])
+    (group,) = find_hidden(block, (24, 12, 12))
+    assert group.makers == ("conv_pw", "se.conv_expand")
+    assert set(group.through) == {"bn1", "conv_dw", "bn2"}
+    assert [(reader.name, reader.norm) for reader in group.readers] == [
+        ("conv_pwl", "bn3"),
+        ("se.conv_reduce", None),
+    ]
+    assert isinstance(group, Hidden)
+    assert Moments(second=torch.eye(2), samples=1).samples == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "sizes"),
+    [("efficientnet_lite0", 17, [0, 1, 1]), ("resnet18", 8, [1, 1]), ("convnext_atto", 15, [1, 1, 0, 1])],
+)
+def test_layers_as_blocks(name: str, blocks: int, sizes: list[int]) -> None:
+    parts = partition(timm.create_model(name).eval(), (3, 64, 64), Blocks(layers=True))
+    assert parts.max_abs_difference == 0
+    assert parts.block_count == blocks
+    found = [len(find_hidden(parts.first[n], parts.part_shapes(n)[0])) for n in range(1, len(sizes) + 1)]
+    assert found == sizes
