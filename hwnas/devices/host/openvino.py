@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -101,7 +102,8 @@ class _Network(LoadedNetwork):
         for port in self._compiled.inputs:
             partial_shape = port.get_partial_shape()
             shape = [int(str(size)) if size.is_static else str(size) for size in partial_shape]
-            self.request.set_tensor(port, _tensor(noise(port.any_name, shape, port.element_type.to_dtype())))
+            array = noise(port.any_name, shape, port.element_type.to_dtype())
+            self.request.set_tensor(port, _openvino().Tensor(array))
         self.request.infer(share_outputs=True)
         unit = ", ".join(self._compiled.get_property("EXECUTION_DEVICES"))
         self.placement = {unit: dict(sorted(self._operators().items()))}
@@ -165,15 +167,24 @@ def _compile(content: bytes, settings: Settings, *, timed: bool) -> openvino.Com
 
 
 def _core() -> openvino.Core:
-    import openvino
-
-    return openvino.Core()
+    return _openvino().Core()
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> openvino.Tensor:
-    import openvino
+def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which reports each import and writes into the user's home.
 
-    return openvino.Tensor(array)
+    Where the package is not there, OpenVINO takes a stub (`openvino/tools/ovc/telemetry_utils.py`).
+    """
+    hidden = "openvino_telemetry"
+    known = hidden in sys.modules
+    if not known:
+        sys.modules[hidden] = None  # type: ignore[assignment]  # so Python says that a module is not there
+    try:
+        import openvino
+    finally:
+        if not known:
+            del sys.modules[hidden]
+    return openvino
 
 
 def _reason(error: Exception) -> str:
