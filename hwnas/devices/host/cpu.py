@@ -15,7 +15,7 @@ from hwnas.devices.host.process import HostProcess, ProcessDiedError
 from hwnas.devices.host.runtime import Arrays
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
-from hwnas.measurement import Conditions, CpuTimes, DeviceProfile, Fingerprint, Layer, Option
+from hwnas.measurement import Conditions, CpuTimes, DeviceProfile, Fingerprint, Layer, Option, Precision
 from hwnas.network import Network
 from hwnas.processes import usable_memory_bytes
 from hwnas.ranges import LARGEST_THREADS
@@ -48,11 +48,12 @@ class CpuDevice(Device):
         runtime_name: for people.
         distributions: packages that the runtime needs; the first one's version is told.
         extra: of hwnas, that brings them.
+        precisions: that it has here.
         own_options: of the profile, beside those above: name → default, or its choices.
 
     Raises:
-        DeviceError: an unknown option, a power mode that the host is not in, or a runtime that is not
-            installed.
+        DeviceError: an unknown option, a precision that the runtime does not have, a power mode that the
+            host is not in, or a runtime that is not installed.
     """
 
     needs_quiet_host = True
@@ -60,6 +61,7 @@ class CpuDevice(Device):
     runtime_name: str
     distributions: tuple[str, ...] = ()
     extra = ""
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     own_options: Mapping[str, Option | tuple[str, ...]] = MappingProxyType({})
 
     def __init__(self, profile: DeviceProfile) -> None:
@@ -68,6 +70,11 @@ class CpuDevice(Device):
         self.options = check_options(
             profile, f"{self.runtime_name} on this CPU", **common, **self.own_options
         )
+        if profile.precision not in self.precisions:
+            raise DeviceError(
+                f"profile {profile.name}: {self.runtime_name} has no {profile.precision} here",
+                f"take {' or '.join(self.precisions)}",
+            )
         threads, self.batch = int(self.options["threads"]), int(self.options["batch"])
         if not 0 <= threads <= LARGEST_THREADS or self.batch < 0:
             raise DeviceError(
