@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from child_processes import status, wait_for
 from command_line import Run, refused
 from onnx import TensorProto, helper
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ from hwnas.devices.host import cpu
 from hwnas.devices.host.converted import require_same
 from hwnas.devices.host.cpu import CpuDevice
 from hwnas.devices.registry import device_class
-from hwnas.errors import DeviceError, PreparationError
+from hwnas.errors import DeadlineError, DeviceError, PreparationError
 from hwnas.measurement import DeviceProfile, Measurement
 from hwnas.network import Network, Part
 from hwnas.profiles.catalogue import load_profile, open_device
@@ -364,3 +367,51 @@ def test_a_session_measures_it_beside_another_network(runtime: str, tmp_path: An
     assert isinstance(first, Measurement)
     assert isinstance(second, Measurement)
     assert second.latency_ms > 5 * first.latency_ms
+
+
+def test_a_network_that_never_ends_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, [1, 3, 8, 8]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, [1, 3, 8, 8]),
+        ],
+    )
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y")]
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["", "yes", "x"], ["y"], body=body)],
+        "endless",
+        values[:1],
+        values[1:],
+        [yes],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with make("openvino", deadline_s=8.0) as device:
+        with pytest.raises(DeadlineError, match="took longer than 8 s"):
+            device.prepare(Network("endless", [Part("endless", onnx=model.SerializeToString)]))
+        assert device.sample(device.prepare(DeviceContract().make_network()), runs=1, seconds=0)
+
+
+CONVERTING = """
+import sys
+from pathlib import Path
+from hwnas.devices.host.converted import run_converter
+run_converter(["/bin/sh", "-c", "echo $$ > pid.new; mv pid.new pid; exec sleep 600"], Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_converter_does_not_outlive_the_process_that_runs_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", CONVERTING, str(tmp_path)]) as parent:
+        wait_for((tmp_path / "pid").exists)
+        pid = int((tmp_path / "pid").read_text())
+        assert "sleep" in Path(f"/proc/{pid}/cmdline").read_text()
+        parent.kill()
+    wait_for(lambda: not status(pid) or "State:\tZ" in status(pid))
