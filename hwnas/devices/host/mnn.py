@@ -50,24 +50,39 @@ class _Network(LoadedNetwork):
         self._session = self._interpreter.createSession(
             {"backend": UNIT, "numThread": int(settings["threads"]), "precision": "high"}
         )
+        self._noise = [_host_tensor(array) for array in inputs]
+        entering = self._interpreter.getSessionInputAll(self._session)
+        self._entering = [entering[name] for name in self._names[0]]
         require_same(content, inputs, self.outputs(inputs))
         kinds = Counter(kind for _, kind, _ in self.timed())
         self.placement = {UNIT: dict(sorted(kinds.items()))}
 
     @property
     def run(self) -> Callable[[], object]:
-        return partial(self._interpreter.runSession, self._session)
+        return partial(self._run, self._noise)
 
     def outputs(self, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        import MNN
         import numpy as np
 
-        entering = self._interpreter.getSessionInputAll(self._session)
-        for name, array in zip(self._names[0], inputs, strict=True):
-            entering[name].copyFrom(_host_tensor(np.ascontiguousarray(array)))
+        self._run([_host_tensor(np.ascontiguousarray(array)) for array in inputs])
+        return self.last_outputs()
+
+    def _run(self, inputs: list[MNN.Tensor]) -> None:
+        self._fill(inputs)
         failed = self._interpreter.runSession(self._session)
         if failed:
             raise ValueError(f"MNN could not run it: {failed}")
+
+    def _fill(self, inputs: list[MNN.Tensor]) -> None:
+        """Copy the inputs in, which every run needs: MNN lays results over them."""
+        for entering, given in zip(self._entering, inputs, strict=True):
+            entering.copyFrom(given)
+
+    def last_outputs(self) -> list[np.ndarray[Any, Any]]:
+        """What the last run has left, in the order of the graph."""
+        import MNN
+        import numpy as np
+
         leaving = self._interpreter.getSessionOutputAll(self._session)
         found = []
         for name in self._names[1]:
@@ -91,6 +106,7 @@ class _Network(LoadedNetwork):
             found.append((info.getName(), info.getType(), time.perf_counter() - start_s[0]))
             return True
 
+        self._fill(self._noise)
         self._interpreter.runSessionWithCallBackInfo(self._session, before, after)
         return found
 
