@@ -8,7 +8,7 @@ from hwnas.api.device import (
     KnownDevice,
     broken_device_classes,
     devices,
-    examine_phone,
+    examine_device,
     known_devices,
     set_up_phone,
 )
@@ -40,7 +40,7 @@ __all__ = [
     "compare",
     "compress",
     "devices",
-    "examine_phone",
+    "examine_device",
     "export_history",
     "find_candidates",
     "find_cuts",

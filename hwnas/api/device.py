@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
-    from hwnas.devices.android.doctor import Finding
+    from hwnas.devices.doctor import Finding
     from hwnas.measurement import DeviceProfile
 
 
@@ -122,28 +122,37 @@ def set_up_phone(
         log(f"nothing was copied to a phone: {error.cause}\n  fix: {error.fix}")
 
 
-def examine_phone(name: str, *, runtime_dir: Path | None = None) -> Iterator[Finding]:
-    """Examine a phone step by step, from the cable to a tiny network.
+def examine_device(name: str, *, runtime_dir: Path | None = None) -> Iterator[Finding]:
+    """Examine a device step by step, to a tiny network: a phone from the cable, another from its runtime.
+
+    A queue in a cloud is reached and given no job.
 
     Args:
         name: of its profile.
-        runtime_dir: a folder that has the libraries; None for the profile's.
+        runtime_dir: of a phone: a folder that has the libraries; None for the profile's.
 
     Yields:
         What each step found; its `fix` is empty where all is well.
 
     Raises:
-        InputError: it is no phone.
+        InputError: there is no such profile, or a folder of libraries is given and it is no phone.
 
     >>> import hwnas.api
-    >>> next(hwnas.api.examine_phone("s20-gpu")).step
+    >>> next(hwnas.api.examine_device("s20-gpu")).step
     'cable and authorisation'
+    >>> [finding.fix for finding in hwnas.api.examine_device("sim-npu")]
+    ['', '', '']
     """
-    from hwnas.devices.android.doctor import examine
-    from hwnas.profiles.catalogue import with_options
+    from hwnas.devices import doctor
+    from hwnas.devices.android import doctor as phone_doctor
+    from hwnas.profiles.catalogue import load_profile, with_options
 
-    folder = None if runtime_dir is None else str(runtime_dir)
-    yield from examine(with_options(_phone(name), runtime_dir=folder))
+    profile = load_profile(name) if runtime_dir is None else _phone(name)
+    if profile.device == "android":
+        folder = None if runtime_dir is None else str(runtime_dir)
+        yield from phone_doctor.examine(with_options(profile, runtime_dir=folder))
+    else:
+        yield from doctor.examine(profile)
 
 
 def _phone(name: str) -> DeviceProfile:

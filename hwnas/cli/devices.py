@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="PROFILE", help="A phone's profile,
 
 @app.callback(invoke_without_command=True)
 def devices(context: typer.Context, as_json: Json = False) -> None:
-    """List the device profiles, those that come with hwnas and your own; set up and examine phones."""
+    """List the device profiles, those that come with hwnas and your own; set up phones, examine any."""
     if context.invoked_subcommand is None:
         _list(as_json)
 
@@ -48,14 +48,18 @@ def setup(
     api.set_up_phone(name, say, runtime_dir=runtime_dir, ndk=ndk, repository=repository)
 
 
-@app.command(epilog="Example: `hwnas devices doctor s20-gpu`")
-def doctor(name: Name, runtime_dir: RuntimeDir = None, as_json: Json = False) -> None:
-    """Examine a phone step by step, from the cable to a tiny network; say what is wrong and what to do."""
+@app.command(epilog="Examples: `hwnas devices doctor openvino`, `hwnas devices doctor s20-gpu`")
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="PROFILE", help="A device profile, such as openvino.")],
+    runtime_dir: RuntimeDir = None,
+    as_json: Json = False,
+) -> None:
+    """Examine a device step by step, down to a tiny network; say what is wrong and what to do."""
     from hwnas import api
     from hwnas.files import encode
 
     findings = []
-    for finding in api.examine_phone(name, runtime_dir=runtime_dir):
+    for finding in api.examine_device(name, runtime_dir=runtime_dir):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'wrong' if finding.fix else 'good '}  {finding.step}: {finding.text}")

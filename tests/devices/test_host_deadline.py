@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from child_processes import status, wait_for
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas import precision
@@ -178,20 +177,6 @@ def test_a_network_that_never_ends_does_not_outlive_its_parent(tmp_path: Path) -
         wait_for(lambda: "VmRSS" in status(pid) and cpu_ticks(pid) > 100)  # it runs
         parent.kill()
     wait_for(lambda: not status(pid) or "State:\tZ" in status(pid))
-
-
-def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
-    end_s = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-
-
-def status(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def cpu_ticks(pid: int) -> int:

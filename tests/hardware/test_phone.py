@@ -7,7 +7,8 @@ import os
 import pytest
 
 from hwnas.devices.android.device import AndroidDevice
-from hwnas.devices.android.doctor import examine, tiny_network
+from hwnas.devices.android.doctor import examine
+from hwnas.devices.doctor import tiny_network
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile
 from hwnas.testing.contract import DeviceContract

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hwnas.devices.android.adb import Link, LinkLost, find_serial
 from hwnas.devices.android.chips import check_phone
@@ -11,18 +10,9 @@ from hwnas.devices.android.device import AndroidDevice
 from hwnas.devices.android.libraries import find_libraries, find_runner
 from hwnas.devices.android.settings import Settings
 from hwnas.devices.android.snapshot import PhoneState, read_phone, read_state
+from hwnas.devices.doctor import Finding, tiny_network
 from hwnas.errors import HwnasError
 from hwnas.measurement import DeviceProfile
-from hwnas.network import Network, Part
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One step of the way; `fix` is empty where nothing is wrong."""
-
-    step: str
-    text: str
-    fix: str = ""
 
 
 def examine(profile: DeviceProfile) -> Iterator[Finding]:
@@ -70,27 +60,3 @@ def _thermal(step: str, state: PhoneState, settings: Settings) -> Finding:
     status = "unknown" if state.thermal_status is None else str(state.thermal_status)
     battery = "unknown" if state.battery_c is None else f"{state.battery_c:g} °C"
     return Finding(step, f"thermal status {status}, battery {battery}")
-
-
-def tiny_network() -> Network:
-    """A convolution and a ReLU on 16 × 16 pixels, calibrated with noise."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(0)
-    weights = random.standard_normal((8, 3, 3, 3)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["input", "weight"], ["hidden"]),
-        helper.make_node("Relu", ["hidden"], ["output"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 8, 14, 14])],
-        [numpy_helper.from_array(weights, "weight")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    content = bytes(model.SerializeToString())
-    images = random.standard_normal((4, 3, 16, 16)).astype(np.float32)
-    return Network("tiny", [Part("tiny", onnx=lambda: content)], images)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from hwnas.devices.host import runtime
+from hwnas.devices.host.runtime import Arrays, LoadedNetwork, Settings
+from hwnas.measurement import Layer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,16 +106,38 @@ def bind(session: ort.InferenceSession, stop: Stop) -> Loaded:
 
 def sample(loaded: Loaded, runs: int, seconds: float) -> list[float]:
     """Run at least `runs` times and at least `seconds` long; milliseconds of each run."""
-    run, binding = loaded.session.run_with_iobinding, loaded.binding
-    samples_ms: list[float] = []
-    total_ns = 0
-    while len(samples_ms) < runs or total_ns < seconds * 1e9:
-        start_ns = time.perf_counter_ns()
-        run(binding)
-        taken_ns = time.perf_counter_ns() - start_ns
-        total_ns += taken_ns
-        samples_ms.append(taken_ns / 1e6)
-    return samples_ms
+    return runtime.take_samples(partial(loaded.session.run_with_iobinding, loaded.binding), runs, seconds)
+
+
+def outputs(loaded: Loaded, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
+    """Run once on other inputs, in the graph's order; outputs in that order."""
+    names = [value.name for value in loaded.session.get_inputs()]
+    return list(loaded.session.run(None, dict(zip(names, inputs, strict=True))))
+
+
+class _Network(LoadedNetwork):
+    def __init__(self, content: bytes, settings: Settings) -> None:
+        self._loaded = load(content, session_options(int(settings["threads"])))
+        self.placement = placement(self._loaded.session)
+
+    @property
+    def run(self) -> Callable[[], object]:
+        return partial(self._loaded.session.run_with_iobinding, self._loaded.binding)
+
+    def outputs(self, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
+        return outputs(self._loaded, inputs)
+
+
+def load_network(content: bytes, settings: Settings) -> LoadedNetwork:
+    """See `runtime`."""
+    return _Network(content, settings)
+
+
+def time_operators(content: bytes, settings: Settings, seconds: float) -> tuple[Layer, ...]:
+    """See `runtime`."""
+    from hwnas.devices.host.layers import layers
+
+    return layers(content, int(settings["threads"]), seconds)
 
 
 def placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:
@@ -133,18 +159,13 @@ def _input_array(value: ort.NodeArg) -> tuple[np.ndarray[Any, Any], int | None]:
     """
     import numpy as np
 
-    if not all(isinstance(size, int) for size in value.shape):
-        raise ValueError(f"input {value.name!r} has the open shape {value.shape}")
     element = value.type.removeprefix("tensor(").removesuffix(")")
     kind = None
     try:
         dtype = np.dtype({"float": "float32", "double": "float64"}.get(element, element))
     except TypeError:
         kind, dtype = _uncommon(value.name, element)
-    array = np.zeros(value.shape, dtype)
-    if dtype.kind == "f" or "float" in element:
-        array[...] = np.random.default_rng(0).standard_normal(value.shape).astype(dtype)
-    return array, kind
+    return runtime.noise(value.name, value.shape, dtype), kind
 
 
 def _uncommon(name: str, element: str) -> tuple[int, np.dtype[Any]]:

@@ -1,0 +1,92 @@
+"""Walks from a device's profile to a measured network, and says at each step what is wrong and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hwnas.devices.base import BaseDevice, Device, Handle
+from hwnas.devices.host.cpu import CpuDevice
+from hwnas.devices.registry import device_class
+from hwnas.errors import HwnasError
+from hwnas.measurement import DeviceProfile
+from hwnas.network import Network, Part
+
+LARGEST_DIFFERENCE = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.2}
+"""Of an output from ONNX Runtime's in fp32, as a share of the largest one."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One step of the way; `fix` is empty where nothing is wrong."""
+
+    step: str
+    text: str
+    fix: str = ""
+
+
+def examine(profile: DeviceProfile) -> Iterator[Finding]:
+    """Yield one finding a step, in order. One with a fix is the last: what follows needs it.
+
+    A queue is reached and given no job, which may cost somebody money.
+    """
+    step = "profile and options"
+    try:
+        device = device_class(profile.device)(profile)
+        yield Finding(step, f"{profile.description}; its latencies are {device.kind}")
+        step = "runtime and device"
+        with device:
+            known = device.fingerprint()
+            yield Finding(step, f"{known.chip}; {known.runtime}; {known.precision}")
+            if isinstance(device, Device):
+                step = "a tiny network"
+                network = tiny_network()
+                handle = device.prepare(network)
+                samples_ms = device.sample(handle, runs=5, seconds=0)
+                where = ", ".join(handle.placement) or "a unit that is not told"
+                yield Finding(step, f"{min(samples_ms):.3f} ms on {where}")
+                step = "its outputs"
+                yield from _outputs(step, device, network, handle)
+    except HwnasError as error:
+        yield Finding(step, error.cause, error.fix)
+
+
+def _outputs(step: str, device: BaseDevice, network: Network, handle: Handle) -> Iterator[Finding]:
+    """Compare with ONNX Runtime in fp32, on a device that gives outputs."""
+    import numpy as np
+    import onnxruntime as ort
+
+    if not isinstance(device, CpuDevice) or network.calibration is None:
+        return
+    image = network.calibration[: network.batch_size]
+    session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"input": image})
+    (found,) = device.outputs(handle, [image])
+    apart = float(np.abs(found - expected).max() / np.abs(expected).max())
+    text = f"{apart:.2g} of the largest output away from ONNX Runtime's in fp32"
+    limit = LARGEST_DIFFERENCE[device.profile.precision]
+    yield Finding(step, text, "" if apart <= limit else "upgrade the runtime, or take another device")
+
+
+def tiny_network() -> Network:
+    """A convolution and a ReLU on 16 × 16 pixels, calibrated with noise."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    weights = random.standard_normal((8, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["input", "weight"], ["hidden"]),
+        helper.make_node("Relu", ["hidden"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, 8, 14, 14])],
+        [numpy_helper.from_array(weights, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content = bytes(model.SerializeToString())
+    images = random.standard_normal((4, 3, 16, 16)).astype(np.float32)
+    return Network("tiny", [Part("tiny", onnx=lambda: content)], images)
