@@ -1,15 +1,14 @@
 """Which channels inside of a part can go: those that some layers make and others read, and nothing else sees.
 
-They are found in the graph of what the part computes, by what its operations do to channels. Where two values
-are added or multiplied, their channels go together; where an operation mixes channels or is not known here,
-they stay.
+They are found in the graph of what the part computes, by what its operations do to channels: each is tried
+with the channels of its inputs in another order, and with one of them changed. What treats all alike and each
+by itself lets them pass, those of several inputs together; before and behind anything else they stay.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count as counted
 from typing import Any
@@ -18,21 +17,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.networks.graph.tracing import Trace, trace
-
-ACTIVATIONS = re.compile(
-    r"relu6?|silu|h?swish|hardswish|hardsigmoid|sigmoid|(hard)?tanh|(quick)?gelu(tanh)?|leakyrelu|[csr]?elu|mish"
-    r"|softplus|dropout2?d?|droppath"
-)
-"""Classes of modules, in lower case, that treat every value by itself."""
-OVER_MAPS = re.compile(r"(adaptive)?avgpool2d|maxpool2d|upsample")
-"""Those that treat every channel of a map alike and by itself."""
-POINTWISE = re.compile(
-    r"relu6?|silu|hard(swish|sigmoid|tanh)|sigmoid|tanh|gelu|leaky_relu|[csr]?elu|mish|softplus|dropout|clamp"
-    r"|contiguous|to|float|abs|neg|exp|sqrt|square|adaptive_avg_pool2d|(avg|max)_pool2d|interpolate"
-)
-"""Functions and methods that do either."""
-PAIRED = re.compile(r"(add|sub|mul|div|truediv)|__r?(add|sub|mul|truediv)__")
-"""Those of two values, channel by channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,24 +147,20 @@ class _Channels:
         sources = [source for source in node.all_input_nodes if source in self.places]
         if sources and (self.pooled.issuperset(sources) or self.is_pooling(node)):
             self.pooled.add(node)
-        if node.op == "call_module" and len(sources) == 1:
-            self.see_module(node, sources[0], self.modules[str(node.target)])
-        elif node.op in ("call_function", "call_method") and sources:
-            self.see_function(node, sources)
-        else:
+        module = self.modules[str(node.target)] if node.op == "call_module" else None
+        if module is not None and len(sources) == 1 and self.see_layer(node, sources[0], module):
+            return
+        axis = self.kept_axis(node, sources) if sources and not _has_channels(module) else None
+        if axis is None:
             self.keep(node)
+            return
+        first, *others = (self.places[source][0] for source in sources)
+        for group in others:
+            self.join(first, group)
+        self.places[node] = first, axis
 
-    def is_pooling(self, node: fx.Node) -> bool:
-        """Whether a map becomes one pixel whatever its size."""
-        if node.op == "call_module":
-            module = self.modules[str(node.target)]
-            return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        if name == "adaptive_avg_pool2d":
-            return node.args[1] in (1, (1, 1)) if len(node.args) > 1 else False
-        return name in ("mean", "amax")
-
-    def see_module(self, node: fx.Node, source: fx.Node, module: nn.Module) -> None:
+    def see_layer(self, node: fx.Node, source: fx.Node, module: nn.Module) -> bool:
+        """Whether a module is a layer that makes and reads channels, or has weights for each that pass."""
         group, axis = self.places[source]
         last = self.traced.examples[source].ndim - 1
         is_conv = isinstance(module, nn.Conv2d) and module.groups == 1 and last == 3
@@ -191,76 +171,68 @@ class _Channels:
             else:
                 self.fixed.add(group)
             self.makers[self.new(node, own)].append(node)
-        elif self.is_one_by_one(module, axis, last):
-            self.places[node] = group, axis
-            if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
-                self.through[group].append(str(node.target))
-        else:
-            self.keep(node)
-
-    def is_one_by_one(self, module: nn.Module, axis: int, last: int) -> bool:
-        word = type(module).__name__.lower()
-        if axis != 1:
-            return ACTIVATIONS.fullmatch(word) is not None
-        if isinstance(module, nn.Conv2d):
-            return last == 3 and module.groups == module.in_channels == module.out_channels
-        is_slopes = isinstance(module, nn.PReLU) and module.num_parameters > 1
-        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        return is_norm or is_slopes or bool(ACTIVATIONS.fullmatch(word) or OVER_MAPS.fullmatch(word))
-
-    def see_function(self, node: fx.Node, sources: list[fx.Node]) -> None:
-        name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
-        value = self.traced.examples.get(node)
-        group, axis = self.places[sources[0]]
-        if not isinstance(value, Tensor):
-            if name != "size":
-                self.keep(node)
-        elif POINTWISE.fullmatch(name) or (name == "pad" and self.pads_maps(node, axis)):
-            self.places[node] = group, axis
-        elif PAIRED.fullmatch(name):
-            self.see_pair(node, sources, value)
-        elif name in ("mean", "amax") and self.keeps_axis(node, axis, value):
-            self.places[node] = group, axis
-        elif name == "permute" and (order := _order(node)) is not None:
-            self.places[node] = group, order.index(axis)
-        elif name == "flatten" and axis == 1 and value.shape[1:] == (self.sizes[group],):
-            self.places[node] = group, 1
-        else:
-            self.keep(node)
-
-    def see_pair(self, node: fx.Node, sources: list[fx.Node], value: Tensor) -> None:
-        tensors = [each for each in node.args if isinstance(each, fx.Node) and each not in sources]
-        places = [self.places[source] for source in sources]
-        axes = {
-            axis - self.traced.examples[source].ndim
-            for source, (_, axis) in zip(sources, places, strict=True)
-        }
-        sizes = {self.sizes[group] for group, _ in places}
-        if tensors or len(axes) > 1 or len(sizes) > 1:
-            self.keep(node)
-            return
-        for group, _ in places[1:]:
-            self.join(places[0][0], group)
-        self.places[node] = places[0][0], value.ndim + axes.pop()
-
-    def keeps_axis(self, node: fx.Node, axis: int, value: Tensor) -> bool:
-        """Whether a mean is over rows and columns."""
-        return (
-            axis == 1
-            and value.ndim > 1
-            and self.traced.examples[node.all_input_nodes[0]].ndim == 4
-            and (
-                value.shape[1] == self.sizes[self.places[node.all_input_nodes[0]][0]]
-                and value.shape[2:] in ((), (1, 1))
-            )
+            return True
+        is_depthwise = (
+            isinstance(module, nn.Conv2d) and module.groups == module.in_channels == module.out_channels
         )
+        is_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        is_slopes = isinstance(module, nn.PReLU) and module.num_parameters > 1
+        if axis == 1 and (is_depthwise or is_norm or is_slopes):
+            self.through[group].append(str(node.target))
+            self.places[node] = group, axis
+            return True
+        return False
 
-    def pads_maps(self, node: fx.Node, axis: int) -> bool:
-        amounts: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("pad", ())
-        return axis == 1 and len(amounts) <= 4
+    def is_pooling(self, node: fx.Node) -> bool:
+        """Whether a map of more pixels becomes one."""
+        value, sources = self.traced.examples.get(node), node.all_input_nodes
+        before = self.traced.examples[sources[0]]
+        is_one = isinstance(value, Tensor) and value.ndim in (2, 4) and value.shape[2:].numel() == 1
+        return is_one and isinstance(before, Tensor) and before.ndim == 4 and before.shape[2:].numel() > 1
+
+    def kept_axis(self, node: fx.Node, sources: Sequence[fx.Node]) -> int | None:
+        """The axis of the output on which the channels lie; None where they are mixed or treated unlike."""
+        sizes = {self.sizes[self.places[source][0]] for source in sources}
+        y = self.traced.examples.get(node)
+        if len(sizes) > 1 or sizes == {1} or not isinstance(y, Tensor):
+            return None
+        (size,) = sizes
+        rolled = self.run(node, sources, lambda x, axis: x.roll(1, axis))
+        changed = self.run(node, sources, _first_changed)
+        for axis in range(1, y.ndim):
+            if y.shape[axis] == size and _alike(rolled, y.roll(1, axis)):
+                others = (each.narrow(axis, 1, size - 1) for each in (changed, y))
+                return axis if _alike(*others) else None
+        return None
+
+    def run(self, node: fx.Node, sources: Sequence[fx.Node], change: Callable[[Tensor, int], Tensor]) -> Any:
+        """What an operation gives where its inputs are changed."""
+        values = {source: change(self.traced.examples[source], self.places[source][1]) for source in sources}
+
+        def value_of(each: fx.Node) -> Any:
+            return values.get(each, self.traced.examples[each])
+
+        args: Any = fx.map_arg(node.args, value_of)
+        kwargs: Any = fx.map_arg(node.kwargs, value_of)
+        with torch.no_grad():
+            if node.op == "call_module":
+                return self.modules[str(node.target)](*args, **kwargs)
+            if node.op == "call_method":
+                return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            assert callable(node.target)
+            return node.target(*args, **kwargs)
 
 
-def _order(node: fx.Node) -> list[int] | None:
-    given = node.args[1:] if len(node.args) != 2 or isinstance(node.args[1], int) else node.args[1]
-    order = [each for each in given if isinstance(each, int)]  # type: ignore[union-attr]
-    return order if len(order) == len(given) and all(each >= 0 for each in order) else None  # type: ignore[arg-type]
+def _first_changed(x: Tensor, axis: int) -> Tensor:
+    first = x.narrow(axis, 0, 1)
+    return torch.cat([first + 1, x.narrow(axis, 1, x.shape[axis] - 1)], axis)
+
+
+def _has_channels(module: nn.Module | None) -> bool:
+    """Whether a module has weights of more than one value: how they belong to channels is not known here."""
+    tensors = (*module.parameters(), *module.buffers()) if module is not None else ()
+    return any(tensor.numel() > 1 for tensor in tensors)
+
+
+def _alike(found: Any, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
