@@ -236,7 +236,7 @@ def test_a_candidate_whose_export_finds_no_memory_is_not_marked_as_failed(
         connection.execute("DELETE FROM candidates WHERE choice = 1")
     connection.close()
     with monkeypatch.context() as patch:
-        patch.setattr("hwnas.compress.library.operators.export_onnx", hungry)
+        patch.setattr("hwnas.networks.sizes.export_onnx", hungry)
         with pytest.raises(HwnasError, match="memory does not suffice"):
             go_on(copy, Said())
     go_on(copy, Said())

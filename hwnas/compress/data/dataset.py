@@ -69,7 +69,11 @@ class Images:
         return len(self.pixels)
 
     def first(self, count: int) -> Images:
-        """The first images alone, without their targets."""
+        """The first images alone, without their targets.
+
+        >>> len(images.first(3))
+        3
+        """
         return Images(pixels=self.pixels[:count], labels=None)
 
 

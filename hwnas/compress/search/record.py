@@ -115,7 +115,11 @@ class FrontRecord:
 
     @property
     def predicts(self) -> bool:
-        """Whether accuracies of its networks were predicted."""
+        """Whether accuracies of its networks were predicted.
+
+        >>> front.predicts
+        False
+        """
         return any(row.predicted_accuracy is not None for row in self.front)
 
     def describe(self) -> str:

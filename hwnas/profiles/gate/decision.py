@@ -15,6 +15,7 @@ from typing import Literal
 
 from hwnas.measurement import STRICT
 from hwnas.profiles.gate.rank_tests import Shift, fewest_pairs, paired_shift, unpaired_shift
+from hwnas.ranges import Count, Figure, Ratio
 
 FALSE_ALARMS = 0.01
 """The chance at most that a check of equal networks fails, all its networks together."""
@@ -43,13 +44,13 @@ class Decision:
 
     __pydantic_config__ = STRICT
     verdict: Verdict
-    threshold: float
-    effect: float
-    low: float | None
-    high: float | None
-    noise_floor: float | None
-    p_slower: float
-    repeats: int
+    threshold: Ratio
+    effect: Figure
+    low: Figure | None
+    high: Figure | None
+    noise_floor: Figure | None
+    p_slower: Ratio
+    repeats: Count
 
 
 def confidence(networks: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from hwnas.files import encode
 from hwnas.measurement import STRICT, Fingerprint
 from hwnas.profiles.gate.decision import Decision
+from hwnas.ranges import Milliseconds
 
 SCHEMA = "hwnas.check/1"
 
@@ -35,10 +36,10 @@ class Checked:
     how: How
     reason: str
     decision: Decision | None = None
-    baseline_ms: tuple[float, ...] = ()
-    now_ms: tuple[float, ...] = ()
-    baseline_median_ms: tuple[float, ...] = ()
-    now_median_ms: tuple[float, ...] = ()
+    baseline_ms: tuple[Milliseconds, ...] = ()
+    now_ms: tuple[Milliseconds, ...] = ()
+    baseline_median_ms: tuple[Milliseconds, ...] = ()
+    now_median_ms: tuple[Milliseconds, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
