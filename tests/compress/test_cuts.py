@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
 import pytest
 import timm
 import torch
+from shortest_run import LIBRARY, SEARCH
+from tiny import run_job
 from torch import Tensor, nn
+from workplace import narrowable
 
+import hwnas
+from hwnas.compress.library.candidates import find_candidates
 from hwnas.compress.library.space import load_space
+from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.errors import InputError
+from hwnas.networks.architecture import ArchitectureSpec
 from hwnas.networks.blocks.closed_form import Moments, refitted, removal_order, start_cut, take_moments
 from hwnas.networks.blocks.cut import CutSpec, CutTable, build_cut, cut_specs
 from hwnas.networks.blocks.hidden import Hidden, find_hidden
 from hwnas.networks.chosen_blocks import Blocks
 from hwnas.networks.count import count
 from hwnas.networks.partition import partition
+from hwnas.progress import Progress
 
 SHAPE = (16, 12, 12)
 
@@ -247,3 +258,35 @@ def test_layers_as_blocks(name: str, blocks: int, sizes: list[int]) -> None:
     assert parts.block_count == blocks
     found = [len(find_hidden(parts.first[n], parts.part_shapes(n)[0])) for n in range(1, len(sizes) + 1)]
     assert found == sizes
+
+
+def test_a_run_of_cuts_layer_by_layer(workplace: Path) -> None:
+    """From the partition to the checkpoint, left-out layers among the choices."""
+    library = replace(LIBRARY, model="narrowable:make", data="digits", space="cuts", layers=True, per_block=0)
+    search = replace(SEARCH, picks=("knee", "speedup=1.5"), filter="device")
+    out = workplace / "run"
+    result = run_job(library, search, out, "hwnas compress …", Progress(), allow_code=True)
+    blocks = BlockCosts.read(out / "devices" / "sim-npu", "")
+    assert blocks is not None
+    costs = {(part.name, choice.name): choice.cost for part in blocks.parts for choice in part.choices}
+    assert {("block1", "cut-32"), ("block2", "cut-8"), ("block3", "cut-48")} <= {*costs}
+    assert costs["block1", "left-out"] == costs["block3", "left-out"] == 0
+    assert ("block2", "left-out") not in costs
+    specs = []
+    for checkpoint in result["checkpoints"]:
+        path = Path(checkpoint["path"])
+        specs += [spec for spec in ArchitectureSpec.read(path / "architecture.json").parts if spec]
+        module, x = hwnas.load(path, allow_code=True), torch.rand(1, 3, 32, 32)
+        assert checkpoint["macs"] == count(module, (3, 32, 32))[0] < checkpoint["macs_reference"]
+        (found,) = ort.InferenceSession(path / "model.onnx").run(None, {"input": x.numpy()})
+        with torch.no_grad():
+            assert torch.allclose(torch.from_numpy(found), module(x), atol=1e-4)
+    assert specs
+    assert all(isinstance(spec, CutSpec) for spec in specs)
+
+
+def test_a_left_out_layer_learns_nothing_and_costs_nothing(workplace: Path) -> None:
+    parts = partition(narrowable.make().eval(), (3, 32, 32), Blocks(layers=True))
+    found = {c.name: c for c in find_candidates(parts, load_space("cuts"))}
+    assert [name for name in found if "left-out" in name] == ["block1-left-out", "block3-left-out"]
+    assert (found["block1-left-out"].macs, found["block1-left-out"].params) == (0, 0)

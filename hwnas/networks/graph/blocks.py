@@ -166,7 +166,7 @@ class _Chooser:
     def _is_one(self, region: Region) -> bool:
         """Whether a region can be a block, or one with its neighbours."""
         is_kept = self._is_smaller(region.entry, region.exit) and not self._comes_back(region)
-        is_small = self._of(region) <= LARGE * self.total or len(region.inside) == 1
+        is_small = self.layers or self._of(region) <= LARGE * self.total or len(region.inside) == 1
         return is_kept and is_small and not self._is_fixed(region)
 
     def _joined(self, atoms: Sequence[Region]) -> Iterator[Region]:
