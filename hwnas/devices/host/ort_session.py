@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hwnas.devices.host import runtime
-from hwnas.devices.host.runtime import Arrays, LoadedNetwork, Settings
-from hwnas.measurement import Layer
+from hwnas.devices.host.runtime import Arrays
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,31 +112,6 @@ def outputs(loaded: Loaded, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
     """Run once on other inputs, in the graph's order; outputs in that order."""
     names = [value.name for value in loaded.session.get_inputs()]
     return list(loaded.session.run(None, dict(zip(names, inputs, strict=True))))
-
-
-class _Network(LoadedNetwork):
-    def __init__(self, content: bytes, settings: Settings) -> None:
-        self._loaded = load(content, session_options(int(settings["threads"])))
-        self.placement = placement(self._loaded.session)
-
-    @property
-    def run(self) -> Callable[[], object]:
-        return partial(self._loaded.session.run_with_iobinding, self._loaded.binding)
-
-    def outputs(self, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        return outputs(self._loaded, inputs)
-
-
-def load_network(content: bytes, settings: Settings) -> LoadedNetwork:
-    """See `runtime`."""
-    return _Network(content, settings)
-
-
-def time_operators(content: bytes, settings: Settings, seconds: float) -> tuple[Layer, ...]:
-    """See `runtime`."""
-    from hwnas.devices.host.layers import layers
-
-    return layers(content, int(settings["threads"]), seconds)
 
 
 def placement(session: ort.InferenceSession) -> dict[str, dict[str, int]]:

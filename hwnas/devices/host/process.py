@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 END_S = 5.0
-ONNX_RUNTIME = "hwnas.devices.host.ort_session"
+ONNX_RUNTIME = "hwnas.devices.host.onnx_runtime"
 
 
 class ProcessDiedError(RuntimeError):
