@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -237,10 +238,10 @@ def _moments(
     found = {}
     for part, name in sorted({(c.part, c.part_name) for c in candidates if isinstance(c.spec, CutSpec)}):
         position = teacher.parts.reads(name)[0]
-        block = teacher.parts.first[part]
+        block = deepcopy(teacher.parts.first[part])
+        groups = find_hidden(block, teacher.parts.part_shapes(part)[0])
         batches = islice(teacher.batches("train", batch_size, [position]), -(-MOMENT_IMAGES // batch_size))
         with placed(teacher.data.place, block):
-            groups = find_hidden(block, teacher.parts.part_shapes(part)[0])
             found[part] = take_moments(block, groups, (features[position] for features in batches))
     return found
 

@@ -107,11 +107,12 @@ class _Channels:
         return sum(weight.numel() for weight in self.modules[str(node.target)].parameters())
 
     def norm_behind(self, node: fx.Node) -> str | None:
-        user, *others = node.users
-        is_norm = user.op == "call_module" and isinstance(
-            self.modules[str(user.target)], nn.modules.batchnorm._BatchNorm
-        )
-        return str(user.target) if is_norm and not others else None
+        users = list(node.users)
+        if len(users) != 1 or users[0].op != "call_module":
+            return None
+        norm = self.modules[str(users[0].target)]
+        is_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None
+        return str(users[0].target) if is_norm else None
 
     # Groups of channels.
 
