@@ -197,7 +197,7 @@ def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest
     run = Path(shutil.copytree(place / "plain", place / "refused"))
     shutil.rmtree(run / "checkpoints")
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise HwnasError("it is another network", "report it")
 
     monkeypatch.setattr("hwnas.compress.emit.emit.confirm_stored", refuse)

@@ -44,8 +44,8 @@ class CutSpec:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """All cuts are of one kind."""
-        return (self.family,)
+        """Narrower, or left out."""
+        return self.family, "narrower" if self.hidden else "left out"
 
 
 def is_left_out(spec: object) -> bool:
