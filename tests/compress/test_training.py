@@ -210,6 +210,43 @@ def test_recalibrated_statistics_are_those_of_the_training_images() -> None:
     torch.testing.assert_close(norm.running_var, y.var((0, 2, 3)).float(), rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_are_taken_anew_only_where_the_output_comes_nearer(data: Data) -> None:
+    """Wrong ones are mended; those of a reference that has seen other images stay, to the bit."""
+    teacher, off = tinynet.seeded(), tinynet.seeded()
+    with torch.no_grad():
+        for norm in off.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                assert norm.running_mean is not None
+                norm.running_mean += 3
+    loop.recalibrate(teacher, data, 16)
+    assert loop.settle(off, teacher, data, CLASSIFICATION, 16)
+    same = tinynet.seeded()
+    before = {key: value.clone() for key, value in same.state_dict().items()}
+    assert not loop.settle(same, tinynet.seeded(), data, CLASSIFICATION, 16)
+    assert all(torch.equal(value, before[key]) for key, value in same.state_dict().items())
+    assert not loop.settle(nn.Flatten(), nn.Flatten(), data, CLASSIFICATION, 16)
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_training_may_keep_the_statistics(data: Data, keeps: bool) -> None:
+    model = tinynet.seeded()
+    before = {key: value.clone() for key, value in model.named_buffers()}
+    loop.fit(
+        model,
+        data,
+        loop.distillation_loss(tinynet.seeded()),
+        epochs=1,
+        batch_size=16,
+        learning_rate=1e-3,
+        seed=0,
+        state_file=None,
+        progress=lambda *_: None,
+        keeps_statistics=keeps,
+    )
+    assert all(torch.equal(value, before[key]) for key, value in model.named_buffers()) is keeps
+    assert not any(module.training for module in model.modules())
+
+
 def test_distilling_end_to_end_comes_near_the_teacher(data: Data, tmp_path: Path) -> None:
     teacher = tinynet.seeded()
     loss = loop.distillation_loss(teacher)

@@ -125,7 +125,7 @@ def _finish(device: DeviceRun, name: str, rule: str, choices: Choices) -> _Finis
     run, epochs = device.run, device.search.finetune_epochs
     reference, stitcher, data = run.reference, device.stitcher, run.reference.data
     unfinished = stitcher.module(choices)
-    loop.recalibrate(unfinished, data, run.settings.batch_size)
+    loop.settle(unfinished, reference.module(), data, reference.task, run.settings.batch_size)
     stitched = loop.scores(unfinished, data, reference.task)
     module, _ = finetune(
         device,

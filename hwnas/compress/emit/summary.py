@@ -36,7 +36,7 @@ class Summary:
         latency_ms, latency_anchor_ms: medians, with intervals over the repeats.
         latency_reference_ms: as the anchor's; None where the device refuses the reference.
         latency_ratio: to the anchor, the two interleaved in one session.
-        accuracy_stitched: before finetuning, batch normalisation recalibrated.
+        accuracy_stitched: before finetuning, batch normalisation recalibrated where that helps.
         accuracy, accuracy_reference, accuracy_difference: on the test part, by the task's metric, which
             `metric` names; None without labels.
         agreement: how far network and reference give the same on the test part, by `agreement_metric`; for

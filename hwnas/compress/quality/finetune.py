@@ -66,7 +66,7 @@ def finetune_network(context: TrainingContext, network: Stitched, on_progress: O
     # Copied together: weights that several parts share stay shared.
     module = assemble(parts, deepcopy([build_part(parts, n, spec) for n, spec in enumerate(network.specs)]))
     module.load_state_dict(network.state)
-    loop.recalibrate(module, data, settings.batch_size)
+    is_settled = loop.settle(module, teacher, data, task, settings.batch_size)
     scratch = context.scratch
     with placed(data.place, teacher):
         loop.fit(
@@ -79,7 +79,9 @@ def finetune_network(context: TrainingContext, network: Stitched, on_progress: O
             seed=settings.seed,
             state_file=scratch and _state_file(scratch, network.choices, network.epochs),
             progress=on_progress,
+            keeps_statistics=not is_settled,
         )
+    loop.settle(module, teacher, data, task, settings.batch_size)
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},
         accuracy=_quality(module, teacher, data, task),

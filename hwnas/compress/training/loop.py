@@ -45,8 +45,12 @@ def fit(
     seed: int,
     state_file: Path | None,
     progress: Callable[[int, float], None],
+    keeps_statistics: bool = False,
 ) -> None:
     """Train a network with AdamW on augmented images, in place; it is left in eval mode.
+
+    Args:
+        keeps_statistics: batch normalisation goes on with its running statistics, not with the batch's.
 
     After each epoch everything that going on needs is in `state_file`; a call that finds one goes on from
     there, with the same result. The caller removes it once it has stored the network. None keeps nothing.
@@ -55,7 +59,11 @@ def fit(
         HwnasError: the loss became NaN or infinite, or memory does not suffice.
         RunDirectoryError: `state_file` is damaged.
     """
-    with placed(data.place, model.train()):
+    model.train()
+    if keeps_statistics:
+        for norm in _norms(model):
+            norm.eval()
+    with placed(data.place, model):
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
         optimizer.param_groups[0]["initial_lr"] = learning_rate
         first_epoch = 0 if state_file is None else _restore(state_file, model, optimizer)
@@ -135,6 +143,44 @@ def recalibrate(model: nn.Module, data: Data, batch_size: int) -> None:
                 break
         torch.optim.swa_utils.update_bn(batches, model)
     model.eval()
+
+
+def settle(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_size: int) -> bool:
+    """Recalibrate a network, and keep that where its output on `val` comes nearer to the teacher's.
+
+    It does not where the reference has seen other images than these, such as a thousand classes and not ten:
+    then these images do not say what normalises its features.
+
+    Returns:
+        Whether the statistics are those of these images.
+    """
+    norms = _norms(model)
+    if not norms:
+        return False
+    before = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
+    error = _distance(model, teacher, data, task)
+    recalibrate(model, data, batch_size)
+    if _distance(model, teacher, data, task) < error:
+        return True
+    with torch.no_grad():
+        for norm, buffers in zip(norms, before, strict=True):
+            for key, value in norm.named_buffers():
+                value.copy_(buffers[key])
+    return False
+
+
+@torch.no_grad()
+def _distance(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_size: int = 256) -> float:
+    """The task's loss of distillation on `val`."""
+    total = 0.0
+    with placed(data.place, model.eval(), teacher.eval()):
+        for x, _ in data.batches(data.val, batch_size):
+            total += float(task.distill(model(x), teacher(x))) * len(x)
+    return total / len(data.val)
+
+
+def _norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 @torch.no_grad()
