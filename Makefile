@@ -42,7 +42,7 @@ lint: .venv/.dev
 	$(BIN)/lint-imports
 
 # Studies take hours and go on where they were stopped; each is started by itself.
-STUDIES = gate_power predictor_quality filter_front equal_latency finetune_curves search_latency
+STUDIES = gate_power predictor_quality filter_front equal_latency finetune_curves search_latency against_commit task_proofs
 
 bench: .venv/.dev
 	set -e; for file in $(filter-out $(STUDIES:%=benchmarks/%.py),$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file; done
