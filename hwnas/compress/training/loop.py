@@ -160,7 +160,8 @@ def settle(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_s
     before = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
     error = _distance(model, teacher, data, task)
     recalibrate(model, data, batch_size)
-    if _distance(model, teacher, data, task) < error:
+    after = _distance(model, teacher, data, task)
+    if math.isfinite(after) and not after >= error:  # what was no number is mended
         return True
     with torch.no_grad():
         for norm, buffers in zip(norms, before, strict=True):

@@ -141,6 +141,8 @@ def _kept(module: nn.Module, group: Hidden, size: int, moments: Mapping[str, Mom
         norms = weight.view(len(weight), group.size, -1).square().sum((0, 2))
         return norms.topk(size).indices.sort().values
     second = _with_ridge(known.second)
+    if reader.norm is None and layer.bias is None:  # its output cannot shift
+        second[-1, :-1] = second[:-1, -1] = 0.0
     full = functional.pad(weight.double().cpu(), (0, 1))
     return removal_order(second, full, group.size)[group.size - size :].sort().values
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from hwnas.errors import is_out_of_memory
 from hwnas.networks.graph.tracing import Trace, trace
 
 
@@ -110,9 +111,11 @@ class _Channels:
         users = list(node.users)
         if len(users) != 1 or users[0].op != "call_module":
             return None
-        norm = self.modules[str(users[0].target)]
+        name, axis = str(users[0].target), self.places[node][1]
+        norm = self.modules[name]
         is_norm = isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None
-        return str(users[0].target) if is_norm else None
+        calls = sum(each.op == "call_module" and each.target == name for each in self.traced.graph.nodes)
+        return name if is_norm and axis == 1 and calls == 1 else None
 
     # Groups of channels.
 
@@ -162,6 +165,8 @@ class _Channels:
 
     def see_layer(self, node: fx.Node, source: fx.Node, module: nn.Module) -> bool:
         """Whether a module is a layer that makes and reads channels, or has weights for each that pass."""
+        if not _is_plain(module):
+            return False
         group, axis = self.places[source]
         last = self.traced.examples[source].ndim - 1
         is_conv = isinstance(module, nn.Conv2d) and module.groups == 1 and last == 3
@@ -198,12 +203,17 @@ class _Channels:
         if len(sizes) > 1 or sizes == {1} or not isinstance(y, Tensor):
             return None
         (size,) = sizes
-        rolled = self.run(node, sources, lambda x, axis: x.roll(1, axis))
-        changed = self.run(node, sources, _first_changed)
-        for axis in range(1, y.ndim):
-            if y.shape[axis] == size and _alike(rolled, y.roll(1, axis)):
-                others = (each.narrow(axis, 1, size - 1) for each in (changed, y))
-                return axis if _alike(*others) else None
+        try:
+            rolled = self.run(node, sources, lambda x, axis: x.roll(1, axis))
+            changed = self.run(node, sources, _first_changed)
+            fewer = self.run(node, sources, lambda x, axis: x.narrow(axis, 0, size - 1))
+            for axis in range(1, y.ndim):
+                if y.shape[axis] == size and _alike(rolled, y.roll(1, axis)):
+                    others = (each.narrow(axis, 1, size - 1) for each in (changed, y))
+                    return axis if _alike(*others) and _alike(fewer, y.narrow(axis, 0, size - 1)) else None
+        except Exception as error:  # it has the number of channels built in, or takes no such values
+            if is_out_of_memory(error):
+                raise
         return None
 
     def run(self, node: fx.Node, sources: Sequence[fx.Node], change: Callable[[Tensor, int], Tensor]) -> Any:
@@ -227,6 +237,11 @@ class _Channels:
 def _first_changed(x: Tensor, axis: int) -> Tensor:
     first = x.narrow(axis, 0, 1)
     return torch.cat([first + 1, x.narrow(axis, 1, x.shape[axis] - 1)], axis)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether all that it has for each channel are weights and biases that it holds itself."""
+    return {name for name, _ in module.named_parameters()} <= {"weight", "bias"}
 
 
 def _has_channels(module: nn.Module | None) -> bool:
