@@ -87,8 +87,10 @@ def start_cut(
         groups: of the block.
         moments: of the block's readers.
     """
+    if not spec.hidden:
+        return
     fitted = deepcopy(block)
-    for group, size in zip(groups, spec.hidden, strict=bool(spec.hidden)):
+    for group, size in zip(groups, spec.hidden, strict=True):
         if size == group.size:
             continue
         kept = _kept(fitted, group, size, moments)
@@ -96,8 +98,7 @@ def start_cut(
         narrow(fitted, group, kept)
         for reader, (weight, shift) in fits:
             _set(fitted, reader, weight, shift)
-    if spec.hidden:
-        cut.load_state_dict(fitted.state_dict())
+    cut.load_state_dict(fitted.state_dict())
 
 
 def removal_order(second: Tensor, weight: Tensor, channels: int) -> Tensor:
