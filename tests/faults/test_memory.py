@@ -24,19 +24,21 @@ from hwnas.errors import HwnasError, InputError, NetworkFormError, is_out_of_mem
 from hwnas.networks.architecture import Candidate
 
 LIMITED = """
-import importlib, json, resource, sys
+import importlib, resource, sys
 import torch
 from hwnas.cli.main import main
-from hwnas.cli.output import TerminalProgress
 
 distillation = importlib.import_module("hwnas.compress.library.distill")
-command = importlib.import_module("hwnas.cli.compress")
 gigabytes_an_image, *arguments = sys.argv[1:]
-real, names = distillation.build_block, []
+real, names, limits = distillation.build_block, [], []
 
 
 class Hungry(torch.nn.Module):
     def forward(self, module, inputs):
+        if not limits:  # everything is loaded: what comes now may take 4 GiB more
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limits.extend(2 * [pages * resource.getpagesize() + 4 * 2**30])
+            resource.setrlimit(resource.RLIMIT_AS, tuple(limits))
         torch.empty(int(float(gigabytes_an_image) * 2**30) * len(inputs[0]), dtype=torch.uint8)
 
 
@@ -48,17 +50,7 @@ def build(parts, part, spec):
     return module
 
 
-class Limiting(TerminalProgress):
-    def say(self, text):
-        if text.startswith("reference:"):  # everything is loaded: what comes now may take 4 GiB more
-            pages = int(open("/proc/self/statm").read().split()[0])
-            limit = pages * resource.getpagesize() + 4 * 2**30
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        super().say(text)
-
-
 distillation.build_block = build
-command.TerminalProgress = Limiting
 sys.argv = ["hwnas", *arguments]
 main()
 """
