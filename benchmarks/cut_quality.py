@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from hwnas.networks.blocks.closed_form import start_cut, take_moments
-from hwnas.networks.blocks.cut import CutTable, build_cut, cut_specs
+from hwnas.networks.blocks.cut import CutTable, cut_specs
 from hwnas.networks.blocks.hidden import find_hidden
 from hwnas.networks.chosen_blocks import Blocks
 from hwnas.networks.partition import partition
@@ -62,8 +62,7 @@ def main() -> None:
         variance = wanted.var((0, 2, 3), keepdim=True)
         cells = []
         for spec in cut_specs(CutTable(share=SHARES), block, in_shape, out_shape):
-            cut = build_cut(spec, block, in_shape).eval()
-            start_cut(cut, spec, block, groups, moments)
+            cut = start_cut(spec, block, groups, moments)
             cells.append(f"{float(((cut(val) - wanted).square() / variance).mean()):.3f}")
         if cells:
             print(f"| {number} | {' | '.join(reversed(cells))} |", flush=True)

@@ -1,11 +1,11 @@
 """Other tasks than classification: what is left of a reference at a bound on measured latency.
 
-    python benchmarks/task_proofs.py denoising      # or super-resolution, text-segmentation
+    python benchmarks/task_proofs.py denoising      # or super-resolution, text-segmentation, demosaicking
     python benchmarks/task_proofs.py                # the table of those that are done
 
 Run it in the repository's root. Networks, weights and images are those of ../shared/data; none has labels
 but what an image itself says. `test` is looked at once, by the checkpoint. Stopped, a study goes on by the
-same command.
+same command. demosaicking wants its network: pip install demosaicnet wget 'setuptools<81'
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import io
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 import hwnas
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.emit.summary import Summary
+from hwnas.compress.tasks import load_task
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 SEED = 0
@@ -39,12 +40,13 @@ class Study:
     """One network, compressed to a bound.
 
     Attributes:
+        weights: a file of ../shared/data; None where the network brings them.
         options: of `hwnas.compress`.
         bound: on latency, in units of the reference.
         goal: the loss of the first metric that is allowed.
     """
 
-    weights: str
+    weights: str | None
     task: str
     bound: float
     goal: float
@@ -55,14 +57,14 @@ def _space(name: str) -> str:
     return str(Path(__file__).with_name(f"{name}.toml"))
 
 
-SMALL = {"layers": True, "batch_size": 16, "population": 24, "generations": 12}
+SMALL = {"batch_size": 16, "population": 24, "generations": 12}
 STUDIES = {
     "denoising": Study(
         weights="dncnn_gray_sigma25.safetensors",
         task="denoising:25",
         bound=0.5,
         goal=0.15,
-        options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "256"},
+        options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
     ),
     "super-resolution": Study(
         weights="waifu2x_upconv7_photo_x2.safetensors",
@@ -71,10 +73,11 @@ STUDIES = {
         goal=0.16,
         options={
             **SMALL,
+            "layers": True,
             "space": _space("narrow"),
             "epochs": 3,
             "finetune_epochs": 20,
-            "measure_size": "256",
+            "measure_size": "96",
         },
     ),
     "text-segmentation": Study(
@@ -82,7 +85,14 @@ STUDIES = {
         task="segmentation",
         bound=0.5,
         goal=0.01,
-        options={**SMALL, "layers": False, "space": _space("thin"), "epochs": 2, "finetune_epochs": 15},
+        options={**SMALL, "space": _space("thin"), "epochs": 2, "finetune_epochs": 15},
+    ),
+    "demosaicking": Study(
+        weights=None,
+        task="benchmarks.task_proofs:DEMOSAICKING",
+        bound=0.5,
+        goal=0.5,
+        options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
     ),
 }
 
@@ -111,6 +121,22 @@ def text_segmentation() -> nn.Module:
     return module
 
 
+def demosaicking() -> nn.Module:
+    """The network of Gharbi et al. 2016 for Bayer's mosaic, with its own weights."""
+    module: nn.Module = importlib.import_module("demosaicnet").BayerDemosaick(pad=True)
+    module.input_shape = (3, 64, 64)  # type: ignore[assignment]
+    return module
+
+
+def mosaic(image: Tensor, _: torch.Generator) -> Tensor:
+    """Keep of each pixel (3, H, W) the one channel that Bayer's filter lets through."""
+    kept: Tensor = importlib.import_module("demosaicnet").bayer(image)
+    return kept
+
+
+DEMOSAICKING = replace(load_task("denoising"), name="demosaicking", given=mosaic)
+
+
 def denoising_data() -> hwnas.Data:
     """Grey crops of Imagenette to train on; BSD68 to test on."""
     train, val = crops("train", 1000, 64), crops("val", 100, 64)
@@ -122,6 +148,12 @@ def super_resolution_data() -> hwnas.Data:
     """Crops of Imagenette; other images of it to test on."""
     val = crops("val", 400, 96)
     return _plain("imagenette, crops", crops("train", 800, 96), val[:100], val[100:])
+
+
+def demosaicking_data() -> hwnas.Data:
+    """Crops of Imagenette; other images of it to test on."""
+    val = crops("val", 300, 96)
+    return _plain("imagenette, crops", crops("train", 1000, 64), crops("val", 100, 64), val[100:])
 
 
 def text_segmentation_data() -> hwnas.Data:
@@ -205,7 +237,7 @@ def run(name: str, out: Path, device: str) -> None:
         devices=[device],
         out=out / name,
         progress=TerminalProgress(),
-        weights=str(SHARED / study.weights),
+        weights=study.weights and str(SHARED / study.weights),
         task=study.task,
         speedup=[1 / study.bound],
         preset="standard",

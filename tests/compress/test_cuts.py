@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from shortest_run import LIBRARY, SEARCH
 from tiny import run_job
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 from workplace import narrowable
 
 import hwnas
@@ -107,9 +109,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] = 
 
 def start(block: nn.Module, shape: tuple[int, ...], spec: CutSpec, x: Tensor) -> nn.Module:
     groups = find_hidden(block, shape)
-    cut = build_cut(spec, block, shape)
-    start_cut(cut, spec, block, groups, take_moments(block, groups, [x]))
-    return cut.eval()
+    return start_cut(spec, block, groups, take_moments(block, groups, [x]))
 
 
 @torch.no_grad()
@@ -130,9 +130,8 @@ def test_a_cut_is_smaller_and_nearer_than_the_same_channels_without_the_closed_f
     spec = CutSpec(hidden=tuple(size // 2 for size in sizes))
     cut = start(block, shape, spec, x)
     assert count(cut, shape)[0] < count(block, shape)[0]
-    plain = build_cut(spec, block, shape)
-    start_cut(plain, spec, block, find_hidden(block, shape), {})
-    assert error(cut, block, x[:64]) < 0.95 * error(plain.eval(), block, x[:64])
+    plain = start_cut(spec, block, find_hidden(block, shape), {})
+    assert error(cut, block, x[:64]) < 0.95 * error(plain, block, x[:64])
 
 
 @pytest.mark.parametrize("name", [name for name, (*_, sizes) in BLOCKS.items() if sizes])
@@ -166,6 +165,116 @@ def test_what_others_say_already_and_what_never_changes_goes_without_loss(norm: 
     with torch.no_grad():
         difference = (cut(inside) - block(inside))[..., 1:-1, 1:-1].abs().max()
         assert float(difference) < 2e-2 * float(block(inside).std())
+
+
+class Between(nn.Module):
+    """Two convolutions with an operation between them that may or may not mix their hidden channels."""
+
+    def __init__(
+        self, operation: Callable[..., Tensor], given: Callable[[], nn.Module] = nn.Identity
+    ) -> None:
+        super().__init__()
+        self.enter, self.given, self.leave = nn.Conv2d(16, 32, 1), given(), nn.Conv2d(32, 8, 1)
+        self.operation = operation
+        self.scale = nn.Parameter(torch.rand(32) + 0.5)
+        self.register_buffer("mask", torch.arange(32) % 2 == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.leave(self.operation(self.enter(x), self))
+        return out
+
+
+class Scaled(nn.Conv2d):
+    """A convolution whose gain belongs to its channels, as those of networks without normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__(32, 32, 1)
+        self.gain = nn.Parameter(torch.rand(32, 1, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight * self.gain, self.bias)
+
+
+def normed() -> nn.Module:
+    norm = nn.BatchNorm2d(32)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    assert norm.running_mean is not None
+    norm.running_mean.normal_()
+    return norm
+
+
+PASS, STAY = [32], list[int]()
+OPERATIONS: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
+    "clamp": (lambda: Between(lambda y, _: y.clamp(0, 6)), PASS),
+    "pooling": (lambda: Between(lambda y, _: nn.functional.max_pool2d(y, 3, 1, 1)), PASS),
+    "a normalisation": (lambda: Between(lambda y, net: net.given(y), normed), PASS),
+    "slopes": (lambda: Between(lambda y, net: net.given(y), lambda: nn.PReLU(32)), PASS),
+    "one slope": (lambda: Between(lambda y, net: net.given(y), nn.PReLU), PASS),
+    "depthwise": (
+        lambda: Between(lambda y, net: net.given(y), lambda: nn.Conv2d(32, 32, 3, groups=32)),
+        PASS,
+    ),
+    "there and back": (lambda: Between(lambda y, _: y.permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2)), PASS),
+    "a scale": (lambda: Between(lambda y, net: y * net.scale[:, None, None]), STAY),
+    "a mask": (lambda: Between(lambda y, net: torch.where(net.mask[:, None, None], y, -y)), STAY),
+    "slopes given": (lambda: Between(lambda y, net: nn.functional.prelu(y, net.scale)), STAY),
+    "statistics given": (
+        lambda: Between(lambda y, net: nn.functional.batch_norm(y, net.scale, net.scale)),
+        STAY,
+    ),
+    "unflattened": (lambda: Between(lambda y, _: y.unflatten(1, (4, 8)).flip(2).flatten(1, 2)), STAY),
+    "viewed": (lambda: Between(lambda y, _: y.view(-1, 8, 4, *y.shape[2:]).flip(1).reshape(y.shape)), STAY),
+    "rolled": (lambda: Between(lambda y, _: y.roll(1, 1)), STAY),
+    "softmax": (lambda: Between(lambda y, _: y.softmax(1)), STAY),
+    "neighbours": (lambda: Between(lambda y, _: nn.functional.local_response_norm(y, 5, alpha=1e-2)), STAY),
+    "groups": (lambda: Between(lambda y, net: net.given(y), lambda: nn.GroupNorm(4, 32)), STAY),
+    "grouped": (lambda: Between(lambda y, net: net.given(y), lambda: nn.Conv2d(32, 32, 1, groups=4)), STAY),
+    "a gain": (lambda: Between(lambda y, net: net.given(y), Scaled), STAY),
+    "weights of weights": (
+        lambda: Between(
+            lambda y, net: net.given(y), lambda: parametrizations.weight_norm(nn.Conv2d(32, 32, 1))
+        ),
+        STAY,
+    ),
+    "a normalisation twice": (lambda: Between(lambda y, net: net.given(net.given(y).relu()), normed), STAY),
+    "a normalisation of rows": (
+        lambda: Between(
+            lambda y, net: net.given(y.transpose(1, 2)).transpose(1, 2), lambda: nn.BatchNorm2d(32)
+        ),
+        STAY,
+    ),
+    "by keyword": (
+        lambda: Between(lambda y, net: net.given(input=y), lambda: nn.Conv2d(32, 32, 1)),
+        [32, 32],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_channels_go_only_where_nothing_else_sees_them(name: str, scale: float) -> None:
+    """What is found does not hang on how large values are; without them the block is as if none read them."""
+    make, sizes = OPERATIONS[name]
+    shape = (16, 32, 32)
+    block: Any = seeded(make)
+    with torch.no_grad():
+        block.enter.weight *= scale
+        block.enter.bias *= scale
+    groups = find_hidden(block, shape)
+    assert [group.size for group in groups] == sizes
+    if not groups:
+        return
+    spec = CutSpec(hidden=(16,) * len(groups))
+    x = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))
+    assert math.isfinite(error(start(block, shape, spec, x), block, x))
+    if len(groups) == 1:
+        plain: Any = start_cut(spec, block, groups, {})
+        with torch.no_grad():
+            left = plain.leave.weight.unbind(1)
+            gone = [not any(torch.equal(w, each) for each in left) for w in block.leave.weight.unbind(1)]
+            assert sum(gone) == 16
+            block.leave.weight[:, torch.tensor(gone)] = 0.0
+            assert error(plain, block, x) <= 1e-10 * float(block(x).square().mean())
 
 
 def moments_of(x: Tensor) -> Tensor:
@@ -206,8 +315,7 @@ def test_too_few_samples_count_with_their_mean() -> None:
     (group,) = find_hidden(block, SHAPE)
     few = {group.readers[0].name: take_moments(block, [group], [torch.randn(1, *SHAPE)])["leave"]}
     assert few["leave"].samples < 2 * 24 * 9
-    cut: Any = build_cut(CutSpec(hidden=(8,)), block, SHAPE)
-    start_cut(cut, CutSpec(hidden=(8,)), block, [group], few)
+    cut: Any = start_cut(CutSpec(hidden=(8,)), block, [group], few)
     columns = [
         c
         for c in range(24)

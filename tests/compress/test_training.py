@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -220,6 +221,12 @@ def test_statistics_are_taken_anew_only_where_the_output_comes_nearer(data: Data
                 norm.running_mean += 3
     loop.recalibrate(teacher, data, 16)
     assert loop.settle(off, teacher, data, CLASSIFICATION, 16)
+    broken = tinynet.seeded()
+    statistics = next(norm for norm in broken.modules() if isinstance(norm, nn.BatchNorm2d))
+    assert statistics.running_var is not None
+    statistics.running_var.fill_(math.nan)
+    assert loop.settle(broken, teacher, data, CLASSIFICATION, 16)
+    assert all(value.isfinite().all() for value in broken.buffers())
     same = tinynet.seeded()
     before = {key: value.clone() for key, value in same.state_dict().items()}
     assert not loop.settle(same, tinynet.seeded(), data, CLASSIFICATION, 16)

@@ -118,11 +118,14 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
     original = Original(parts.first[block], shapes[0], f"block {block}")
     inputs = parts.in_shapes(parts.names[block])
     limits = count(parts.modules[block], *inputs) if space.smaller else (math.inf, math.inf)
+
+    def smaller(sized: Sequence[_Sized]) -> list[_Sized]:
+        return [item for item in sized if item[0] < limits[0] and item[1] < limits[1]]
+
     found: list[_Sized] = []
     reasons = {}
     if space.cut is not None:
-        cuts, _ = _sized(parts, block, cut_specs(space.cut, parts.first[block], *shapes))
-        found += [item for item in cuts if item[0] < limits[0] and item[1] < limits[1]]
+        found += smaller(_sized(parts, block, cut_specs(space.cut, parts.first[block], *shapes))[0])
         if not found:
             reasons[CUT] = "it has no channels inside that only its own layers see"
     for family in space.tables:
@@ -134,9 +137,8 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
             reasons[family] = error.cause
             continue
         fitting, reason = _sized(parts, block, candidates)
-        smaller = [item for item in fitting if item[0] < limits[0] and item[1] < limits[1]]
-        found += smaller
-        if not smaller:
+        found += smaller(fitting)
+        if not smaller(fitting):
             reasons[family] = "none is smaller than the block" if fitting else reason
     return found, reasons
 

@@ -268,13 +268,12 @@ def initial_module(
         spec, gives = candidate.spec, parts.gives(candidate.part_name)
         if isinstance(spec, VariantSpec):
             return channels_last(build_part(parts, candidate.part, spec))
-        module = build_block(parts, candidate.part, spec)
         block = parts.first[candidate.part]
         if isinstance(spec, CutSpec):
             groups = find_hidden(block, parts.part_shapes(candidate.part)[0])
-            start_cut(module, spec, block, groups, moments)
+            module = start_cut(spec, block, groups, moments)
         else:
-            known = statistics[gives[0]]
+            module, known = build_block(parts, candidate.part, spec), statistics[gives[0]]
             start_replacement(module, spec, block, known.mean, known.variance)
     return channels_last(in_places(module, len(gives)))
 

@@ -51,13 +51,14 @@ def take_moments(
     chance = torch.Generator().manual_seed(0)
 
     def watch(name: str, layer: nn.Conv2d | nn.Linear) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            values = _patches(layer, given[0], chance)
+        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            (x,) = (*args, *kwargs.values())
+            values = _patches(layer, x, chance)
             values = functional.pad(values, (0, 1), value=1.0)
             sums[name] = sums.get(name, 0) + (values.T @ values).double().cpu()
             samples[name] = samples.get(name, 0) + len(values)
 
-        return layer.register_forward_pre_hook(hook)
+        return layer.register_forward_pre_hook(hook, with_kwargs=True)
 
     handles = []
     for name in {reader.name for group in groups for reader in group.readers}:
@@ -78,27 +79,26 @@ def take_moments(
 
 @torch.no_grad()
 def start_cut(
-    cut: nn.Module, spec: CutSpec, block: nn.Module, groups: Sequence[Hidden], moments: Mapping[str, Moments]
-) -> None:
-    """Give a fresh cut of a block the weights that come nearest to what the block gives.
+    spec: CutSpec, block: nn.Module, groups: Sequence[Hidden], moments: Mapping[str, Moments]
+) -> nn.Module:
+    """A cut of a block with the weights that come nearest to what the block gives.
 
     Args:
-        cut: from `build_cut`.
         groups: of the block.
-        moments: of the block's readers.
+        moments: of the block's readers; those without any keep the weights of the channels that stay.
     """
     if not spec.hidden:
-        return
-    fitted = deepcopy(block)
+        return nn.Identity()
+    cut = deepcopy(block)
     for group, size in zip(groups, spec.hidden, strict=True):
         if size == group.size:
             continue
-        kept = _kept(fitted, group, size, moments)
-        fits = [(reader, _fit(fitted, reader, kept, group.size, moments)) for reader in group.readers]
-        narrow(fitted, group, kept)
+        kept = _kept(cut, group, size, moments)
+        fits = [(reader, _fit(cut, reader, kept, group.size, moments)) for reader in group.readers]
+        narrow(cut, group, kept)
         for reader, (weight, shift) in fits:
-            _set(fitted, reader, weight, shift)
-    cut.load_state_dict(fitted.state_dict())
+            _set(cut, reader, weight, shift)
+    return cut
 
 
 def removal_order(second: Tensor, weight: Tensor, channels: int) -> Tensor:
@@ -203,23 +203,25 @@ def _is_plain(layer: nn.Conv2d | nn.Linear) -> bool:
     if isinstance(layer, nn.Linear):
         return layer.in_features <= LARGEST
     is_torchs = type(layer).forward is nn.Conv2d.forward and layer.padding_mode == "zeros"
-    is_pixel = layer.kernel_size == (1, 1)
-    return (
-        (is_torchs or is_pixel) and layer.weight[0].numel() <= LARGEST and not isinstance(layer.padding, str)
-    )
+    return is_torchs and layer.weight[0].numel() <= LARGEST and not isinstance(layer.padding, str)
 
 
 def _patches(layer: nn.Conv2d | nn.Linear, x: Tensor, chance: torch.Generator) -> Tensor:
     """What a layer reads at some places of each image, (N, D)."""
     if isinstance(layer, nn.Linear):
-        values = x.reshape(len(x), -1, x.shape[-1])
-    elif layer.kernel_size == (1, 1):
+        return _some(x.reshape(len(x), -1, x.shape[-1]), chance)
+    if layer.kernel_size == (1, 1):
         rows, columns = layer.stride
-        values = x[:, :, ::rows, ::columns].flatten(2).transpose(1, 2)
-    else:
-        assert not isinstance(layer.padding, str)
-        values = functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        values = values.transpose(1, 2)
+        return _some(x[:, :, ::rows, ::columns].flatten(2).transpose(1, 2), chance)
+    assert not isinstance(layer.padding, str)
+    how = layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    # Image by image: a patch for each pixel of a whole batch takes nine times the batch, or more.
+    patches = (functional.unfold(image[None], *how).transpose(1, 2) for image in x)
+    return torch.cat([_some(each, chance) for each in patches])
+
+
+def _some(values: Tensor, chance: torch.Generator) -> Tensor:
+    """Some of the places (N, P, D) of each image, (N P, D)."""
     if values.shape[1] > PLACES:
         chosen = torch.randperm(values.shape[1], generator=chance)[:PLACES]
         values = values[:, chosen.to(values.device)]
