@@ -107,7 +107,7 @@ def finetuning_rate(data: Data) -> float:
     start = 0.0
     for step, (x, labels) in zip(range(STEPS + 1), batches, strict=False):
         optimizer.zero_grad()
-        loss(student(x), x, labels).backward()  # type: ignore[no-untyped-call]
+        loss(student(x), loop.Batch(step, x, labels)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step == 0:
             start = time.perf_counter()

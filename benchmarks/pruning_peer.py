@@ -199,7 +199,7 @@ def with_gradients(reference: Reference) -> nn.Module:
     for number, (x, targets) in enumerate(data.train_batches(64, 0, 0, augment=False)):
         if number == GRADIENT_BATCHES:
             break
-        loss(module(x), x, targets).backward()  # type: ignore[no-untyped-call]
+        loss(module(x), loop.Batch(number, x, targets)).backward()  # type: ignore[no-untyped-call]
     return module
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.composed import Composed
 from hwnas.errors import InputError, first_line
@@ -23,7 +23,7 @@ from hwnas.networks.checks import plain_module
 from hwnas.networks.intact import require_intact
 from hwnas.networks.partition import Partition, partition
 from hwnas.networks.user_code import call_function, import_function
-from hwnas.networks.weights import narrow_classifier
+from hwnas.networks.weights import narrow_classifier, whole_classifier
 
 TORCHVISION = "torchvision.models"
 
@@ -136,11 +136,14 @@ def published_classes(spec: ReferenceSpec) -> int | None:
     return config.num_classes if config is not None and config.has_weights else None
 
 
-def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Module:
+def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> tuple[nn.Module, dict[str, Tensor]]:
     """A timm model with the weights of the hub; another number of classes gets a fresh classifier.
 
     Args:
         classes: of ImageNet's classes, to which the classifier is narrowed instead.
+
+    Returns:
+        The model, and what was narrowed, as it was: `whole_classifier`.
 
     Raises:
         InputError: not a timm model, no weights published, or the hub cannot be reached.
@@ -161,8 +164,8 @@ def load_pretrained(spec: ReferenceSpec, classes: Sequence[int] = ()) -> nn.Modu
     if classes:
         narrowed = build_reference(spec, allow_code=False)
         narrowed.load_state_dict(narrow_classifier(model.state_dict(), narrowed, classes))
-        return narrowed
-    return model.eval()
+        return narrowed, whole_classifier(model.state_dict(), narrowed)
+    return model.eval(), {}
 
 
 def build_module(spec: ArchitectureSpec, *, allow_code: bool) -> Composed:

@@ -43,7 +43,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 def load_weights(
     module: nn.Module, path: Path, classes: Sequence[int] = (), progress: Progress | None = None
-) -> None:
+) -> dict[str, Tensor]:
     """Load a state dict from safetensors, or from a `.pth` file without unpickling objects, strictly.
 
     Levels around a network (`module.` of DataParallel, `_orig_mod.` of torch.compile, `model.` of Lightning)
@@ -53,14 +53,17 @@ def load_weights(
         classes: of ImageNet's classes, to which a timm model's weights for all of them are narrowed.
         progress: hears what is taken, taken off and converted.
 
+    Returns:
+        What was narrowed, as it was: `whole_classifier`.
+
     Raises:
         InputError: unreadable or damaged, or its tensors do not fit the module; the first few are named.
     """
     progress = progress or Progress()
     expected = module.state_dict()
     state = _unwrapped(read_state(path, progress), expected.keys(), path, progress)
-    if classes:
-        state = narrow_classifier(state, module, classes)
+    whole = whole_classifier(state, module) if classes else {}
+    state |= _rows(whole, classes)
     state = _with_all_names(_fit_positions(state, module), module, path)
     _refuse(
         path,
@@ -87,6 +90,7 @@ def load_weights(
     )
     for (before, after), count in converted.items():
         progress.say(f"{path.name}: {count} tensors are converted from {_plain(before)} to {_plain(after)}")
+    return {key: value.to(expected[key].dtype) for key, value in whole.items()}
 
 
 def tensor_names(module: nn.Module) -> list[list[str]]:
@@ -331,10 +335,21 @@ def narrow_classifier(
         state: of the model with all of ImageNet's classes; another one stays as it is.
         module: the model with as many outputs as there are `classes`.
     """
+    return {**state, **_rows(whole_classifier(state, module), classes)}
+
+
+def whole_classifier(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """The weights of a timm model by which it tells all of ImageNet's classes apart; none where it does not.
+
+    Args:
+        state: of the model.
+        module: the model, with any number of classes.
+    """
     named = module.pretrained_cfg["classifier"]  # type: ignore[index]
     layers = (named,) if isinstance(named, str) else named
-    heads = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    return {
-        key: value[list(classes)] if key in heads and len(value) == IMAGENET_CLASSES else value
-        for key, value in state.items()
-    }
+    heads = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    return {key: state[key] for key in heads if key in state and len(state[key]) == IMAGENET_CLASSES}
+
+
+def _rows(classifier: Mapping[str, Tensor], classes: Sequence[int]) -> dict[str, Tensor]:
+    return {key: value[list(classes)] for key, value in classifier.items()}

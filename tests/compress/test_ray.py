@@ -145,6 +145,7 @@ def test_a_bench_is_not_opened_with_other_packages() -> None:
     packed = PackedContext(
         architecture=Any,  # type: ignore[arg-type]  # nothing of it is looked at before
         weights={},
+        whole_classifier={},
         statistics={},
         settings=Any,  # type: ignore[arg-type]
         data_hash="",

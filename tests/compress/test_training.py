@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import math
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,12 +103,12 @@ def test_a_kill_inside_of_an_epoch_goes_back_to_its_beginning(data: Data, tmp_pa
     whole = fit(tmp_path / "whole", data)
     calls = 0
 
-    def killing(logits: Tensor, x: Tensor, labels: Tensor | None) -> Tensor:
+    def killing(logits: Tensor, batch: loop.Batch) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == 6:  # of four batches an epoch
             raise Killed
-        return loop.target_loss(CLASSIFICATION)(logits, x, labels)
+        return loop.target_loss(CLASSIFICATION)(logits, batch)
 
     with pytest.raises(Killed):
         fit(tmp_path / "resumed", data, loss=killing)
@@ -125,7 +125,7 @@ def test_a_damaged_state_is_told(content: bytes, data: Data, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_told(value: float, data: Data, tmp_path: Path) -> None:
-    def broken(logits: Tensor, _: Tensor, __: Tensor | None) -> Tensor:
+    def broken(logits: Tensor, _: loop.Batch) -> Tensor:
         return logits.sum() * value
 
     with pytest.raises(HwnasError, match=r"the loss became (nan|inf|-inf) in epoch 1") as error:
@@ -263,8 +263,8 @@ def test_distilling_end_to_end_comes_near_the_teacher(data: Data, tmp_path: Path
         expected = -(target * logits.double().log_softmax(1)).sum(1).mean()
         labels = torch.tensor([1, 2, 3, 4, 5])
         hard = -logits.double().log_softmax(1)[torch.arange(5), labels].mean()
-    assert float(loss(logits, x, None)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(loss(logits, x, labels)) == pytest.approx(float(expected + hard), rel=1e-5)
+    assert float(loss(logits, loop.Batch(0, x, None))) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss(logits, loop.Batch(0, x, labels))) == pytest.approx(float(expected + hard), rel=1e-5)
 
 
 def test_right_answers_are_by_image_and_absent_without_labels(data: Data) -> None:

@@ -79,6 +79,7 @@ class Inputs:
             data=self.data,
             task=self.initial.task,
             sized=None if self.measured is self.parts else self.measured,
+            whole_classifier=self.initial.whole_classifier,
         )
 
     @property

@@ -57,6 +57,7 @@ class TrainingContext:
         return PackedContext(
             architecture=reference.architecture([None] * len(reference.parts.modules)),
             weights={key: value.contiguous() for key, value in state.items()},
+            whole_classifier=dict(reference.whole_classifier),
             statistics=self.statistics,
             settings=self.settings,
             data_hash=reference.data.hash,
@@ -77,6 +78,7 @@ class PackedContext:
 
     architecture: ArchitectureSpec
     weights: dict[str, torch.Tensor]
+    whole_classifier: dict[str, torch.Tensor]
     statistics: Mapping[int, ChannelStatistics]
     settings: LibrarySettings
     data_hash: str
@@ -118,6 +120,7 @@ class PackedContext:
             parts=partition(build_reference(spec.reference, allow_code=True), data.image_shape, spec.regions),
             data=replace(data, mean=spec.mean, std=spec.std),
             task=load_task(settings.task),
+            whole_classifier=self.whole_classifier,
         )
         module = reference.module()
         module.load_state_dict(self.weights)

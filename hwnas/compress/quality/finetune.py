@@ -17,8 +17,10 @@ from hwnas.compress.library.run import Run
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.library.worker import TrainingContext
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, finetuned_name
+from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.task import KEPT, Measure, Task
 from hwnas.compress.training import loop
+from hwnas.compress.training.all_classes import has_classifier, with_all_classes
 from hwnas.compress.training.intervals import mean_score, measured
 from hwnas.compress.training.placement import placed
 from hwnas.measurement import Interval
@@ -53,7 +55,7 @@ class Tuned:
 
 
 def finetune_network(context: TrainingContext, network: Stitched, on_progress: OnProgress) -> Tuned:
-    """Finetune a network against the reference's output.
+    """Finetune a network against the reference's output, its logits of all classes that it knows among them.
 
     Args:
         on_progress: told each finished epoch and its loss.
@@ -68,11 +70,16 @@ def finetune_network(context: TrainingContext, network: Stitched, on_progress: O
     module.load_state_dict(network.state)
     is_settled = loop.settle(module, teacher, data, task, settings.batch_size)
     scratch = context.scratch
-    with placed(data.place, teacher):
+    whole = reference.whole_classifier
+    if task is not CLASSIFICATION or not has_classifier(module, whole):
+        whole = {}
+    classes = data.imagenet if whole else ()
+    knowing = deepcopy(teacher) if whole else teacher  # its parts are the reference's
+    with placed(data.place, knowing), with_all_classes([module, knowing], whole, classes):
         loop.fit(
             module,
             data,
-            loop.distillation_loss(teacher, task),
+            loop.distillation_loss(knowing, task, classes, reference.answers),
             epochs=network.epochs,
             batch_size=settings.batch_size,
             learning_rate=FINETUNE_LEARNING_RATE,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.composed import Composed
 from hwnas.compress.data import Data, load_data
@@ -52,6 +52,9 @@ class Reference:
 
     Attributes:
         sized: the parts with images of the size that is measured; None where that is the data's.
+        whole_classifier: its weights for all classes that it knows, by their names in the model, where it is
+            narrowed to those of the data; empty otherwise.
+        answers: to the batches on which networks are finetuned.
     """
 
     spec: ReferenceSpec
@@ -59,6 +62,8 @@ class Reference:
     data: Data
     task: Task = CLASSIFICATION
     sized: Partition | None = None
+    whole_classifier: Mapping[str, Tensor] = field(default_factory=dict)
+    answers: loop.Answers = field(default_factory=loop.Answers)
 
     @property
     def measured(self) -> Partition:
@@ -89,6 +94,7 @@ class Initial:
     Attributes:
         to_train: it has no weights for the data yet.
         mean, std: by which images in 0 … 1 are normalised for its weights, one per channel.
+        whole_classifier: as a `Reference`'s.
     """
 
     spec: ReferenceSpec
@@ -97,6 +103,7 @@ class Initial:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: Task
+    whole_classifier: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -149,15 +156,16 @@ def initial_reference(
     fits = published is not None and (bool(narrowed) or published == (classes or published))
     if weights == "auto":
         weights = ("pretrained" if fits else "none") if spec.source == "timm" else "given"
+    whole: Mapping[str, Tensor] = {}
     if weights == "pretrained":
-        module, to_train = load_pretrained(spec, narrowed), not fits
+        (module, whole), to_train = load_pretrained(spec, narrowed), not fits
     elif weights == "given" and spec.source == "checkpoint":
         module, to_train = load_module(settings.model, allow_code=allow_code), False
     else:
         module = build_reference(spec, allow_code=allow_code or spec.source == "function")
         to_train = weights == "none"
     if weights not in ("pretrained", "given", "none"):
-        load_weights(module, Path(weights), rows, progress)
+        whole = load_weights(module, Path(weights), rows, progress)
     _check_output(task, module, data, settings.model)
     if to_train and task.loss is None:
         raise InputError(
@@ -170,7 +178,9 @@ def initial_reference(
             "give its weights: --weights FILE",
         )
     mean, std = _normalization(spec, module, weights, data)
-    return Initial(spec=spec, module=module, to_train=to_train, mean=mean, std=std, task=task)
+    return Initial(
+        spec=spec, module=module, to_train=to_train, mean=mean, std=std, task=task, whole_classifier=whole
+    )
 
 
 def require_same_again(initial: Initial, data: Data, model: str, *, allow_code: bool) -> None:

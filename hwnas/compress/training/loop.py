@@ -5,25 +5,40 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.tasks.classification import CLASSIFICATION
-from hwnas.compress.tasks.task import Evidence, Task, joined
+from hwnas.compress.tasks.task import Evidence, Task, Tree, joined
 from hwnas.compress.training.placement import placed
 from hwnas.errors import HwnasError, RunDirectoryError, first_line
 from hwnas.files import sha256, write_bytes
+from hwnas.networks.tensors import tensors_of
 
 WARMUP_SHARE = 0.2
 RECALIBRATION_IMAGES = 512
 
-LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""output (B, …), images (B, C, H, W), targets (B, …) or None → the loss of the batch."""
+KEPT_BYTES = 2**29
+"""Of a teacher's answers."""
+
+
+class Batch(NamedTuple):
+    """What a step of training sees: its number, images (B, C, H, W), and targets (B, …) or None."""
+
+    number: int
+    x: Tensor
+    targets: Any
+
+
+LossFunction = Callable[[Tree, Batch], Tensor]
+"""A network's output for the images of a batch → the loss."""
 
 
 def learning_rate_factor(step: int, total: int) -> float:
@@ -75,8 +90,9 @@ def fit(
         )
         for epoch in range(first_epoch, epochs):
             torch.manual_seed(seed * 100_003 + epoch)
-            for x, labels in data.train_batches(batch_size, seed, epoch, augment=True):
-                value = loss(model(x), x, labels)
+            batches = data.train_batches(batch_size, seed, epoch, augment=True)
+            for number, (x, targets) in enumerate(batches, epoch * steps):
+                value = loss(model(x), Batch(number, x, targets))
                 current = float(value.detach())
                 if not math.isfinite(current):
                     raise HwnasError(
@@ -102,30 +118,65 @@ def images_per_epoch(data: Data, batch_size: int) -> int:
 def target_loss(task: Task) -> LossFunction:
     """The task's loss against the targets; training a reference needs them."""
 
-    def loss(output: Tensor, _: Tensor, targets: Tensor | None) -> Tensor:
-        assert targets is not None
+    def loss(output: Tree, batch: Batch) -> Tensor:
+        assert batch.targets is not None
         assert task.loss is not None
-        return task.loss(output, targets)
+        return task.loss(output, batch.targets)
 
     return loss
 
 
-def distillation_loss(teacher: nn.Module, task: Task = CLASSIFICATION) -> LossFunction:
+class Answers:
+    """What a teacher gives for the batches of a training, which every network of a run sees alike.
+
+    Small ones, such as logits, are kept: the teacher is then asked once for all networks.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tree] = {}
+        self._bytes = 0
+
+    @torch.no_grad()
+    def of(self, teacher: nn.Module, batch: Batch) -> Tree:
+        """The teacher's output for a batch, as it is the first time."""
+        if batch.number in self._kept:
+            return tree_map(lambda leaf: leaf.to(batch.x.device), self._kept[batch.number])
+        answer = teacher(batch.x)
+        size = sum(leaf.nbytes for leaf in tensors_of(answer))
+        if self._bytes + size <= KEPT_BYTES:
+            self._bytes += size
+            self._kept[batch.number] = tree_map(lambda leaf: leaf.cpu(), answer)
+        return answer
+
+
+def distillation_loss(
+    teacher: nn.Module,
+    task: Task = CLASSIFICATION,
+    classes: Sequence[int] = (),
+    answers: Answers | None = None,
+) -> LossFunction:
     """End-to-end distillation (EKD): the task's loss against the teacher's output, and against the targets.
 
     The teacher has to be where the network is trained.
 
     Labels of classes are taken without smoothing here: the teacher's probabilities are smooth already.
+
+    Args:
+        classes: of those that both tell apart, which the labels count; empty where there are no others.
+        answers: of this teacher in trainings of the same batches.
     """
 
-    def loss(output: Tensor, x: Tensor, targets: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            wanted = teacher(x)
+    def loss(output: Tree, batch: Batch) -> Tensor:
+        if answers is None:
+            with torch.no_grad():
+                wanted = teacher(batch.x)
+        else:
+            wanted = answers.of(teacher, batch)
         value = task.distill(output, wanted)
-        if targets is None or task.loss is None:
+        if batch.targets is None or task.loss is None:
             return value
         hard = functional.cross_entropy if task is CLASSIFICATION else task.loss
-        return value + hard(output, targets)
+        return value + hard(output[:, list(classes)] if classes else output, batch.targets)
 
     return loss
 
