@@ -104,12 +104,16 @@ class CompressOptions:
     ]
     preset: Annotated[str, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
     pick: Annotated[
-        tuple[str, ...], Help("knee, speedup=X or latency-ms=X; may be repeated.", shown="knee")
+        tuple[str, ...], Help("knee, speedup=X, latency-ms=X or max-drop=X; may be repeated.", shown="knee")
     ] = ()
     speedup: Annotated[
         tuple[Figure, ...], Help("Pick the best network that is X times as fast as the reference.")
     ] = ()
     latency_ms: Annotated[tuple[Figure, ...], Help("Pick the best network that takes X ms at most.")] = ()
+    max_drop: Annotated[
+        tuple[Figure, ...],
+        Help("Pick the fastest network that, finetuned, loses X points at most on the part val."),
+    ] = ()
 
     weights: Annotated[
         str,
@@ -261,8 +265,9 @@ class CompressOptions:
     @property
     def rules(self) -> tuple[str, ...]:
         """By which networks are picked from the front."""
-        times = [f"speedup={x:g}" for x in self.speedup] + [f"latency-ms={x:g}" for x in self.latency_ms]
-        return (*self.pick, *times) or ("knee",)
+        bounds = {"speedup": self.speedup, "latency-ms": self.latency_ms, "max-drop": self.max_drop}
+        named = [f"{kind}={x:g}" for kind, values in bounds.items() for x in values]
+        return (*self.pick, *named) or ("knee",)
 
     @property
     def cluster(self) -> str:

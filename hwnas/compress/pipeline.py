@@ -10,6 +10,7 @@ from typing import Any
 
 from hwnas.compress.emit.cross_device import Comparison
 from hwnas.compress.emit.emit import Emitted, emit_checkpoints
+from hwnas.compress.emit.picking import require_targets
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.candidates import architecture_count
@@ -140,6 +141,7 @@ def compress(
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
     for search, _ in wanted:
         require_judged(search, inputs.initial.task, has_targets=inputs.data.has_targets)
+        require_targets(search, inputs.data)
     results: dict[str, DeviceResult] = {}
     comparison = report = None
     with open_run(inputs, wanted, out, progress, executor) as run:

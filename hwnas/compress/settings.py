@@ -95,7 +95,7 @@ class SearchSettings:
         device: a profile's name or the path of a profile.
         objectives: the costs that are minimised beside the loss.
         protocol: by which the networks of the search are measured.
-        picks: `knee`, `latency-ms=X` or `speedup=X`.
+        picks: `knee`, `latency-ms=X`, `speedup=X` or `max-drop=X`.
         filter: by what the filter compares the candidates of a block: their cost on the device, or MACs.
         filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
         batch: images a run; None is the profile's own.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hwnas.composed import put_into
 from hwnas.compress.data import Data
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
+from hwnas.compress.emit.picking import choose
 from hwnas.compress.emit.summary import CheckpointRecord, FurtherMetric, Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
@@ -19,7 +20,7 @@ from hwnas.compress.library.target import calibration_images
 from hwnas.compress.quality.finetune import finetune
 from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.reference.reloaded import confirm_stored
-from hwnas.compress.search.pick import check_rule, pick
+from hwnas.compress.search.pick import check_rule
 from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import TIMED, SearchSettings
 from hwnas.compress.tasks.classification import CLASSIFICATION
@@ -78,15 +79,14 @@ def emit_checkpoints(device: DeviceRun, found: FrontRecord, command: str) -> Emi
     checkpoints, search = device.run.directory.checkpoints, device.search
     unreached: list[InputError] = []
     picked: list[tuple[Path, str, Choices]] = []
-    front = [row.point for row in found.front]
     for rule in search.picks:
         path = checkpoints / checkpoint_name(found.device, search.suffix, rule)
         try:
-            point = pick(front, rule, found.objectives, found.anchor_latency_ms)
+            choices = choose(device, found, rule)
         except InputError as error:
             unreached.append(error)
         else:
-            picked.append((path, rule, point.choices))
+            picked.append((path, rule, choices))
     todo = [
         _finish(device, path.name, rule, choices)
         for path, rule, choices in picked

@@ -91,13 +91,13 @@ def finetune_network(context: TrainingContext, network: Stitched, on_progress: O
     loop.settle(module, teacher, data, task, settings.batch_size)
     return Tuned(
         state={key: value.contiguous() for key, value in module.state_dict().items()},
-        accuracy=_quality(module, teacher, data, task),
+        accuracy=quality_on_val(module, teacher, data, task),
         agreement=mean_score(loop.agreement(module, teacher, data, task, data.val)),
     )
 
 
-def _quality(module: nn.Module, teacher: nn.Module, data: Data, task: Task) -> Interval | None:
-    """What the predictor is fitted to, on the part `val`; None without targets."""
+def quality_on_val(module: nn.Module, teacher: nn.Module, data: Data, task: Task) -> Interval | None:
+    """How good a network is, by `Task.judged`, on the part `val`; None without targets."""
     evidence, kept = loop.scores(module, data, task, data.val), task.kept
     if evidence is None or kept is None:
         return measured(evidence, task.measure)

@@ -11,6 +11,7 @@ from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
+from hwnas.compress.search.pick import pick
 from hwnas.compress.search.points import Point, pareto_front
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
@@ -84,7 +85,12 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         star = {"color": ORANGE, "size": 15, "symbol": "star"}
         name = "anchor" if any(search.front.anchor) else "reference"
         traces.append(trace(name, [known[search.front.anchor]], marker=star))
-    for choices, rules in picks(stored, search).items():
+    picked = picks(stored, search)
+    knee = pick([row.point for row in search.front.front], "knee", search.front.objectives, None)
+    if knee.choices not in picked and knee.choices in known:
+        hollow = {"color": PINK, "size": 11, "symbol": "diamond-open"}
+        traces.append(trace("knee, not picked", [known[knee.choices]], marker=hollow))
+    for choices, rules in picked.items():
         if choices in known:
             diamond = {"color": PINK, "size": 13, "symbol": "diamond"}
             traces.append(trace(f"picked: {', '.join(rules)}", [known[choices]], marker=diamond))

@@ -209,9 +209,9 @@ def settle(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_s
     if not norms:
         return False
     before = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
-    error = _distance(model, teacher, data, task)
+    error = distance_on_val(model, teacher, data, task)
     recalibrate(model, data, batch_size)
-    after = _distance(model, teacher, data, task)
+    after = distance_on_val(model, teacher, data, task)
     if math.isfinite(after) and not after >= error:  # what was no number is mended
         return True
     with torch.no_grad():
@@ -222,7 +222,9 @@ def settle(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_s
 
 
 @torch.no_grad()
-def _distance(model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_size: int = 256) -> float:
+def distance_on_val(
+    model: nn.Module, teacher: nn.Module, data: Data, task: Task, batch_size: int = 256
+) -> float:
     """The task's loss of distillation on `val`."""
     total = 0.0
     with placed(data.place, model.eval(), teacher.eval()):
