@@ -224,7 +224,8 @@ class CompressOptions:
         Name,
         Help(
             "What stands for the accuracy: loss (Σ of block losses, DONNAv2), predictor (DONNA's, "
-            "fitted to networks that are finetuned for it), dna (Σ of relative L1).",
+            "fitted to networks that are finetuned for it), output (Σ of what the output feels of each "
+            "choice alone), dna (Σ of relative L1).",
             SEARCH,
         ),
     ] = SearchSettings.quality

@@ -13,6 +13,7 @@ from hwnas.compress.library.store import Library
 from hwnas.compress.quality.finetuned import METRIC, block_metrics, metric_rows
 from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.quality.model import DNA_METRIC, Quality
+from hwnas.compress.quality.output import OutputQuality
 from hwnas.compress.quality.predictor import fit_predictor
 from hwnas.networks.partition import Partition
 from hwnas.testing.parts import QualityModelContract
@@ -41,6 +42,11 @@ class TestPredictor(_OfALibrary):
         networks = [tuple(int(generator.choice(of)) for of in self.choices) for _ in range(12)]
         rows = metric_rows(block_metrics(self.stitcher.library.entries()), networks)
         return Quality(self.stitcher, METRIC, fit_predictor(rows, 0.9 - 0.01 * rows.sum(1)))
+
+
+class TestOutput(_OfALibrary):
+    def make_model(self) -> QualityModel:
+        return OutputQuality({key: 0.1 * sum(key) for key in self.stitcher.entries}, METRIC)
 
 
 def test_every_built_in_is_kept_to_its_contract() -> None:
