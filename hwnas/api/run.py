@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hwnas.compress.extend import Extension
     from hwnas.compress.quality.predict import Prediction
     from hwnas.compress.quality.predictor import Predictor
+    from hwnas.compress.report.explore import Exploration
     from hwnas.compress.search.record import FrontRecord
 
 
@@ -216,3 +217,39 @@ class Run:
         from hwnas.compress.quality.predict import predict_networks
 
         return predict_networks(self.path, architectures)
+
+    def explore(self, *lines: str, device: str | None = None) -> tuple[Exploration, Path]:
+        """Find the fronts of parts of the library, and write them to a page; nothing is trained or measured.
+
+        Args:
+            lines: `NAME=FILTER`: conditions on properties of candidates, with commas between, all of which
+                have to hold; `+` stands between values of which one suffices: `small=kernel=3+5,width<1`.
+            device: that has a front; None for the only one.
+
+        Returns:
+            The fronts, that of the whole library first, and the page.
+
+        Raises:
+            InputError: no such device, several of them and none named, or a line that is none.
+            RunDirectoryError: a file of the run is damaged.
+
+        >>> found, page = run.explore("shallow=depth=1")
+        >>> [line.name for line in found.lines], page.name
+        (['all', 'shallow'], 'explore.html')
+        """
+        from hwnas.compress.report.explore import explore, parse_line
+        from hwnas.compress.report.explore_page import write_exploration
+        from hwnas.compress.report.stored import device_folder, read_run
+        from hwnas.compress.run.directory import refuse_links
+
+        asked = [parse_line(line) for line in lines]
+        names = self.devices
+        if device is None and len(names) > 1:
+            raise InputError(
+                f"{self.path} has fronts of {', '.join(names)}", f"name one: --device {names[0]}"
+            )
+        folder = device_folder(self.path, device or names[0])
+        refuse_links(self.path)
+        stored = read_run(self.path, folder)
+        found = explore(stored, stored.searches[0], asked)
+        return found, write_exploration(folder, stored.settings.model, found)

@@ -16,6 +16,7 @@ from hwnas.cli import (
     compare,
     compress,
     devices,
+    explore,
     extend,
     history,
     partition,
@@ -85,6 +86,7 @@ app = typer.Typer(
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
+app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
