@@ -16,6 +16,7 @@ from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
 from hwnas.compress.options import CompressOptions
 
 if TYPE_CHECKING:
+    from hwnas.api import Compression
     from hwnas.compress.pipeline import DeviceResult
     from hwnas.compress.search.record import FrontRow
 
@@ -32,6 +33,7 @@ EXAMPLE = """Examples:
 `hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
 """
 
+PLAN_EXAMPLE = "Example: `hwnas plan efficientnet_b0 --device cpu --data cifar10 --preset donna`"
 
 SHOWN = {
     "latency": ("latency ms", "latency_ms", 3),
@@ -55,7 +57,8 @@ def compress(
     ],
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
+        bool,
+        typer.Option("--dry-run", help="Only say how much would be trained and measured, and how long."),
     ] = False,
     as_json: Json = False,
     *,
@@ -67,18 +70,12 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.api import plan_compression
-    from hwnas.files import encode
 
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
         compression = plan_compression(options, model, device, out, progress, dry_run=dry_run)
     if dry_run:
-        plans = compression.plans
-        if as_json:
-            plain = [{"schema": "hwnas.plan/1", **encode(plan)} for plan in plans]
-            print_json(plain[0] if len(plain) == 1 else plain)
-        else:
-            typer.echo("\n".join(plan.describe() for plan in plans))
+        _show_plan(compression, as_json)
         return
     compression.require_consent(lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
@@ -91,6 +88,37 @@ def compress(
         if result.comparison is not None:
             show_comparison(result.comparison, result.report)
     result.require_all()
+
+
+@takes(CompressOptions)
+def plan(
+    model: Annotated[str, typer.Argument(help="As for `hwnas compress`.")],
+    device: Annotated[list[str], typer.Option(help="As for `hwnas compress`.")],
+    out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
+    as_json: Json = False,
+    *,
+    options: CompressOptions,
+) -> None:
+    """Say what a compression would train and measure, and how long that takes; nothing is done.
+
+    A few steps of training tell this machine's speed. The same as `hwnas compress … --dry-run`.
+    """
+    from hwnas.api import plan_compression
+
+    with redirect_stdout(sys.stderr), TerminalProgress() as progress:
+        compression = plan_compression(options, model, device, out, progress, dry_run=True)
+    _show_plan(compression, as_json)
+
+
+def _show_plan(compression: Compression, as_json: bool) -> None:
+    from hwnas.files import encode
+
+    training = compression.training()
+    if as_json:
+        devices = [encode(plan) for plan in compression.plans]
+        print_json({"schema": "hwnas.plan/2", "training": training.to_json(), "devices": devices})
+    else:
+        typer.echo("\n".join([training.describe(), *(plan.describe() for plan in compression.plans)]))
 
 
 def _show(result: DeviceResult) -> None:

@@ -84,6 +84,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
+app.command("plan", epilog=compress.PLAN_EXAMPLE)(compress.plan)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)

@@ -77,6 +77,8 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
             (*compress, "--quality=predictor", "--predictor-networks=4", "--predictor-epochs=1"),
             (*compress, "--device=picky.toml"),
         ],
+        "plan": [(*compress, "--preset=donna")],
+        "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
         "predict": [("runs/a", "0-1-1-0")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
         "report": [("runs/a",)],
