@@ -23,6 +23,7 @@ from hwnas.cli import (
     predict,
     profile,
     report,
+    similarity,
     space,
 )
 from hwnas.cli.limited import limit_of_memory, print_failure, run_within
@@ -88,6 +89,7 @@ app.command("plan", epilog=compress.PLAN_EXAMPLE)(compress.plan)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
 app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
+app.command("similarity", epilog=similarity.EXAMPLE)(similarity.similarity)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)

@@ -78,6 +78,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
             (*compress, "--device=picky.toml"),
         ],
         "plan": [(*compress, "--preset=donna")],
+        "similarity": [("runs/a", "--device", "steady", "--allow-code")],
         "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
         "predict": [("runs/a", "0-1-1-0")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
