@@ -18,7 +18,6 @@ from tiny import run_hwnas, run_job
 
 import hwnas
 from hwnas.compress.report.explore import (
-    RATIOS,
     Condition,
     Line,
     _Space,
@@ -77,7 +76,7 @@ def test_a_front_is_that_of_all_networks_of_the_line(text: str, stored: StoredRu
         ]
         shown = [(point.loss, point.cost_ratio) for point in each.front]
         assert np.allclose(sorted(shown), sorted(best), atol=1e-9)
-        for ratio, loss in zip(RATIOS, each.losses, strict=True):
+        for ratio, loss in zip(found.ratios, each.losses, strict=True):
             within = [value for value, cost in networks if cost <= ratio]
             assert loss == pytest.approx(min(within)) if within else loss is None
 

@@ -45,7 +45,7 @@ class Linear(nn.Module):
 
 
 def cka(first: Tensor, second: Tensor, x: Tensor, batch: int) -> np.ndarray:
-    return layer_similarity([Linear(first, second)], x.split(batch))[1]
+    return layer_similarity([Linear(first, second)], torch.split(x, batch))[1]
 
 
 @given(seed=st.integers(0, 1000), wide=st.integers(2, 12), scale=st.floats(0.01, 100))
@@ -108,7 +108,7 @@ def test_layers_are_named_and_called_once_and_constant_ones_have_nothing_in_comm
 
     net = Net().eval()
     assert net.first(torch.zeros(1, 3, 12, 12)).numel() > LARGEST
-    (names,), found = layer_similarity([net], random(16, 3, 12, 12).float().split(8))
+    (names,), found = layer_similarity([net], torch.split(random(16, 3, 12, 12).float(), 8))
     assert names == ["first", "again", "still"]
     assert np.allclose(found.diagonal()[:2], 1)
     assert np.allclose(found[2], 0)

@@ -25,8 +25,8 @@ from hwnas.compress.search.pareto import non_dominated
 from hwnas.errors import InputError
 from hwnas.files import encode
 
-RATIOS = (0.75, 0.5, 0.35, 0.25)
-"""Of the anchor's cost, at which lines are compared."""
+COMPARED = 4
+"""At so many costs, evenly spaced over the front of the whole, lines are compared."""
 ALL = "all"
 Value = str | float
 Properties = Mapping[str, Value]
@@ -102,7 +102,7 @@ class LineFront:
         candidates: that it leaves, the reference's own parts not counted.
         networks: that they span.
         front: by rising cost.
-        losses: the lowest within each of `RATIOS`; None where no network is as cheap.
+        losses: the lowest within each ratio that is compared; None where no network is as cheap.
         costlier: how much more the line costs than the whole library at equal loss, in the median over the
             front of the whole, as a share; None where it reaches none of these losses.
     """
@@ -117,20 +117,25 @@ class LineFront:
 
 @dataclass(frozen=True, kw_only=True)
 class Exploration:
-    """The fronts of some lines on a device; the whole library is the first."""
+    """The fronts of some lines on a device; the whole library is the first.
+
+    Attributes:
+        ratios: of the anchor's cost, at which lines are compared.
+    """
 
     device: str
     objective: str
     loss: str
+    ratios: tuple[float, ...]
     lines: tuple[LineFront, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the schema's name and version; see docs/json.md."""
-        return {"schema": "hwnas.exploration/1", "ratios": list(RATIOS), **encode(self)}
+        return {"schema": "hwnas.exploration/1", **encode(self)}
 
     def table(self) -> tuple[tuple[str, ...], list[list[str]]]:
         """The columns and rows of what the lines cost, as text."""
-        at = tuple(f"loss at {ratio:g}" for ratio in RATIOS)
+        at = tuple(f"loss at {ratio:g}" for ratio in self.ratios)
         columns = ("line", "candidates", "networks", *at, f"{self.objective} at equal loss")
         return columns, [_row(line) for line in self.lines]
 
@@ -166,10 +171,13 @@ def explore(stored: StoredRun, search: Search, lines: Sequence[Line]) -> Explora
     space.require_known(lines)
     fronts = [(line, *space.front(line)) for line in (Line(name=ALL), *lines)]
     whole = fronts[0][2]
+    costs = [each.cost_ratio for each in whole]
+    ratios = [math.ceil(100 * cost) / 100 for cost in np.linspace(min(costs), max(costs), COMPARED)]
     return Exploration(
         device=stored.device,
         objective=search.front.objectives[0],
         loss="1 − predicted accuracy" if space.predictor else f"Σ {stored.settings.loss}",
+        ratios=tuple(ratios),
         lines=tuple(
             LineFront(
                 name=line.name,
@@ -178,7 +186,7 @@ def explore(stored: StoredRun, search: Search, lines: Sequence[Line]) -> Explora
                 front=tuple(front),
                 losses=tuple(
                     min((each.loss for each in front if each.cost_ratio <= ratio), default=None)
-                    for ratio in RATIOS
+                    for ratio in ratios
                 ),
                 costlier=_costlier(front, whole),
             )

@@ -90,7 +90,7 @@ def layers(found: SimilarityRecord) -> Section:
     for network in others:
         maps.append(_heat_map(network.name, network.own, network.layers, network.layers))
         if network.with_reference is not None:
-            name = f"{network.name} against the reference"
+            name = f"{network.name}, reference"
             maps.append(_heat_map(name, network.with_reference, reference.layers, network.layers))
     rows = [
         [
@@ -104,8 +104,8 @@ def layers(found: SimilarityRecord) -> Section:
     tau = "–" if found.kendall_tau is None else f"{found.kendall_tau:.2f}"
     content: list[Content] = [
         f"Linear CKA of any two convolutions or linear layers, on {found.images} images of val: 1 where two "
-        "layers say the same of the images, 0 where they have nothing in common. Layers stand in the order of "
-        "their calls.",
+        "layers say the same of the images, 0 where they have nothing in common. Layers are in the order in "
+        "which they are called.",
         Grid(plots=maps),
         Table(columns=("", "CKA between parts", "loss, not finetuned", "quality"), rows=rows),
         "CKA between parts is the mean over layers of different parts. Kendall’s tau between it and the "
@@ -129,7 +129,7 @@ def _heat_map(name: str, matrix: Matrix, across: tuple[str, ...], down: tuple[st
             }
         ],
         layout={
-            "title": {"text": plot_text(name)},
+            "title": {"text": plot_text(name), "font": {"size": 13}},
             "xaxis": {"showticklabels": False, "ticks": ""},
             "yaxis": {"showticklabels": False, "ticks": "", "autorange": "reversed"},
         },

@@ -294,7 +294,7 @@ def architectures(stored: StoredRun) -> Section:
             boxes.append(Box(spec=spec, macs=entry.candidate.macs if entry else stored.reference.macs[part]))
         networks.append((checkpoint.name, boxes))
     return Section(
-        heading="FinetunedNetworks",
+        heading="Networks",
         content=[
             "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; attention, and a variant of "
             "the reference’s own part, green; the reference’s own grey. Length: channels inside of a layer "
