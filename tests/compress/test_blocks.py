@@ -98,7 +98,7 @@ def test_the_closed_form_is_what_the_module_has(in_shape: Shape, out_shape: Shap
 
 @pytest.mark.parametrize(("in_shape", "out_shape"), SHAPES)
 @pytest.mark.parametrize("se", [False, True])
-@pytest.mark.parametrize("layer", ["depthwise", "grouped"])
+@pytest.mark.parametrize("layer", ["depthwise", "grouped", "shift"])
 def test_counting_agrees_with_the_exported_graph(
     in_shape: Shape, out_shape: Shape, se: bool, layer: str
 ) -> None:

@@ -97,7 +97,7 @@ inverted = st.builds(
     depth=st.integers(2, 3),
     activation=words,
     se=st.booleans(),
-    layer=st.sampled_from(["depthwise", "grouped"]),
+    layer=st.sampled_from(["depthwise", "grouped", "shift"]),
     width=st.sampled_from([0.5, 1.0, 1.5]),
 )
 convnexts = st.builds(

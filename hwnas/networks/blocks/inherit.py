@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.networks.blocks.bottleneck import InvertedBottleneck
+from hwnas.networks.blocks.bottleneck import InvertedBottleneck, Shift
 from hwnas.networks.blocks.layers import SqueezeExcite
 
 Normed = tuple[nn.Conv2d, nn.BatchNorm2d]
@@ -120,16 +120,19 @@ def _outputs(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, vari
 
 def _take(layer: InvertedBottleneck, source: Bottleneck, inputs: Tensor, outputs: Tensor) -> None:
     """The most important hidden channels of a layer, between some channels of its input and its output."""
-    (expand, expand_norm), (spatial, spatial_norm), (project, project_norm) = map(
-        _normed, (layer.expand, layer.spatial, layer.project)
-    )
-    if len(inputs) != expand.in_channels or spatial.stride != source.spatial[0].stride:
+    (expand, expand_norm), (project, project_norm) = map(_normed, (layer.expand, layer.project))
+    if len(inputs) != expand.in_channels or layer.stride != source.spatial[0].stride[0]:
         return
-    kept = min(spatial.out_channels, source.spatial[0].out_channels)
+    kept = min(expand.out_channels, source.spatial[0].out_channels)
     chosen = source.importance.topk(kept).indices.sort().values
     expand.weight[:kept] = source.expand[0].weight[chosen][:, inputs]
-    spatial.weight[:kept] = _kernels(source.spatial[0].weight[chosen], spatial)
     _take_norm(expand_norm, source.expand[1], chosen)
+    shift = layer.spatial[0]
+    if isinstance(shift, Shift):
+        shift.take(source.spatial[0].weight[chosen])
+        return
+    spatial, spatial_norm = _normed(layer.spatial)
+    spatial.weight[:kept] = _kernels(source.spatial[0].weight[chosen], spatial)
     _take_norm(spatial_norm, source.spatial[1], chosen)
     if isinstance(layer.se, SqueezeExcite) and source.gate is not None:
         _take_gate(layer.se, source.gate, chosen)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.measurement import STRICT
-from hwnas.networks.blocks.bottleneck import InvertedBottleneck, LayerPlan
+from hwnas.networks.blocks.bottleneck import InvertedBottleneck, Layer, LayerPlan
 from hwnas.networks.blocks.family import REFERENCE, Family, Original, crossed
 from hwnas.networks.blocks.inherit import inherit
 from hwnas.networks.blocks.layers import Activation, check_properties, divisible, strides
@@ -18,7 +18,6 @@ from hwnas.ranges import Factor, Size
 
 _Activation = Activation | Literal["reference"]
 _Se = bool | Literal["reference"]
-_Layer = Literal["depthwise", "grouped"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,8 @@ class InvertedBottleneckSpec:
         depth: number of layers.
         activation: one of `layers.Activation`.
         se: squeeze-and-excitation in every layer.
-        layer: spatial convolution one channel at a time, or in groups of 8 channels.
+        layer: spatial convolution one channel at a time, or in groups of 8 channels; or a shift in its place,
+            learned for each 32 channels (ShiftNet; DONNA 4.1.2).
         width: factor on the channels inside of the block; its last layer comes back to the block's width,
             so that any choice fits beside any other.
     """
@@ -43,7 +43,7 @@ class InvertedBottleneckSpec:
     depth: Size
     activation: Activation
     se: bool
-    layer: Literal["depthwise", "grouped"]
+    layer: Layer
     width: Factor
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class Properties:
     depth: tuple[Size, ...] | None = None
     activation: tuple[_Activation, ...] | None = None
     se: tuple[_Se, ...] | None = None
-    layer: tuple[_Layer, ...] | None = None
+    layer: tuple[Layer, ...] | None = None
     width: tuple[Factor, ...] | None = None
 
 
@@ -93,7 +93,7 @@ class Together:
     depth: Size | None = None
     activation: _Activation | None = None
     se: _Se | None = None
-    layer: _Layer | None = None
+    layer: Layer | None = None
     width: Factor | None = None
 
 
