@@ -93,7 +93,7 @@ class Shift(nn.Module):
 
     @torch.no_grad()
     def take(self, kernels: Tensor) -> None:
-        """Begin where depthwise kernels (C, 1, k, k), of so many channels at most, have most of their weight."""
+        """Begin where depthwise kernels (C, 1, k, k) have most of their weight; C is this one's at most."""
         margin = (self.kernel - kernels.shape[-1]) // 2
         energy = functional.pad(kernels, [margin] * 4).square().flatten(1)
         for group, of_group in enumerate(torch.split(energy, SHIFT_CHANNELS)):
