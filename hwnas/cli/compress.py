@@ -12,7 +12,8 @@ import typer
 
 from hwnas.cli.batch_output import show_comparison
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.compress.options import CompressOptions
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def compress(
             plain = [{"schema": "hwnas.plan/1", **encode(plan)} for plan in plans]
             print_json(plain[0] if len(plain) == 1 else plain)
         else:
-            typer.echo("\n".join(plan.describe() for plan in plans))
+            print_text("\n".join(plan.describe() for plan in plans))
         return
     compression.require_consent(lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
@@ -94,43 +95,17 @@ def compress(
 
 
 def _show(result: DeviceResult) -> None:
-    from rich.table import Table
-
     from hwnas.compress.emit.summary import compared_with, milliseconds, ratio
     from hwnas.compress.tasks.classification import CLASSIFICATION
     from hwnas.compress.tasks.task import difference, quantity
 
-    front = result.front
-    ratios = ["time an image" if name == "throughput" else name for name in front.objectives]
-    unit = "anchor" if any(front.anchor) else "reference"
-    shown = [SHOWN[name] for name in front.objectives if name in SHOWN] or [SHOWN["latency"]]
-    title = f"front on {front.device}: {len(front.front)} of {front.evaluated} networks"
-    table = Table(title=title, title_justify="left")
-    columns = [
-        *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
-        *(label for label, _, _ in shown),
-    ]
-    for column in ("choices", "predicted" if front.predicts else "loss", *columns, "MMACs", "k params"):
-        table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
-    picked = {summary.choices: summary.pick for _, summary in result.checkpoints}
-    for row in front.front:
-        rule = picked.get(row.choices)
-        figures = [(getattr(row, key), digits) for _, key, digits in shown]
-        table.add_row(
-            "-".join(map(str, row.choices)) + (f"  ← {rule}" if rule else ""),
-            _loss(row),
-            *(f"{row.cost_ratios[name]:.3f}" for name in front.objectives),
-            *("–" if figure is None else f"{figure:.{digits}f}" for figure, digits in figures),
-            f"{row.macs / 1e6:.2f}",
-            f"{row.params / 1e3:.0f}",
-            style="bold" if rule else None,
+    for path, summary in result.checkpoints:
+        print_text(
+            f"{path}: {summary.metric.name} {quantity(summary.accuracy, summary.metric)} at "
+            f"{ratio(summary.latency_ratio)} of the latency of {compared_with(summary)}"
         )
-    print_table(table)
-    if any(row.extrapolates for row in front.front):
-        typer.echo("* beyond the networks that the predictor was fitted to")
-    if any(front.anchor):
-        anchor = "-".join(map(str, front.anchor))
-        typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
+    typer.echo()
+    _show_front(result)
     for path, summary in result.checkpoints:
         alike = f", {summary.agreement_metric.name}"
         if summary.task == CLASSIFICATION.name:
@@ -141,7 +116,7 @@ def _show(result: DeviceResult) -> None:
             f"            {difference(each.difference, each.metric)} on the same images\n"
             for each in summary.further_metrics
         )
-        typer.echo(
+        print_text(
             f"\n{path}   (95 % intervals in brackets)\n"
             f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
             f"protocol {summary.protocol}\n"
@@ -156,6 +131,44 @@ def _show(result: DeviceResult) -> None:
         )
     if result.report is not None:
         typer.echo(f"\nreport: {result.report}")
+
+
+def _show_front(result: DeviceResult) -> None:
+    front = result.front
+    ratios = ["time an image" if name == "throughput" else name for name in front.objectives]
+    unit = "anchor" if any(front.anchor) else "reference"
+    shown = [SHOWN[name] for name in front.objectives if name in SHOWN] or [SHOWN["latency"]]
+    columns = [
+        Column(name="choices", kind="name"),
+        Column(name="pick", kind="name"),
+        *figures("predicted" if front.predicts else "loss"),
+        *figures(*(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios)),
+        *figures(*(label for label, _, _ in shown), rank=1),
+        *figures("MMACs", "k params", rank=len(SHOWN) + 1),
+    ]
+    picked = {summary.choices: summary.pick for _, summary in result.checkpoints}
+    rows = []
+    for row in front.front:
+        rule = picked.get(row.choices)
+        known = [(getattr(row, key), digits) for _, key, digits in shown]
+        rows.append(
+            [
+                "-".join(map(str, row.choices)),
+                f"← {rule}" if rule else "",
+                _loss(row),
+                *(f"{row.cost_ratios[name]:.3f}" for name in front.objectives),
+                *("–" if figure is None else f"{figure:.{digits}f}" for figure, digits in known),
+                f"{row.macs / 1e6:.2f}",
+                f"{row.params / 1e3:.0f}",
+            ]
+        )
+    title = f"front on {front.device}: {len(front.front)} of {front.evaluated} networks"
+    print_table(columns, [rows], title, is_marked=lambda row: bool(row[1]))
+    if any(row.extrapolates for row in front.front):
+        print_text("* beyond the networks that the predictor was fitted to")
+    if any(front.anchor):
+        anchor = "-".join(map(str, front.anchor))
+        print_text(f"The device refuses the reference; the anchor is architecture {anchor}.")
 
 
 def _loss(row: FrontRow) -> str:

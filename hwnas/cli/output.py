@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,6 @@ from hwnas.progress import Progress
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
-    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -41,45 +39,10 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout; in a pipe it is as wide as it needs to be."""
-    from rich.console import Console
-
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 160), emoji=False)
-    console.print(table)
-
-
-def print_columns(
-    columns: Sequence[str], sections: Sequence[Sequence[Sequence[str]]], figures: Collection[str]
-) -> None:
-    """Print rows below the names of their columns, a line each; a terminal cuts what it has no room for.
-
-    For any number of rows: `print_table` takes a millisecond for each.
-
-    Args:
-        sections: rows that belong together; an empty line stands between two sections.
-        figures: columns that are aligned on the right.
-    """
-    from rich.cells import cell_len, set_cell_size
-    from rich.console import Console
-
-    rows = [columns, *(row for section in sections for row in section)]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    console = Console()
-    room = console.width if console.is_terminal else sum(widths) + 2 * len(widths)
-
-    def line(row: Sequence[str]) -> str:
-        cells = (
-            f"{' ' * (width - cell_len(cell))}{cell}" if name in figures else set_cell_size(cell, width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        )
-        whole = "  ".join(cells).rstrip()
-        return set_cell_size(whole, room).rstrip() if cell_len(whole) > room else whole
-
-    bodies = ["\n".join(map(line, section)) for section in sections]
-    typer.echo(f"{line(columns)}\n" + "\n\n".join(bodies))
+def say(text: str) -> None:
+    """Print a message on stderr; a terminal breaks long ones between words."""
+    console = messages()
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 class TerminalProgress(Progress):
@@ -138,4 +101,4 @@ class TerminalProgress(Progress):
             self.say(f"{step}: {done}/{total}{left}{f' ({remark})' if remark else ''}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=not self.console.is_terminal)

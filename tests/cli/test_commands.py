@@ -144,8 +144,7 @@ def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
             (line,) = (
                 text
                 for text in done.out.splitlines()
-                if f" {candidate['name']} " in text
-                and f" {block['name']} " in text.split(candidate["name"])[0]
+                if f" {candidate['name']} " in text and text.startswith(f"{block['name']} ")
             )
             assert f"{candidate['macs']:,}" in line
             assert f"{candidate['params']:,}" in line
