@@ -12,9 +12,10 @@ import typer
 
 from hwnas.cli.batch_output import show_comparison
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, TerminalProgress, print_json
+from hwnas.cli.output import Json, TerminalProgress, print_json, say
 from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.compress.options import CompressOptions
+from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from hwnas.compress.pipeline import DeviceResult
@@ -41,8 +42,27 @@ SHOWN = {
 }
 """What stands beside the ratios in the table of the front, by objective: label, key, digits."""
 
+SEARCHED = ("measured", "modelled")
+"""Kinds of latencies that a search takes."""
+
 COUNTED = ("macs", "params")
 """Objectives that are known of the reference on any device."""
+
+
+def _require_device(context: typer.Context, given: list[str] | None) -> list[str] | None:
+    """Refuse a call without a device with those that are here, before other options are asked for."""
+    if given or context.resilient_parsing:
+        return given
+    from hwnas.api import reach_devices
+
+    say("no --device is given: looking for those that are here")
+    names = [each.device for each in reach_devices() if each.is_here and each.kind in SEARCHED]
+    model = shlex.quote(context.params.get("model") or "MODEL")
+    raise InputError(
+        f"no device is given; here are {', '.join(names) or 'none'}",
+        f"name one or several of them: hwnas compress {model} --device {names[0] if names else 'NAME'} …; "
+        "hwnas doctor says why others are not here",
+    )
 
 
 @takes(CompressOptions)
@@ -51,9 +71,12 @@ def compress(
         str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
     ],
     device: Annotated[
-        list[str],
-        typer.Option(help="Device profile; see `hwnas devices`. Given again: another device, one library."),
-    ],
+        list[str] | None,
+        typer.Option(
+            callback=_require_device,
+            help="Device profile; see `hwnas devices`. Given again: another device, one library.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
@@ -69,6 +92,8 @@ def compress(
     """
     from hwnas.api import plan_compression
     from hwnas.files import encode
+
+    assert device, "its callback refuses none"
 
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:

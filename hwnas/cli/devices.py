@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli.output import Json, print_json, say
-from hwnas.cli.tables import Column, print_table
+from hwnas.cli.tables import Column, print_table, print_text
 
 SCHEMA = "hwnas.device/1"
 
@@ -92,3 +92,4 @@ def _list(as_json: bool) -> None:
         Column(name="description"),
     ]
     print_table(columns, [rows])
+    print_text("\nhwnas doctor says which of them can be used here.")

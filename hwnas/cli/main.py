@@ -16,6 +16,7 @@ from hwnas.cli import (
     compare,
     compress,
     devices,
+    doctor,
     extend,
     history,
     partition,
@@ -77,7 +78,7 @@ app = typer.Typer(
     cls=_Commands,
     name="hwnas",
     help="Measure whole networks on real devices, and compress them for those devices.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -92,6 +93,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(devices.app)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("partition", epilog=partition.EXAMPLE)(partition.partition)
 app.command("space", epilog=space.EXAMPLE)(space.space)
 
@@ -102,13 +104,32 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+FIRST = """hwnas measures whole networks on real devices, and compresses them for those devices.
+
+Four things to do first:
+
+  hwnas doctor
+      which devices can be used here
+  hwnas profile mobilenetv2_100 --device cpu
+      how long a network takes on one of them; a file as well: net.onnx
+  hwnas compare mobilenetv2_100 mobilenetv3_large_100 --device cpu
+      which of two is faster, and by how much
+  hwnas compress efficientnet_b0 --device cpu --data digits --preset quick
+      a smaller network for this machine's CPU; --dry-run says what that takes
+
+hwnas --help lists all commands, hwnas COMMAND --help the options of one."""
+
+
 @app.callback(epilog="Example: `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`")
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Measure whole networks on real devices, and compress them for those devices."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST)
 
 
 def main() -> None:

@@ -61,6 +61,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
     profile = ("tinynet:make", "--device", "steady.toml")
     calls: dict[str, list[tuple[str, ...]]] = {
         "devices": [()],
+        "doctor": [()],
         "devices doctor": [("s20-gpu",)],
         "space": [("tinynet:make",)],
         "partition": [("tinynet:make",)],
