@@ -24,6 +24,7 @@ from hwnas.cli import (
     profile,
     report,
     space,
+    status,
 )
 from hwnas.cli.limited import limit_of_memory, print_failure, run_within
 from hwnas.cli.output import Verdict, messages
@@ -91,6 +92,7 @@ app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
+app.command("status", epilog=status.EXAMPLE)(status.status)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(devices.app)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)

@@ -29,6 +29,7 @@ COMMANDS = (
     "devices",
     "doctor",
     "report",
+    "status",
     "space",
     "partition",
     "check record",

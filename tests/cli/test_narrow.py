@@ -49,6 +49,7 @@ WITH_A_RUN: dict[str, list[tuple[str, ...]]] = {
     ],
     "predict": [("runs/a", "0-1-1-0")],
     "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
+    "status": [("runs/a",)],
     "report": [("runs/a",)],
     "batch": [("plan.toml", "--dry-run")],
 }

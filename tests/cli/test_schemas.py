@@ -80,6 +80,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
         ],
         "predict": [("runs/a", "0-1-1-0")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
+        "status": [("runs/a",)],
         "report": [("runs/a",)],
         "batch": [("plan.toml", "--dry-run"), ("plan.toml",)],
     }
