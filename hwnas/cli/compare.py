@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, print_json
+from hwnas.cli.output import Json, TerminalProgress, print_json
 from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.profiles.options import CompareOptions
 
@@ -35,7 +35,8 @@ def compare(
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
     from hwnas import api
 
-    result = api.compare(first, second, device, **vars(options))
+    with TerminalProgress(moves=False) as progress:
+        result = api.compare(first, second, device, progress=progress, **vars(options))
     if as_json:
         print_json(result.to_json())
     else:

@@ -36,6 +36,8 @@ from hwnas.version import __version__
 
 INTERRUPTED = 130
 NOT_DONE = 2
+GOES_ON = ("compress", "batch", "extend", "check")
+"""Commands that keep what they had done when they were interrupted."""
 
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -59,7 +61,8 @@ class _Commands(typer.core.TyperGroup):
         except Verdict as verdict:
             sys.exit(verdict.exit_code)
         except (Interrupted, typer.Abort):
-            messages().print("interrupted; the same command goes on from here")
+            goes_on = ctx.invoked_subcommand in GOES_ON
+            messages().print(f"interrupted{'; the same command goes on from here' * goes_on}")
             sys.exit(INTERRUPTED)
         except typer.Exit as error:
             if users_line(error):

@@ -11,6 +11,8 @@ import typer
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
     from rich.progress import Progress as Bars
 
@@ -46,39 +48,45 @@ def say(text: str) -> None:
 
 
 class TerminalProgress(Progress):
-    """Bars with the time left on a terminal; a line every ten seconds in a log."""
+    """Bars with the time left on a terminal; a line every ten seconds in a log.
 
-    def __init__(self) -> None:
+    Args:
+        moves: whether bars go on between two messages, which takes time of the CPU that may be measured.
+    """
+
+    def __init__(self, *, moves: bool = True) -> None:
+        self._moves = moves
         self.console = messages()
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
         self._done: dict[str, int] = {}
         self._last_line_s = 0.0
+        self._live = ""
 
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
-            from rich import progress
-            from rich.table import Column
+            from hwnas.cli.bars import make_bars
 
-            def column(width: int | None = None) -> Column:
-                return Column(no_wrap=True, min_width=width, overflow="ellipsis")
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", table_column=column(12)),
-                progress.BarColumn(bar_width=10),
-                progress.MofNCompleteColumn(table_column=column(9)),
-                progress.TimeElapsedColumn(table_column=column(7)),
-                progress.TextColumn("left", table_column=column(4)),
-                progress.TimeRemainingColumn(table_column=column(7)),
-                progress.TextColumn("{task.fields[remark]}", table_column=column()),
-                console=self.console,
-            )
+            self._bars = make_bars(self.console, lambda: self._live, moves=self._moves)
             self._bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        so_far, self._live = self._live, ""
         if self._bars is not None:
             self._bars.stop()
+        if so_far and kind is not None:
+            self.say(f"so far: {so_far}")
+
+    def stage(self, number: int, total: int, name: str) -> None:
+        self.say(f"step {number} of {total}: {name}")
+
+    def live(self, text: str) -> None:
+        self._live = text
+        if self._bars is not None:
+            self._bars.refresh()
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
         now_s = time.monotonic()
@@ -89,7 +97,9 @@ class TerminalProgress(Progress):
                 self._bars.reset(self._tasks[step])
             if step not in self._tasks:
                 self._tasks[step] = self._bars.add_task(step, total=total, remark=remark)
-            self._bars.update(self._tasks[step], completed=done, total=total, remark=remark)
+            self._bars.update(
+                self._tasks[step], completed=done, total=total, remark=remark, refresh=not self._moves
+            )
             return
         if begins_anew:
             del self._tasks[step]

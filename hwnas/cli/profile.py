@@ -61,7 +61,7 @@ def profile(
         raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
     form = "json" if as_json else form
     rows: list[Profiled] = []
-    with TerminalProgress() as progress:
+    with TerminalProgress(moves=False) as progress:
         for of_device in api.profile_each(models, device, progress=progress, **vars(options)):
             rows += of_device
             if form == "table":

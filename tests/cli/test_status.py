@@ -85,7 +85,10 @@ def test_what_is_no_run_is_refused(hwnas: Hwnas, workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_complete_run_has_nothing_left(hwnas: Hwnas, workplace: Path) -> None:
-    assert hwnas(*tiny.compress_arguments("runs/a")).code == 0
+    done = hwnas(*tiny.compress_arguments("runs/a"))
+    assert done.code == 0
+    told = [line.split(":")[0] for line in done.err.splitlines() if line.startswith("step ")]
+    assert told == [f"step {number} of 4" for number in range(1, 5)]
     found = status(hwnas, "runs/a")
     assert found["left"] == []
     assert found["left_s"] == 0.0
