@@ -79,7 +79,10 @@ def compress(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say how much would be measured, and by how many jobs.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say how much would be measured, for how long, and by how many jobs."
+        ),
     ] = False,
     as_json: Json = False,
     *,

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from hwnas.compress.library.target import Target
 from hwnas.compress.settings import SearchSettings
+from hwnas.devices.base import Device
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError
 from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import REPORT, queued
+from hwnas.profiles.protocols import REPORT, least_seconds, queued
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Plan:
         checkpoints: networks measured at the end, the reference among them.
         elsewhere: networks that were picked for other devices, measured on this one as well.
         jobs: that a device with a queue is given; None for any other device.
+        measuring_s: seconds that the runs of so many networks take at least; None where nobody here measures.
         needs_consent: so many networks that somebody must have agreed to them.
     """
 
@@ -32,6 +34,7 @@ class Plan:
     checkpoints: int
     elsewhere: int
     jobs: int | None
+    measuring_s: float | None
     needs_consent: bool
 
     def describe(self) -> str:
@@ -40,6 +43,8 @@ class Plan:
         networks = f"{self.networks} networks in the search, {self.checkpoints} afterwards"
         others = f", {self.elsewhere} of other devices" if self.elsewhere else ""
         text = f"{self.device}: at most {blocks}{networks}{others}"
+        if self.measuring_s is not None:
+            text += f"; at least {self.measuring_s / 60:.0f} min of measuring, beside the training"
         return text if self.jobs is None else f"{text}, {self.jobs} jobs in all"
 
 
@@ -75,6 +80,10 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
             device.preparation_jobs + queued(target.protocol).max_repeats
         )
         jobs += checkpoints * (device.preparation_jobs + queued(REPORT).max_repeats)
+    measuring_s = None
+    if isinstance(device, Device) and device.kind == "measured":
+        measuring_s = (blocks + networks + elsewhere) * least_seconds(target.protocol)
+        measuring_s += checkpoints * least_seconds(REPORT)
     return Plan(
         device=target.profile.name,
         blocks=blocks,
@@ -82,6 +91,7 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
         checkpoints=checkpoints,
         elsewhere=elsewhere,
         jobs=jobs,
+        measuring_s=measuring_s,
         needs_consent=device.unconfirmed is not None
         and settings.max_measurements is None
         and blocks + networks > device.unconfirmed,
