@@ -83,7 +83,6 @@ app = typer.Typer(
     name="hwnas",
     help="Measure whole networks on real devices, and compress them for those devices.",
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -125,7 +124,9 @@ Four things to do first:
 hwnas --help lists all commands, hwnas COMMAND --help the options of one."""
 
 
-@app.callback(epilog="Example: `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`")
+@app.callback(
+    epilog="Example:\n\n```\nhwnas compress efficientnet_b0 --device cpu --data digits --preset quick\n```"
+)
 def root(
     context: typer.Context,
     version: Annotated[
@@ -152,7 +153,7 @@ def _main() -> None:
     with lasting_messages():
         try:
             with whole_output():
-                app()
+                app(prog_name="hwnas")
         except Exception as error:
             if is_out_of_memory(error):
                 _fail_without_memory(error)

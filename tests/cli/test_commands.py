@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import typer
-from command_line import Hwnas, refused
+from command_line import Hwnas, OnTerminal, refused
 from safetensors.torch import save_file
 from workplace import tinynet
 
@@ -86,6 +86,28 @@ def test_the_help_names_every_command(hwnas: Hwnas) -> None:
     assert done.code == 0
     assert all(command.split()[0] in done.out for command in COMMANDS)
     assert "hwnas compress" in done.out.split("Example", 1)[1]
+
+
+def test_the_example_of_the_help_stands_in_one_line_of_a_terminal() -> None:
+    (line,) = (line for line in OnTerminal("--help").out.splitlines() if "hwnas compress eff" in line)
+    assert line.strip() == "hwnas compress efficientnet_b0 --device cpu --data digits --preset quick"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("hwnas comp", {"compress", "compare"}),
+        ("hwnas check ", {"record", "run"}),
+        ("hwnas compress --dev", {"--device", "--device-option"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(
+    hwnas: Hwnas, monkeypatch: pytest.MonkeyPatch, words: str, found: set[str]
+) -> None:
+    monkeypatch.setenv("_HWNAS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert set(hwnas().out.split()) == found
 
 
 def test_the_version(hwnas: Hwnas) -> None:
