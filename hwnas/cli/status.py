@@ -57,21 +57,16 @@ def _show(found: RunStatus) -> None:
             f"{each.device}: networks measured: {each.measured}, searches ended: {len(each.searches)}, "
             f"checkpoints: {len(each.checkpoints)}"
         )
-    print_table(
-        CHECKPOINTS,
+    emitted = [checkpoint for each in found.devices for checkpoint in each.checkpoints]
+    checkpoints = [
         [
-            [
-                [
-                    emitted.name,
-                    f"{emitted.latency_ratio.value:.3f}",
-                    f"{emitted.metric.name} {quantity(emitted.accuracy, emitted.metric)}",
-                ]
-                for emitted in each.checkpoints
-            ]
-            for each in found.devices
-        ],
-        "\ncheckpoints:",
-    )
+            checkpoint.name,
+            f"{checkpoint.latency_ratio.value:.3f}",
+            f"{checkpoint.metric.name} {quantity(checkpoint.accuracy, checkpoint.metric)}",
+        ]
+        for checkpoint in emitted
+    ]
+    print_table(CHECKPOINTS, [checkpoints], "\ncheckpoints:")
     rows = [
         [cost.step, cost.device or "all", f"{cost.seconds / 60:.1f}", f"{cost.epochs:.1f}"]
         for cost in found.spent

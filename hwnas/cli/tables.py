@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,10 @@ LEAST_TEXT = 20
 """Width in cells that a column of text keeps before other columns are dropped for it."""
 LONGEST_WORD = 40
 """A longer word in a column of text may be broken."""
+
+INTERVAL = re.compile(r"\[\S+, \S+\]|\(\S+ … \S+\)")
+BOUND = "\ue000"
+"""Stands for a space at which no line is broken: a character that no text has."""
 
 Rows = Sequence[Sequence[str]]
 
@@ -45,12 +50,12 @@ def figures(*names: str, rank: int = 0) -> list[Column]:
 
 
 def print_text(text: str) -> None:
-    """Print lines on stdout; a terminal breaks long ones between words."""
-    console = _console()
-    if console.is_terminal:
-        console.print(text, markup=False, highlight=False)
-    else:
-        typer.echo(text)
+    """Print lines on stdout; a terminal breaks long ones between words, and no interval."""
+    room = _room(_console())
+    if room is not None:
+        bound = INTERVAL.sub(lambda found: found[0].replace(" ", BOUND), text)
+        text = "\n".join(_folded(bound, room)).replace(BOUND, " ")
+    typer.echo(text)
 
 
 def print_table(

@@ -7,7 +7,7 @@ import random
 import pytest
 from rich.cells import cell_len
 
-from hwnas.cli.tables import GAP, Column, figures, fit, print_table
+from hwnas.cli.tables import GAP, Column, figures, fit, print_table, print_text
 
 NET = Column(name="network")
 
@@ -66,6 +66,20 @@ def test_figures_are_whole_at_any_width() -> None:
                 assert all(cell_len(row[n]) <= widths[n] for row in rows)
 
 
+def test_a_terminal_breaks_no_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = "net: 12.345 ms (12.300 … 12.400), 81.0 images/s, 0.759 [0.701, 0.802] of the reference"
+    for columns in range(20, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_text(text)
+        lines = capsys.readouterr().out.splitlines()
+        assert " ".join(lines) == text
+        assert all(len(line) <= columns for line in lines)
+        assert all(any(whole in line for line in lines) for whole in ("(12.300 … 12.400)", "[0.701, 0.802]"))
+
+
 def test_rows_become_lines_where_nothing_fits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +89,7 @@ def test_rows_become_lines_where_nothing_fits(
     assert capsys.readouterr().out.splitlines() == [
         "",
         "net",
-        "  median ms: ",
+        "  median ms:",
         "1234567.500",
         "  p90: 1234568.5",
     ]
