@@ -57,7 +57,7 @@ def _space(name: str) -> str:
     return str(Path(__file__).with_name(f"{name}.toml"))
 
 
-SMALL = {"batch_size": 16, "population": 24, "generations": 12}
+SMALL = {"batch_size": 16, "population": 12, "generations": 6, "protocol": "quick"}
 STUDIES = {
     "denoising": Study(
         weights="dncnn_gray_sigma25.safetensors",

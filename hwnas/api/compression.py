@@ -15,7 +15,7 @@ from hwnas.global_state import torch_as_before
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
-    from hwnas.compress.budget import Plan
+    from hwnas.compress.budget import Plan, TrainingPlan
     from hwnas.compress.library.open_run import Inputs
     from hwnas.compress.library.target import Target
     from hwnas.compress.options import CompressOptions
@@ -107,6 +107,18 @@ class Compression:
     inputs: Inputs
     wanted: Sequence[tuple[SearchSettings, Target]]
     plans: Sequence[Plan]
+
+    def training(self) -> TrainingPlan:
+        """Return what would be trained, in epochs and hours; a few steps measure this machine's speed.
+
+        >>> plan = found.training()
+        >>> [step.step for step in plan.steps], plan.hours(8) <= plan.hours()
+        (['reference training', 'distillation', 'predictor networks', 'finetuning'], True)
+        """
+        from hwnas.compress.budget import training_plan
+
+        with torch_as_before():
+            return training_plan(self.inputs, [search for search, _ in self.wanted])
 
     def require_consent(self, ask: Callable[[str], bool]) -> None:
         """Let nobody pay for many measurements by surprise; `ask` puts a question to the user.

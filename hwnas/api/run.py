@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hwnas.compress.extend import Extension
     from hwnas.compress.quality.predict import Prediction
     from hwnas.compress.quality.predictor import Predictor
+    from hwnas.compress.report.explore import Exploration
+    from hwnas.compress.report.layers import SimilarityRecord
     from hwnas.compress.search.record import FrontRecord
     from hwnas.compress.status import RunStatus
 
@@ -230,3 +232,70 @@ class Run:
         from hwnas.compress.quality.predict import predict_networks
 
         return predict_networks(self.path, architectures)
+
+    def similarity(
+        self, device: str | None = None, *, allow_code: bool = False, progress: Progress | None = None
+    ) -> SimilarityRecord:
+        """Compare the layers of the reference, the checkpoints and the front's networks (linear CKA).
+
+        What is found is stored beside the front; `report` shows it.
+
+        Args:
+            device: that has a front; None for the only one.
+            allow_code: let a checkpoint import the `module:function` that it names.
+
+        Raises:
+            InputError: no such device, several of them and none named, or what the run was made from changed.
+            RunDirectoryError: a file of the run is damaged.
+
+        >>> found = run.similarity(allow_code=True)
+        >>> [network.name for network in found.networks]
+        ['reference', 'steady-knee']
+        """
+        from hwnas.compress.report.similarity import compare_layers
+
+        folder = self._device_folder(device)
+        with torch_as_before():
+            return compare_layers(self.path, folder, progress or Progress(), allow_code=allow_code)
+
+    def explore(self, *lines: str, device: str | None = None) -> tuple[Exploration, Path]:
+        """Find the fronts of parts of the library, and write them to a page; nothing is trained or measured.
+
+        Args:
+            lines: `NAME=FILTER`: conditions on properties of candidates, with commas between, all of which
+                have to hold; `+` stands between values of which one suffices: `small=kernel=3+5,width<1`.
+            device: that has a front; None for the only one.
+
+        Returns:
+            The fronts, that of the whole library first, and the page.
+
+        Raises:
+            InputError: no such device, several of them and none named, or a line that is none.
+            RunDirectoryError: a file of the run is damaged.
+
+        >>> found, page = run.explore("shallow=depth=1")
+        >>> [line.name for line in found.lines], page.name
+        (['all', 'shallow'], 'explore.html')
+        """
+        from hwnas.compress.report.explore import explore, parse_line
+        from hwnas.compress.report.explore_page import write_exploration
+        from hwnas.compress.report.stored import read_run
+        from hwnas.compress.run.directory import refuse_links
+
+        asked = [parse_line(line) for line in lines]
+        folder = self._device_folder(device)
+        refuse_links(self.path)
+        stored = read_run(self.path, folder)
+        found = explore(stored, stored.searches[0], asked)
+        return found, write_exploration(folder, stored.settings.model, found)
+
+    def _device_folder(self, device: str | None) -> Path:
+        """The folder of a device that has a front, of the only one where none is named. Raises InputError."""
+        from hwnas.compress.report.stored import device_folder
+
+        names = self.devices
+        if device is None and len(names) > 1:
+            raise InputError(
+                f"{self.path} has fronts of {', '.join(names)}", f"name one: --device {names[0]}"
+            )
+        return device_folder(self.path, device or names[0])

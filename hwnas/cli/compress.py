@@ -18,6 +18,7 @@ from hwnas.compress.options import CompressOptions
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
+    from hwnas.api import Compression
     from hwnas.compress.pipeline import DeviceResult
     from hwnas.compress.search.record import FrontRow
 
@@ -34,6 +35,7 @@ EXAMPLE = """Examples:
 `hwnas compress runs/demo/checkpoints/cpu-knee --device cpu --data digits --speedup 1.5 --out runs/again`
 """
 
+PLAN_EXAMPLE = "Example: `hwnas plan efficientnet_b0 --device cpu --data cifar10 --preset donna`"
 
 SHOWN = {
     "latency": ("latency ms", "latency_ms", 3),
@@ -58,9 +60,10 @@ def _require_device(context: typer.Context, given: list[str] | None) -> list[str
     say("no --device is given: looking for those that are here")
     names = [each.device for each in reach_devices() if each.is_here and each.kind in SEARCHED]
     model = shlex.quote(context.params.get("model") or "MODEL")
+    first = names[0] if names else "NAME"
     raise InputError(
         f"no device is given; here are {', '.join(names) or 'none'}",
-        f"name one or several of them: hwnas compress {model} --device {names[0] if names else 'NAME'} …; "
+        f"name one or several of them: hwnas {context.info_name} {model} --device {first} …; "
         "hwnas doctor says why others are not here",
     )
 
@@ -80,9 +83,7 @@ def compress(
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Only say how much would be measured, for how long, and by how many jobs."
-        ),
+        typer.Option("--dry-run", help="Only say how much would be trained and measured, and how long."),
     ] = False,
     as_json: Json = False,
     *,
@@ -94,7 +95,6 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.api import plan_compression
-    from hwnas.files import encode
 
     assert device, "its callback refuses none"
 
@@ -102,12 +102,7 @@ def compress(
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
         compression = plan_compression(options, model, device, out, progress, dry_run=dry_run)
     if dry_run:
-        plans = compression.plans
-        if as_json:
-            plain = [{"schema": "hwnas.plan/1", **encode(plan)} for plan in plans]
-            print_json(plain[0] if len(plain) == 1 else plain)
-        else:
-            print_text("\n".join(plan.describe() for plan in plans))
+        _show_plan(compression, as_json)
         return
     compression.require_consent(lambda text: sys.stdin.isatty() and typer.confirm(text, err=True))
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
@@ -120,6 +115,40 @@ def compress(
         if result.comparison is not None:
             show_comparison(result.comparison, result.report)
     result.require_all()
+
+
+@takes(CompressOptions)
+def plan(
+    model: Annotated[str, typer.Argument(help="As for `hwnas compress`.")],
+    device: Annotated[
+        list[str] | None, typer.Option(callback=_require_device, help="As for `hwnas compress`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
+    as_json: Json = False,
+    *,
+    options: CompressOptions,
+) -> None:
+    """Say what a compression would train and measure, and how long that takes; nothing is done.
+
+    A few steps of training tell this machine's speed. The same as `hwnas compress … --dry-run`.
+    """
+    from hwnas.api import plan_compression
+
+    assert device, "its callback refuses none"
+    with redirect_stdout(sys.stderr), TerminalProgress() as progress:
+        compression = plan_compression(options, model, device, out, progress, dry_run=True)
+    _show_plan(compression, as_json)
+
+
+def _show_plan(compression: Compression, as_json: bool) -> None:
+    from hwnas.files import encode
+
+    training = compression.training()
+    if as_json:
+        devices = [encode(plan) for plan in compression.plans]
+        print_json({"schema": "hwnas.plan/2", "training": training.to_json(), "devices": devices})
+    else:
+        print_text("\n".join([training.describe(), *(plan.describe() for plan in compression.plans)]))
 
 
 def _show(result: DeviceResult) -> None:

@@ -17,12 +17,14 @@ from hwnas.cli import (
     compress,
     devices,
     doctor,
+    explore,
     extend,
     history,
     partition,
     predict,
     profile,
     report,
+    similarity,
     space,
     status,
 )
@@ -87,8 +89,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("compress", epilog=compress.EXAMPLE)(compress.compress)
+app.command("plan", epilog=compress.PLAN_EXAMPLE)(compress.plan)
 app.command("batch", epilog=batch.EXAMPLE)(batch.batch)
 app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
+app.command("explore", epilog=explore.EXAMPLE)(explore.explore)
+app.command("similarity", epilog=similarity.EXAMPLE)(similarity.similarity)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)

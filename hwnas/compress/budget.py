@@ -1,17 +1,35 @@
-"""What a run will ask of its device, known before anything is done."""
+"""What a run will measure and train, known before anything is done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+
+from hwnas.compress.library.open_run import Inputs, prepare_training
 from hwnas.compress.library.target import Target
+from hwnas.compress.run.cost_log import Step
 from hwnas.compress.settings import SearchSettings
+from hwnas.compress.training import loop
+from hwnas.compress.training.placement import placed
 from hwnas.devices.base import Device
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError
+from hwnas.files import encode
+from hwnas.networks.build import assemble
+from hwnas.networks.count import count_parts
+from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, least_seconds, queued
+
+WORKERS = 8
+"""Ray workers for which the hours are told beside those of one machine."""
+SPEED_STEPS = 3
+"""Of training, by which this machine's speed is measured, behind one that does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +131,130 @@ def require_consent(plan: Plan, ask: Callable[[str], bool]) -> None:
             f"bound them: --max-measurements {plan.blocks + plan.networks} for all; "
             "--dry-run shows what a bound costs",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """A step of a run.
+
+    Attributes:
+        networks: that are trained: the reference, candidates, networks of the predictor, picks.
+        epochs: of all of them together; one of a candidate is that of its block alone.
+        training_flops: 3 × 2 × MACs × images; picks and the predictor's networks as large as the reference.
+        spreads: Ray workers share it.
+    """
+
+    step: Step
+    networks: int
+    epochs: int
+    training_flops: int
+    spreads: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """At most what a run trains; what its run directory has already is not trained again.
+
+    Attributes:
+        flops_per_s: of training the reference on this machine, measured.
+    """
+
+    steps: tuple[TrainingStep, ...]
+    flops_per_s: float
+
+    @property
+    def epochs(self) -> int:
+        """All epochs together, as the papers count."""
+        return sum(step.epochs for step in self.steps)
+
+    def hours(self, workers: int = 1) -> float:
+        """How long training takes with so many Ray workers as fast as this machine."""
+        shared = sum(step.training_flops / (workers if step.spreads else 1) for step in self.steps)
+        return shared / self.flops_per_s / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; see docs/json.md."""
+        hours = {"hours": self.hours(), f"hours_with_{WORKERS}_workers": self.hours(WORKERS)}
+        return {**encode(self), "epochs": self.epochs, **hours}
+
+    def describe(self) -> str:
+        """One line a step for people, and one for all."""
+        lines = [
+            f"{step.step}: {step.networks} network{'s' * (step.networks != 1)}, {step.epochs:,} epochs"
+            for step in self.steps
+            if step.epochs
+        ]
+        lines.append(
+            f"training in all: {self.epochs:,} epochs, about {_duration(self.hours())} on this machine, "
+            f"{_duration(self.hours(WORKERS))} with {WORKERS} Ray workers like it"
+        )
+        return "\n".join(lines)
+
+
+def training_plan(inputs: Inputs, wanted: Sequence[SearchSettings]) -> TrainingPlan:
+    """What a run trains, with this machine's speed measured by a few steps of the reference.
+
+    Args:
+        wanted: the search of each device.
+    """
+    settings, candidates = inputs.settings, inputs.candidates
+    costs = count_parts(inputs.parts)
+    macs = costs.joints[0] + sum(of_part for of_part, _ in costs.parts)
+    epochs = float(settings.epochs)
+    if settings.steps:
+        epochs = min(epochs, settings.steps / inputs.data.steps_per_epoch(settings.batch_size))
+    predicting = [search for search in wanted if search.quality == "predictor"]
+    sampled = max((search.predictor_networks for search in predicting), default=0)
+    picks = sum(len(search.picks) for search in wanted)
+    to_train = int(inputs.initial.to_train)
+    # Each with its networks, the epochs of one of them, and the MACs of all of them.
+    trained: Sequence[tuple[Step, int, float, int, bool]] = (
+        ("reference training", to_train, settings.train_epochs, to_train * macs, False),
+        ("distillation", len(candidates), epochs, sum(c.macs for c in candidates), True),
+        (
+            "predictor networks",
+            sampled,
+            max((search.predictor_epochs for search in predicting), default=0),
+            sampled * macs,
+            True,
+        ),
+        ("finetuning", picks, max(search.finetune_epochs for search in wanted), picks * macs, False),
+    )
+    images = loop.images_per_epoch(inputs.data, settings.batch_size)
+    steps = tuple(
+        TrainingStep(
+            step=name,
+            networks=networks,
+            epochs=round(networks * of_one),
+            training_flops=round(3 * 2 * of_all * images * of_one),
+            spreads=spreads,
+        )
+        for name, networks, of_one, of_all, spreads in trained
+    )
+    return TrainingPlan(steps=steps, flops_per_s=_flops_per_s(inputs, macs))
+
+
+def _flops_per_s(inputs: Inputs, macs: int) -> float:
+    """How fast the whole reference is trained here."""
+    prepare_training(inputs)
+    data, batch_size = inputs.data, inputs.settings.batch_size
+    model = assemble(inputs.parts, deepcopy(inputs.parts.modules)).train()
+    images, start_s = 0, 0.0
+    with torch.random.fork_rng(), placed(data.place, model):
+        for number in range(SPEED_STEPS + 1):
+            if number == 1:  # the first one is slower
+                start_s = time.perf_counter()
+            x, _ = next(data.train_batches(batch_size, 0, number, augment=True))
+            output = [leaf for leaf in tensors_of(model(x)) if leaf.requires_grad]
+            sum(leaf.square().mean() for leaf in output).backward()  # type: ignore[union-attr]
+            images += len(x) if number else 0
+        if data.place == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - start_s
+    return 3 * 2 * macs * images / seconds
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return "less than a minute"
+    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:,.1f} h"

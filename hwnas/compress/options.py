@@ -102,7 +102,9 @@ class CompressOptions:
             "labels), or module:function of one's own."
         ),
     ]
-    preset: Annotated[str, Help("Defaults of the options below: quick, standard, paper.")] = "standard"
+    preset: Annotated[
+        str, Help("Defaults of the options below: quick, standard, or the papers' ways donna, donnav2.")
+    ] = "standard"
     pick: Annotated[
         tuple[str, ...], Help("knee, speedup=X, latency-ms=X or max-drop=X; may be repeated.", shown="knee")
     ] = ()
@@ -149,7 +151,14 @@ class CompressOptions:
     layers: Layers = False
     allow_code: AllowCode = False
 
-    space: Space = SpaceOptions.space
+    space: Annotated[
+        str | None,
+        Help(
+            f"Candidates of the blocks: {SPACES}.",
+            LIBRARY,
+            shown="compression; donna and donnav2: the papers'",
+        ),
+    ] = None
     candidates: Annotated[
         SizeOrNone | None,
         Help("Candidates a block at most; 0: the space's own.", LIBRARY, shown="the space's own; quick: 6"),
@@ -157,7 +166,9 @@ class CompressOptions:
     trainer: Annotated[Name, Help("How candidates are trained: distill, or an added one.", LIBRARY)] = (
         LibrarySettings.trainer
     )
-    loss: Annotated[Loss, Help("Block loss: nsr (DONNA) or mse (DONNAv2).", LIBRARY)] = "nsr"
+    loss: Annotated[
+        Loss | None, Help("Block loss: nsr (DONNA) or mse (DONNAv2).", LIBRARY, shown="nsr; donnav2: mse")
+    ] = None
     train_epochs: Annotated[
         Size | None, Help("Epochs of a reference that has no weights for the data.", LIBRARY)
     ] = None
@@ -214,21 +225,22 @@ class CompressOptions:
             "Leave out candidates that another one of the block beats by far, in its cost on the "
             "device or in MACs.",
             SEARCH,
-            shown="device, or macs where no objective is measured",
+            shown="device, or macs where no objective is measured; donna: none",
         ),
     ] = None
     filter_threshold: Annotated[
         Figure, Help("How much cheaper another candidate is, in units of the reference's block.", SEARCH)
     ] = DEFAULT_THRESHOLD
     quality: Annotated[
-        Name,
+        Name | None,
         Help(
             "What stands for the accuracy: loss (Σ of block losses, DONNAv2), predictor (DONNA's, "
             "fitted to networks that are finetuned for it), output (Σ of what the output feels of each "
             "choice alone), dna (Σ of relative L1).",
             SEARCH,
+            shown="loss; donna: predictor",
         ),
-    ] = SearchSettings.quality
+    ] = None
     predictor_networks: Annotated[
         AtLeastFour | None, Help("Networks that the predictor is fitted to at least.", SEARCH)
     ] = None

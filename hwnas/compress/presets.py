@@ -8,14 +8,18 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from hwnas.compress.options import CompressOptions, parse_cuts, parse_size
-from hwnas.compress.settings import MEASURED, LibrarySettings, SearchSettings
+from hwnas.compress.options import CompressOptions, SpaceOptions, parse_cuts, parse_size
+from hwnas.compress.settings import MEASURED, Filter, LibrarySettings, Loss, SearchSettings
 from hwnas.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Preset:
-    """What a preset fills in."""
+    """What a preset fills in.
+
+    Attributes:
+        filter: None leaves it to the objectives.
+    """
 
     candidates: int
     epochs: int
@@ -24,8 +28,12 @@ class _Preset:
     population: int
     generations: int
     finetune_epochs: int
-    predictor_networks: int
-    predictor_epochs: int
+    predictor_networks: int = SearchSettings.predictor_networks
+    predictor_epochs: int = SearchSettings.predictor_epochs
+    space: str = SpaceOptions.space
+    loss: Loss = "nsr"
+    quality: str = SearchSettings.quality
+    filter: Filter | None = None
 
 
 PRESETS: Mapping[str, _Preset] = {
@@ -48,10 +56,27 @@ PRESETS: Mapping[str, _Preset] = {
         population=32,
         generations=16,
         finetune_epochs=40,
-        predictor_networks=SearchSettings.predictor_networks,
-        predictor_epochs=SearchSettings.predictor_epochs,
     ),
-    "paper": _Preset(
+    # DONNA 3 and 4.1: 450 + 1,920 + 30 × 50 epochs for the predictor, NSGA-II until it converges.
+    "donna": _Preset(
+        space="donna",
+        quality="predictor",
+        filter="none",
+        candidates=0,
+        epochs=1,
+        train_epochs=450,
+        protocol="search",
+        population=100,
+        generations=1000,
+        finetune_epochs=50,
+        predictor_networks=30,
+        predictor_epochs=50,
+    ),
+    # DONNAv2 3 and 4.1: MSE for training and as the surrogate, blocks filtered by cost, 100 × 50 networks.
+    "donnav2": _Preset(
+        space="donnav2",
+        loss="mse",
+        filter="device",
         candidates=0,
         epochs=1,
         train_epochs=450,
@@ -59,8 +84,6 @@ PRESETS: Mapping[str, _Preset] = {
         population=100,
         generations=50,
         finetune_epochs=50,
-        predictor_networks=30,
-        predictor_epochs=50,
     ),
 }
 
@@ -105,9 +128,9 @@ def resolve(
         regions=options.region,
         only=options.only,
         layers=options.layers,
-        space=options.space,
+        space=given("space"),
         per_block=given("candidates"),
-        loss=options.loss,
+        loss=given("loss"),
         train_epochs=given("train_epochs"),
         epochs=given("epochs"),
         steps=options.steps,
@@ -119,10 +142,11 @@ def resolve(
         train_on=options.train_on or (known.train_on if known else find_place()),
     )
     measures = any(name in MEASURED for name in options.objective)
+    by_objectives: Filter = "device" if measures else "macs"
     search = SearchSettings(
         device="",
         objectives=options.objective,
-        filter=options.filter or ("device" if measures else "macs"),
+        filter=given("filter") or by_objectives,
         filter_threshold=options.filter_threshold,
         protocol=preset.protocol,
         population=given("population"),
@@ -132,7 +156,7 @@ def resolve(
         batch=options.batch,
         device_options=parse_options(options.device_option),
         max_measurements=options.max_measurements,
-        quality=options.quality,
+        quality=given("quality"),
         predictor_networks=given("predictor_networks"),
         predictor_epochs=given("predictor_epochs"),
         strategy=options.strategy,

@@ -47,7 +47,10 @@ WITH_A_RUN: dict[str, list[tuple[str, ...]]] = {
             ]
         ),
     ],
+    "plan": [tuple(tiny.compress_arguments("runs/a")[1:])],
     "predict": [("runs/a", "0-1-1-0")],
+    "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
+    "similarity": [("runs/a", "--device", "steady", "--allow-code")],
     "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
     "status": [("runs/a",)],
     "report": [("runs/a",)],
@@ -110,7 +113,12 @@ def test_commands_with_a_run(hwnas: Hwnas, workplace: Path) -> None:
     )
     for command, ways in WITH_A_RUN.items():
         for arguments in ways:
-            look(hwnas, command, arguments, repeats=command != "extend")
+            look(hwnas, command, arguments, repeats=not is_timed(command, arguments))
+
+
+def is_timed(command: str, arguments: tuple[str, ...]) -> bool:
+    """Whether it says what differs from call to call: how fast this machine trains, what was left to do."""
+    return command in ("plan", "extend") or "--dry-run" in arguments
 
 
 def test_a_figure_that_is_cut_is_seen() -> None:

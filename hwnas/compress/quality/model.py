@@ -80,25 +80,32 @@ class Quality:
         return float(self.predictor.predict(row)[0]), bool(self.predictor.extrapolates(row)[0])
 
     def part_losses(self, choices: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """What each choice adds to the loss: (M_n,) of each part.
+        """What each choice adds to the loss: (M_n,) of each part."""
+        return part_losses(self._metrics, choices, self.predictor)
 
-        Exact for the sums. For the predictor these are its main effects over these choices: for a quadratic
-        function, each choice's mean over all architectures, up to a constant.
-        """
-        tables = [
-            np.array([self._metrics[part, choice] if choice else 0.0 for choice in of_part])
-            for part, of_part in enumerate(choices)
-        ]
-        if self.predictor is None:
-            return tables
-        middle = np.array([table.mean() for table in tables])
-        losses = []
-        for part, table in enumerate(tables):
-            rows = np.repeat(middle[None], len(table), axis=0)
-            rows[:, part] = table
-            losses.append(1 - self.predictor.predict(rows))
-        whole = float(1 - self.predictor.predict(middle[None])[0])
-        return [loss - whole + whole / len(tables) for loss in losses]
+
+def part_losses(
+    metrics: Metrics, choices: Sequence[Sequence[int]], predictor: Predictor | None
+) -> list[np.ndarray]:
+    """What each choice adds to the sum of a metric, or to 1 − the predicted accuracy: (M_n,) of each part.
+
+    Exact for the sum. For the predictor these are its main effects over these choices: for a quadratic
+    function, each choice's mean over all architectures, up to a constant.
+    """
+    tables = [
+        np.array([metrics[part, choice] if choice else 0.0 for choice in of_part])
+        for part, of_part in enumerate(choices)
+    ]
+    if predictor is None:
+        return tables
+    middle = np.array([table.mean() for table in tables])
+    losses = []
+    for part, table in enumerate(tables):
+        rows = np.repeat(middle[None], len(table), axis=0)
+        rows[:, part] = table
+        losses.append(1 - predictor.predict(rows))
+    whole = float(1 - predictor.predict(middle[None])[0])
+    return [loss - whole + whole / len(tables) for loss in losses]
 
 
 def _predicting(device: DeviceRun) -> QualityModel:

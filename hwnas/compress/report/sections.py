@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hwnas.compress.emit.summary import milliseconds, ratio
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
+from hwnas.compress.report.layers import FILE, SimilarityRecord, layers
 from hwnas.compress.report.proxies import Agreement, agreement, growth
 from hwnas.compress.report.quality import against_exact, loss_text, predictor, what_loss_is
 from hwnas.compress.report.stored import Checkpoint, Search, StoredRun
@@ -35,7 +36,10 @@ def sections(stored: StoredRun) -> list[Section]:
         made.append(progress(search, f"Search{behind}"))
     if stored.predictor is not None:
         made.append(predictor(stored, stored.predictor))
-    return [*made, architectures(stored), costs(stored), failures(stored), identity(stored)]
+    made.append(architectures(stored))
+    if (stored.folder / FILE).is_file():
+        made.append(layers(SimilarityRecord.read(stored.folder)))
+    return [*made, costs(stored), failures(stored), identity(stored)]
 
 
 def summary(stored: StoredRun) -> Section:
@@ -290,7 +294,7 @@ def architectures(stored: StoredRun) -> Section:
             boxes.append(Box(spec=spec, macs=entry.candidate.macs if entry else stored.reference.macs[part]))
         networks.append((checkpoint.name, boxes))
     return Section(
-        heading="FinetunedNetworks",
+        heading="Networks",
         content=[
             "One bar a layer. Colour: kernel 3 blue, 5 orange, 7 pink; attention, and a variant of "
             "the reference’s own part, green; the reference’s own grey. Length: channels inside of a layer "

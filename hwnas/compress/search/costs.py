@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hwnas.compress.library.stitch import Choices, Stitcher
 from hwnas.compress.search.block_costs import energy_mj
@@ -22,6 +22,7 @@ class MeasuredCosts:
     Args:
         session: on the device.
         objectives: one cost each.
+        told: of each network that is measured, its number and how many are asked for.
 
     Attributes:
         measurements: of the architectures that were asked for and could be measured.
@@ -30,17 +31,28 @@ class MeasuredCosts:
         DeviceError: the anchor could not be measured, whose energy is the unit.
     """
 
-    def __init__(self, session: Session, stitcher: Stitcher, objectives: Sequence[Objective]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        stitcher: Stitcher,
+        objectives: Sequence[Objective],
+        told: Callable[[int, int], None] = lambda number, count: None,
+    ) -> None:
         self.measurements: dict[Choices, Measurement] = {}
         self._session = session
         self._stitcher = stitcher
         self._objectives = objectives
+        self._told = told
         self._anchor_mj = self._measure_anchor_mj() if "energy" in objectives else 1.0
 
     def __call__(self, batch: Sequence[Choices]) -> list[tuple[float, ...] | str]:
         """Return the costs of each architecture, or the reason why it has none."""
         results = self._session.measure(self._stitcher.network(choices) for choices in batch)
-        return [self._costs(choices, result) for choices, (_, result) in zip(batch, results, strict=True)]
+        found = []
+        for number, (choices, (_, result)) in enumerate(zip(batch, results, strict=True), 1):
+            found.append(self._costs(choices, result))
+            self._told(number, len(batch))
+        return found
 
     def _costs(self, choices: Choices, result: MeasurementResult) -> tuple[float, ...] | str:
         if not isinstance(result, Measurement):

@@ -120,7 +120,11 @@ def _confirm(
     progress, stitcher = device.run.progress, device.stitcher
     with device.session(confirming(device.target.protocol)) as session:
         progress.say(f"measuring the front again, {describe(session.protocol)}")
-        costs = MeasuredCosts(session, stitcher, device.search.objectives)
+
+        def told(number: int, count: int) -> None:
+            progress.advance("front again", number, count)
+
+        costs = MeasuredCosts(session, stitcher, device.search.objectives, told)
         for again in confirmed(points, costs, stitcher.anchor):
             points = again
             device.run.directory.cost_log.record("search", device.name)
