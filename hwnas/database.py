@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from hwnas.errors import RunDirectoryError
+from hwnas.temporary import temporary_folder
 
 OF_ONE_ROW = ("CHECK constraint failed", "NULL value in", "TEXT value in", "NUMERIC value in")
 """How SQLite's complaints begin that are about the content of a row."""
+
+
+def rows_unchanged(path: Path, sql: str, *, is_written: bool) -> list[tuple[Any, ...]]:
+    """Return the rows of a query without changing a file of the database.
+
+    Args:
+        is_written: whether a process may write to it meanwhile; else it is read as it lies there.
+
+    Raises:
+        RunDirectoryError: it is no database, or has no such table.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    with ExitStack() as held:
+        file, mode = path, "mode=ro"
+        if not is_written:
+            mode = "mode=ro&immutable=1"
+            if log.is_file() and log.stat().st_size:
+                # A killed process left it, and whoever opens the file would clear it up.
+                folder = held.enter_context(temporary_folder())
+                shutil.copy(log, folder)
+                file, mode = Path(shutil.copy(path, folder)), "mode=rw"
+        try:
+            uri = f"{file.absolute().as_uri()}?{mode}"
+            connection = held.enter_context(closing(sqlite3.connect(uri, uri=True, timeout=30)))
+            return connection.execute(sql).fetchall()
+        except sqlite3.Error as error:
+            raise RunDirectoryError(
+                f"cannot read {path}: {error}", "give the run's `hwnas compress` command again"
+            ) from None
 
 
 class Database:

@@ -41,6 +41,27 @@ def take_lock(path: Path, wait_s: float = 0.0) -> int:
         raise
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file; one that is not there is held by none, and not made.
+
+    Whoever takes the lock in the very moment of the question has to wait for it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock on a folder or a file, and wait for another holder as long as it takes.

@@ -21,6 +21,20 @@ class Progress:
         train: 3 of 3 loss 0.2
         """
 
+    def stage(self, number: int, total: int, name: str) -> None:
+        """A stage begins, the `number`th of `total` of a whole command.
+
+        >>> hwnas.Progress().stage(2, 4, "candidates")
+        """
+
+    def live(self, text: str) -> None:
+        """What is known so far, in one line or several, in the place of what was said here before.
+
+        An empty text ends it. A command that is interrupted shows the last one.
+
+        >>> hwnas.Progress().live("repeat 3: 1.23 ms")
+        """
+
     def say(self, text: str) -> None:
         """One line that stays.
 

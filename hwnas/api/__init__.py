@@ -10,6 +10,7 @@ from hwnas.api.device import (
     devices,
     examine_device,
     known_devices,
+    reach_devices,
     set_up_phone,
 )
 from hwnas.api.measure import check, compare, profile, profile_each, record
@@ -55,6 +56,7 @@ __all__ = [
     "plan_compression",
     "profile",
     "profile_each",
+    "reach_devices",
     "record",
     "set_up_phone",
     "write_batch",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hwnas.errors import HwnasError, InputError
 
 if TYPE_CHECKING:
-    from hwnas.devices.doctor import Finding
+    from hwnas.devices.doctor import Finding, Reached
     from hwnas.measurement import DeviceProfile
 
 
@@ -64,6 +64,28 @@ def known_devices() -> list[KnownDevice]:
         except HwnasError as error:
             found.append(KnownDevice(name=name, profile=None, error=error.cause))
     return found
+
+
+def reach_devices() -> Iterator[Reached]:
+    """Open each device that has a profile, and yield whether it can be used here: phones, GPUs, a cloud.
+
+    >>> import hwnas.api
+    >>> found = {each.device: each for each in hwnas.api.reach_devices()}
+    >>> found["sim-npu"].is_here
+    True
+    >>> found["s20-gpu"].is_here or bool(found["s20-gpu"].fix)
+    True
+    """
+    from hwnas.devices.doctor import Reached, reach
+    from hwnas.profiles.catalogue import load_profile, profile_names
+
+    for name in profile_names():
+        try:
+            profile = load_profile(name)
+        except HwnasError as error:
+            yield Reached(device=name, runtime="", kind="", is_here=False, text=error.cause, fix=error.fix)
+        else:
+            yield reach(profile)
 
 
 def broken_device_classes() -> Mapping[str, str]:

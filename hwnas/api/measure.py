@@ -53,7 +53,7 @@ def profile(
         input_shape: (C, H, W); needed for a torch module that does not say what it takes.
         batch: images a run; None for the profile's.
         device_option: over the device profile's options: `any_gpu=true`, several of such, or a mapping.
-        progress: hears how far a device with a queue is.
+        progress: hears what is known so far, and how far a device with a queue is.
 
     Raises:
         HwnasError: the network or the device is unknown, or it could not be measured.
@@ -94,7 +94,7 @@ def profile_each(
     Args:
         models: as `Model`.
         devices: names or paths of device profiles.
-        progress: hears how far a device with a queue is.
+        progress: hears what is known so far, and how far a device with a queue is.
         options: by the names of `hwnas profile`'s options, such as `blocks=True` or `precision=0.01`;
             `hwnas profile --help` lists them.
 
@@ -156,6 +156,7 @@ def compare(
     input_shape: Sequence[int] | None = None,
     batch: int | None = None,
     device_option: DeviceOptions = (),
+    progress: Progress | None = None,
 ) -> Comparison:
     """Interleave two networks in one session, and return the ratio of their latencies with its interval.
 
@@ -164,6 +165,7 @@ def compare(
         precision: repeats go on until half of the ratio's 95 % interval is at most this.
         max_seconds: longest time.
         device, input_shape, batch, device_option: as for `profile`.
+        progress: hears the ratio so far.
 
     Raises:
         HwnasError: a network or the device is unknown, or something could not be measured.
@@ -176,6 +178,7 @@ def compare(
     """
     from hwnas.profiles import comparison
     from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.live import live_ratio
     from hwnas.profiles.protocols import SIDE_BY_SIDE
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
@@ -184,9 +187,13 @@ def compare(
     checked_seconds("max_seconds", max_seconds)
     networks = [find_model(model, input_shape, has_batch=batch is not None) for model in (first, second)]
     protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
+    progress = progress or Progress()
     with open_history() as store:
-        session = Session(open_device(_profile(device, batch, device_option)), protocol, store, recall=False)
-        return comparison.compare(session, *networks, precision=precision)
+        opened, on_round = open_device(_profile(device, batch, device_option)), live_ratio(progress)
+        session = Session(opened, protocol, store, recall=False, on_round=on_round)
+        result = comparison.compare(session, *networks, precision=precision)
+    progress.live("")
+    return result
 
 
 def check(
@@ -200,6 +207,7 @@ def check(
     device_option: DeviceOptions = (),
     recorded: bool = False,
     on_result: Callable[[Checked], None] = lambda checked: None,
+    progress: Progress | None = None,
 ) -> Report:
     """Decide whether networks became slower than their baseline by more than a threshold.
 
@@ -213,6 +221,7 @@ def check(
         input_shape, batch, device_option: as for `profile`.
         recorded: compare with the recorded samples even where the baseline's network is at hand.
         on_result: called with each network as soon as it is decided.
+        progress: hears the ratio so far.
 
     Returns:
         The report; its `exit_code` is what `hwnas check run` ends with: 0 where nothing is slower, 1 for a
@@ -234,10 +243,12 @@ def check(
     from hwnas.profiles.gate.check import Entry, Terms
     from hwnas.profiles.gate.check import check as run_check
     from hwnas.profiles.gate.entries import DEVICE, Asked, Found, find_entries
+    from hwnas.profiles.live import live_ratio
     from hwnas.profiles.protocols import SIDE_BY_SIDE
     from hwnas.profiles.session import Session
     from hwnas.profiles.store import open_history
 
+    progress = progress or Progress()
     checked_share("threshold", threshold)
     checked_seconds("max_seconds", max_seconds)
     shape = checked_shape(input_shape)
@@ -259,8 +270,14 @@ def check(
         options = option_texts(found.asked.device_options)
         opened = open_device(_profile(found.device, found.asked.batch, options))
         store = held.enter_context(open_history())
-        session = Session(opened, replace(SIDE_BY_SIDE, max_seconds=max_seconds), store, recall=False)
-        return run_check(session, found.entries, terms, on_result)
+        how = replace(SIDE_BY_SIDE, max_seconds=max_seconds)
+        session = Session(opened, how, store, recall=False, on_round=live_ratio(progress))
+
+        def tell(checked: Checked) -> None:
+            progress.live("")
+            on_result(checked)
+
+        return run_check(session, found.entries, terms, tell)
 
 
 def record(
@@ -271,6 +288,7 @@ def record(
     batch: int | None = None,
     device_option: DeviceOptions = (),
     on_result: Callable[[Recorded], None] = lambda recorded: None,
+    progress: Progress | None = None,
 ) -> Baseline:
     """Measure networks for later checks; `hwnas check record` writes what it returns into a file.
 
@@ -278,6 +296,7 @@ def record(
         models: as `Model`, by names under which they are found again.
         device, max_seconds, input_shape, batch, device_option: as for `check`.
         on_result: called with each network as soon as it is measured.
+        progress: hears the latency so far.
 
     Raises:
         HwnasError: a network or the device is unknown, could not be measured, or has no latencies of meaning.
@@ -292,6 +311,7 @@ def record(
     from hwnas.profiles.catalogue import open_device, parse_options
     from hwnas.profiles.gate import check as checks
     from hwnas.profiles.gate.baseline import Baseline
+    from hwnas.profiles.live import live_ratio
     from hwnas.profiles.protocols import SIDE_BY_SIDE
     from hwnas.profiles.session import Session, require_kind
     from hwnas.profiles.store import open_history
@@ -309,13 +329,22 @@ def record(
         (find_model(name, shape, has_batch=batch is not None), committed_in(Path(name))) for name in names
     ]
     how = replace(SIDE_BY_SIDE, max_repeats=checks.RECORDED_REPEATS, max_seconds=max_seconds)
-    with open_history() as store, Session(opened, how, store, recall=False) as session:
+    progress = progress or Progress()
+
+    def tell(recorded: Recorded) -> None:
+        progress.live("")
+        on_result(recorded)
+
+    with (
+        open_history() as store,
+        Session(opened, how, store, recall=False, on_round=live_ratio(progress)) as session,
+    ):
         return Baseline(
             device=os.fspath(device),
             fingerprint=session.fingerprint,
             recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
             hwnas_version=__version__,
-            networks=tuple(checks.record(session, networks, shape or (), on_result)),
+            networks=tuple(checks.record(session, networks, shape or (), tell)),
             batch=batch or 0,
             device_options=parse_options(device_options(device_option)),
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hwnas.compress.report.explore import Exploration
     from hwnas.compress.report.layers import SimilarityRecord
     from hwnas.compress.search.record import FrontRecord
+    from hwnas.compress.status import RunStatus
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -155,6 +156,19 @@ class Run:
 
         folders = sorted(self.path.glob("checkpoints/[!.]*"))
         return [Checkpoint(folder, CheckpointRecord.read(folder).summary) for folder in folders]
+
+    def status(self) -> RunStatus:
+        """Return how far the run is; a process may work on it meanwhile, and nothing is changed.
+
+        Raises:
+            InputError: it is no run directory. RunDirectoryError: a file of it is damaged.
+
+        >>> hwnas.open_run("runs/a").status().is_running
+        False
+        """
+        from hwnas.compress.status import read_status
+
+        return read_status(self.path)
 
     def report(self, device: str | None = None) -> list[Path]:
         """Make the reports of a device again, or those of all and their comparison, and return their files.

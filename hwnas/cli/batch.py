@@ -11,7 +11,7 @@ import typer
 
 from hwnas import processes
 from hwnas.cli.batch_output import COLUMNS, PlannedRun, checkpoint_rows, show_batch
-from hwnas.cli.output import Json, TerminalProgress, messages, print_json
+from hwnas.cli.output import Json, TerminalProgress, print_json, say
 from hwnas.errors import HwnasError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def batch(
             api.check_devices(wanted, progress)
     done, failed, report = [], [], None
     for number, job in enumerate(jobs, 1):
-        messages().print(f"reference {number} of {len(jobs)}: {job.model}, {job.out}", markup=False)
+        say(f"reference {number} of {len(jobs)}: {job.model}, {job.out}")
         result, code = run_compression((*job.arguments, *["--no-device-check"] * no_device_check))
         done.append(PlannedRun(model=job.model, run=str(job.out), exit_code=code, result=result))
         if code:
@@ -112,6 +112,6 @@ def run_compression(arguments: tuple[str, ...]) -> tuple[Any, int]:
         try:
             result = json.loads(text)
         except ValueError:  # a library wrote into it, or it was killed while it did
-            messages().print("what it printed is no JSON: its checkpoints are not in the table")
+            say("what it printed is no JSON: its checkpoints are not in the table")
             code = code or 2
     return result, code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hwnas.cli.output import print_table
+from hwnas.cli.tables import Column, figures, print_table, print_text
 
 if TYPE_CHECKING:
     from hwnas.compress.emit.cross_device import Comparison, OnDevice
@@ -18,22 +18,20 @@ if TYPE_CHECKING:
 
 def show_comparison(comparison: Comparison, report: Path | None) -> None:
     """The table "best for A, run on B", and where the report lies."""
-    from rich.table import Table
-
     if comparison.fronts:
         title = (
             "best for A, run on B: cost / reference there (more than the cheapest known at no higher loss)"
         )
-        table = Table(title=title, title_justify="left")
-        table.add_column("best for")
-        table.add_column("choices", no_wrap=True)
-        for front in comparison.fronts:
-            table.add_column(f"on {front.device}", justify="right")
+        columns = [
+            Column(name="best for"),
+            *(Column(name=f"on {front.device}") for front in comparison.fronts),
+        ]
+        rows = []
         for pick in comparison.picked:
             rules = [f"{name}: {', '.join(rules)}" for name, rules in pick.best_for.items()]
             cells = [_cell(pick.on[front.device]) for front in comparison.fronts]
-            table.add_row("\n".join(rules), "-".join(map(str, pick.choices)), *cells)
-        print_table(table)
+            rows.append(["\n".join(rules), *cells, "-".join(map(str, pick.choices))])
+        print_table([*columns, Column(name="choices", kind="name", rank=1)], [rows], title)
     if report is not None:
         typer.echo(f"report of all devices: {report}")
 
@@ -89,13 +87,15 @@ def checkpoint_rows(runs: Sequence[PlannedRun]) -> list[list[str]]:
 
 def show_batch(runs: Sequence[PlannedRun], report: Path | None) -> None:
     """What a plan emitted, and where the report lies."""
-    from rich.table import Table
-
-    table = Table(title="checkpoints", title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
-    for row in checkpoint_rows(runs):
-        table.add_row(*row)
-    print_table(table)
+    rows = checkpoint_rows(runs)
+    print_text(f"{len(rows)} checkpoints of {len(runs)} references")
+    model, path, ratio, quality, params = COLUMNS
+    columns = [
+        Column(name=model, rank=1),
+        Column(name=path),
+        *figures(ratio, quality),
+        *figures(params, rank=2),
+    ]
+    print_table(columns, [rows])
     if report is not None:
         typer.echo(f"report: {report}")

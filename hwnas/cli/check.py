@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, Verdict, messages, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, Verdict, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.errors import InputError
 from hwnas.profiles.options import CheckOptions, RecordOptions
 
@@ -66,7 +67,14 @@ def record(
 
     if not out.parent.is_dir():
         raise InputError(f"there is no folder {out.parent}", f"mkdir -p {shlex.quote(str(out.parent))}")
-    baseline = api.record(*models, device=device, on_result=_show_recorded, **vars(options))
+    with TerminalProgress(moves=False) as progress:
+        baseline = api.record(
+            *models,
+            device=device,
+            on_result=lambda recorded: progress.say(_recorded(recorded)),
+            progress=progress,
+            **vars(options),
+        )
     write_baseline(out, baseline)
     if as_json:
         print_json(baseline.to_json())
@@ -112,7 +120,13 @@ def run(
             f"with --baseline {options.baseline}, --device NAME must be given",
             f"hwnas check run {shlex.join(models)} --baseline {shlex.quote(options.baseline)} --device NAME",
         )
-    report = api.check(*(models or ()), on_result=_show_checked, **vars(options))
+    with TerminalProgress(moves=False) as progress:
+        report = api.check(
+            *(models or ()),
+            on_result=lambda checked: progress.say(_checked(checked)),
+            progress=progress,
+            **vars(options),
+        )
     _show_annotations(report, as_json)
     if as_json:
         print_json(report.to_json())
@@ -131,12 +145,11 @@ def run(
     raise Verdict(report.exit_code)
 
 
-def _show_checked(checked: Checked) -> None:
-    """One line on stderr as soon as a network is decided."""
+def _checked(checked: Checked) -> str:
+    """One line as soon as a network is decided."""
     from hwnas.profiles.gate.formats import TITLES
 
-    line = f"{checked.model}: {TITLES[checked.verdict]}: {checked.reason}"
-    messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    return f"{checked.model}: {TITLES[checked.verdict]}: {checked.reason}"
 
 
 def _show_annotations(report: Report, as_json: bool) -> None:
@@ -148,35 +161,36 @@ def _show_annotations(report: Report, as_json: bool) -> None:
 
 
 def _show(report: Report) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from hwnas.profiles.gate import formats
 
-    from hwnas.profiles.gate.formats import TITLES, figures
-
-    table = Table()
-    table.add_column("network", no_wrap=True)
-    table.add_column("result")
-    for column in ("baseline ms", "now ms", "slower by", "noise floor"):
-        table.add_column(column, justify="right")
-    for column in ("repeats", "how"):
-        table.add_column(column)
-    for checked in report.networks:
-        count = str(checked.decision.repeats) if checked.decision else "–"
-        table.add_row(escape(checked.model), TITLES[checked.verdict], *figures(checked), count, checked.how)
-    print_table(table)
     outcome = {0: "pass", 1: "regression", 2: "could not run", 3: "inconclusive"}[report.exit_code]
-    typer.echo(
+    print_text(
         f"{outcome} (exit code {report.exit_code}): {report.device} against {report.baseline}, "
         f"threshold {report.threshold:.1%}; latencies are lower deciles: without what else ran"
     )
-    typer.echo("".join(f"{text}\n" for text in report.judgement), nl=False)
+    rows = []
+    for checked in report.networks:
+        count = str(checked.decision.repeats) if checked.decision else "–"
+        rows.append(
+            [checked.model, formats.TITLES[checked.verdict], *formats.figures(checked), count, checked.how]
+        )
+    columns = [
+        Column(name="network"),
+        Column(name="result", kind="name"),
+        *figures("baseline ms", "now ms", rank=1),
+        *figures("slower by"),
+        *figures("noise floor", "repeats", rank=3),
+        Column(name="how", kind="name", rank=5),
+    ]
+    print_table(columns, [rows])
+    for text in report.judgement:
+        print_text(text)
 
 
-def _show_recorded(recorded: Recorded) -> None:
-    """One line on stderr as soon as a network is recorded."""
+def _recorded(recorded: Recorded) -> str:
+    """One line as soon as a network is recorded."""
     median_ms = statistics.median(recorded.medians_ms)
     low, high = min(recorded.repeats_ms), max(recorded.repeats_ms)
     spread = (high - low) / statistics.median(recorded.repeats_ms)
     count = len(recorded.repeats_ms)
-    line = f"{recorded.model}: median {median_ms:.3f} ms, {count} repeats that differ by {spread:.1%}"
-    messages().print(line, markup=False, highlight=False, soft_wrap=True)
+    return f"{recorded.model}: median {median_ms:.3f} ms, {count} repeats that differ by {spread:.1%}"

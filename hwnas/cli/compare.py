@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.profiles.options import CompareOptions
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def compare(
     """Interleave two networks in one session and show the ratio of their latencies with its interval."""
     from hwnas import api
 
-    result = api.compare(first, second, device, **vars(options))
+    with TerminalProgress(moves=False) as progress:
+        result = api.compare(first, second, device, progress=progress, **vars(options))
     if as_json:
         print_json(result.to_json())
     else:
@@ -42,33 +44,39 @@ def compare(
 
 
 def _show(result: Comparison, wanted: float) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     from hwnas.profiles.comparison import FEWEST_REPEATS
 
-    table = Table()
-    table.add_column("latency")
-    for model in result.models:
-        table.add_column(f"{escape(model)}, ms", justify="right")
-    table.add_column("ratio", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, latencies, ratio in (
-        ("lower decile: without what else ran", result.undisturbed_ms, result.ratio),
-        ("median", result.median_ms, result.median_ratio),
-    ):
-        table.add_row(
+    first, second = result.models
+    ratio = result.ratio
+    print_text(
+        f"{second} takes {ratio.value:.4f} ({ratio.low:.4f} … {ratio.high:.4f}) of the latency of {first} "
+        f"on {result.device}"
+    )
+    rows = [
+        [
             name,
             *(f"{latency_ms:.3f}" for latency_ms in latencies),
             f"{ratio.value:.4f}",
             f"{ratio.low:.4f} … {ratio.high:.4f}",
+        ]
+        for name, latencies, ratio in (
+            ("lower decile: without what else ran", result.undisturbed_ms, result.ratio),
+            ("median", result.median_ms, result.median_ratio),
         )
-    print_table(table)
+    ]
+    columns = [
+        Column(name="latency"),
+        *figures("first, ms", "second, ms"),
+        *figures("ratio"),
+        *figures("95 % interval", rank=1),
+    ]
+    print_table(columns, [rows])
     width = (result.ratio.high - result.ratio.low) / 2 / result.ratio.value
     outcome = f"not as precise as asked for ({wanted:.2%}): the time was up at ± {width:.2%}"
     if result.is_precise:
         outcome = f"precise enough: ± {width:.2%}"
     elif result.repeats < FEWEST_REPEATS:
         outcome = "too few for an interval: smallest and largest ratio are shown; give more --max-seconds"
-    typer.echo(f"{result.repeats} interleaved repeats; {outcome}")
-    typer.echo("".join(f"{text}\n" for text in result.judgement), nl=False)
+    print_text(f"{result.repeats} interleaved repeats; {outcome}")
+    for text in result.judgement:
+        print_text(text)

@@ -12,8 +12,10 @@ import typer
 
 from hwnas.cli.batch_output import show_comparison
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, print_json, say
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.compress.options import CompressOptions
+from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from hwnas.api import Compression
@@ -42,8 +44,28 @@ SHOWN = {
 }
 """What stands beside the ratios in the table of the front, by objective: label, key, digits."""
 
+SEARCHED = ("measured", "modelled")
+"""Kinds of latencies that a search takes."""
+
 COUNTED = ("macs", "params")
 """Objectives that are known of the reference on any device."""
+
+
+def _require_device(context: typer.Context, given: list[str] | None) -> list[str] | None:
+    """Refuse a call without a device with those that are here, before other options are asked for."""
+    if given or context.resilient_parsing:
+        return given
+    from hwnas.api import reach_devices
+
+    say("no --device is given: looking for those that are here")
+    names = [each.device for each in reach_devices() if each.is_here and each.kind in SEARCHED]
+    model = shlex.quote(context.params.get("model") or "MODEL")
+    first = names[0] if names else "NAME"
+    raise InputError(
+        f"no device is given; here are {', '.join(names) or 'none'}",
+        f"name one or several of them: hwnas {context.info_name} {model} --device {first} …; "
+        "hwnas doctor says why others are not here",
+    )
 
 
 @takes(CompressOptions)
@@ -52,9 +74,12 @@ def compress(
         str, typer.Argument(help="timm or torchvision name, module:function, or a checkpoint directory.")
     ],
     device: Annotated[
-        list[str],
-        typer.Option(help="Device profile; see `hwnas devices`. Given again: another device, one library."),
-    ],
+        list[str] | None,
+        typer.Option(
+            callback=_require_device,
+            help="Device profile; see `hwnas devices`. Given again: another device, one library.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     dry_run: Annotated[
         bool,
@@ -70,6 +95,8 @@ def compress(
     A run that was stopped goes on when the same command is given again.
     """
     from hwnas.api import plan_compression
+
+    assert device, "its callback refuses none"
 
     # What code of the user's own prints is no data.
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
@@ -93,7 +120,9 @@ def compress(
 @takes(CompressOptions)
 def plan(
     model: Annotated[str, typer.Argument(help="As for `hwnas compress`.")],
-    device: Annotated[list[str], typer.Option(help="As for `hwnas compress`.")],
+    device: Annotated[
+        list[str] | None, typer.Option(callback=_require_device, help="As for `hwnas compress`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory.", show_default="runs/MODEL")] = None,
     as_json: Json = False,
     *,
@@ -105,6 +134,7 @@ def plan(
     """
     from hwnas.api import plan_compression
 
+    assert device, "its callback refuses none"
     with redirect_stdout(sys.stderr), TerminalProgress() as progress:
         compression = plan_compression(options, model, device, out, progress, dry_run=True)
     _show_plan(compression, as_json)
@@ -118,47 +148,21 @@ def _show_plan(compression: Compression, as_json: bool) -> None:
         devices = [encode(plan) for plan in compression.plans]
         print_json({"schema": "hwnas.plan/2", "training": training.to_json(), "devices": devices})
     else:
-        typer.echo("\n".join([training.describe(), *(plan.describe() for plan in compression.plans)]))
+        print_text("\n".join([training.describe(), *(plan.describe() for plan in compression.plans)]))
 
 
 def _show(result: DeviceResult) -> None:
-    from rich.table import Table
-
     from hwnas.compress.emit.summary import compared_with, milliseconds, ratio
     from hwnas.compress.tasks.classification import CLASSIFICATION
     from hwnas.compress.tasks.task import difference, quantity
 
-    front = result.front
-    ratios = ["time an image" if name == "throughput" else name for name in front.objectives]
-    unit = "anchor" if any(front.anchor) else "reference"
-    shown = [SHOWN[name] for name in front.objectives if name in SHOWN] or [SHOWN["latency"]]
-    title = f"front on {front.device}: {len(front.front)} of {front.evaluated} networks"
-    table = Table(title=title, title_justify="left")
-    columns = [
-        *(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios),
-        *(label for label, _, _ in shown),
-    ]
-    for column in ("choices", "predicted" if front.predicts else "loss", *columns, "MMACs", "k params"):
-        table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
-    picked = {summary.choices: summary.pick for _, summary in result.checkpoints}
-    for row in front.front:
-        rule = picked.get(row.choices)
-        figures = [(getattr(row, key), digits) for _, key, digits in shown]
-        table.add_row(
-            "-".join(map(str, row.choices)) + (f"  ← {rule}" if rule else ""),
-            _loss(row),
-            *(f"{row.cost_ratios[name]:.3f}" for name in front.objectives),
-            *("–" if figure is None else f"{figure:.{digits}f}" for figure, digits in figures),
-            f"{row.macs / 1e6:.2f}",
-            f"{row.params / 1e3:.0f}",
-            style="bold" if rule else None,
+    for path, summary in result.checkpoints:
+        print_text(
+            f"{path}: {summary.metric.name} {quantity(summary.accuracy, summary.metric)} at "
+            f"{ratio(summary.latency_ratio)} of the latency of {compared_with(summary)}"
         )
-    print_table(table)
-    if any(row.extrapolates for row in front.front):
-        typer.echo("* beyond the networks that the predictor was fitted to")
-    if any(front.anchor):
-        anchor = "-".join(map(str, front.anchor))
-        typer.echo(f"The device refuses the reference; the anchor is architecture {anchor}.")
+    typer.echo()
+    _show_front(result)
     for path, summary in result.checkpoints:
         alike = f", {summary.agreement_metric.name}"
         if summary.task == CLASSIFICATION.name:
@@ -169,7 +173,7 @@ def _show(result: DeviceResult) -> None:
             f"            {difference(each.difference, each.metric)} on the same images\n"
             for each in summary.further_metrics
         )
-        typer.echo(
+        print_text(
             f"\n{path}   (95 % intervals in brackets)\n"
             f"  latency   {milliseconds(summary.latency_reference_ms)} → {milliseconds(summary.latency_ms)}, "
             f"protocol {summary.protocol}\n"
@@ -184,6 +188,44 @@ def _show(result: DeviceResult) -> None:
         )
     if result.report is not None:
         typer.echo(f"\nreport: {result.report}")
+
+
+def _show_front(result: DeviceResult) -> None:
+    front = result.front
+    ratios = ["time an image" if name == "throughput" else name for name in front.objectives]
+    unit = "anchor" if any(front.anchor) else "reference"
+    shown = [SHOWN[name] for name in front.objectives if name in SHOWN] or [SHOWN["latency"]]
+    columns = [
+        Column(name="choices", kind="name"),
+        Column(name="pick", kind="name"),
+        *figures("predicted" if front.predicts else "loss"),
+        *figures(*(f"{name} / {'reference' if name in COUNTED else unit}" for name in ratios)),
+        *figures(*(label for label, _, _ in shown), rank=1),
+        *figures("MMACs", "k params", rank=len(SHOWN) + 1),
+    ]
+    picked = {summary.choices: summary.pick for _, summary in result.checkpoints}
+    rows = []
+    for row in front.front:
+        rule = picked.get(row.choices)
+        known = [(getattr(row, key), digits) for _, key, digits in shown]
+        rows.append(
+            [
+                "-".join(map(str, row.choices)),
+                f"← {rule}" if rule else "",
+                _loss(row),
+                *(f"{row.cost_ratios[name]:.3f}" for name in front.objectives),
+                *("–" if figure is None else f"{figure:.{digits}f}" for figure, digits in known),
+                f"{row.macs / 1e6:.2f}",
+                f"{row.params / 1e3:.0f}",
+            ]
+        )
+    title = f"front on {front.device}: {len(front.front)} of {front.evaluated} networks"
+    print_table(columns, [rows], title, is_marked=lambda row: bool(row[1]))
+    if any(row.extrapolates for row in front.front):
+        print_text("* beyond the networks that the predictor was fitted to")
+    if any(front.anchor):
+        anchor = "-".join(map(str, front.anchor))
+        print_text(f"The device refuses the reference; the anchor is architecture {anchor}.")
 
 
 def _loss(row: FrontRow) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import Json, messages, print_json, print_table
+from hwnas.cli.output import Json, print_json, say
+from hwnas.cli.tables import Column, print_table, print_text
 
 SCHEMA = "hwnas.device/1"
 
@@ -42,9 +43,6 @@ def setup(
     """Bring what a phone needs: download libraries, build the runner, copy both to a phone that is there."""
     from hwnas import api
 
-    def say(text: str) -> None:
-        messages().print(text, markup=False, highlight=False, soft_wrap=True)
-
     api.set_up_phone(name, say, runtime_dir=runtime_dir, ndk=ndk, repository=repository)
 
 
@@ -72,25 +70,26 @@ def doctor(
 
 
 def _list(as_json: bool) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     from hwnas import api
     from hwnas.files import encode
 
     for plugin, reason in api.broken_device_classes().items():
-        messages().print(f"device class {plugin} cannot be used: {reason}", markup=False, style="yellow")
+        say(f"device class {plugin} cannot be used: {reason}")
     known = api.known_devices()
     if as_json:
         print_json([{"schema": SCHEMA, **encode(device)} for device in known])
         return
-    table = Table()
-    for column in ("device", "latencies are", "precision", "description"):
-        table.add_column(column, no_wrap=column == "device")
-    for device in known:
-        if device.profile is None:
-            table.add_row(device.name, "–", "–", escape(f"cannot be used: {device.error}"))
-        else:
-            described = escape(device.profile.description)
-            table.add_row(device.name, device.kind, device.profile.precision, described)
-    print_table(table)
+    rows = [
+        [device.name, "–", "–", f"cannot be used: {device.error}"]
+        if device.profile is None
+        else [device.name, device.kind, device.profile.precision, device.profile.description]
+        for device in known
+    ]
+    columns = [
+        Column(name="device", kind="name"),
+        Column(name="latencies are", kind="name", rank=1),
+        Column(name="precision", kind="name", rank=2),
+        Column(name="description"),
+    ]
+    print_table(columns, [rows])
+    print_text("\nhwnas doctor says which of them can be used here.")

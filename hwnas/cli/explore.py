@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import Json, print_json
+from hwnas.cli.tables import Column, figures, print_table
 
 EXAMPLE = 'Example: `hwnas explore runs/demo --line k5=kernel=5 --line "narrow=width<1,se=no"`'
 
@@ -26,19 +27,14 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """Show what a device's front would be with a part of the candidates; nothing is trained or measured."""
-    from rich.table import Table
-
     from hwnas import api
 
     found, page = api.Run(run).explore(*line, device=device)
     if as_json:
         print_json({**found.to_json(), "run": str(run), "page": str(page)})
         return
-    table = Table(title=f"{found.device}: loss is {found.loss}, predicted", title_justify="left")
-    columns, rows = found.table()
-    for name in columns:
-        table.add_column(name, justify="left" if name == "line" else "right")
-    for row in rows:
-        table.add_row(*row)
-    print_table(table)
+    names, rows = found.table()
+    name, *sizes = names[:3]
+    columns = [Column(name=name), *figures(*sizes, rank=1), *figures(*names[3:])]
+    print_table(columns, [rows], f"{found.device}: loss is {found.loss}, predicted")
     typer.echo(f"page: {page}")

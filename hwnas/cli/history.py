@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from hwnas.cli.output import Json, messages, print_columns, print_json
+from hwnas.cli.output import Json, print_json, say
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ EXAMPLE_EXPORT = "Example: `hwnas history export ours.jsonl --model mobilenetv2_
 EXAMPLE_IMPORT = "Example: `hwnas history import ours.jsonl --json`"
 
 COLUMNS = (
-    "measured at (UTC)",
-    "device",
-    "fingerprint",
-    "network",
-    "protocol",
-    "median ms",
-    "95 % interval",
-    "",
+    Column(name="measured at (UTC)", kind="name"),
+    Column(name="device", kind="name", rank=1),
+    Column(name="fingerprint", kind="name", rank=3),
+    Column(name="network", kind="name", rank=6),
+    Column(name="protocol", kind="name", rank=5),
+    *figures("median ms", "95 % interval"),
+    Column(name="", kind="name", rank=4),
+    Column(name="disturbed by", rank=2),
 )
 
 
@@ -73,7 +74,7 @@ def show(
     found = api.history(model, device)
     if html is not None:
         write_history(html, model, found)
-        messages().print(str(html), markup=False, highlight=False)
+        say(str(html))
     if as_json:
         print_json([measurement.to_json() for measurement in found])
     else:
@@ -132,7 +133,13 @@ def _show_table(found: list[Measurement]) -> None:
 
     largest_ms = max(measurement.latency_ms for measurement in found)
     names = {fingerprint: fingerprint.id[:8] for fingerprint in {known.fingerprint for known in found}}
-    is_disturbed = any(map(disturbed_by, found))
+    last = found[-1]
+    interval = median_interval(last.medians_ms)
+    print_text(
+        f"last {interval.value:.3f} ms ({interval.low:.3f} … {interval.high:.3f}) "
+        f"on {last.device_name or '–'}, {last.started_at.removesuffix('+00:00')}; "
+        f"measurements: {len(found)}, fingerprints: {len(names)}"
+    )
     sections = []
     for fingerprint, of_fingerprint in groupby(found, key=lambda known: known.fingerprint):
         section = []
@@ -147,11 +154,11 @@ def _show_table(found: list[Measurement]) -> None:
                 f"{interval.value:.3f}",
                 f"{interval.low:.3f} … {interval.high:.3f}",
                 bar(interval.value, largest_ms),
+                disturbed_by(measurement),
             )
-            section.append((*row, disturbed_by(measurement)) if is_disturbed else row)
+            section.append(row)
         sections.append(section)
-    columns = (*COLUMNS, "disturbed by") if is_disturbed else COLUMNS
-    print_columns(columns, sections, figures=("median ms", "95 % interval"))
+    print_table(COLUMNS, sections)
     for fingerprint in dict.fromkeys(measurement.fingerprint for measurement in found):
         name = names[fingerprint]
-        typer.echo(f"{name}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")
+        print_text(f"{name}: {fingerprint.chip}; {fingerprint.os_build}; {fingerprint.runtime}")

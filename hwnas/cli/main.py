@@ -16,6 +16,7 @@ from hwnas.cli import (
     compare,
     compress,
     devices,
+    doctor,
     explore,
     extend,
     history,
@@ -25,6 +26,7 @@ from hwnas.cli import (
     report,
     similarity,
     space,
+    status,
 )
 from hwnas.cli.limited import limit_of_memory, print_failure, run_within
 from hwnas.cli.output import Verdict, messages
@@ -36,6 +38,8 @@ from hwnas.version import __version__
 
 INTERRUPTED = 130
 NOT_DONE = 2
+GOES_ON = ("compress", "batch", "extend", "check")
+"""Commands that keep what they had done when they were interrupted."""
 
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -59,7 +63,8 @@ class _Commands(typer.core.TyperGroup):
         except Verdict as verdict:
             sys.exit(verdict.exit_code)
         except (Interrupted, typer.Abort):
-            messages().print("interrupted; the same command goes on from here")
+            goes_on = ctx.invoked_subcommand in GOES_ON
+            messages().print(f"interrupted{'; the same command goes on from here' * goes_on}")
             sys.exit(INTERRUPTED)
         except typer.Exit as error:
             if users_line(error):
@@ -79,8 +84,7 @@ app = typer.Typer(
     cls=_Commands,
     name="hwnas",
     help="Measure whole networks on real devices, and compress them for those devices.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -95,8 +99,10 @@ app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
+app.command("status", epilog=status.EXAMPLE)(status.status)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.add_typer(devices.app)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command("partition", epilog=partition.EXAMPLE)(partition.partition)
 app.command("space", epilog=space.EXAMPLE)(space.space)
 
@@ -107,13 +113,34 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Example: `hwnas compress efficientnet_b0 --device cpu --data digits --preset quick`")
+FIRST = """hwnas measures whole networks on real devices, and compresses them for those devices.
+
+Four things to do first:
+
+  hwnas doctor
+      which devices can be used here
+  hwnas profile mobilenetv2_100 --device cpu
+      how long a network takes on one of them; a file as well: net.onnx
+  hwnas compare mobilenetv2_100 mobilenetv3_large_100 --device cpu
+      which of two is faster, and by how much
+  hwnas compress efficientnet_b0 --device cpu --data digits --preset quick
+      a smaller network for this machine's CPU; --dry-run says what that takes
+
+hwnas --help lists all commands, hwnas COMMAND --help the options of one."""
+
+
+@app.callback(
+    epilog="Example:\n\n```\nhwnas compress efficientnet_b0 --device cpu --data digits --preset quick\n```"
+)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Measure whole networks on real devices, and compress them for those devices."""
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST)
 
 
 def main() -> None:
@@ -131,7 +158,7 @@ def _main() -> None:
     with lasting_messages():
         try:
             with whole_output():
-                app()
+                app(prog_name="hwnas")
         except Exception as error:
             if is_out_of_memory(error):
                 _fail_without_memory(error)

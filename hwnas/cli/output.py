@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +11,10 @@ import typer
 from hwnas.progress import Progress
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.console import Console
     from rich.progress import Progress as Bars
-    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -41,81 +41,52 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, allow_nan=False))
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout; in a pipe it is as wide as it needs to be."""
-    from rich.console import Console
-
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 160), emoji=False)
-    console.print(table)
-
-
-def print_columns(
-    columns: Sequence[str], sections: Sequence[Sequence[Sequence[str]]], figures: Collection[str]
-) -> None:
-    """Print rows below the names of their columns, a line each; a terminal cuts what it has no room for.
-
-    For any number of rows: `print_table` takes a millisecond for each.
-
-    Args:
-        sections: rows that belong together; an empty line stands between two sections.
-        figures: columns that are aligned on the right.
-    """
-    from rich.cells import cell_len, set_cell_size
-    from rich.console import Console
-
-    rows = [columns, *(row for section in sections for row in section)]
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    console = Console()
-    room = console.width if console.is_terminal else sum(widths) + 2 * len(widths)
-
-    def line(row: Sequence[str]) -> str:
-        cells = (
-            f"{' ' * (width - cell_len(cell))}{cell}" if name in figures else set_cell_size(cell, width)
-            for name, cell, width in zip(columns, row, widths, strict=True)
-        )
-        whole = "  ".join(cells).rstrip()
-        return set_cell_size(whole, room).rstrip() if cell_len(whole) > room else whole
-
-    bodies = ["\n".join(map(line, section)) for section in sections]
-    typer.echo(f"{line(columns)}\n" + "\n\n".join(bodies))
+def say(text: str) -> None:
+    """Print a message on stderr; a terminal breaks long ones between words."""
+    console = messages()
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 class TerminalProgress(Progress):
-    """Bars with the time left on a terminal; a line every ten seconds in a log."""
+    """Bars with the time left on a terminal; a line every ten seconds in a log.
 
-    def __init__(self) -> None:
+    Args:
+        moves: whether bars go on between two messages, which takes time of the CPU that may be measured.
+    """
+
+    def __init__(self, *, moves: bool = True) -> None:
+        self._moves = moves
         self.console = messages()
         self._bars: Bars | None = None
         self._tasks: dict[str, Any] = {}
         self._done: dict[str, int] = {}
         self._last_line_s = 0.0
+        self._live = ""
 
     def __enter__(self) -> TerminalProgress:
         if self.console.is_terminal:
-            from rich import progress
-            from rich.table import Column
+            from hwnas.cli.bars import make_bars
 
-            def column(width: int | None = None) -> Column:
-                return Column(no_wrap=True, min_width=width, overflow="ellipsis")
-
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}", table_column=column(12)),
-                progress.BarColumn(bar_width=10),
-                progress.MofNCompleteColumn(table_column=column(9)),
-                progress.TimeElapsedColumn(table_column=column(7)),
-                progress.TextColumn("left", table_column=column(4)),
-                progress.TimeRemainingColumn(table_column=column(7)),
-                progress.TextColumn("{task.fields[remark]}", table_column=column()),
-                console=self.console,
-            )
+            self._bars = make_bars(self.console, lambda: self._live, moves=self._moves)
             self._bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        so_far, self._live = self._live, ""
         if self._bars is not None:
             self._bars.stop()
+        if so_far and kind is not None:
+            self.say(f"so far: {so_far}")
+
+    def stage(self, number: int, total: int, name: str) -> None:
+        self.say(f"step {number} of {total}: {name}")
+
+    def live(self, text: str) -> None:
+        self._live = text
+        if self._bars is not None:
+            self._bars.refresh()
 
     def advance(self, step: str, done: int, total: int, remark: str = "") -> None:
         now_s = time.monotonic()
@@ -126,7 +97,9 @@ class TerminalProgress(Progress):
                 self._bars.reset(self._tasks[step])
             if step not in self._tasks:
                 self._tasks[step] = self._bars.add_task(step, total=total, remark=remark)
-            self._bars.update(self._tasks[step], completed=done, total=total, remark=remark)
+            self._bars.update(
+                self._tasks[step], completed=done, total=total, remark=remark, refresh=not self._moves
+            )
             return
         if begins_anew:
             del self._tasks[step]
@@ -138,4 +111,4 @@ class TerminalProgress(Progress):
             self.say(f"{step}: {done}/{total}{left}{f' ({remark})' if remark else ''}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=not self.console.is_terminal)

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import Json, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.compress.options import PartitionOptions
 
 if TYPE_CHECKING:
     from hwnas.api import Cuts
+
+COLUMNS = (
+    Column(name="part"),
+    Column(name="from behind", rank=4),
+    Column(name="to behind", rank=2),
+    Column(name="input", kind="name", rank=5),
+    Column(name="output", kind="name", rank=3),
+    *figures("MMACs", "share"),
+    *figures("k params", rank=1),
+)
 
 EXAMPLE = "Example: `hwnas partition vit_tiny_patch16_224`"
 
@@ -73,40 +84,35 @@ def _plain(model: str, cuts: Cuts) -> dict[str, object]:
 
 
 def _show(model: str, cuts: Cuts) -> None:
-    from rich.table import Table
-
     parts, counts = cuts.partition, cuts.counts
     if parts and counts:
-        table = Table(title=f"{model}, input {cuts.input_shape}", title_justify="left")
-        for column in ("part", "from behind", "to behind", "input", "output"):
-            table.add_column(column)
-        for column in ("MMACs", "share", "k params"):
-            table.add_column(column, justify="right", no_wrap=True)
+        rows: list[list[str]] = []
         whole = sum(macs for macs, _ in (*counts.parts, counts.joints)) or 1
 
         def cells(macs: int, params: int) -> tuple[str, str, str]:
             return f"{macs / 1e6:.2f}", f"{macs / whole:.1%}", f"{params / 1e3:.1f}"
 
-        for n, figures in enumerate(counts.parts):
+        for n, counted in enumerate(counts.parts):
             before, after = (str(size) for size in parts.part_shapes(n))
             places = parts.regions[n - 1] if 0 < n <= parts.block_count else (("", ""),)
             entry, exit = places[0]
             more = f" in {len(places)} places" if len(places) > 1 else ""
-            table.add_row(parts.names[n] + more, entry, exit, before, after, *cells(*figures))
+            rows.append([parts.names[n] + more, entry, exit, before, after, *cells(*counted)])
         if parts.joints:
-            table.add_row(f"{len(parts.joints)} joints", "", "", "", "", *cells(*counts.joints))
-        print_table(table)
+            rows.append([f"{len(parts.joints)} joints", "", "", "", "", *cells(*counts.joints)])
         blocks = sum(macs for macs, _ in counts.parts[1:-1])
-        typer.echo(
+        print_text(
+            f"{model}, input {cuts.input_shape}: {parts.block_count} blocks. "
             f"{blocks / whole:.0%} of the MACs are in blocks, which can be replaced; the rest stays.\n"
             f"The composed parts differ from the whole by {parts.max_abs_difference:.2g} at most."
         )
+        print_table(COLUMNS, [rows])
     unused = [place for place in cuts.cut_points if not parts or place.name not in parts.ends]
     if unused:
         typer.echo("\nIt can be cut as well behind (--cut NAME,NAME):")
         for place in unused:
-            typer.echo(f"  {place.name}  {place.shape}")
+            print_text(f"  {place.name}  {place.shape}")
     if cuts.obstacles:
         typer.echo("\nIt cannot be cut further inside of:")
         for obstacle in cuts.obstacles:
-            typer.echo(f"  {obstacle.name or 'the network'}: {obstacle.reason}")
+            print_text(f"  {obstacle.name or 'the network'}: {obstacle.reason}")

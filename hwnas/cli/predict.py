@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import Json, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 
 SCHEMA = "hwnas.prediction/1"
 EXAMPLE = "Example: `hwnas predict runs/demo 0-3-1-2-0 0-0-0-0-0`"
@@ -25,8 +26,6 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the accuracy that networks of a run will have once they are finetuned."""
-    from rich.table import Table
-
     from hwnas import api
     from hwnas.compress.quality.model import describe
     from hwnas.files import encode
@@ -48,19 +47,23 @@ def predict(
             }
         )
         return
-    table = Table(title=f"accuracy predictor: {describe(predictor)}", title_justify="left")
-    for column in ("choices", "predicted", "finetuned", "DNA score", "Σ NSR", "MMACs", "k params"):
-        table.add_column(column, justify="left" if column == "choices" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    shown = [
+        [
             "-".join(map(str, row.choices)),
             f"{row.predicted_accuracy * 100:.1f} %{'*' if row.extrapolates else ''}",
             "–" if row.finetuned_accuracy is None else f"{row.finetuned_accuracy * 100:.1f} %",
-            f"{row.dna_score:.3f}",
-            f"{row.nsr:.3f}",
             f"{row.macs / 1e6:,.2f}",
             f"{row.params / 1e3:,.0f}",
-        )
-    print_table(table)
+            f"{row.dna_score:.3f}",
+            f"{row.nsr:.3f}",
+        ]
+        for row in rows
+    ]
+    columns = [
+        Column(name="choices", kind="name"),
+        *figures("predicted"),
+        *figures("finetuned", "MMACs", "k params", "DNA score", "Σ NSR", rank=1),
+    ]
+    print_table(columns, [shown], f"accuracy predictor: {describe(predictor)}")
     if any(row.extrapolates for row in rows):
-        typer.echo("* beyond the networks that the predictor was fitted to")
+        print_text("* beyond the networks that the predictor was fitted to")

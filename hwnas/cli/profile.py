@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, TerminalProgress, messages
-from hwnas.cli.profile_output import Format, show, show_blocks, show_layers
+from hwnas.cli.output import Json, TerminalProgress, say
+from hwnas.cli.profile_output import Format, show, show_blocks, show_layers, show_schedules
+from hwnas.cli.tables import print_text
 from hwnas.errors import HwnasError, InputError
 from hwnas.profiles.options import ProfileOptions
 
@@ -60,14 +61,14 @@ def profile(
         raise InputError("--cut says where --blocks cuts, and --blocks is not given", "add --blocks")
     form = "json" if as_json else form
     rows: list[Profiled] = []
-    with TerminalProgress() as progress:
+    with TerminalProgress(moves=False) as progress:
         for of_device in api.profile_each(models, device, progress=progress, **vars(options)):
             rows += of_device
             if form == "table":
                 _show_device(of_device)
     if html is not None:
         write_report(html, rows)
-        messages().print(str(html), markup=False, highlight=False)
+        say(str(html))
     if form != "table":
         show(rows, form)
     failures = [row.result.reason for row in rows if isinstance(row.result, MeasurementFailure)]
@@ -91,7 +92,6 @@ def _check_page(html: Path | None) -> None:
 
 
 def _show_device(rows: Sequence[Profiled]) -> None:
-    from hwnas.devices.simulator import explain
     from hwnas.measurement import Measurement
     from hwnas.profiles.judgement import judge, sentences
     from hwnas.profiles.statistics import overhead_of
@@ -99,10 +99,11 @@ def _show_device(rows: Sequence[Profiled]) -> None:
     show(rows, "table")
     results = [row.result for row in rows]
     judged = [judge(result) for result in results if isinstance(result, Measurement)]
-    typer.echo("".join(f"{text}\n" for text in sentences(judged)), nl=False)
+    for text in sentences(judged):
+        print_text(text)
     overhead = overhead_of(results)
     if overhead:
-        messages().print(overhead, highlight=False)
+        say(overhead)
     for row in rows:
         if row.known_layers:
             show_layers(row.model, row.known_layers)
@@ -111,4 +112,4 @@ def _show_device(rows: Sequence[Profiled]) -> None:
     for row in rows:
         if row.schedules:
             others = {name: schedule for name, schedule in row.schedules.items() if name != "chosen"}
-            typer.echo("\n" + explain(row.schedules["chosen"], others))
+            show_schedules(row.schedules["chosen"], others)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from hwnas.cli.output import print_json, print_table
+from hwnas.cli.output import print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 
 if TYPE_CHECKING:
+    from hwnas.devices.simulator.result import Result
     from hwnas.measurement import Layer
     from hwnas.profiles.parts import PartsTimes
     from hwnas.profiles.profile_rows import Profiled
+
+COLUMNS = (
+    Column(name="network"),
+    *figures("median ms", "95 % interval"),
+    *figures("p90 ms", "p99 ms", rank=3),
+    *figures("spread", "runs", rank=1),
+    *figures("first run ms", "MiB", rank=5),
+    Column(name="kind", kind="name", rank=7),
+    Column(name="nodes", rank=8),
+)
 
 Format = Literal["table", "json", "csv", "markdown"]
 
@@ -34,86 +46,85 @@ def show(rows: Sequence[Profiled], form: Format) -> None:
 
 def show_layers(model: str, layers: Sequence[Layer]) -> None:
     """Print the operators with their times, the slowest first."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from hwnas.profiles.profile_rows import operator_table
 
-    table = Table(title=f"{escape(model)}: operators, timed one by one", title_justify="left")
-    table.add_column("operator")
-    table.add_column("unit")
-    for column in ("nodes", "ms together", "share"):
-        table.add_column(column, justify="right")
     lines = operator_table(layers)
     total = sum(time_ms or 0.0 for *_, time_ms in lines)
+    rows = []
     for operator, unit, nodes, time_ms in lines:
         share = "–" if time_ms is None or not total else f"{time_ms / total:.1%}"
-        table.add_row(
-            escape(operator), escape(unit), str(nodes), "–" if time_ms is None else f"{time_ms:.3f}", share
-        )
-    print_table(table)
+        rows.append([operator, unit, str(nodes), "–" if time_ms is None else f"{time_ms:.3f}", share])
+    columns = [
+        Column(name="operator"),
+        Column(name="unit", rank=2),
+        *figures("nodes", rank=1),
+        *figures("ms together", "share"),
+    ]
+    print_table(columns, [rows], f"\n{model}: operators, timed one by one")
 
 
 def show_blocks(parts: PartsTimes) -> None:
     """Print the blocks and how wrong their sum is."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=f"{escape(parts.model)}: each part alone", title_justify="left")
-    table.add_column("part")
-    table.add_column("median ms", justify="right")
-    for name, latency_ms in parts.latencies_ms.items():
-        table.add_row(escape(name), "failed" if latency_ms is None else f"{latency_ms:.3f}")
-    print_table(table)
     told = parts.describe()
     if told:
-        typer.echo(told)
+        print_text(f"\n{told}")
+    rows = [
+        [name, "failed" if latency_ms is None else f"{latency_ms:.3f}"]
+        for name, latency_ms in parts.latencies_ms.items()
+    ]
+    print_table([Column(name="part"), *figures("median ms")], [rows], f"\n{parts.model}: each part alone")
+
+
+def show_schedules(chosen: Result, others: Mapping[str, Result]) -> None:
+    """Print a schedule beside others, and which layers it fuses."""
+    from hwnas.devices.simulator import explain
+    from hwnas.devices.simulator.explanation import COLUMNS, schedule_rows
+
+    columns = [
+        Column(name="schedule"),
+        *figures("ms"),
+        *figures(*COLUMNS[1:-2], rank=2),
+        *figures("time"),
+        *figures("energy", rank=1),
+    ]
+    title = f"\n{chosen.network} on {chosen.accelerator}, figures of the {chosen.model} model"
+    print_table(columns, [schedule_rows(chosen, others)], title)
+    print_text(f"\n{explain(chosen)}")
 
 
 def _show_table(rows: Sequence[Profiled]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     from hwnas.measurement import Measurement
-    from hwnas.profiles.profile_rows import figures
+    from hwnas.profiles import profile_rows
 
-    table = Table()
-    table.add_column("network", no_wrap=True)
-    for column in (
-        "median ms",
-        "95 % interval",
-        "p90 ms",
-        "p99 ms",
-        "spread",
-        "runs",
-        "first run ms",
-        "MiB",
-        "kind",
-    ):
-        table.add_column(column, justify="right")
-    table.add_column("nodes")
-    told = []
+    cells, told = [], []
     for row in rows:
         if not isinstance(row.result, Measurement):
-            table.add_row(escape(row.model), "failed")
+            cells.append([row.model, "failed", *[""] * (len(COLUMNS) - 2)])
             continue
-        known = figures(row.result)
+        known = profile_rows.figures(row.result)
         memory = known.peak_memory_bytes
         nodes = [f"{sum(ops.values())} on {unit}" for unit, ops in row.result.placement.items()]
-        cells = [
-            f"{known.latency_ms.value:.3f}",
-            known.interval,
-            f"{known.p90_ms:.3f}",
-            f"{known.p99_ms:.3f}",
-            f"{known.spread:.1%}",
-            known.amount,
-            f"{known.first_run_ms:.3f}",
-            "–" if memory is None else f"{memory / 2**20:.0f}",
-            row.result.kind,
-            escape(", ".join(nodes) or "–"),
-        ]
-        table.add_row(escape(row.model), *cells)
-        told.append(f"{row.model}: {known.ending}; {known.throughput_per_s:.1f} images/s")
-    print_table(table)
+        median = f"{known.latency_ms.value:.3f}"
+        cells.append(
+            [
+                row.model,
+                median,
+                known.interval,
+                f"{known.p90_ms:.3f}",
+                f"{known.p99_ms:.3f}",
+                f"{known.spread:.1%}",
+                known.amount,
+                f"{known.first_run_ms:.3f}",
+                "–" if memory is None else f"{memory / 2**20:.0f}",
+                row.result.kind,
+                ", ".join(nodes) or "–",
+            ]
+        )
+        told.append(
+            f"{row.model}: {median} ms ({known.interval}), {known.throughput_per_s:.1f} images/s; "
+            f"{known.ending}"
+        )
     if len(rows) <= 12:
-        typer.echo("".join(f"{line}\n" for line in told), nl=False)
+        for line in told:
+            print_text(line)
+    print_table(COLUMNS, [cells])

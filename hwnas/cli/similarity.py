@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.output import Json, TerminalProgress, print_json, print_table
+from hwnas.cli.output import Json, TerminalProgress, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 
 EXAMPLE = "Example: `hwnas similarity runs/demo`"
 
@@ -24,8 +25,6 @@ def similarity(
 
     The report then has a section with heat maps.
     """
-    from rich.table import Table
-
     from hwnas import api
 
     opened = api.Run(run)
@@ -35,12 +34,11 @@ def similarity(
     if as_json:
         print_json({**found.to_json(), "run": str(run), "report": str(pages[0])})
         return
-    table = Table(title=f"{found.device}: CKA of layers of different parts, mean", title_justify="left")
-    for name in ("network", "CKA", "loss"):
-        table.add_column(name, justify="left" if name == "network" else "right")
-    for network in found.networks:
-        table.add_row(network.name, f"{network.between_blocks:.3f}", f"{network.loss:.4f}")
-    print_table(table)
     tau = "–" if found.kendall_tau is None else f"{found.kendall_tau:.2f}"
-    typer.echo(f"Kendall's tau with the loss over the front: {tau}")
+    print_text(f"Kendall's tau with the loss over the front: {tau}")
+    rows = [
+        [network.name, f"{network.between_blocks:.3f}", f"{network.loss:.4f}"] for network in found.networks
+    ]
+    columns = [Column(name="network"), *figures("CKA", "loss")]
+    print_table(columns, [rows], f"{found.device}: CKA of layers of different parts, mean")
     typer.echo(f"report: {pages[0]}")

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli.options import takes
-from hwnas.cli.output import Json, print_json, print_table
+from hwnas.cli.output import Json, print_json
+from hwnas.cli.tables import Column, figures, print_table, print_text
 from hwnas.compress.options import SpaceOptions
 
 if TYPE_CHECKING:
     from hwnas.api import Candidates
+
+COLUMNS = (
+    Column(name="part", kind="name"),
+    *figures("choice"),
+    Column(name="candidate", kind="name"),
+    Column(name="shapes", kind="name", rank=3),
+    *figures("MACs"),
+    *figures("of the part", rank=1),
+    *figures("parameters"),
+    *figures("of the part", rank=2),
+)
 
 EXAMPLE = "Example: `hwnas space efficientnet_b0 --image-size 224 --space donnav2`"
 
@@ -70,37 +82,28 @@ def _plain(model: str, found: Candidates) -> dict[str, object]:
 
 
 def _show(model: str, found: Candidates) -> None:
-    from rich.table import Table
-
     parts = found.partition
-    table = Table(
-        title=f"{model}, input {parts.shapes[0]}, blocks between {', '.join(parts.ends)}",
-        title_justify="left",
+    variants = sum(c.part not in range(1, parts.block_count + 1) for c in found.candidates)
+    print_text(
+        f"{model}, input {parts.shapes[0]}: {len(found.candidates) - variants} candidates of blocks "
+        f"({found.space}), {variants} variants of stem and head, {found.architectures:,} architectures; the "
+        f"composed parts differ from the whole network by {parts.max_abs_difference:.2g} at most"
     )
-    table.add_column("part")
-    table.add_column("choice", justify="right")
-    table.add_column("candidate", no_wrap=True)
-    for column in ("MACs", "of the part", "parameters", "of the part"):
-        table.add_column(column, justify="right")
+    print_text(f"blocks between {', '.join(parts.ends)}")
+    for n, reasons in found.dropped.items():
+        for family, reason in reasons.items():
+            print_text(f"{parts.names[n]} has no {family}: {reason}")
+    sections = []
     for n, (macs, params) in enumerate(found.counts):
         before, after = parts.part_shapes(n)
-        title = f"the reference's own, {before} → {after}"
-        table.add_row(parts.names[n], "0", title, f"{macs:,}", "1.00", f"{params:,}", "1.00", style="bold")
+        own = ("the reference's own", f"{before} → {after}")
+        rows = [[parts.names[n], "0", *own, f"{macs:,}", "1.00", f"{params:,}", "1.00"]]
         for c in found.candidates:
             if c.part == n:
                 cells = (f"{c.macs:,}", _share(c.macs, macs), f"{c.params:,}", _share(c.params, params))
-                table.add_row(c.part_name, str(c.choice), c.spec.name, *cells)
-        table.add_section()
-    print_table(table)
-    for n, reasons in found.dropped.items():
-        for family, reason in reasons.items():
-            typer.echo(f"{parts.names[n]} has no {family}: {reason}")
-    variants = sum(c.part not in range(1, parts.block_count + 1) for c in found.candidates)
-    typer.echo(
-        f"{len(found.candidates) - variants} candidates of blocks ({found.space}), {variants} variants of "
-        f"stem and head, {found.architectures:,} architectures; the composed parts differ from the whole "
-        f"network by {parts.max_abs_difference:.2g} at most"
-    )
+                rows.append([c.part_name, str(c.choice), c.spec.name, "", *cells])
+        sections.append(rows)
+    print_table(COLUMNS, sections, is_marked=lambda row: row[1] == "0")
 
 
 def _share(amount: int, whole: int) -> str:

@@ -16,6 +16,7 @@ from hwnas.compress.run.cost_log import Step
 from hwnas.compress.settings import SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import placed
+from hwnas.devices.base import Device
 from hwnas.devices.queue import QueueDevice
 from hwnas.errors import InputError
 from hwnas.files import encode
@@ -23,7 +24,7 @@ from hwnas.networks.build import assemble
 from hwnas.networks.count import count_parts
 from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import REPORT, queued
+from hwnas.profiles.protocols import REPORT, least_seconds, queued
 
 WORKERS = 8
 """Ray workers for which the hours are told beside those of one machine."""
@@ -41,6 +42,7 @@ class Plan:
         checkpoints: networks measured at the end, the reference among them.
         elsewhere: networks that were picked for other devices, measured on this one as well.
         jobs: that a device with a queue is given; None for any other device.
+        measuring_s: seconds that the runs of so many networks take at least; None where nobody here measures.
         needs_consent: so many networks that somebody must have agreed to them.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     checkpoints: int
     elsewhere: int
     jobs: int | None
+    measuring_s: float | None
     needs_consent: bool
 
     def describe(self) -> str:
@@ -58,6 +61,8 @@ class Plan:
         networks = f"{self.networks} networks in the search, {self.checkpoints} afterwards"
         others = f", {self.elsewhere} of other devices" if self.elsewhere else ""
         text = f"{self.device}: at most {blocks}{networks}{others}"
+        if self.measuring_s is not None:
+            text += f"; at least {self.measuring_s / 60:.0f} min of measuring, beside the training"
         return text if self.jobs is None else f"{text}, {self.jobs} jobs in all"
 
 
@@ -93,6 +98,10 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
             device.preparation_jobs + queued(target.protocol).max_repeats
         )
         jobs += checkpoints * (device.preparation_jobs + queued(REPORT).max_repeats)
+    measuring_s = None
+    if isinstance(device, Device) and device.kind == "measured":
+        measuring_s = (blocks + networks + elsewhere) * least_seconds(target.protocol)
+        measuring_s += checkpoints * least_seconds(REPORT)
     return Plan(
         device=target.profile.name,
         blocks=blocks,
@@ -100,6 +109,7 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
         checkpoints=checkpoints,
         elsewhere=elsewhere,
         jobs=jobs,
+        measuring_s=measuring_s,
         needs_consent=device.unconfirmed is not None
         and settings.max_measurements is None
         and blocks + networks > device.unconfirmed,

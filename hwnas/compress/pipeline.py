@@ -15,7 +15,7 @@ from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.candidates import architecture_count
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.open_run import Inputs, open_run
+from hwnas.compress.library.open_run import Inputs, open_run, stage_count
 from hwnas.compress.library.target import Target
 from hwnas.compress.multi_device import Failures, compare_devices, note_failure, search_side_by_side
 from hwnas.compress.quality.model import prepare_quality, refit, require_judged
@@ -148,10 +148,9 @@ def compress(
         devices = [DeviceRun(run=run, search=search, target=target) for search, target in wanted]
         failures = search_side_by_side(devices) if len(devices) > 1 else {}
         for device in (device for device in devices if device.name not in failures):
-            if len(devices) > 1:
-                progress.say(f"{device.name}:")
+            stages = Stages(before=2 + 2 * devices.index(device), total=stage_count(len(devices)))
             try:
-                results[device.name], unreached = compress_for(device, command)
+                results[device.name], unreached = compress_for(device, command, stages)
             except HwnasError as error:
                 if len(devices) == 1:
                     raise
@@ -160,6 +159,7 @@ def compress(
                 if unreached is not None:
                     note_failure(failures, device.name, unreached, progress)
         if len(devices) > 1:
+            progress.stage(stage_count(len(devices)), stage_count(len(devices)), "each pick on each device")
             found = {
                 name: (result.front, [summary for _, summary in result.checkpoints])
                 for name, result in results.items()
@@ -182,14 +182,24 @@ def compress(
         )
 
 
-def compress_for(device: DeviceRun, command: str) -> tuple[DeviceResult, InputError | None]:
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Where a device stands among the stages of a compression: how many come before, and all of them."""
+
+    before: int
+    total: int
+
+
+def compress_for(device: DeviceRun, command: str, stages: Stages) -> tuple[DeviceResult, InputError | None]:
     """Search for one device of an open run and emit its checkpoints. As `compress`.
 
     Returns:
         What was found; and why a pick has no checkpoint, where no network of the front reaches it.
     """
     run = device.run
+    run.progress.stage(stages.before + 1, stages.total, f"{device.name}: search")
     found = search_device(device, prepare_quality(device))
+    run.progress.stage(stages.before + 2, stages.total, f"{device.name}: checkpoints")
     try:
         emitted: Emitted = emit_checkpoints(device, found, command)
     except HwnasError:

@@ -1,15 +1,16 @@
-"""Walks from a device's profile to a measured network, and says at each step what is wrong and what to do."""
+"""Says which devices can be used here, and walks from a profile to a measured network step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from hwnas.devices.base import BaseDevice, Device, Handle
 from hwnas.devices.host.cpu import CpuDevice
 from hwnas.devices.registry import device_class
-from hwnas.errors import HwnasError
-from hwnas.measurement import DeviceProfile
+from hwnas.errors import DeviceBusyError, HwnasError
+from hwnas.measurement import DeviceProfile, Kind
 from hwnas.network import Network, Part
 
 LARGEST_DIFFERENCE = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 0.2}
@@ -23,6 +24,46 @@ class Finding:
     step: str
     text: str
     fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reached:
+    """Whether a device can be used here.
+
+    Attributes:
+        device: the name of its profile.
+        runtime: the device class: `host`, `cuda`, `android`, …
+        kind: what its latencies are; empty where that is not known.
+        is_here: whether it could be opened, or another process uses it.
+        text: the chip, or why it cannot be used.
+        fix: what to do; empty where it can be used.
+    """
+
+    device: str
+    runtime: str
+    kind: Kind | Literal[""]
+    is_here: bool
+    text: str
+    fix: str = ""
+
+
+def reach(profile: DeviceProfile) -> Reached:
+    """Open a device, read its chip and close it; nothing is measured, and no job is given to a queue."""
+    kind: Kind | Literal[""] = ""
+    is_here, fix = True, ""
+    try:
+        device = device_class(profile.device)(profile)
+        kind = device.kind
+        device.lock_wait_s = 0.0
+        with device:
+            text = device.fingerprint().chip
+    except DeviceBusyError as error:
+        text = error.cause
+    except HwnasError as error:
+        is_here, text, fix = False, error.cause, error.fix
+    return Reached(
+        device=profile.name, runtime=profile.device, kind=kind, is_here=is_here, text=text, fix=fix
+    )
 
 
 def examine(profile: DeviceProfile) -> Iterator[Finding]:

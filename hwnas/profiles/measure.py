@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hwnas.devices.base import BaseDevice, Device
 from hwnas.measurement import Layer, Measurement, Protocol
 from hwnas.network import Network
+from hwnas.profiles.live import live_latencies
 from hwnas.profiles.options import ProfileOptions
 from hwnas.profiles.parts import times_of_parts
 from hwnas.profiles.profile_rows import Profiled
@@ -40,11 +41,19 @@ def profile_networks(
     found = []
     with (
         open_history() as store,
-        Session(device, how, store, recall=False, watch=watch_queue(progress)) as session,
+        Session(
+            device,
+            how,
+            store,
+            recall=False,
+            watch=watch_queue(progress),
+            on_round=live_latencies(progress),
+        ) as session,
     ):
         shown = session.fingerprint
         progress.say(f"{shown.chip}; {shown.runtime}; {describe(session.protocol)}")
         results = dict(session.measure([*networks, *(piece for of_one in pieces for piece in of_one)]))
+        progress.live("")
         for network, of_one in zip(networks, pieces, strict=True):
             result = results[network.hash]
             is_measured = isinstance(result, Measurement)

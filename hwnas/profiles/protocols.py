@@ -157,6 +157,12 @@ def is_last(protocol: Protocol, repeats: int, elapsed_s: float) -> bool:
     return bool(is_late) or repeats >= protocol.max_repeats
 
 
+def least_seconds(protocol: Protocol) -> float:
+    """Return the seconds that runs of one network take at least: warm-up and repeats, not preparing it."""
+    warm_ups = protocol.repeats if protocol.fresh else 1
+    return warm_ups * protocol.warmup_s + protocol.repeats * protocol.min_s
+
+
 def ending(protocol: Protocol, medians_ms: Sequence[float]) -> str:
     """Why repeats with these medians ended, for people."""
     count = f"{len(medians_ms)} repeat{'s' if len(medians_ms) > 1 else ''}"

@@ -23,6 +23,7 @@ from hwnas.network import Network
 from hwnas.profiles.interleave import Control, Round, interleave
 from hwnas.profiles.job_store import JobStore
 from hwnas.profiles.judgement import Finding, judge, sentences
+from hwnas.profiles.live import OnRound
 from hwnas.profiles.protocols import ONCE, is_enough, is_last, queued
 from hwnas.profiles.queue import QueueRun, QueueStatus
 from hwnas.profiles.store import MeasurementStore
@@ -44,6 +45,7 @@ class Session:
         sleep: pauses for some seconds.
         clock: seconds since any moment.
         watch: is told how far a device with a queue is, while it is waited for.
+        on_round: is told after each round what was taken so far.
 
     Raises:
         DeviceError: on entering, when the device cannot be used.
@@ -62,6 +64,7 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         watch: Callable[[QueueStatus], None] = lambda _status: None,
+        on_round: OnRound = lambda _taken, _protocol, _elapsed_s: None,
     ) -> None:
         self.device = device
         self._protocol = protocol
@@ -74,6 +77,7 @@ class Session:
         self._sleep = sleep
         self._clock = clock
         self._watch = watch
+        self._on_round = on_round
         self._closing = ExitStack()
         self._judged: list[list[Finding]] = []
 
@@ -190,6 +194,7 @@ class Session:
                         return taken
                     assert series.error is not None
                     raise series.error
+                self._on_round(round_.active, protocol, round_.elapsed_s)
                 taken = [
                     series.measurement(device, protocol, self.fingerprint, round_.conditions)
                     for series in round_.active
@@ -240,6 +245,8 @@ class Session:
             for round_ in rounds:
                 for series in round_.failed:
                     keep(series.failure())
+                if taken := [series for series in round_.active if series.repeats]:
+                    self._on_round(taken, protocol, round_.elapsed_s)
                 for series in list(round_.active):
                     if series.repeats and is_enough(protocol, series.medians_ms, round_.elapsed_s):
                         round_.active.remove(series)

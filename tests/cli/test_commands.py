@@ -10,19 +10,26 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from command_line import Hwnas, refused
+import typer
+from command_line import Hwnas, OnTerminal, refused
 from safetensors.torch import save_file
 from workplace import tinynet
 
 from hwnas import __version__
+from hwnas.cli.main import app
+from hwnas.devices.doctor import reach
+from hwnas.devices.lock import DeviceLock
 from hwnas.network import Network
+from hwnas.profiles.catalogue import load_profile
 
 COMMANDS = (
     "compress",
     "batch",
     "profile",
     "devices",
+    "doctor",
     "report",
+    "status",
     "space",
     "partition",
     "check record",
@@ -81,8 +88,98 @@ def test_the_help_names_every_command(hwnas: Hwnas) -> None:
     assert "hwnas compress" in done.out.split("Example", 1)[1]
 
 
+def test_the_example_of_the_help_stands_in_one_line_of_a_terminal() -> None:
+    (line,) = (line for line in OnTerminal("--help").out.splitlines() if "hwnas compress eff" in line)
+    assert line.strip() == "hwnas compress efficientnet_b0 --device cpu --data digits --preset quick"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("hwnas comp", {"compress", "compare"}),
+        ("hwnas check ", {"record", "run"}),
+        ("hwnas compress --dev", {"--device", "--device-option"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(
+    hwnas: Hwnas, monkeypatch: pytest.MonkeyPatch, words: str, found: set[str]
+) -> None:
+    monkeypatch.setenv("_HWNAS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert set(hwnas().out.split()) == found
+
+
 def test_the_version(hwnas: Hwnas) -> None:
     assert hwnas("--version").out.strip() == __version__
+
+
+def test_no_arguments_show_what_to_do_first(hwnas: Hwnas) -> None:
+    """Four commands that can be given as they stand there."""
+    done = hwnas()
+    assert done.code == 0
+    first = [line.split() for line in done.out.splitlines() if line.startswith("  hwnas")]
+    assert len(first) == 4
+    known = typer.main.get_command(app)
+    assert isinstance(known, typer.core.TyperGroup)
+    for _, name, *arguments in first:
+        assert known.commands[name].make_context(name, arguments).params
+
+
+def test_the_doctor_says_what_is_here(hwnas: Hwnas, workplace: Path) -> None:
+    folder = workplace / "config" / "devices"
+    folder.mkdir(parents=True)
+    for name, needs in (("there", ""), ("far", "phone")):
+        (folder / f"{name}.toml").write_text(
+            f'name = "{name}"\ndevice = "fickle"\ndescription = "x"\n[options]\nneeds = "{needs}"\n'
+        )
+    (folder / "broken.toml").write_text('name = "broken"\ndevice = "nothing"\ndescription = "x"\n')
+    done = hwnas("doctor", "--json")
+    assert done.code == 0
+    found = {each["device"]: each for each in json.loads(done.out)}
+    assert set(found) >= {device["name"] for device in json.loads(hwnas("devices", "--json").out)}
+    assert found["cpu"]["is_here"] and found["cpu"]["kind"] == "measured" and not found["cpu"]["fix"]
+    assert found["there"]["is_here"]
+    assert (found["far"]["is_here"], found["far"]["text"]) == (False, "there is no phone")
+    assert "plug" in found["far"]["fix"]
+    assert not found["broken"]["is_here"] and "no device class" in found["broken"]["text"]
+    text = hwnas("doctor").out
+    here = sum(each["is_here"] for each in found.values())
+    assert text.startswith(f"{here} of {len(found)} devices")
+    assert text.count("\nfor far:\n  plug the phone in\n") == 1
+
+
+def test_a_device_that_another_process_uses_is_here(workplace: Path) -> None:
+    profile = load_profile("steady.toml")
+    assert reach(profile).text == "steady"
+    lock = DeviceLock("steady steady")
+    lock.acquire()
+    try:
+        found = reach(profile)
+    finally:
+        lock.release()
+    assert (found.is_here, found.fix) == (True, "")
+    assert "is in use by pid" in found.text
+
+
+def test_a_compression_without_a_device_names_those_that_are_here(hwnas: Hwnas, workplace: Path) -> None:
+    done = hwnas("compress", "tinynet:make")
+    refused(done, "no device is given; here are cpu,", "hwnas compress tinynet:make --device cpu")
+    assert "sim-npu" in done.err
+    assert "qnn-htp-simulator" not in done.err  # no search takes what it says
+
+
+def test_a_dry_run_says_how_long_measuring_takes(hwnas: Hwnas, workplace: Path) -> None:
+    single = [part for part in tiny.compress_arguments("run") if not part.startswith("--device=")]
+    devices = ("--device=cpu", "--device=sim-npu", "--filter=none", "--protocol=search", "--dry-run")
+    measured, modelled = json.loads(hwnas(*single, *devices, "--json").out)["devices"]
+    networks, others = measured["networks"] + measured["elsewhere"], measured["checkpoints"]
+    assert measured["measuring_s"] == networks * (0.5 + 3 * 1.0) + others * (1.0 + 5 * 12.0)
+    assert modelled["measuring_s"] is None
+    told = hwnas(*single, *devices).out.splitlines()[-2:]
+    assert f"at least {measured['measuring_s'] / 60:.0f} min of measuring" in told[0]
+    assert "min" not in told[1]
+    assert not (workplace / "run").exists()
 
 
 def test_devices(hwnas: Hwnas, workplace: Path) -> None:
@@ -144,8 +241,7 @@ def test_the_space_as_a_table(hwnas: Hwnas, workplace: Path) -> None:
             (line,) = (
                 text
                 for text in done.out.splitlines()
-                if f" {candidate['name']} " in text
-                and f" {block['name']} " in text.split(candidate["name"])[0]
+                if f" {candidate['name']} " in text and text.startswith(f"{block['name']} ")
             )
             assert f"{candidate['macs']:,}" in line
             assert f"{candidate['params']:,}" in line

@@ -41,15 +41,3 @@ def test_its_bar_begins_anew_too(monkeypatch: pytest.MonkeyPatch) -> None:
         progress.advance("search", 1, 5)
         (bar,) = progress._bars.tasks
         assert (bar.completed, bar.total, bar.finished) == (1, 5, False)
-
-
-def test_columns_are_aligned_and_sections_parted(capsys: Any) -> None:
-    sections = [[("cpu", "1.5"), ("移动", "12.25")], [("[bold]", "3")]]
-    output.print_columns(("device", "ms"), sections, figures=("ms",))
-    assert capsys.readouterr().out.splitlines() == [
-        "device     ms",
-        "cpu       1.5",
-        "移动    12.25",
-        "",
-        "[bold]      3",
-    ]

@@ -61,6 +61,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
     profile = ("tinynet:make", "--device", "steady.toml")
     calls: dict[str, list[tuple[str, ...]]] = {
         "devices": [()],
+        "doctor": [()],
         "devices doctor": [("s20-gpu",)],
         "space": [("tinynet:make",)],
         "partition": [("tinynet:make",)],
@@ -82,6 +83,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
         "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
         "predict": [("runs/a", "0-1-1-0")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
+        "status": [("runs/a",)],
         "report": [("runs/a",)],
         "batch": [("plan.toml", "--dry-run"), ("plan.toml",)],
     }

@@ -113,7 +113,8 @@ def test_any_gpu_is_for_gpus() -> None:
 def test_the_plan_of_a_device_at_hand_asks_nobody() -> None:
     plan = planned()
     assert (plan.networks, plan.checkpoints, plan.jobs, plan.needs_consent) == (60, 2, None, False)
-    assert plan.describe() == "cuda: at most 60 networks in the search, 2 afterwards"
+    told = "cuda: at most 60 networks in the search, 2 afterwards; at least 2 min of measuring"
+    assert plan.describe().startswith(told)
     assert planned(objectives=("macs",)).networks == 0
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,6 +32,61 @@ class Run:
                 assert isinstance(end.code, int)
                 self.code = end.code
         self.out, self.err = capsys.readouterr()
+
+
+class OnTerminal:
+    """What one call of `hwnas` wrote to terminals, one for each stream; without styles."""
+
+    def __init__(self, *arguments: str, columns: int = 80) -> None:
+        out: list[bytes] = []
+        err: list[bytes] = []
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            _terminal(out, columns) as stdout,
+            _terminal(err, columns) as stderr,
+        ):
+            patch.setattr("sys.argv", ["hwnas", *arguments])
+            patch.setenv("COLUMNS", str(columns))
+            patch.setenv("TERM", "xterm")
+            patch.setattr(sys, "stdout", os.fdopen(stdout, "w", closefd=False))
+            patch.setattr(sys, "stderr", os.fdopen(stderr, "w", closefd=False))
+            try:
+                command_line.main()
+                self.code = 0
+            except SystemExit as end:
+                assert isinstance(end.code, int)
+                self.code = end.code
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+        self.out, self.err = (_text(stream) for stream in (out, err))
+
+
+@contextmanager
+def _terminal(into: list[bytes], columns: int) -> Iterator[int]:
+    """The descriptor of a terminal; what is written to it is kept."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+
+    def read() -> None:
+        while True:
+            try:
+                into.append(os.read(reader, 1 << 16))
+            except OSError:  # its other end is closed
+                return
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+
+
+def _text(stream: list[bytes]) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(stream).decode().replace("\r\n", "\n"))
 
 
 Hwnas = Callable[..., Run]

@@ -126,6 +126,11 @@ def open_inputs(settings: LibrarySettings, progress: Progress, *, allow_code: bo
     )
 
 
+def stage_count(devices: int) -> int:
+    """Return how many stages a compression has: two, two for each device, and a comparison of several."""
+    return 2 + 2 * devices + (devices > 1)
+
+
 @contextmanager
 def open_run(
     inputs: Inputs,
@@ -144,6 +149,7 @@ def open_run(
         HwnasError: any of the failures that a user meets; what was finished stays in the run directory.
     """
     executor = executor or LocalExecutor()
+    progress.stage(1, stage_count(len(wanted)), "the reference, and a check of all candidates")
     _require_trainable(inputs, out)
     parts = inputs.parts
     with (
@@ -160,6 +166,7 @@ def open_run(
             _require_runs(inputs, wanted, refused, progress)
         run = run_of(inputs, directory, library, progress, executor)
         _say_reference(run, inputs.initial.to_train)
+        progress.stage(2, stage_count(len(wanted)), "candidates are distilled")
         build_library(run)
         for (_, target), of_target in zip(wanted, refused, strict=True):
             require_choices(parts, library.entries(), of_target, target.profile)

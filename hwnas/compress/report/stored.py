@@ -12,7 +12,7 @@ from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, block
 from hwnas.compress.quality.predictor import Predictor
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.run.cost_log import Cost, read_costs
-from hwnas.compress.run.directory import RunRecord
+from hwnas.compress.run.directory import RunRecord, is_run, not_a_run
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord, SearchRecord
@@ -128,11 +128,8 @@ def device_folders(run: Path) -> list[Path]:
     Raises:
         InputError: there is no run, or it has not searched yet.
     """
-    if not (run / "run.toml").is_file():
-        raise InputError(
-            f"{run} is not a run directory: it has no run.toml",
-            "give the directory that `hwnas compress --out` named, such as runs/demo",
-        )
+    if not is_run(run):
+        raise not_a_run(run)
     folders = sorted(path.parent for path in run.glob("devices/*/front*.json"))
     if not folders:
         raise InputError(

@@ -13,7 +13,7 @@ from typing import Self
 
 from hwnas.compress.run.cost_log import CostLog
 from hwnas.compress.settings import LibrarySettings
-from hwnas.errors import RunDirectoryError
+from hwnas.errors import InputError, RunDirectoryError
 from hwnas.files import (
     check_schema,
     check_signature,
@@ -31,6 +31,9 @@ from hwnas.version import __version__
 
 SCHEMA = "hwnas.run/3"
 RECORD = "run.toml"
+LOCK = ".lock"
+LOCK_WAIT_S = 0.3
+"""Longer than anybody needs who only asks whether the lock is held."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class RunDirectory:
                     f"{path} is not empty and not a run directory", "choose another with --out PATH"
                 )
             path.mkdir(parents=True, exist_ok=True)
-            lock = take_lock(path / ".lock")
+            lock = take_lock(path / LOCK, LOCK_WAIT_S)
         except BlockingIOError:
             raise RunDirectoryError(
                 f"another hwnas process works in {path}",
@@ -156,7 +159,7 @@ def _links(folder: Path) -> Iterator[Path]:
 
 def _is_foreign(item: Path) -> bool:
     """Whether something is not what a run leaves behind that was killed before `run.toml` was written."""
-    return item.name != ".lock" and not (item.name.startswith(".run.toml.") and item.name.endswith(LEFTOVER))
+    return item.name != LOCK and not (item.name.startswith(".run.toml.") and item.name.endswith(LEFTOVER))
 
 
 def _clean(path: Path) -> None:
@@ -213,6 +216,19 @@ def _require_same(run: Path, found: RunRecord, wanted: RunRecord) -> None:
                 )
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a run directory."""
+    return (path / RECORD).is_file()
+
+
+def not_a_run(path: Path) -> InputError:
+    """What to say of a path that is none."""
+    return InputError(
+        f"{path} is not a run directory: it has no {RECORD}",
+        "give the directory that `hwnas compress --out` named, such as runs/demo",
+    )
+
+
 def recorded_settings(run: Path) -> LibrarySettings | None:
     """Return what a run directory was made with; None where there is no run yet."""
-    return RunRecord.read(run).settings if (run / RECORD).is_file() else None
+    return RunRecord.read(run).settings if is_run(run) else None

@@ -199,9 +199,10 @@ def find_serial(wanted: str) -> str:
         found = devices(client)
     except LinkLost as error:
         raise DeviceError(f"phone {wanted or '(any)'} cannot be reached: {error}", _CONNECT) from None
-    if not wanted and len(found) != 1:
-        names = ", ".join(sorted(found)) or "none"
-        raise DeviceError(f"adb knows {len(found)} phones: {names}", _CONNECT if not found else _CHOOSE)
+    if not wanted and not found:
+        raise DeviceError("no phone is connected", _CONNECT)
+    if not wanted and len(found) > 1:
+        raise DeviceError(f"adb knows {len(found)} phones: {', '.join(sorted(found))}", _CHOOSE)
     serial = wanted or next(iter(found))
     state = found.get(serial, "absent")
     if state != "device":

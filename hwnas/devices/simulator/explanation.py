@@ -10,40 +10,25 @@ from hwnas.devices.simulator.result import Result, StackRow
 BAR, SHOWN = 24, 8
 
 
-def explain(chosen: Result, others: Mapping[str, Result] | None = None) -> str:
-    """Text that shows a schedule beside others.
+COLUMNS = ("ms", "Mcycles", "mJ", "DRAM read", "written", "on chip", "array", "time", "energy")
+"""Of `schedule_rows`, behind the schedule's name."""
+
+
+def schedule_rows(chosen: Result, others: Mapping[str, Result]) -> list[list[str]]:
+    """Return a row for each schedule of a network: its name, then the figures that `COLUMNS` names.
 
     Args:
-        chosen: the schedule to draw.
-        others: further schedules of the same network by name, e.g. layer-by-layer and single-layer.
+        chosen: time and energy of the others are ratios to it.
+        others: by name, such as layer-by-layer and single-layer.
     """
-    lines = [f"{chosen.network} on {chosen.accelerator}, figures of the {chosen.model} model", "", _header()]
-    lines.append(_line("chosen", chosen, chosen))
-    for name, other in (others or {}).items():
-        lines.append(_line(name, other, chosen))
-    lines.append("")
-    if chosen.charged:
-        lines += [
-            f"charged as copies through memory, not known: {', '.join(sorted(set(chosen.charged)))}",
-            "",
-        ]
-    most = max((stack.dram_bytes for stack in chosen.stacks), default=0.0)
-    for number, stack in enumerate(chosen.stacks, 1):
-        lines += _stack(number, stack, most)
-    return "\n".join(lines) + "\n"
+    return [_row(name, result, chosen) for name, result in {"chosen": chosen, **others}.items()]
 
 
-COLUMNS = ("ms", "Mcycles", "mJ", "DRAM read", "written", "on chip", "array", "time", "energy")
-
-
-def _header() -> str:
-    return f"{'schedule':<16}" + "".join(f"{column:>12}" for column in COLUMNS)
-
-
-def _line(name: str, result: Result, base: Result) -> str:
+def _row(name: str, result: Result, base: Result) -> list[str]:
     slower = result.latency_cycles / base.latency_cycles if base.latency_cycles else 1.0
     dearer = result.energy_mj / base.energy_mj if base.energy_mj else 1.0
-    cells = (
+    return [
+        name,
         f"{result.latency_ms:.3f}",
         f"{result.latency_cycles / 1e6:.3f}",
         f"{result.energy_mj:.3f}",
@@ -53,8 +38,21 @@ def _line(name: str, result: Result, base: Result) -> str:
         f"{result.utilisation:.0%}",
         f"{slower:.2f}x",
         f"{dearer:.2f}x",
-    )
-    return f"{name:<16}" + "".join(f"{cell:>12}" for cell in cells)
+    ]
+
+
+def explain(chosen: Result) -> str:
+    """Return the stacks of a schedule in plain text."""
+    lines = []
+    if chosen.charged:
+        lines += [
+            f"charged as copies through memory, not known: {', '.join(sorted(set(chosen.charged)))}",
+            "",
+        ]
+    most = max((stack.dram_bytes for stack in chosen.stacks), default=0.0)
+    for number, stack in enumerate(chosen.stacks, 1):
+        lines += _stack(number, stack, most)
+    return "\n".join(lines)
 
 
 def _stack(number: int, stack: StackRow, most: float) -> list[str]:

@@ -13,6 +13,7 @@ from hwnas.devices.simulator import Layer, Network, Scheduler, evaluate, explain
 from hwnas.devices.simulator import columns as col
 from hwnas.devices.simulator.closed_form.plan import candidates
 from hwnas.devices.simulator.closed_form.table import concatenate
+from hwnas.devices.simulator.explanation import COLUMNS, schedule_rows
 from hwnas.devices.simulator.forced import MODE_NAMES
 from hwnas.devices.simulator.schedule import Choice
 from hwnas.errors import InputError
@@ -165,10 +166,14 @@ def test_nonsense_is_refused(bad: dict[str, object]) -> None:
 def test_explain_shows_stacks_and_comparison() -> None:
     network = random_network(7, blocks=4)
     scheduler = Scheduler(small_accelerator())
-    text = explain(
-        scheduler.schedule(network), {"layer-by-layer": scheduler.schedule(network, mode="layer-by-layer")}
-    )
-    assert "layer-by-layer" in text
+    chosen = scheduler.schedule(network)
+    other = scheduler.schedule(network, mode="layer-by-layer")
+    first, second = schedule_rows(chosen, {"layer-by-layer": other})
+    assert (first[0], second[0]) == ("chosen", "layer-by-layer")
+    assert dict(zip(COLUMNS, second[1:], strict=True))["ms"] == f"{other.latency_ms:.3f}"
+    assert first[-2:] == ["1.00x", "1.00x"]
+    assert second[-2] == f"{other.latency_cycles / chosen.latency_cycles:.2f}x"
+    text = explain(chosen)
     assert "DRAM" in text
     assert all(name in text for name in ("stem", network.layers[-1].name))
 
