@@ -15,6 +15,7 @@ from hwnas.progress import Progress
 if TYPE_CHECKING:
     from torch import nn
 
+    from hwnas.compress.emit.status import RunStatus
     from hwnas.compress.emit.summary import Summary
     from hwnas.compress.extend import Extension
     from hwnas.compress.quality.predict import Prediction
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hwnas.compress.report.explore import Exploration
     from hwnas.compress.report.layers import SimilarityRecord
     from hwnas.compress.search.record import FrontRecord
-    from hwnas.compress.status import RunStatus
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -166,7 +166,7 @@ class Run:
         >>> hwnas.open_run("runs/a").status().is_running
         False
         """
-        from hwnas.compress.status import read_status
+        from hwnas.compress.emit.status import read_status
 
         return read_status(self.path)
 

@@ -11,7 +11,7 @@ from hwnas.cli.output import Json, print_json
 from hwnas.cli.tables import Column, figures, print_table, print_text
 
 if TYPE_CHECKING:
-    from hwnas.compress.status import RunStatus
+    from hwnas.compress.emit.status import RunStatus
 
 SCHEMA = "hwnas.status/1"
 EXAMPLE = "Example: `hwnas status runs/demo --json`"
