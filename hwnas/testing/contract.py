@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwnas.devices.base import BaseDevice, Device
+from hwnas.devices.doctor import LARGEST_DIFFERENCE
 from hwnas.devices.lock import DeviceLock
 from hwnas.devices.queue import QueueDevice, QueueJob, QueueResult
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
@@ -140,6 +141,35 @@ class DeviceContract(_AnyDeviceContract):
             assert refusal.value.cause
             assert refusal.value.fix
             assert device.sample(device.prepare(self.make_network()), runs=1, seconds=0)
+
+    def test_outputs_are_those_of_the_network_and_disturb_no_timing(self) -> None:
+        """As near to torch as the device's precision lets them; a device without outputs says so."""
+        import numpy as np
+        import torch
+
+        network, generator = self.make_network(), np.random.default_rng(1)
+        images = generator.standard_normal((2, *network.input_shape)).astype(np.float32)
+        network = network.calibrated(images.reshape(-1, *network.input_shape[1:]))
+        with self.make_device() as device:
+            handle = device.prepare(network)
+            if not device.gives_outputs:
+                with pytest.raises(DeviceError, match=device.profile.name) as refusal:
+                    device.outputs(handle, [images[0]])
+                assert refusal.value.fix
+                return
+            for image in images:
+                found = device.outputs(handle, [image])
+                assert device.sample(handle, runs=1, seconds=0)
+                again = device.outputs(handle, [image])
+                with torch.no_grad():
+                    expected = network.module()(torch.from_numpy(image)).numpy()
+                apart = np.abs(found[0] - expected).max() / np.abs(expected).max()
+                assert found[0].shape == expected.shape
+                assert apart <= LARGEST_DIFFERENCE[device.profile.precision]
+                assert all(map(np.array_equal, found, again))
+            device.release(handle)
+            with pytest.raises(DeviceError, match="released"):
+                device.outputs(handle, [images[0]])
 
     def test_is_refused_before_opening_and_after_closing(self) -> None:
         device, network = self.make_device(), self.make_network()

@@ -57,6 +57,7 @@ class CpuDevice(Device):
     """
 
     needs_quiet_host = True
+    gives_outputs = True
     runtime: str
     runtime_name: str
     distributions: tuple[str, ...] = ()
@@ -200,16 +201,9 @@ class CpuDevice(Device):
             handle.metrics = {**handle.metrics, "peak_memory_bytes": process.peak_memory_bytes}
         return samples_ms
 
-    def outputs(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        """Run a prepared network once, as it is timed, on these inputs.
-
-        Args:
-            inputs: in the order of the network's graph; outputs come in its order as well.
-
-        Raises:
-            PreparationError: it failed.
-        """
+    def outputs_impl(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
         process: HostProcess = handle.state
+        self._interrupt = process.kill
         try:
             return process.outputs(inputs)
         except RuntimeError as error:

@@ -49,9 +49,10 @@ class HostDevice(CpuDevice):
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise self._refused(handle.network_hash[:12], error) from error
 
-    def outputs(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
+    def outputs_impl(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
         if not isinstance(handle.state, Loaded):
-            return super().outputs(handle, inputs)
+            return super().outputs_impl(handle, inputs)
+        self._interrupt = lambda: None
         try:
             return ort_session.outputs(handle.state, inputs)
         except Exception as error:
