@@ -16,6 +16,7 @@ from hwnas.cli import (
     compare,
     compress,
     devices,
+    evaluate,
     extend,
     history,
     partition,
@@ -88,6 +89,7 @@ app.command("extend", epilog=extend.EXAMPLE)(extend.extend)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
+app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
 app.command("report", epilog=report.EXAMPLE)(report.report)

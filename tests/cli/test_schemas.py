@@ -78,6 +78,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
             (*compress, "--device=picky.toml"),
         ],
         "predict": [("runs/a", "0-1-1-0")],
+        "evaluate": [("runs/a/reference", "--device=cpu-1", "--data=digits", "--allow-code")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
         "report": [("runs/a",)],
         "batch": [("plan.toml", "--dry-run"), ("plan.toml",)],
