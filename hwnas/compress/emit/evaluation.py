@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hwnas.compress.data import Data
 from hwnas.compress.data.dataset import at_shape
-from hwnas.compress.emit.on_device import OnDevice
+from hwnas.compress.emit.on_device import IMAGES, OnDevice
 from hwnas.compress.emit.stored_network import (
     StoredNetwork,
     data_for,
@@ -31,9 +31,6 @@ from hwnas.measurement import DeviceProfile, Fingerprint, Interval
 from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
 from hwnas.progress import Progress
-
-IMAGES = 64
-"""That torch is given at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.composed import put_into
-from hwnas.compress.tasks.task import Tree
+from hwnas.compress.data import Data
+from hwnas.compress.tasks.task import Evidence, Task, Tree, joined
 from hwnas.devices.base import Device, Handle
-from hwnas.errors import PreparationError
+from hwnas.errors import NetworkFormError, PreparationError
 from hwnas.network import Network
 from hwnas.networks.tensors import tensors_of
 from hwnas.wiring import Wiring
+
+IMAGES = 64
+"""That torch is given at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,28 @@ class OnDevice:
                 "take another device, and please report this with the checkpoint",
             )
         return put_into(self.wiring.tree, dict(zip(self.wiring.outputs.values(), leaves, strict=True)))
+
+
+def scores_on(device: Device, network: Network, module: nn.Module, data: Data, task: Task) -> Evidence | None:
+    """The task's evidence of each image of the test part, by a device that tells outputs.
+
+    None without targets, for images of several sizes, of which a graph has one, and where the device refuses
+    the network.
+
+    Args:
+        module: the network in torch, in eval mode.
+    """
+    if not data.has_targets or len(data.test.sizes) > 1:
+        return None
+    scores = []
+    try:
+        with device, torch.no_grad():
+            running = OnDevice.prepare(device, network, network.wiring)
+            for x, targets in replace(data, place="cpu").batches(data.test, IMAGES):
+                scores.append(task.score(running.answer(x, module(x)), targets))
+    except (PreparationError, NetworkFormError):
+        return None
+    return joined(scores)
 
 
 def _joined(parts: tuple[Tensor, ...], like: Tensor) -> Tensor:
