@@ -186,8 +186,8 @@ class Device(BaseDevice):
     def release_impl(self, handle: Handle) -> None:
         """Free what the handle holds."""
 
-    def outputs_impl(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        """Run once on other inputs than those that are timed; a device that sets `gives_outputs`."""
+    def outputs_impl(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
+        """Run on other inputs than those that are timed; a device that sets `gives_outputs`."""
         raise NotImplementedError
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
@@ -255,11 +255,14 @@ class Device(BaseDevice):
             )
         return samples_ms
 
-    def outputs(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        """Run a prepared network once, as it is timed, on these inputs.
+    def outputs(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
+        """Run a prepared network, as it is timed, on other inputs, one run after the other.
 
         Args:
-            inputs: in the order of the network's graph; outputs come in its order as well.
+            runs: the inputs of each run, in the order of the network's graph.
+
+        Returns:
+            The outputs of each run, in the order of the graph.
 
         Raises:
             DeviceError: the device does not tell outputs.
@@ -268,9 +271,11 @@ class Device(BaseDevice):
         """
         self._require_held(handle)
         require_outputs(self)
-        limit_s = None if self.deadline_s is None else self.deadline_s + SLOWER * handle.prepared_s
-        with self._within("a run that outputs are asked of", limit_s):
-            return self.outputs_impl(handle, inputs)
+        limit_s = (
+            None if self.deadline_s is None else self.deadline_s + SLOWER * len(runs) * handle.prepared_s
+        )
+        with self._within(f"{len(runs)} runs that outputs are asked of", limit_s):
+            return self.outputs_impl(handle, runs)
 
     def layers(self, network: Network) -> tuple[Layer, ...]:
         """The operators of a network with their times in order, from a run of their own: timing each one

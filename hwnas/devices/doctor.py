@@ -60,7 +60,7 @@ def _outputs(step: str, device: Device, network: Network, handle: Handle) -> Ite
     image = network.calibration[: network.batch_size]
     session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"input": image})
-    (found,) = device.outputs(handle, [image])
+    ((found,),) = device.outputs(handle, [[image]])
     apart = float(np.abs(found - expected).max() / np.abs(expected).max())
     text = f"{apart:.2g} of the largest output away from ONNX Runtime's in fp32"
     limit = LARGEST_DIFFERENCE[device.profile.precision]

@@ -154,22 +154,24 @@ class DeviceContract(_AnyDeviceContract):
             handle = device.prepare(network)
             if not device.gives_outputs:
                 with pytest.raises(DeviceError, match=device.profile.name) as refusal:
-                    device.outputs(handle, [images[0]])
+                    device.outputs(handle, [[images[0]]])
                 assert refusal.value.fix
                 return
-            for image in images:
-                found = device.outputs(handle, [image])
-                assert device.sample(handle, runs=1, seconds=0)
-                again = device.outputs(handle, [image])
+            runs = [[image] for image in images]
+            found = device.outputs(handle, runs)
+            assert device.sample(handle, runs=1, seconds=0)
+            again = device.outputs(handle, runs)
+            assert len(found) == len(again) == len(runs)
+            for image, of_image, of_image_again in zip(images, found, again, strict=True):
                 with torch.no_grad():
                     expected = network.module()(torch.from_numpy(image)).numpy()
-                apart = np.abs(found[0] - expected).max() / np.abs(expected).max()
-                assert found[0].shape == expected.shape
+                apart = np.abs(of_image[0] - expected).max() / np.abs(expected).max()
+                assert of_image[0].shape == expected.shape
                 assert apart <= LARGEST_DIFFERENCE[device.profile.precision]
-                assert all(map(np.array_equal, found, again))
+                assert all(map(np.array_equal, of_image, of_image_again))
             device.release(handle)
             with pytest.raises(DeviceError, match="released"):
-                device.outputs(handle, [images[0]])
+                device.outputs(handle, runs)
 
     def test_is_refused_before_opening_and_after_closing(self) -> None:
         device, network = self.make_device(), self.make_network()

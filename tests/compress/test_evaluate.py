@@ -168,8 +168,11 @@ class Wrong(ScriptedDevice):
         self.session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
         return super().prepare_impl(network)
 
-    def outputs_impl(self, handle: Handle, inputs: Any) -> list[np.ndarray[Any, Any]]:
-        (found,) = self.session.run(None, {"input": inputs[0]})
+    def outputs_impl(self, handle: Handle, runs: Any) -> list[list[np.ndarray[Any, Any]]]:
+        return [self._answer(image) for (image,) in runs]
+
+    def _answer(self, image: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        (found,) = self.session.run(None, {"input": image})
         if self.nonsense == "shape":
             return [found[:, :3]]
         if self.nonsense == "number":

@@ -50,13 +50,14 @@ class OnDevice:
         Raises:
             PreparationError: the network failed, or gives tensors of other shapes.
         """
-        runs: list[list[Tensor]] = []
-        for part in torch.split(x, self.batch_size):
-            missing = self.batch_size - len(part)
-            images = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
-            arrays = self.device.outputs(self.handle, [images.contiguous().numpy()])
+        parts = torch.split(x, self.batch_size)
+        missing = self.batch_size - len(parts[-1])
+        filled = torch.cat([parts[-1], parts[-1][-1:].expand(missing, -1, -1, -1)])
+        images = [[part.contiguous().numpy()] for part in (*parts[:-1], filled)]
+        runs = []
+        for part, arrays in zip(parts, self.device.outputs(self.handle, images), strict=True):
             found = [torch.from_numpy(array.copy()) for array in arrays]
-            runs.append([leaf[: len(part)] if leaf.shape[:1] == images.shape[:1] else leaf for leaf in found])
+            runs.append([leaf[: len(part)] if leaf.shape[:1] == filled.shape[:1] else leaf for leaf in found])
         wanted = tensors_of(expected)
         columns = list(zip(*runs, strict=True))
         leaves = [column[0] for column in columns]
