@@ -148,10 +148,12 @@ class DeviceContract(_AnyDeviceContract):
         import torch
 
         network, generator = self.make_network(), np.random.default_rng(1)
-        images = generator.standard_normal((2, *network.input_shape)).astype(np.float32)
-        network = network.calibrated(images.reshape(-1, *network.input_shape[1:]))
+        noise = generator.standard_normal((8, *network.input_shape[1:])).astype(np.float32)
+        network = network.calibrated(noise)
         with self.make_device() as device:
             handle = device.prepare(network)
+            batch_size = int(handle.metrics.get("batch_size", network.batch_size))
+            images = [noise[start : start + batch_size] for start in (0, batch_size)]
             if not device.gives_outputs:
                 with pytest.raises(DeviceError, match=device.profile.name) as refusal:
                     device.outputs(handle, [[images[0]]])

@@ -220,7 +220,15 @@ class AndroidDevice(Device):
     def _infer(self, loaded: _Loaded, content: bytes, limit_s: float) -> list[list[np.ndarray[Any, Any]]]:
         self._require_loaded(loaded)
         self._storage.write(INPUTS, content)
-        return self._runner.infer(loaded.slot, INPUTS, limit_s)
+        try:
+            return self._runner.infer(loaded.slot, INPUTS, limit_s)
+        except JobFailed as error:
+            if not str(error).startswith("unknown job"):
+                raise
+            raise DeviceError(
+                f"the runner on {self._phone.model} is of an earlier hwnas and gives no outputs",
+                "build it anew: hwnas devices setup NAME --ndk FOLDER",
+            ) from error
 
     def release_impl(self, handle: Handle) -> None:
         self._release(handle.state)
