@@ -29,6 +29,7 @@ from hwnas.errors import DeviceError, NetworkFormError, PreparationError
 from hwnas.files import decode, encode
 from hwnas.measurement import Conditions, Fingerprint, Measurement, Protocol
 from hwnas.network import Network, Part
+from hwnas.profiles.queue_outputs import QueueOutputs
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 
@@ -258,6 +259,30 @@ class QueueDeviceContract(_AnyDeviceContract):
             found = device.find(job)
             assert found.job_id
             assert self.result_of(device, found)[1].samples_ms
+
+    def test_outputs_are_those_of_the_network(self) -> None:
+        """As near to torch as the device's precision lets them; a queue without outputs says so."""
+        import numpy as np
+        import torch
+
+        network = self.make_network()
+        noise = np.random.default_rng(1).standard_normal((2, *network.input_shape)).astype(np.float32)
+        network = network.calibrated(noise.reshape(-1, *network.input_shape[1:]))
+        runs = [[images] for images in noise]
+        with self.make_device() as device:
+            if not device.gives_outputs:
+                with pytest.raises(DeviceError, match=device.profile.name) as refusal:
+                    device.bring(network, runs)
+                assert refusal.value.fix
+                return
+            found = QueueOutputs(device, network, self.sleep)(runs)
+        assert len(found) == len(runs)
+        for images, outputs in zip(noise, found, strict=True):
+            with torch.no_grad():
+                expected = network.module()(torch.from_numpy(images)).numpy()
+            assert outputs[0].shape == expected.shape
+            apart = np.abs(outputs[0] - expected).max() / np.abs(expected).max()
+            assert apart <= LARGEST_DIFFERENCE[device.profile.precision]
 
     def test_a_broken_network_fails_with_a_reason(self) -> None:
         broken, network = self.make_broken_network(), self.make_network()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,9 @@ from hwnas.compress.emit.stored_network import (
     read_stored,
 )
 from hwnas.compress.library.operators import require_accepted
-from hwnas.compress.tasks.task import Metric, joined
+from hwnas.compress.tasks.task import Metric, Task, Tree, joined
 from hwnas.compress.training.intervals import mean_score, measured, measured_difference
-from hwnas.devices.base import Device, require_outputs
-from hwnas.errors import DeviceError
+from hwnas.devices.base import require_outputs
 from hwnas.measurement import DeviceProfile, Fingerprint, Interval
 from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
@@ -102,8 +102,6 @@ def evaluate(
     """
     device = open_device(profile)
     require_outputs(device)
-    if not isinstance(device, Device):
-        raise DeviceError(f"{profile.name} runs no single images", "take a device at hand, such as cpu")
     stored = read_stored(folder, allow_code=allow_code)
     found = data_for(stored, data, progress)
     network = network_of_stored(stored, found)
@@ -146,25 +144,31 @@ class _Counted:
     largest_output: float = 0.0
     device_s: float = 0.0
 
+    def add(self, task: Task, answer: Tree, expected: Tree, targets: Any) -> None:
+        """Compare the answers of both to a batch."""
+        if targets is not None:
+            self.on_device.append(task.score(answer, targets))
+            self.in_torch.append(task.score(expected, targets))
+        self.agreement.append(task.agreement(answer, expected))
+        for given, wanted in zip(tensors_of(answer), tensors_of(expected), strict=True):
+            self.largest_difference = max(self.largest_difference, _apart(given, wanted))
+            self.largest_output = max(self.largest_output, _largest(wanted))
+
 
 @torch.no_grad()
 def _counted(running: OnDevice, stored: StoredNetwork, data: Data, progress: Progress) -> _Counted:
     """Let the device and torch answer the same images."""
     counted, task, done = _Counted(), stored.task, 0
-    for x, targets in _batches(data, stored.spec.input_shape):
-        expected = stored.module(x)
+    batches = _batches(data, stored.spec.input_shape)
+    while group := list(islice(batches, running.images_at_once // IMAGES)):
+        expected = [stored.module(x) for x, _ in group]
         start_s = time.monotonic()
-        answer = running.answer(x, expected)
+        answers = running.answers([x for x, _ in group], expected)
         counted.device_s += time.monotonic() - start_s
-        if targets is not None:
-            counted.on_device.append(task.score(answer, targets))
-            counted.in_torch.append(task.score(expected, targets))
-        counted.agreement.append(task.agreement(answer, expected))
-        for given, wanted in zip(tensors_of(answer), tensors_of(expected), strict=True):
-            counted.largest_difference = max(counted.largest_difference, _apart(given, wanted))
-            counted.largest_output = max(counted.largest_output, _largest(wanted))
-        done += len(x)
-        progress.advance(f"evaluate on {running.device.profile.name}", done, len(data.test))
+        for (x, targets), answer, wanted in zip(group, answers, expected, strict=True):
+            counted.add(task, answer, wanted, targets)
+            done += len(x)
+        progress.advance(f"evaluate on {running.name}", done, len(data.test))
     return counted
 
 
