@@ -66,9 +66,11 @@ class QueueOutputs:
         is_doubtful = False  # the queue may know more of the job than we do: its answer never arrived
         while True:
             answer = self._tried(partial(self._asked, job, look=is_doubtful))
-            is_doubtful = answer is None
+            was_looked_up, is_doubtful = is_doubtful, answer is None
             if answer is None:
                 continue
+            if not was_looked_up:  # a queue that finds a job and never tells its outputs is given up
+                self._patience.worked()
             if not isinstance(answer, QueueJob):
                 return answer
             if answer == job and job.job_id:
@@ -83,13 +85,11 @@ class QueueOutputs:
     def _tried(self, ask: Callable[[], Answer]) -> Answer | None:
         """What the queue answers; None, after a pause, where it is busy."""
         try:
-            answer = ask()
+            return ask()
         except QueueBusyError as error:
             self._patience.refused(self._slept_s, error)
             self._pause(self._patience.ready_s - self._slept_s)
             return None
-        self._patience.worked()
-        return answer
 
     def _pause(self, seconds: float) -> None:
         self._sleep(seconds)

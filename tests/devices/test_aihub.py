@@ -309,6 +309,18 @@ def test_a_hub_that_stays_away_is_given_up(hub: LoopbackHub) -> None:
             QueueOutputs(device, network, lambda seconds: None)([[image]])
 
 
+def test_a_hub_that_finds_a_job_and_never_gives_its_outputs_is_given_up(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job: object) -> str:
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(hub, "_infer", broken)
+    network, image = TestLoopbackContract().make_network(), np.zeros((1, 3, 16, 16), np.float32)
+    with make_device() as device, pytest.raises(DeviceLostError, match="for 60 minutes"):
+        QueueOutputs(device, network, lambda seconds: None)([[image]])
+
+
 def test_a_failed_inference_is_told(hub: LoopbackHub) -> None:
     network, image = TestLoopbackContract().make_network(), np.zeros((1, 3, 16, 16), np.float32)
     hub.profile_failure = "out of memory"
