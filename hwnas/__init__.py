@@ -15,12 +15,14 @@ if TYPE_CHECKING:
         compare,
         compress,
         devices,
+        evaluate,
         load,
         open_run,
         partition,
         profile,
     )
     from hwnas.compress.data import Data, Images
+    from hwnas.compress.emit.evaluation import Evaluation
     from hwnas.compress.search.record import FrontRecord as Front
     from hwnas.compress.tasks.task import Measure, Metric, Task
     from hwnas.measurement import Measurement
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Checkpoint",
     "Data",
+    "Evaluation",
     "Front",
     "Images",
     "Measure",
@@ -42,6 +45,7 @@ __all__ = [
     "compare",
     "compress",
     "devices",
+    "evaluate",
     "load",
     "open_run",
     "partition",
@@ -50,6 +54,7 @@ __all__ = [
 
 _PLACES = {
     "Data": ("hwnas.compress.data", "Data"),
+    "Evaluation": ("hwnas.compress.emit.evaluation", "Evaluation"),
     "Images": ("hwnas.compress.data", "Images"),
     "Measure": ("hwnas.compress.tasks.task", "Measure"),
     "Metric": ("hwnas.compress.tasks.task", "Metric"),

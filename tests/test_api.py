@@ -56,7 +56,17 @@ def test_every_public_name_is_there_and_says_what_it_does() -> None:
         assert name == "__version__" or found.__doc__
 
 
-OF_A_RUN = ("compress", "open_run", "load", "Run", "Checkpoint", "Front", "Compression")
+OF_A_RUN = (
+    "compress",
+    "open_run",
+    "load",
+    "Run",
+    "Checkpoint",
+    "Front",
+    "Compression",
+    "evaluate",
+    "Evaluation",
+)
 """Names whose examples look at a run, which that of `compress` makes."""
 
 NAMES = sorted({*hwnas.__all__, *api.__all__} - {"__version__", "Model"})
@@ -312,6 +322,16 @@ def test_an_option_of_profile_that_there_is_none_of_is_told_with_those_that_are(
     with pytest.raises(InputError, match="profile has no option 'block'") as refused:
         next(api.profile_each(["mobilenetv2_050"], ["sim-npu"], block=True))
     assert "blocks" in refused.value.fix
+
+
+@pytest.mark.parametrize("option", ["batch=2", "profile=2"])
+def test_a_device_option_of_any_name_is_the_devices(option: str) -> None:
+    network, shape = nn.Conv2d(3, 8, 3), (3, 8, 8)
+    if option == "batch=2":
+        hwnas.profile(network, "sim-npu", input_shape=shape, device_option=option)
+    else:
+        with pytest.raises(HwnasError, match="profile"):
+            hwnas.profile(network, "sim-npu", input_shape=shape, device_option=option)
 
 
 def test_one_device_option_needs_no_list() -> None:

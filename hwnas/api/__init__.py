@@ -13,6 +13,7 @@ from hwnas.api.device import (
     reach_devices,
     set_up_phone,
 )
+from hwnas.api.evaluation import evaluate
 from hwnas.api.measure import check, compare, profile, profile_each, record
 from hwnas.api.measured import export_history, history, import_history
 from hwnas.api.models import (
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "compress",
     "devices",
+    "evaluate",
     "examine_device",
     "export_history",
     "find_candidates",

@@ -71,7 +71,7 @@ def compress(
     from hwnas.compress.options import CompressOptions
     from hwnas.files import decode
 
-    given = known_options(CompressOptions, {"data": _data_name(data), **options}, "compress")
+    given = known_options(CompressOptions, {"data": data_name(data), **options}, "compress")
     names = checked_devices(devices)
     asked, progress = decode(CompressOptions, given, "hwnas.compress"), progress or Progress()
     with torch_as_before():
@@ -194,7 +194,8 @@ def plan_compression(
     return Compression(out=path, options=options, inputs=inputs, wanted=wanted, plans=plans)
 
 
-def _data_name(data: Any) -> str:
+def data_name(data: Any) -> str:
+    """Return data by a name as `--data` takes it; objects are kept in the cache under theirs."""
     if isinstance(data, str):
         return data
     from hwnas.compress.data.given import as_data

@@ -126,7 +126,9 @@ def profile_each(
     checked_batch(given.get("batch"))
     asked = decode(ProfileOptions, given, "hwnas.profile")
     models = some("network", models, 'name one: models=["mobilenetv2_100"]')
-    profiles = [_profile(device, asked.batch, asked.device_option) for device in checked_devices(devices)]
+    profiles = [
+        device_profile(device, asked.batch, asked.device_option) for device in checked_devices(devices)
+    ]
     protocols = [
         protocol_until(asked.protocol or profile.protocol or "adaptive", asked.precision, asked.max_seconds)
         for profile in profiles
@@ -189,7 +191,7 @@ def compare(
     protocol = replace(SIDE_BY_SIDE, max_repeats=1000, max_seconds=max_seconds)
     progress = progress or Progress()
     with open_history() as store:
-        opened, on_round = open_device(_profile(device, batch, device_option)), live_ratio(progress)
+        opened, on_round = open_device(device_profile(device, batch, device_option)), live_ratio(progress)
         session = Session(opened, protocol, store, recall=False, on_round=on_round)
         result = comparison.compare(session, *networks, precision=precision)
     progress.live("")
@@ -268,7 +270,7 @@ def check(
             found = find_entries(names, named, device, asked, recorded=recorded, held=held)
         terms = Terms(threshold=threshold, baseline=named, accept=found.accept, recorded_on=found.recorded_on)
         options = option_texts(found.asked.device_options)
-        opened = open_device(_profile(found.device, found.asked.batch, options))
+        opened = open_device(device_profile(found.device, found.asked.batch, options))
         store = held.enter_context(open_history())
         how = replace(SIDE_BY_SIDE, max_seconds=max_seconds)
         session = Session(opened, how, store, recall=False, on_round=live_ratio(progress))
@@ -323,7 +325,7 @@ def record(
     names = [name_of(model) for model in models]
     if len(set(names)) != len(names):
         raise InputError("a network is named twice", "name each network once")
-    opened = open_device(_profile(device, batch, device_option))
+    opened = open_device(device_profile(device, batch, device_option))
     require_kind(opened, {"measured", "modelled"}, "a check")
     networks = [
         (find_model(name, shape, has_batch=batch is not None), committed_in(Path(name))) for name in names
@@ -350,8 +352,10 @@ def record(
         )
 
 
-def _profile(device: str, batch: int | None, device_option: DeviceOptions) -> DeviceProfile:
+def device_profile(device: str, batch: int | None, device_option: DeviceOptions) -> DeviceProfile:
+    """Return a device's profile, these options over its own. Raises InputError: there is none."""
     from hwnas.profiles.catalogue import load_profile, parse_options, with_options
 
     profile = load_profile(checked_device(device))
-    return with_options(profile, **parse_options(device_options(device_option)), batch=checked_batch(batch))
+    profile = with_options(profile, **parse_options(device_options(device_option)))
+    return with_options(profile, batch=checked_batch(batch))

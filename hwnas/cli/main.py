@@ -17,6 +17,7 @@ from hwnas.cli import (
     compress,
     devices,
     doctor,
+    evaluate,
     explore,
     extend,
     history,
@@ -97,6 +98,7 @@ app.command("similarity", epilog=similarity.EXAMPLE)(similarity.similarity)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("profile", epilog=profile.EXAMPLE)(profile.profile)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
+app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.add_typer(history.app, name="history")
 app.add_typer(check.app, name="check")
 app.command("status", epilog=status.EXAMPLE)(status.status)

@@ -25,6 +25,7 @@ from hwnas.compress.settings import (
 from hwnas.errors import InputError
 from hwnas.measurement import STRICT
 from hwnas.options import Help
+from hwnas.profiles.options import DeviceOption
 from hwnas.ranges import LARGEST_SIZE, Figure, Seed, Size, SizeOrNone, Threads
 
 AtLeastTwo = Annotated[int, Interval(ge=2, le=LARGEST_SIZE)]
@@ -83,6 +84,15 @@ class ExtendOptions:
 
     space: Annotated[str, Help(f"The new candidates: {SPACES}.")]
     candidates: Candidates = 0
+    allow_code: AllowCode = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of `hwnas evaluate`, beside the checkpoint and the device."""
+
+    data: Annotated[str, Help("Images whose test part is run, as `hwnas compress` takes them.")]
+    device_option: DeviceOption = ()
     allow_code: AllowCode = False
 
 

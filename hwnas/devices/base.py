@@ -18,6 +18,9 @@ from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Laye
 from hwnas.network import Network
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from hwnas.devices.host.runtime import Arrays
     from hwnas.devices.simulator import Result
 
 
@@ -48,6 +51,7 @@ class BaseDevice(ABC):
         kind: what its latencies are taken for.
         unconfirmed: so many networks may be measured without asking the user; None is any number.
         has_schedules: it can tell which layers of a network it fuses, by `explain`.
+        gives_outputs: it tells what a network computes, by `Device.outputs`.
         needs_quiet_host: its latencies change with whatever else this machine does, so a batch measures on it
             while nothing else goes on.
         lock_wait_s: how long entering waits for another process that holds it.
@@ -60,6 +64,7 @@ class BaseDevice(ABC):
     kind: Kind = "measured"
     unconfirmed: int | None = None
     has_schedules: bool = False
+    gives_outputs: bool = False
     needs_quiet_host: bool = False
     lock_wait_s: float = 60.0
 
@@ -133,6 +138,17 @@ def check_metrics(device: str, metrics: Mapping[str, float]) -> None:
             )
 
 
+def require_outputs(device: BaseDevice) -> None:
+    """Refuse a device that does not tell what a network computes. Raises DeviceError."""
+    if device.gives_outputs:
+        return
+    name = device.profile.name
+    why = f"hwnas has no outputs of {name}: it brings back times alone"
+    if device.kind == "modelled":
+        why = f"{name} computes nothing: its latencies are modelled"
+    raise DeviceError(why, "take a runtime of this machine, such as --device cpu or openvino")
+
+
 SLOWER = 10
 """Times that a run may take as long as the preparation, which holds one, before it is past its deadline."""
 
@@ -169,6 +185,10 @@ class Device(BaseDevice):
 
     def release_impl(self, handle: Handle) -> None:
         """Free what the handle holds."""
+
+    def outputs_impl(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
+        """Run on other inputs than those that are timed; a device that sets `gives_outputs`."""
+        raise NotImplementedError
 
     def layers_impl(self, network: Network) -> tuple[Layer, ...]:
         """The time of each operator; none where the device does not tell."""
@@ -222,9 +242,7 @@ class Device(BaseDevice):
                 (no sample, NaN, infinite, zero or negative).
             DeadlineError: it took longer than the device's deadline.
         """
-        self._require_open()
-        if id(handle) not in self._handles:
-            raise DeviceError("the handle was released or is another device's", "prepare the network first")
+        self._require_held(handle)
         limit_s = None
         if self.deadline_s is not None:
             limit_s = self.deadline_s + seconds + SLOWER * max(runs, 1) * handle.prepared_s
@@ -236,6 +254,28 @@ class Device(BaseDevice):
                 "try a single network: hwnas profile MODEL --device NAME",
             )
         return samples_ms
+
+    def outputs(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
+        """Run a prepared network, as it is timed, on other inputs, one run after the other.
+
+        Args:
+            runs: the inputs of each run, in the order of the network's graph.
+
+        Returns:
+            The outputs of each run, in the order of the graph.
+
+        Raises:
+            DeviceError: the device does not tell outputs.
+            PreparationError: the network failed.
+            DeadlineError: it took longer than the device's deadline.
+        """
+        self._require_held(handle)
+        require_outputs(self)
+        limit_s = (
+            None if self.deadline_s is None else self.deadline_s + SLOWER * len(runs) * handle.prepared_s
+        )
+        with self._within(f"{len(runs)} runs that outputs are asked of", limit_s):
+            return self.outputs_impl(handle, runs)
 
     def layers(self, network: Network) -> tuple[Layer, ...]:
         """The operators of a network with their times in order, from a run of their own: timing each one
@@ -254,6 +294,11 @@ class Device(BaseDevice):
         """Free a prepared network; a second release does nothing."""
         if self._handles.pop(id(handle), None) is not None:
             self.release_impl(handle)
+
+    def _require_held(self, handle: Handle) -> None:
+        self._require_open()
+        if id(handle) not in self._handles:
+            raise DeviceError("the handle was released or is another device's", "prepare the network first")
 
     @contextmanager
     def _within(self, what: str, limit_s: float | None) -> Iterator[None]:

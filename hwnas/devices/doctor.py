@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hwnas.devices.base import BaseDevice, Device, Handle
-from hwnas.devices.host.cpu import CpuDevice
+from hwnas.devices.base import Device, Handle
 from hwnas.devices.registry import device_class
 from hwnas.errors import DeviceBusyError, HwnasError
 from hwnas.measurement import DeviceProfile, Kind
@@ -92,17 +91,17 @@ def examine(profile: DeviceProfile) -> Iterator[Finding]:
         yield Finding(step, error.cause, error.fix)
 
 
-def _outputs(step: str, device: BaseDevice, network: Network, handle: Handle) -> Iterator[Finding]:
+def _outputs(step: str, device: Device, network: Network, handle: Handle) -> Iterator[Finding]:
     """Compare with ONNX Runtime in fp32, on a device that gives outputs."""
     import numpy as np
     import onnxruntime as ort
 
-    if not isinstance(device, CpuDevice) or network.calibration is None:
+    if not device.gives_outputs or network.calibration is None:
         return
     image = network.calibration[: network.batch_size]
     session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"input": image})
-    (found,) = device.outputs(handle, [image])
+    ((found,),) = device.outputs(handle, [[image]])
     apart = float(np.abs(found - expected).max() / np.abs(expected).max())
     text = f"{apart:.2g} of the largest output away from ONNX Runtime's in fp32"
     limit = LARGEST_DIFFERENCE[device.profile.precision]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from hwnas.devices.base import BaseDevice, check_metrics
+from hwnas.devices.base import BaseDevice, check_metrics, require_outputs
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import STRICT, Layer
 from hwnas.network import Network
 from hwnas.ranges import Count, Figure, Milliseconds
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hwnas.devices.host.runtime import Arrays
 
 
 class QueueBusyError(DeviceError):
@@ -29,6 +35,8 @@ class QueueJob:
         job_id: of the step under way; empty before the first one.
         url: where a person can look at it.
         created_at: UTC, ISO 8601.
+        inputs: what the queue calls the inputs for which the network's outputs are wanted; empty where its
+            latency is.
     """
 
     __pydantic_config__ = STRICT
@@ -38,6 +46,7 @@ class QueueJob:
     prepared: str = ""
     job_id: str = ""
     url: str = ""
+    inputs: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +87,14 @@ class QueueDevice(BaseDevice):
     def collect_impl(self, job: QueueJob) -> QueueJob | QueueResult:
         """Look at a job: its result, or the job as it is now, which may have gone on to another step."""
 
+    def bring_impl(self, network: Network, runs: Sequence[Arrays]) -> str:
+        """Store inputs at the queue, and tell what it calls them; a device that sets `gives_outputs`."""
+        raise NotImplementedError
+
+    def outputs_impl(self, job: QueueJob) -> QueueJob | list[list[np.ndarray[Any, Any]]]:
+        """The same as `collect_impl` for a job with inputs: the outputs of each run."""
+        raise NotImplementedError
+
     @abstractmethod
     def find_impl(self, job: QueueJob) -> QueueJob:
         """The job as the queue knows it, by id or by name; without an id where it does not know it."""
@@ -101,8 +118,7 @@ class QueueDevice(BaseDevice):
             PreparationError: the job failed, or its latencies or metrics are nonsense (NaN, zero, negative).
         """
         self._require_open()
-        if not job.job_id:
-            raise DeviceError(f"job {job.name} is not in the queue", "submit it first")
+        self._require_submitted(job)
         answer = self.collect_impl(job)
         if isinstance(answer, QueueResult):
             samples_ms = answer.samples_ms
@@ -114,6 +130,35 @@ class QueueDevice(BaseDevice):
             check_metrics(self.profile.name, answer.metrics)
         return answer
 
+    def bring(self, network: Network, runs: Sequence[Arrays]) -> str:
+        """Store inputs at the queue, and return what it calls them: `QueueJob.inputs`.
+
+        Args:
+            runs: the inputs of each run, in the order of the network's graph.
+
+        Raises:
+            DeviceError: the device does not tell outputs.
+            PreparationError: the queue refuses them.
+        """
+        self._require_open()
+        require_outputs(self)
+        return self.bring_impl(network, runs)
+
+    def collect_outputs(self, job: QueueJob) -> QueueJob | list[list[np.ndarray[Any, Any]]]:
+        """Look at a job with inputs without waiting.
+
+        Returns:
+            The outputs of each run, in the order of the graph; or the job, to be looked at again.
+
+        Raises:
+            DeviceError: the device does not tell outputs, or the job is not in the queue.
+            PreparationError: the job failed.
+        """
+        self._require_open()
+        require_outputs(self)
+        self._require_submitted(job)
+        return self.outputs_impl(job)
+
     def find(self, job: QueueJob) -> QueueJob:
         """Look a job up, after a process was killed or a submission was not answered.
 
@@ -122,3 +167,7 @@ class QueueDevice(BaseDevice):
         """
         self._require_open()
         return self.find_impl(job)
+
+    def _require_submitted(self, job: QueueJob) -> None:
+        if not job.job_id:
+            raise DeviceError(f"job {job.name} is not in the queue", "submit it first")

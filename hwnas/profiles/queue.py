@@ -54,7 +54,7 @@ class QueueStatus:
         return f"{text}; {self.trouble}" if self.trouble else text
 
 
-class _Patience:
+class Patience:
     """Waits twice as long after each refusal, and gives up when nothing else came for an hour."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class QueueRun:
         self._sleep = sleep
         self._watch = watch
         self._slept_s = 0.0
-        self._submitting, self._collecting = _Patience(), _Patience()
+        self._submitting, self._collecting = Patience(), Patience()
         self._running: list[_Series] = []
         self._held: list[_Series] = []
         self._before = device.conditions()

@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwnas.devices.base import BaseDevice, Device
+from hwnas.devices.doctor import LARGEST_DIFFERENCE
 from hwnas.devices.lock import DeviceLock
 from hwnas.devices.queue import QueueDevice, QueueJob, QueueResult
 from hwnas.errors import DeviceError, NetworkFormError, PreparationError
 from hwnas.files import decode, encode
 from hwnas.measurement import Conditions, Fingerprint, Measurement, Protocol
 from hwnas.network import Network, Part
+from hwnas.profiles.queue_outputs import QueueOutputs
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 
@@ -141,6 +143,39 @@ class DeviceContract(_AnyDeviceContract):
             assert refusal.value.fix
             assert device.sample(device.prepare(self.make_network()), runs=1, seconds=0)
 
+    def test_outputs_are_those_of_the_network_and_disturb_no_timing(self) -> None:
+        """As near to torch as the device's precision lets them; a device without outputs says so."""
+        import numpy as np
+        import torch
+
+        network, generator = self.make_network(), np.random.default_rng(1)
+        noise = generator.standard_normal((8, *network.input_shape[1:])).astype(np.float32)
+        network = network.calibrated(noise)
+        with self.make_device() as device:
+            handle = device.prepare(network)
+            batch_size = int(handle.metrics.get("batch_size", network.batch_size))
+            images = [noise[start : start + batch_size] for start in (0, batch_size)]
+            if not device.gives_outputs:
+                with pytest.raises(DeviceError, match=device.profile.name) as refusal:
+                    device.outputs(handle, [[images[0]]])
+                assert refusal.value.fix
+                return
+            runs = [[image] for image in images]
+            found = device.outputs(handle, runs)
+            assert device.sample(handle, runs=1, seconds=0)
+            again = device.outputs(handle, runs)
+            assert len(found) == len(again) == len(runs)
+            for image, of_image, of_image_again in zip(images, found, again, strict=True):
+                with torch.no_grad():
+                    expected = network.module()(torch.from_numpy(image)).numpy()
+                apart = np.abs(of_image[0] - expected).max() / np.abs(expected).max()
+                assert of_image[0].shape == expected.shape
+                assert apart <= LARGEST_DIFFERENCE[device.profile.precision]
+                assert all(map(np.array_equal, of_image, of_image_again))
+            device.release(handle)
+            with pytest.raises(DeviceError, match="released"):
+                device.outputs(handle, runs)
+
     def test_is_refused_before_opening_and_after_closing(self) -> None:
         device, network = self.make_device(), self.make_network()
         with pytest.raises(DeviceError, match="not open"):
@@ -224,6 +259,30 @@ class QueueDeviceContract(_AnyDeviceContract):
             found = device.find(job)
             assert found.job_id
             assert self.result_of(device, found)[1].samples_ms
+
+    def test_outputs_are_those_of_the_network(self) -> None:
+        """As near to torch as the device's precision lets them; a queue without outputs says so."""
+        import numpy as np
+        import torch
+
+        network = self.make_network()
+        noise = np.random.default_rng(1).standard_normal((2, *network.input_shape)).astype(np.float32)
+        network = network.calibrated(noise.reshape(-1, *network.input_shape[1:]))
+        runs = [[images] for images in noise]
+        with self.make_device() as device:
+            if not device.gives_outputs:
+                with pytest.raises(DeviceError, match=device.profile.name) as refusal:
+                    device.bring(network, runs)
+                assert refusal.value.fix
+                return
+            found = QueueOutputs(device, network, self.sleep)(runs)
+        assert len(found) == len(runs)
+        for images, outputs in zip(noise, found, strict=True):
+            with torch.no_grad():
+                expected = network.module()(torch.from_numpy(images)).numpy()
+            assert outputs[0].shape == expected.shape
+            apart = np.abs(outputs[0] - expected).max() / np.abs(expected).max()
+            assert apart <= LARGEST_DIFFERENCE[device.profile.precision]
 
     def test_a_broken_network_fails_with_a_reason(self) -> None:
         broken, network = self.make_broken_network(), self.make_network()

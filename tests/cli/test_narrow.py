@@ -49,6 +49,7 @@ WITH_A_RUN: dict[str, list[tuple[str, ...]]] = {
     ],
     "plan": [tuple(tiny.compress_arguments("runs/a")[1:])],
     "predict": [("runs/a", "0-1-1-0")],
+    "evaluate": [("runs/a/reference", "--device=cpu-1", "--data=digits", "--allow-code")],
     "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
     "similarity": [("runs/a", "--device", "steady", "--allow-code")],
     "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
@@ -118,7 +119,7 @@ def test_commands_with_a_run(hwnas: Hwnas, workplace: Path) -> None:
 
 def is_timed(command: str, arguments: tuple[str, ...]) -> bool:
     """Whether it says what differs from call to call: how fast this machine trains, what was left to do."""
-    return command in ("plan", "extend") or "--dry-run" in arguments
+    return command in ("plan", "extend", "evaluate") or "--dry-run" in arguments
 
 
 def test_a_figure_that_is_cut_is_seen() -> None:

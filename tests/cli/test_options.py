@@ -19,7 +19,13 @@ from hwnas import api
 from hwnas.cli.main import app as hwnas
 from hwnas.cli.options import arguments_of, takes
 from hwnas.compress.library.space import space_names
-from hwnas.compress.options import CompressOptions, ExtendOptions, PartitionOptions, SpaceOptions
+from hwnas.compress.options import (
+    CompressOptions,
+    EvaluateOptions,
+    ExtendOptions,
+    PartitionOptions,
+    SpaceOptions,
+)
 from hwnas.compress.presets import PRESETS, resolve
 from hwnas.compress.run.directory import RunRecord, versions
 from hwnas.errors import InputError
@@ -36,6 +42,7 @@ KINDS: list[tuple[type[Any], list[str]]] = [
     (PartitionOptions, ["partition"]),
     (SpaceOptions, ["space"]),
     (ExtendOptions, ["extend"]),
+    (EvaluateOptions, ["evaluate"]),
 ]
 
 TEXT = st.text(alphabet="abz09.:/_=-é", min_size=1, max_size=12)
@@ -103,7 +110,7 @@ def test_each_option_is_listed_with_its_help(kind: type[Any], command: list[str]
         assert said.shown.partition(";")[0] in done.output
 
 
-@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:-1]])
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS[1:-2]])
 def test_a_command_without_options_goes_by_the_defaults(kind: type[Any]) -> None:
     assert parsed([], kind) == kind()
 
@@ -119,6 +126,7 @@ def test_a_command_without_options_goes_by_the_defaults(kind: type[Any]) -> None
         (api.find_cuts, PartitionOptions),
         (api.find_candidates, SpaceOptions),
         (api.Run.extend, ExtendOptions),
+        (api.evaluate, EvaluateOptions),
     ],
 )
 def test_functions_and_commands_have_the_same_options(
@@ -127,6 +135,7 @@ def test_functions_and_commands_have_the_same_options(
     named = {*signature(function).parameters} - {
         "models",
         "model",
+        "checkpoint",
         "first",
         "second",
         "progress",

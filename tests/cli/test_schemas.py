@@ -82,6 +82,7 @@ def test_every_document_has_a_schema(hwnas: Hwnas, workplace: Path, monkeypatch:
         "similarity": [("runs/a", "--device", "steady", "--allow-code")],
         "explore": [("runs/a", "--line", "own=own=yes", "--device", "steady")],
         "predict": [("runs/a", "0-1-1-0")],
+        "evaluate": [("runs/a/reference", "--device=cpu-1", "--data=digits", "--allow-code")],
         "extend": [("runs/a", "--space", "donna", "--candidates", "1")],
         "status": [("runs/a",)],
         "report": [("runs/a",)],

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 from aihub_server import LoopbackHub
 from qai_hub.util import session as client_session
@@ -20,6 +22,7 @@ from hwnas.measurement import DeviceProfile, Measurement, MeasurementFailure
 from hwnas.network import Network
 from hwnas.profiles.catalogue import load_profile, open_device
 from hwnas.profiles.protocols import ONCE
+from hwnas.profiles.queue_outputs import QueueOutputs
 from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.contract import QueueDeviceContract
@@ -266,6 +269,63 @@ def test_an_outage_is_told_as_one(hub: LoopbackHub, status: int) -> None:
         hub.faults["POST", "models"] = [status] * 30
         with pytest.raises(QueueBusyError, match=r"cannot be reached: (Qualcomm AI Hub|Could not connect)"):
             one_result(device)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {},
+        {("POST", "jobs"): [429] * 4, ("POST", "datasets"): [503] * 4},
+        {("GET", "jobs"): [200, 500, 500, 500, 500, 503, 200]},
+        {("GET", "datasets"): [500] * 4},
+    ],
+)
+def test_outputs_come_for_all_images_whatever_the_hub_does_meanwhile(
+    hub: LoopbackHub, faults: dict[tuple[str, str], list[int]]
+) -> None:
+    """One compilation, and one job for each set of images."""
+    hub.looks = 4
+    network = TestLoopbackContract().make_network()
+    session = ort.InferenceSession(network.onnx(), providers=["CPUExecutionProvider"])
+    numbers = np.random.default_rng(0).standard_normal((5, 1, 3, 16, 16)).astype(np.float32)
+    pauses: list[float] = []
+    with make_device() as device:
+        hub.faults.update(faults)
+        ask = QueueOutputs(device, network, pauses.append)
+        found = [*ask([[images] for images in numbers[:3]]), *ask([[images] for images in numbers[3:]])]
+    for images, (given,) in zip(numbers, found, strict=True):
+        (expected,) = session.run(None, {"input": images})
+        assert np.allclose(given, expected, atol=1e-6)
+    assert (len(hub.jobs("compile_job")), len(hub.jobs("inference_job"))) == (1, 2)
+    assert not any(job.is_profiling_on for job in hub.jobs("inference_job"))
+    assert pauses
+
+
+def test_a_hub_that_stays_away_is_given_up(hub: LoopbackHub) -> None:
+    network, image = TestLoopbackContract().make_network(), np.zeros((1, 3, 16, 16), np.float32)
+    with make_device() as device:
+        hub.faults["POST", "datasets"] = [503] * 10_000
+        with pytest.raises(DeviceLostError, match="cannot be reached"):
+            QueueOutputs(device, network, lambda seconds: None)([[image]])
+
+
+def test_a_hub_that_finds_a_job_and_never_gives_its_outputs_is_given_up(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job: object) -> str:
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr(hub, "_infer", broken)
+    network, image = TestLoopbackContract().make_network(), np.zeros((1, 3, 16, 16), np.float32)
+    with make_device() as device, pytest.raises(DeviceLostError, match="for 60 minutes"):
+        QueueOutputs(device, network, lambda seconds: None)([[image]])
+
+
+def test_a_failed_inference_is_told(hub: LoopbackHub) -> None:
+    network, image = TestLoopbackContract().make_network(), np.zeros((1, 3, 16, 16), np.float32)
+    hub.profile_failure = "out of memory"
+    with make_device() as device, pytest.raises(PreparationError, match=r"could not run .*out of memory"):
+        QueueOutputs(device, network, lambda seconds: None)([[image]])
 
 
 def test_an_unreachable_hub_is_told_before_anything_starts(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -57,6 +57,23 @@ class TestOnnxRuntimeContract(DeviceContract):
         return make_cuda(runtime="onnxruntime-cuda", batch=2)
 
 
+def test_images_of_another_shape_are_refused_and_none_is_spread_over_a_batch() -> None:
+    with make_cuda(batch=2) as device:
+        handle = device.prepare(small_network())
+        with pytest.raises(PreparationError, match=r"takes \(2, 3, 16, 16\), and \(1, 3, 16, 16\) was given"):
+            device.outputs(handle, [[np.zeros((1, 3, 16, 16), np.float32)]])
+        assert device.sample(handle, runs=1, seconds=0)
+
+
+@pytest.mark.parametrize("runtime", ["eager", "cuda-graph", "onnxruntime-cuda"])
+def test_the_timed_input_comes_back_after_other_images(runtime: str) -> None:
+    with make_cuda(runtime=runtime) as device:
+        handle = device.prepare(small_network())
+        before = handle.state.x.clone()
+        device.outputs(handle, [[np.ones((1, 3, 16, 16), np.float32)]])
+        assert torch.equal(handle.state.x, before)
+
+
 def test_one_event_pair_a_run_and_one_synchronisation() -> None:
     with make_cuda() as device:
         handle = device.prepare(small_network())

@@ -138,9 +138,9 @@ def test_its_outputs_are_those_of_onnx_runtime(runtime: str, name: str) -> None:
     network, x = timm_network(name), image(64)
     with make(runtime) as device:
         handle = device.prepare(network)
-        (found,) = device.outputs(handle, [x])
+        ((found,),) = device.outputs(handle, [[x]])
         assert device.sample(handle, runs=2, seconds=0)
-        (again,) = device.outputs(handle, [x])  # what is timed does not disturb what is computed
+        ((again,),) = device.outputs(handle, [[x]])  # what is timed does not disturb what is computed
     (wanted,) = expected(network, x)
     assert np.abs(found - wanted).max() < 1e-3 * np.abs(wanted).max()
     assert np.array_equal(found, again)
@@ -165,7 +165,7 @@ def test_every_output_in_its_place_and_shape(runtime: str) -> None:
     torch.manual_seed(0)
     network = of_module(Branches())
     with make(runtime) as device:
-        found = device.outputs(device.prepare(network), [image()])
+        (found,) = device.outputs(device.prepare(network), [[image()]])
     wanted = expected(network, image())
     assert [output.shape for output in found] == [output.shape for output in wanted]
     for given, right in zip(found, wanted, strict=True):
@@ -178,7 +178,7 @@ def test_int8_computes_in_int8_and_stays_near(name: str) -> None:
         np.random.default_rng(0).standard_normal((8, 3, 64, 64)).astype(np.float32)
     )
     with make(name.removesuffix("-int8"), "int8") as device:
-        (found,) = device.outputs(device.prepare(network), [image(64)])
+        ((found,),) = device.outputs(device.prepare(network), [[image(64)]])
         layers = device.layers(network)
     (wanted,) = expected(network, image(64))
     assert 0 < np.sqrt(np.mean((found - wanted) ** 2)) < 0.2 * wanted.std()
@@ -212,7 +212,7 @@ def test_a_batch_is_run_as_one(runtime: str) -> None:
         handle = device.prepare(network)
         assert handle.metrics["batch_size"] == 3
         x = np.random.default_rng(0).standard_normal((3, 3, 16, 16)).astype(np.float32)
-        (found,) = device.outputs(handle, [x])
+        ((found,),) = device.outputs(handle, [[x]])
     singly = [expected(network, x[n : n + 1])[0] for n in range(3)]
     assert np.abs(found - np.concatenate(singly)).max() < 1e-4
 
@@ -244,7 +244,7 @@ def test_a_conversion_that_computes_something_else_is_refused(runtime: str) -> N
     x = 3 * image(16)
     with make(runtime) as device:
         try:
-            (found,) = device.outputs(device.prepare(network), [x])
+            ((found,),) = device.outputs(device.prepare(network), [[x]])
         except PreparationError as refusal:
             assert device.runtime_name in refusal.cause
         else:

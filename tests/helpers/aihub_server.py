@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import h5py
+import onnxruntime as ort
 from google.protobuf.message import Message
 from qai_hub import public_api_pb2 as pb
+from qai_hub.util.dataset_entries_converters import dataset_entries_to_h5, h5_to_dataset_entries
 
 DEVICES = [
     ("Google Pixel 4", "11", "855"),
@@ -59,6 +63,8 @@ class LoopbackHub:
         self.submitted: dict[str, pb.Job] = {}
         self.uploads: dict[str, bytes] = {}
         self.models: dict[str, pb.Model] = {}
+        self.datasets: list[str] = []
+        self._sources: dict[str, str] = {}
         self._looked: dict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -133,6 +139,18 @@ class LoopbackHub:
                 return pb.FileUploadResponse(multipart_url=urls)
             case "POST", ["models", model_id, "multipart_upload"]:
                 return pb.CreateUpdateResponse(id=model_id)
+            case "POST", ["datasets"]:
+                return pb.CreateUpdateResponse(id=self._add_dataset())
+            case "GET", ["datasets", dataset_id, "upload_url"]:
+                url = f"http://127.0.0.1:{self.port}/blob/{dataset_id}"
+                return pb.FileUploadResponse(url=pb.FileUploadURL(url=url, file_field_name="file"))
+            case "PATCH", ["datasets", dataset_id]:
+                return pb.CreateUpdateResponse(id=dataset_id)
+            case "GET", ["datasets", dataset_id] if dataset_id in self.datasets:
+                return pb.Dataset(dataset_id=dataset_id, name=dataset_id, permanent=True)
+            case "GET", ["datasets", dataset_id, "download_data"]:
+                url = f"http://127.0.0.1:{self.port}/blob/{dataset_id}"
+                return pb.FileDownloadResponse(url=pb.FileDownloadURL(url=url, filename="data.h5"))
             case "POST", ["jobs"]:
                 job = pb.Job()
                 job.ParseFromString(body)
@@ -140,7 +158,11 @@ class LoopbackHub:
             case "GET", ["jobs", job_id] if job_id in self.submitted:
                 return self._look(job_id)
             case "GET", ["jobs", job_id, "result"] if job_id in self.submitted:
-                return pb.JobResult(inference_job_result=pb.InferenceJobResult(detail=self._profile()))
+                job = self.submitted[job_id].inference_job
+                if job.is_profiling_on:
+                    return pb.JobResult(inference_job_result=pb.InferenceJobResult(detail=self._profile()))
+                found = pb.InferenceJobResult(output_dataset_id=self._infer(job))
+                return pb.JobResult(inference_job_result=found)
             case "GET", ["job_summaries"]:
                 return self._summaries(query)
         return None
@@ -161,6 +183,27 @@ class LoopbackHub:
         ]
         return pb.DeviceList(devices=found[-1:] if query.get("select") == "True" else found)
 
+    def _add_dataset(self) -> str:
+        self.datasets.append(f"d{len(self.datasets)}")
+        return self.datasets[-1]
+
+    def _infer(self, job: pb.InferenceJob) -> str:
+        """What the graph that the model was compiled from computes, in fp32; the dataset with it."""
+        content = self.uploads[self._sources[job.model.model_id]]
+        session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        with h5py.File(io.BytesIO(self.uploads[job.dataset.dataset_id]), "r") as file:
+            given = h5_to_dataset_entries(file)
+        runs = [dict(zip(given, arrays, strict=True)) for arrays in zip(*given.values(), strict=True)]
+        columns = zip(*(session.run(None, run) for run in runs), strict=True)
+        names = [value.name for value in session.get_outputs()]
+        entries = {name: list(column) for name, column in zip(names, columns, strict=True)}
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            dataset_entries_to_h5(entries, file)
+        dataset_id = self._add_dataset()
+        self.uploads[dataset_id] = buffer.getvalue()
+        return dataset_id
+
     def _add_model(self, model: pb.Model) -> str:
         model.model_id = f"m{len(self.models)}"
         self.models[model.model_id] = model
@@ -176,6 +219,7 @@ class LoopbackHub:
                 name=job.compile_job.name, model_type=RUNTIMES[words[words.index("--target_runtime") + 1]]
             )
             self._add_model(target)
+            self._sources[target.model_id] = job.compile_job.model.model_id
             job.compile_job.target_model.CopyFrom(target)
         else:
             job.inference_job.inference_job_id = job_id
@@ -234,6 +278,12 @@ class LoopbackHub:
         return pb.JobSummaryList(job_summaries=page, total_query_count=len(found.job_summaries))
 
 
+def _file_of(form: bytes) -> bytes:
+    """The only file of a form, `multipart/form-data`: between its own head and the last boundary."""
+    boundary, _, rest = form.partition(b"\r\n")
+    return rest.partition(b"\r\n\r\n")[2].removesuffix(b"--\r\n").removesuffix(b"\r\n" + boundary)
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: LoopbackHub
 
@@ -246,7 +296,11 @@ class _Handler(BaseHTTPRequestHandler):
         faults = self.hub.faults[self.command, kind]
         status = faults.pop(0) if faults else 200
         if kind == "blob":
-            self.hub.uploads[path.strip("/").split("/")[1]] = body
+            name = path.strip("/").split("/")[1]
+            if self.command == "GET":
+                self._send(status, self.hub.uploads[name])
+                return
+            self.hub.uploads[name] = _file_of(body) if self.command == "POST" else body
             self._send(status, b"", {"ETag": '"etag"'})
         elif self.headers.get("Authorization") != f"token {self.hub.token}":
             self._send(401, b'{"detail": "Invalid token."}')
@@ -264,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send(200, answer.SerializeToString(), {"Content-Type": "application/x-protobuf"})
 
-    do_GET = do_POST = do_PUT = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = _serve
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from hwnas.composed import put_into
 from hwnas.compress.data import Data
 from hwnas.compress.emit.checkpoint import is_intact, write_checkpoint
+from hwnas.compress.emit.on_device import scores_on
 from hwnas.compress.emit.picking import choose
-from hwnas.compress.emit.summary import CheckpointRecord, FurtherMetric, Summary
+from hwnas.compress.emit.summary import DEFAULT_RUNTIME, CheckpointRecord, FurtherMetric, Summary
 from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.target import calibration_images
@@ -27,12 +28,15 @@ from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.task import Evidence, Task, joined
 from hwnas.compress.training import loop
 from hwnas.compress.training.intervals import mean_score, measured, measured_difference
+from hwnas.devices.host.cpu import CpuDevice
+from hwnas.devices.host.device import HostDevice
 from hwnas.errors import DeviceError, InputError, NetworkFormError
 from hwnas.files import safe_name
 from hwnas.measurement import Measurement, Precision
 from hwnas.network import Network
 from hwnas.networks.checks import answer_of
 from hwnas.networks.exported import network_of
+from hwnas.profiles.catalogue import open_device
 from hwnas.profiles.protocols import REPORT, describe
 from hwnas.profiles.statistics import median_interval
 
@@ -190,6 +194,7 @@ def _write(
     macs_reference, params_reference = stitcher.cost((0,) * len(finished.choices))
     latency_anchor_ms = median_interval(measurement.anchor_ms)
     measure = reference.task.measure
+    runtime, rounded = _scores_as_measured(device, finished)
     summary = Summary(
         pick=finished.rule,
         device=profile.name,
@@ -202,12 +207,8 @@ def _write(
         latency_ratio=median_interval(measurement.anchor_ratios),
         accuracy_stitched=measured(finished.stitched, measure),
         accuracy=measured(finished.scores, measure),
-        accuracy_in_precision=measured(
-            _scores_in_precision(
-                _as_trained(finished, reference), reference.data, profile.precision, reference.task
-            ),
-            measure,
-        ),
+        accuracy_in_precision=measured(rounded, measure),
+        runtime_in_precision=runtime,
         accuracy_reference=measured(reference_scores, measure),
         accuracy_difference=measured_difference(finished.scores, reference_scores, measure),
         agreement=mean_score(finished.agreement),
@@ -248,6 +249,21 @@ def _further(task: Task, scores: Evidence | None, reference: Evidence | None) ->
         difference = measured_difference(scores, reference, measure)
         if value is not None and before is not None and difference is not None:
             yield FurtherMetric(metric=measure.metric, value=value, reference=before, difference=difference)
+
+
+def _scores_as_measured(device: DeviceRun, finished: _Finished) -> tuple[str, Evidence | None]:
+    """The task's evidence in the precision that is measured, and by which runtime that was computed.
+
+    It is the device's own where that is a runtime of this machine, else ONNX Runtime on this CPU. No evidence
+    where that would be the graph in fp32 in ONNX Runtime, which is confirmed to answer as torch does.
+    """
+    reference, target = device.run.reference, device.target
+    precision, data, task = target.profile.precision, reference.data, reference.task
+    network = _as_trained(finished, reference)
+    opened = None if target.cluster else open_device(target.profile)
+    if not isinstance(opened, CpuDevice) or (isinstance(opened, HostDevice) and precision == "fp32"):
+        return DEFAULT_RUNTIME, _scores_in_precision(network, data, precision, task)
+    return f"{opened.runtime_name} as measured", scores_on(opened, network, finished.module, data, task)
 
 
 def _as_trained(finished: _Finished, reference: Reference) -> Network:

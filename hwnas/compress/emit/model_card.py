@@ -36,7 +36,8 @@ def model_card(name: str, architecture: ArchitectureSpec, record: CheckpointReco
     )
     if summary.accuracy_in_precision is not None:
         precision += (
-            f"- {capital(label)} in {at}, by ONNX Runtime on a CPU: {said(summary.accuracy_in_precision)}.\n"
+            f"- {capital(label)} in {at}, by {summary.runtime_in_precision}: "
+            f"{said(summary.accuracy_in_precision)}.\n"
         )
     refusal = (
         "- The device refuses the reference, whose latency there is not known. The anchor is the accepted\n"

@@ -12,6 +12,9 @@ from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.networks.intact import CHECKPOINT_RECORD, read_checkpoint_record, write_checkpoint_record
 from hwnas.ranges import Count, Figure, Position, Size
 
+DEFAULT_RUNTIME = "ONNX Runtime on a CPU"
+"""By which a precision is judged where the device's own runtime is not at hand."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FurtherMetric:
@@ -41,8 +44,8 @@ class Summary:
             `metric` names; None without labels.
         agreement: how far network and reference give the same on the test part, by `agreement_metric`; for
             classes the share of images on which they answer alike.
-        accuracy_in_precision: in the precision that was measured, by ONNX Runtime on a CPU; None for fp32 and
-            where there is no such graph.
+        accuracy_in_precision: in the precision that was measured, by `runtime_in_precision`; None for fp32 in
+            ONNX Runtime and where there is no such graph.
         further_metrics: the task's further metrics; empty without labels.
         trained_shape: (C, H, W) of the images that it was trained on; None where it is measured at that size.
         macs, params: of the network, and of the reference.
@@ -77,6 +80,7 @@ class Summary:
     fingerprint: str
     command: str
     accuracy_in_precision: Interval | None = None
+    runtime_in_precision: str = DEFAULT_RUNTIME
     task: str = "classification"
     metric: Metric = ACCURACY
     agreement_metric: Metric = CLASSIFICATION.agreement_metric

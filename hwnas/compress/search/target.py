@@ -47,7 +47,7 @@ def profile_of(device: str, batch: int | None, options: Mapping[str, Option]) ->
     Raises:
         InputError: unknown.
     """
-    profile = with_options(load_profile(device), **options, batch=batch)
+    profile = with_options(with_options(load_profile(device), **options), batch=batch)
     if batch is None:
         return profile
     return replace(profile, name=f"{profile.name}-batch-{batch}")  # a folder of its own

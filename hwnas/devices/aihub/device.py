@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,14 @@ from hwnas.devices.queue import QueueBusyError, QueueDevice, QueueJob, QueueResu
 from hwnas.errors import DeviceError, PreparationError
 from hwnas.measurement import DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network
+from hwnas.onnx_sizes import inputs_of
 from hwnas.temporary import temporary_folder
 
 if TYPE_CHECKING:
+    import numpy as np
     import qai_hub as hub
+
+    from hwnas.devices.host.runtime import Arrays
 
 RUNTIMES = ("tflite", "onnx", "qnn_dlc", "qnn_context_binary", "precompiled_qnn_onnx")
 FP16_BY_OPTION = ("qnn_dlc", "qnn_context_binary", "precompiled_qnn_onnx")
@@ -40,6 +45,7 @@ class AiHubDevice(QueueDevice):
     """
 
     preparation_jobs = 1
+    gives_outputs = True
 
     def __init__(self, profile: DeviceProfile) -> None:
         super().__init__(profile)
@@ -108,7 +114,7 @@ class AiHubDevice(QueueDevice):
     def submit_impl(self, job: QueueJob, network: Network) -> QueueJob:
         if job.prepared:
             with talking(f"profile {network.name}"):
-                return self._profile(job, self._opened_client.get_model(job.prepared))
+                return self._run(job, self._opened_client.get_model(job.prepared))
         # Graphs in fp16 are made by the hub's compiler, or by an NPU that computes in nothing wider.
         content = network.onnx("fp32" if self.profile.precision == "fp16" else self.profile.precision)
         with temporary_folder() as folder, talking(f"compile {network.name}"):
@@ -125,22 +131,39 @@ class AiHubDevice(QueueDevice):
         return replace(job, job_id=compiling.job_id, url=compiling.url)
 
     def collect_impl(self, job: QueueJob) -> QueueJob | QueueResult:
+        with talking(f"look at job {job.job_id}"):
+            found = self._looked_at(job)
+            return found if isinstance(found, QueueJob) else read_profile(found.download_profile())
+
+    def bring_impl(self, network: Network, runs: Sequence[Arrays]) -> str:
+        import onnx
+
+        names = [value.name for value in inputs_of(onnx.load_model_from_string(network.onnx()))]
+        entries = {name: list(arrays) for name, arrays in zip(names, zip(*runs, strict=True), strict=True)}
+        with talking(f"store images for {network.name}"):
+            dataset = self._opened_client.upload_dataset(entries, name=f"hwnas {network.name}")
+            return str(dataset.dataset_id)
+
+    def outputs_impl(self, job: QueueJob) -> QueueJob | list[list[np.ndarray[Any, Any]]]:
+        with talking(f"look at job {job.job_id}"):
+            found = self._looked_at(job)
+            return found if isinstance(found, QueueJob) else read_outputs(found.download_output_data())
+
+    def _looked_at(self, job: QueueJob) -> QueueJob | hub.InferenceJob:
+        """A job that has run; until then the job as it is now, which may have gone on to its second step."""
         import qai_hub as hub
 
-        with talking(f"look at job {job.job_id}"):
-            found = self._opened_client.get_job(job.job_id)
-            status = found.get_status()
-            if not status.finished:
-                return job
-            if status.failure:
-                step = "run" if job.prepared else "compile"
-                raise PreparationError(
-                    f"AI Hub could not {step} the network: {status.message}", f"see {job.url}"
-                )
-            if isinstance(found, hub.CompileJob):
-                return self._profile(job, found.get_target_model())
-            assert isinstance(found, hub.InferenceJob)
-            return read_profile(found.download_profile())
+        found = self._opened_client.get_job(job.job_id)
+        status = found.get_status()
+        if not status.finished:
+            return job
+        if status.failure:
+            step = "run" if job.prepared else "compile"
+            raise PreparationError(f"AI Hub could not {step} the network: {status.message}", f"see {job.url}")
+        if isinstance(found, hub.CompileJob):
+            return self._run(job, found.get_target_model())
+        assert isinstance(found, hub.InferenceJob)
+        return found
 
     def find_impl(self, job: QueueJob) -> QueueJob:
         """By name among the newest jobs. The furthest step counts: a profile job knows its model."""
@@ -174,16 +197,18 @@ class AiHubDevice(QueueDevice):
                 break
         return None
 
-    def _profile(self, job: QueueJob, model: Any) -> QueueJob:
-        profiling = self._opened_client.submit_inference_job(
+    def _run(self, job: QueueJob, model: Any) -> QueueJob:
+        """Time it, or ask for its outputs where the job has inputs."""
+        running = self._opened_client.submit_inference_job(
             model,
             self._opened_unit.hub_device(),
             name=job.name,
             options=f"--compute_unit {self.compute_unit}",
-            profile=True,
+            inputs=self._opened_client.get_dataset(job.inputs) if job.inputs else None,
+            profile=not job.inputs,
             retry=False,
         )
-        return replace(job, prepared=model.model_id, job_id=profiling.job_id, url=profiling.url)
+        return replace(job, prepared=model.model_id, job_id=running.job_id, url=running.url)
 
     @property
     def _opened_client(self) -> hub.Client:
@@ -195,6 +220,20 @@ class AiHubDevice(QueueDevice):
         if self._unit is None:
             raise DeviceError(f"device {self.profile.name} is not open", "use it in a with statement")
         return self._unit
+
+
+def read_outputs(entries: Mapping[str, Arrays] | None) -> list[list[np.ndarray[Any, Any]]]:
+    """What `download_output_data` gives, run by run.
+
+    Raises:
+        PreparationError: there are none.
+    """
+    import numpy as np
+
+    if not entries:
+        raise PreparationError("AI Hub answered no outputs", "give the same command again")
+    columns = ([np.asarray(array, np.float32) for array in arrays] for arrays in entries.values())
+    return [list(run) for run in zip(*columns, strict=True)]
 
 
 def read_profile(profile: dict[str, Any]) -> QueueResult:

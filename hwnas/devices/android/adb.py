@@ -101,6 +101,14 @@ class Link:
             raise StorageFull(reason)
         raise DeviceError(f"phone {self.serial} refuses the file {path}: {reason}", "see the reason")
 
+    def read(self, path: str, limit_s: float = 300.0) -> bytes:
+        """Read a file of the phone. Raises LinkLost: it is not there, or the phone does not answer."""
+        with self.process(f"cat {shlex.quote(path)}", limit_s) as process:
+            content = b"".join(process.chunks(limit_s))
+        if process.code != 0:
+            raise LinkLost(f"{path} cannot be read: {process.errors}")
+        return content
+
     def reconnect(self) -> None:
         """Ask adb for the phone anew; an address is connected to again. Raises LinkLost."""
         with _told():

@@ -9,22 +9,31 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.devices.android.adb import Link, LinkLost, find_serial
 from hwnas.devices.android.chips import Phone, check_phone
 from hwnas.devices.android.libraries import find_libraries, find_runner, programs, set_hash
 from hwnas.devices.android.placement import CPU, placement_of
 from hwnas.devices.android.runner_client import JobFailed, Runner, RunnerDied, settings_lines
-from hwnas.devices.android.settings import provider_of, read_settings, session_entries
+from hwnas.devices.android.settings import PERF_TEST, provider_of, read_settings, session_entries
 from hwnas.devices.android.snapshot import PhoneState, read_phone, read_state
 from hwnas.devices.android.storage import Storage
 from hwnas.devices.android.weight_files import GraphFiles, graph_files
-from hwnas.devices.base import Device, Handle
+from hwnas.devices.base import SLOWER, Device, Handle
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint
 from hwnas.network import Network
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hwnas.devices.host.runtime import Arrays
+
+INPUTS = "inputs.part"
+RUNS_AT_ONCE = 16  # of which outputs are asked
 ATTEMPTS = 2  # at one job: a second one after the link was lost or the runner died
 SLOTS = 256  # graphs that a runner holds
 COOL_LOOK_S = 5.0  # between two looks at a phone that cools down
@@ -72,6 +81,7 @@ class AndroidDevice(Device):
     def __init__(self, profile: DeviceProfile, sleep: Callable[[float], None] = time.sleep) -> None:
         super().__init__(profile)
         self.settings = read_settings(profile)
+        self.gives_outputs = Path(self.settings.runner).name != PERF_TEST
         self._sleep = sleep
         self._serial = ""
         self._phone = Phone({})
@@ -188,14 +198,37 @@ class AndroidDevice(Device):
         limit_s = self.settings.limit_s + 2 * seconds
 
         def run() -> list[float]:
-            if loaded.runner != self._runs or not self._runner.runs:
-                self._load(loaded)
+            self._require_loaded(loaded)
             return [float(ms) for ms in self._runner.run(loaded.slot, runs, seconds, limit_s)["samples_ms"]]
 
         samples_ms = self._attempt(loaded.name, run)
         overhead_ms = 1000 * (time.monotonic() - start_s) - sum(samples_ms)
         handle.metrics = {**handle.metrics, "overhead_ms": handle.metrics["overhead_ms"] + overhead_ms}
         return samples_ms
+
+    def outputs_impl(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
+        """Some runs a job: the way there and back takes as long as many of them."""
+        loaded: _Loaded = handle.state
+        groups = [runs[start : start + RUNS_AT_ONCE] for start in range(0, len(runs), RUNS_AT_ONCE)]
+        found = []
+        for group in groups:
+            limit_s = self.settings.limit_s + SLOWER * len(group) * handle.prepared_s
+            content = b"".join(array.astype("<f4").tobytes() for inputs in group for array in inputs)
+            found += self._attempt(loaded.name, partial(self._infer, loaded, content, limit_s))
+        return found
+
+    def _infer(self, loaded: _Loaded, content: bytes, limit_s: float) -> list[list[np.ndarray[Any, Any]]]:
+        self._require_loaded(loaded)
+        self._storage.write(INPUTS, content)
+        try:
+            return self._runner.infer(loaded.slot, INPUTS, limit_s)
+        except JobFailed as error:
+            if not str(error).startswith("unknown job"):
+                raise
+            raise DeviceError(
+                f"the runner on {self._phone.model} is of an earlier hwnas and gives no outputs",
+                "build it anew: hwnas devices setup NAME --ndk FOLDER",
+            ) from error
 
     def release_impl(self, handle: Handle) -> None:
         self._release(handle.state)
@@ -242,6 +275,10 @@ class AndroidDevice(Device):
         files = graph_files(network.onnx(self.profile.precision))
         self._storage.bring(files.contents)
         return files
+
+    def _require_loaded(self, loaded: _Loaded) -> None:
+        if loaded.runner != self._runs or not self._runner.runs:
+            self._load(loaded)
 
     def _load(self, loaded: _Loaded) -> dict[str, object]:
         if not self._runner.runs:

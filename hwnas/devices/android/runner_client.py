@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -10,15 +11,19 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas.devices.android.adb import Link, LinkLost, Process
 from hwnas.errors import DeviceError
 from hwnas.files import hwnas_home, sha256
 
+if TYPE_CHECKING:
+    import numpy as np
+
 LIFETIME_S = 3600  # after which the phone ends the runner, whatever became of us; it is started anew before
 MARKER = "fixed-performance"
 SWITCH = "cmd power set-fixed-performance-mode-enabled"
+OUTPUTS = "outputs.part"
 DSP_PLACES = "/vendor/dsp/cdsp;/vendor/lib/rfsa/adsp;/system/lib/rfsa/adsp"
 
 
@@ -150,6 +155,26 @@ class Runner:
     def run(self, slot: int, runs: int, seconds: float, limit_s: float) -> dict[str, Any]:
         """Run a loaded graph; `samples_ms`. Raises as `load` does."""
         return self._job(f"run\t{slot}\t{runs}\t{seconds:.6f}\t{round(limit_s)}", limit_s)
+
+    def infer(self, slot: int, inputs: str, limit_s: float) -> list[list[np.ndarray[Any, Any]]]:
+        """Run a loaded graph on the numbers of a file; the outputs of each run. Raises as `load` does.
+
+        Args:
+            inputs: the file's name in the runner's folder: the numbers of all inputs, run by run.
+        """
+        import numpy as np
+
+        job = f"infer\t{slot}\t{inputs}\t{OUTPUTS}\t{round(limit_s)}"
+        told = self._job(job, limit_s)
+        shapes = [tuple(shape) for shape in told["shapes"]]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        numbers = np.frombuffer(self._link.read(f"{self._work}/{OUTPUTS}", limit_s), np.float32)
+        if len(numbers) != told["runs"] * ends[-1]:
+            raise LinkLost(f"{len(numbers)} numbers came of {told['runs']} runs with outputs of {ends[-1]}")
+        return [
+            [piece.reshape(shape) for piece, shape in zip(np.split(run, ends[:-1]), shapes, strict=True)]
+            for run in numbers.reshape(told["runs"], -1)
+        ]
 
     def release(self, slot: int) -> None:
         """Free a slot. Raises as `load` does."""

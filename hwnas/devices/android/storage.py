@@ -109,6 +109,10 @@ class Storage:
             self._sizes |= {name: len(content) for name, content in missing.items()}
             return needed
 
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file into the runner's folder that nobody keeps. Raises as `bring` does."""
+        self._push(content, f"{self.work}/{name}", 0o600)
+
     def drop(self, files: Iterable[str]) -> None:
         """Graph files that one graph less needs; they stay in the cache."""
         with self._lock:

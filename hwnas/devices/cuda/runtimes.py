@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwnas.devices.cuda.calls import CudaLayer
 from hwnas.devices.host.ort_session import Stop, placement
 from hwnas.errors import PreparationError
 from hwnas.measurement import Precision
 from hwnas.network import Network
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 TORCH_RUNTIMES = ("eager", "compile", "cuda-graph")
 ONNX_RUNTIMES = ("onnxruntime-cuda", "tensorrt")
@@ -24,8 +28,23 @@ WARM_UP_RUNS = (
     3  # compile, choose algorithms and allocate: no CUDA graph and no memory's peak with that in it
 )
 
-Built = tuple[Callable[[], object], Mapping[str, Mapping[str, int]], Mapping[str, float]]
-"""A function that queues one run, the placement, and metrics."""
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A network that is ready to run.
+
+    Attributes:
+        run: queues one run and returns at once.
+        x: the input on the GPU that each run works on.
+        answer: runs once, waits, and gives the outputs in the order of the graph.
+        placement, metrics: see `Handle`.
+    """
+
+    run: Callable[[], object]
+    x: Tensor
+    answer: Callable[[], list[np.ndarray[Any, Any]]]
+    placement: Mapping[str, Mapping[str, int]]
+    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +98,27 @@ def _torch_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any
     own_bytes = sum(tensor.numel() * tensor.element_size() for tensor in own)
     metrics = {"peak_memory_bytes": float(own_bytes + layer.peak_bytes() - held_bytes)}
     if runtime.name != "cuda-graph":
-        return run, where, metrics
+        return Built(run=run, x=x, answer=lambda: _plain(run()), placement=where, metrics=metrics)
     layer.synchronize()
-    replay = layer.capture(run, stream)
+    output: list[object] = [None]
 
-    def replay_graph() -> object:
+    def keep() -> None:
+        output[0] = run()
+
+    replay = layer.capture(keep, stream)  # the graph works in the weights and the input that `run` holds
+
+    def answer() -> list[np.ndarray[Any, Any]]:
         replay()
-        return run  # the graph works in the weights and the input that `run` holds: they must live on
+        return _plain(output[0])
 
-    return replay_graph, where, metrics
+    return Built(run=replay, x=x, answer=answer, placement=where, metrics=metrics)
+
+
+def _plain(output: object) -> list[np.ndarray[Any, Any]]:
+    """The tensors of what a module gives; copying them waits for the stream."""
+    from hwnas.networks.tensors import tensors_of
+
+    return [leaf.float().cpu().contiguous().numpy().copy() for leaf in tensors_of(output)]
 
 
 def _onnx_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any, stop: Stop) -> Built:
@@ -117,4 +148,9 @@ def _onnx_run(network: Network, runtime: Runtime, layer: CudaLayer, stream: Any,
         session.run_with_iobinding(binding, options)
         return x  # the binding holds only its address: it must live on
 
-    return run, placement(session), {}
+    def answer() -> list[np.ndarray[Any, Any]]:
+        run()
+        layer.synchronize()
+        return list(binding.copy_outputs_to_cpu())
+
+    return Built(run=run, x=x, answer=answer, placement=placement(session), metrics={})

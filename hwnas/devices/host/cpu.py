@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ class CpuDevice(Device):
     """
 
     needs_quiet_host = True
+    gives_outputs = True
     runtime: str
     runtime_name: str
     distributions: tuple[str, ...] = ()
@@ -200,18 +201,11 @@ class CpuDevice(Device):
             handle.metrics = {**handle.metrics, "peak_memory_bytes": process.peak_memory_bytes}
         return samples_ms
 
-    def outputs(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
-        """Run a prepared network once, as it is timed, on these inputs.
-
-        Args:
-            inputs: in the order of the network's graph; outputs come in its order as well.
-
-        Raises:
-            PreparationError: it failed.
-        """
+    def outputs_impl(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
         process: HostProcess = handle.state
+        self._interrupt = process.kill
         try:
-            return process.outputs(inputs)
+            return [process.outputs(inputs) for inputs in runs]
         except RuntimeError as error:
             raise self._refused(handle.network_hash[:12], error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hwnas.devices.base import Handle
@@ -49,11 +50,12 @@ class HostDevice(CpuDevice):
         except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
             raise self._refused(handle.network_hash[:12], error) from error
 
-    def outputs(self, handle: Handle, inputs: Arrays) -> list[np.ndarray[Any, Any]]:
+    def outputs_impl(self, handle: Handle, runs: Sequence[Arrays]) -> list[list[np.ndarray[Any, Any]]]:
         if not isinstance(handle.state, Loaded):
-            return super().outputs(handle, inputs)
+            return super().outputs_impl(handle, runs)
+        self._interrupt = lambda: None
         try:
-            return ort_session.outputs(handle.state, inputs)
+            return [ort_session.outputs(handle.state, inputs) for inputs in runs]
         except Exception as error:
             raise self._refused(handle.network_hash[:12], error) from error
 

@@ -56,7 +56,7 @@ def load_profile(name_or_path: str) -> DeviceProfile:
     return profile
 
 
-def with_options(profile: DeviceProfile, **options: Option | None) -> DeviceProfile:
+def with_options(profile: DeviceProfile, /, **options: Option | None) -> DeviceProfile:
     """A profile with some of its options replaced; None leaves one as it is."""
     given = {key: value for key, value in options.items() if value is not None}
     return replace(profile, options={**profile.options, **given})

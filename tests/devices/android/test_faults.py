@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_phone import SERIAL, FakePhone
 
-from hwnas.devices.android.device import AndroidDevice
+from hwnas.devices.android.device import RUNS_AT_ONCE, AndroidDevice
+from hwnas.devices.android.runner_client import Runner
 from hwnas.errors import DeviceError, DeviceLostError, PreparationError
 from hwnas.measurement import Measurement, MeasurementFailure
 from hwnas.network import Network, Part
@@ -105,6 +107,53 @@ def test_a_runner_that_is_killed_is_started_again(
     with make_device() as device:
         handle = device.prepare(network())
         assert device.sample(handle, runs=1, seconds=0.05)
+
+
+@pytest.mark.parametrize("broken", ["runner", "link"])
+def test_outputs_come_after_all_where_something_breaks_meanwhile(
+    phone: FakePhone, make_device: MakeDevice, on_sending: OnSending, broken: str
+) -> None:
+    numbers = np.random.default_rng(0).standard_normal((RUNS_AT_ONCE + 3, 1, 3, 16, 16)).astype(np.float32)
+    images = [[image] for image in numbers]
+
+    def break_it() -> None:
+        if broken == "runner":
+            kill_runner(phone)
+        else:
+            phone.kill_adbd()
+
+    with make_device() as device:
+        handle = device.prepare(network())
+        expected = device.outputs(handle, images)
+        on_sending("infer", break_it)
+        found = device.outputs(handle, images)
+        assert np.array_equal(found, expected) and len(found) == len(images)
+        assert device.sample(handle, runs=1, seconds=0)
+
+
+def test_a_runner_of_an_earlier_version_is_told(
+    phone: FakePhone, make_device: MakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Runner._job
+
+    def unknown(runner: Runner, text: str, limit_s: float) -> Any:
+        return job(runner, text.replace("infer", "guess"), limit_s)
+
+    monkeypatch.setattr(Runner, "_job", unknown)
+    with make_device() as device:
+        handle = device.prepare(network())
+        with pytest.raises(DeviceError, match="is of an earlier hwnas") as refusal:
+            device.outputs(handle, [[np.zeros((1, 3, 16, 16), np.float32)]])
+        assert "devices setup" in refusal.value.fix
+        assert device.sample(handle, runs=1, seconds=0)
+
+
+def test_an_image_of_another_size_is_refused(phone: FakePhone, make_device: MakeDevice) -> None:
+    with make_device() as device:
+        handle = device.prepare(network())
+        with pytest.raises(PreparationError, match="no numbers for all of input 0"):
+            device.outputs(handle, [[np.zeros((1, 3, 8, 8), np.float32)]])
+        assert device.sample(handle, runs=1, seconds=0)
 
 
 def test_a_network_that_crashes_the_driver_is_refused_and_others_go_on(

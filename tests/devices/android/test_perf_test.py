@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_phone import FakePhone
 from onnx import TensorProto, helper
@@ -46,6 +47,13 @@ def test_it_gives_samples(perf_test: str, make_device: Callable[..., AndroidDevi
         assert len(samples_ms) > 3
         assert sum(samples_ms) >= 20
         assert "(onnxruntime_perf_test)" in device.fingerprint().runtime
+
+
+def test_it_gives_no_outputs(perf_test: str, make_device: Callable[..., AndroidDevice]) -> None:
+    with make_device(runner=perf_test) as device:
+        handle = device.prepare(DeviceContract().make_network())
+        with pytest.raises(DeviceError, match="hwnas has no outputs of fake-phone"):
+            device.outputs(handle, [[np.zeros((1, 3, 16, 16), np.float32)]])
 
 
 def test_its_reasons_come_back(

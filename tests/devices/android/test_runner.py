@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fake_phone
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from hwnas.testing.contract import DeviceContract
@@ -70,6 +72,27 @@ def test_jobs_are_done_one_after_the_other(built: dict[str, str], folder: Path) 
     assert f["error"] == "graph 0 is not loaded"
     assert "0 to 255" in g["error"]
     assert not list(folder.glob("*.part"))
+
+
+def test_outputs_are_those_for_the_numbers_of_a_file(built: dict[str, str], folder: Path) -> None:
+    images = np.random.default_rng(0).standard_normal((2, 1, 3, 16, 16)).astype(np.float32)
+    session = ort.InferenceSession(folder / "small.onnx", providers=["CPUExecutionProvider"])
+    (folder / "a.raw").write_bytes(images[0].tobytes())
+    (folder / "b.raw").write_bytes(images.tobytes())
+    (folder / "short.raw").write_bytes(images.tobytes()[:-4])
+    jobs = [f"infer\t0\t{name}.raw\t{name}.out\t60\t{name}.json" for name in ("a", "b", "short", "none")]
+    load, run_it = "load\t0\tsmall.onnx\t60\tl.json", "run\t0\t2\t0\t60\tr.json"
+    told = run(command(built), folder, "threads\t1", load, *jobs[:3], run_it, jobs[3], jobs[0])
+    assert told.returncode == 0, told.stderr
+    expected = np.concatenate([session.run(None, {"input": image})[0] for image in images])
+    for name, runs in (("a", 1), ("b", 2)):
+        assert json.loads((folder / f"{name}.json").read_text()) == {"shapes": [[1, 4]], "runs": runs}
+        found = np.frombuffer((folder / f"{name}.out").read_bytes(), np.float32)
+        assert np.allclose(found.reshape(runs, 4), expected[:runs], atol=1e-6)
+    assert len(json.loads((folder / "r.json").read_text())["samples_ms"]) >= 2
+    short, none = (json.loads((folder / f"{name}.json").read_text())["error"] for name in ("short", "none"))
+    assert short == "the file has no numbers for all of input 0"
+    assert "none.raw" in none and "No such file" in none
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,11 @@ bool load_graph(FILE *out, Graph *graph, const char *path);
 /* At least `runs` runs that take at least `seconds` together; writes a member of a JSON object. */
 bool run_graph(FILE *out, const Graph *graph, long runs, double seconds);
 
+/* Runs on the numbers of a file, those of all inputs in order, again and again until its end; writes the outputs'
+ * numbers into another in the same way, and members of a JSON object: the outputs' shapes, and how many runs. The
+ * outputs are float32. */
+bool infer_graph(FILE *out, const Graph *graph, const char *inputs, const char *outputs);
+
 void release_graph(Graph *graph);
 
 #endif

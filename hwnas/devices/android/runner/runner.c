@@ -9,6 +9,7 @@
  *   option KEY VALUE                       of that provider
  *   load ID GRAPH LIMIT_S FILE             ID is 0 … 255
  *   run ID RUNS SECONDS LIMIT_S FILE       at least RUNS runs that take at least SECONDS together
+ *   infer ID INPUTS OUTPUTS LIMIT_S FILE   runs on the numbers of the file INPUTS, what comes out into OUTPUTS
  *   release ID FILE
  *   quit                                   end when all jobs before it are done
  *
@@ -80,6 +81,11 @@ static bool graph_job(FILE *out, int count, char *fields[]) {
     if (graph->session == NULL) return fail("graph %s is not loaded", fields[1]);
     alarm((unsigned)strtoul(fields[4], NULL, 10));
     return run_graph(out, graph, strtol(fields[2], NULL, 10), strtod(fields[3], NULL));
+  }
+  if (strcmp(fields[0], "infer") == 0 && count == 6) {
+    if (graph->session == NULL) return fail("graph %s is not loaded", fields[1]);
+    alarm((unsigned)strtoul(fields[4], NULL, 10));
+    return infer_graph(out, graph, fields[2], fields[3]);
   }
   if (strcmp(fields[0], "release") == 0 && count == 3) {
     release_graph(graph);
