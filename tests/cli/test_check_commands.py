@@ -224,7 +224,16 @@ def test_a_revision_is_never_what_lies_here(
 WIDE = "import tinynet\ndef make(): return tinynet.Tiny(classes=CLASSES)\n"
 
 
-@pytest.mark.parametrize("how", ["installed copy", "moved helper", "repository inside", "file of data"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "repository inside",
+        *(
+            pytest.param(how, marks=pytest.mark.slow)
+            for how in ("installed copy", "moved helper", "file of data")
+        ),
+    ],
+)
 def test_a_revision_that_would_be_built_of_other_files_is_refused(
     how: str,
     hwnas: Hwnas,

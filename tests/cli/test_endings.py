@@ -112,7 +112,9 @@ def executes():
 """
 
 
-@pytest.mark.parametrize("way", ["closes", "replaces", "prints"])
+@pytest.mark.parametrize(
+    "way", ["replaces", *(pytest.param(way, marks=pytest.mark.slow) for way in ("closes", "prints"))]
+)
 def test_code_of_the_users_own_costs_no_output(workplace: Path, way: str) -> None:
     (workplace / "streams.py").write_text(STREAMS)
     done = tiny.run_hwnas(workplace, "profile", f"streams:{way}", "--device=modelled.toml", "--json")

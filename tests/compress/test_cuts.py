@@ -368,6 +368,7 @@ def test_layers_as_blocks(name: str, blocks: int, sizes: list[int]) -> None:
     assert found == sizes
 
 
+@pytest.mark.slow
 def test_a_run_of_cuts_layer_by_layer(workplace: Path) -> None:
     """From the partition to the checkpoint, left-out layers among the choices."""
     library = replace(LIBRARY, model="narrowable:make", data="digits", space="cuts", layers=True, per_block=0)

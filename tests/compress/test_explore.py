@@ -173,6 +173,7 @@ def test_lines_that_fit_no_library_are_told(lines: list[str], cause: str, stored
     assert error.value.fix
 
 
+@pytest.mark.slow
 def test_the_command(run: Path) -> None:
     done = run_hwnas(run.parent, "explore", "run", "--line", LINES[0], "--json")
     assert done.returncode == 0, done.stderr

@@ -167,6 +167,7 @@ def test_a_scale_divides_the_size(workplace: Path) -> None:
     assert "64x94" in error.value.fix
 
 
+@pytest.mark.slow
 def test_a_run_measures_everything_at_that_size(workplace: Path) -> None:
     pictures(workplace, "photos", count=40)
     out, library = workplace / "run", settings_of()
@@ -215,6 +216,7 @@ def test_candidates_of_one_size_are_left_out(tmp_path: Path) -> None:
     assert all("of one size only" in str(reason) for reason in reasons)
 
 
+@pytest.mark.slow
 def test_candidates_of_one_size_are_none_of_a_block_in_places_of_several() -> None:
     parts = partition(graph_networks.pyramid(), (3, 32, 32))
     (tower,) = (n for n, places in enumerate(parts.regions, 1) if len(places) > 1)

@@ -104,6 +104,7 @@ def test_an_output_that_is_no_number_is_the_worst(device: Any, monkeypatch: pyte
     assert model.loss(alone) == output.WORST
 
 
+@pytest.mark.slow
 def test_a_whole_run_by_it(workplace: Path) -> None:
     library = replace(LIBRARY, model="tinynet:make", data="digits")
     search = replace(SEARCH, quality="output")

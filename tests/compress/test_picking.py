@@ -96,6 +96,7 @@ def test_data_without_targets_are_refused() -> None:
         picking.require_targets(search, make_data(labels=False))
 
 
+@pytest.mark.slow
 def test_a_whole_run_picks_by_what_is_lost(workplace: Path) -> None:
     """All is allowed: the fastest of the front; next to nothing is: the pick is told, the other is there."""
     library = replace(LIBRARY, model="tinynet:make", data="digits")
@@ -125,6 +126,7 @@ def test_the_nearest_to_the_reference_after_an_epoch_goes_on() -> None:
     assert next(distances) == 0.4
 
 
+@pytest.mark.slow
 def test_a_whole_run_races(workplace: Path) -> None:
     """The networks that took part are kept with their one epoch; the same command asks nothing again."""
     library = replace(LIBRARY, model="narrowable:make", data="digits", space="cuts", layers=True, per_block=0)

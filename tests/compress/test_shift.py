@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnxruntime as ort
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,6 +104,7 @@ def test_the_graph_is_a_plain_depthwise_convolution() -> None:
     assert not any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in module.modules())
 
 
+@pytest.mark.slow
 def test_a_run_is_extended_by_shifts(workplace: Path) -> None:
     """The same library, its predictor fitted without them; a network of shifts loads and answers the same."""
     library = replace(LIBRARY, model="tinynet:make", data="digits", space="compression", per_block=2)

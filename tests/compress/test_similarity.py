@@ -121,6 +121,7 @@ def test_the_mean_is_over_layers_of_different_parts() -> None:
     assert between_blocks(["a.x", "a.y", "a.z"], matrix) == 0
 
 
+@pytest.mark.slow
 def test_the_command(workplace: Path) -> None:
     library = replace(LIBRARY, model="tinynet:make", data="digits")
     run_job(library, SEARCH, workplace / "run", "hwnas compress …", Progress(), allow_code=True)

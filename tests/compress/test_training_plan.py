@@ -57,6 +57,7 @@ def test_options_stand_over_the_preset(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.slow
 def test_a_run_trains_what_was_planned(steps: int, workplace: Path) -> None:
     library = replace(LIBRARY, model="tinynet:make", data="digits", per_block=1, train_epochs=2, steps=steps)
     search = replace(SEARCH, quality="predictor", predictor_networks=4, predictor_epochs=1, finetune_epochs=2)

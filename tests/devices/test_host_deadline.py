@@ -100,6 +100,7 @@ def test_a_network_of_our_own_that_never_ends_is_ended_in_this_process(tmp_path:
         assert len(device.sample(handle, runs=3, seconds=0)) == 3
 
 
+@pytest.mark.slow
 def test_the_operators_of_a_network_that_never_ends(tmp_path: Path) -> None:
     with host() as device, pytest.raises(DeadlineError, match="timing the operators of endless"):
         device.layers(Network.from_onnx(endless(tmp_path)))
@@ -134,6 +135,7 @@ def test_a_network_that_asks_for_any_memory_is_refused_with_the_operator(tmp_pat
     assert "--batch" in refusal.value.fix
 
 
+@pytest.mark.slow
 def test_calibration_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "DEADLINE_S", 5.0)
     network = Network.from_onnx(endless(tmp_path))

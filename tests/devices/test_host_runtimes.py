@@ -390,6 +390,7 @@ def test_a_session_measures_it_beside_another_network(runtime: str, tmp_path: An
     assert second.latency_ms > 5 * first.latency_ms
 
 
+@pytest.mark.slow
 def test_a_network_that_never_ends_is_ended_at_the_deadline(tmp_path: Path) -> None:
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["v"], ["w"])],

@@ -317,6 +317,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_used_from_the_command_line(installed: Path) -> None:
     options = {"device": "clockwork.toml", "strategy": "first", "quality": "depth", "task": "top2"}
     options |= {"space": "pointwise.toml", "trainer": "as-it-starts"}
