@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from hwnas.compress.emit.picking import trained_for
 from hwnas.compress.library.open_run import Inputs, prepare_training
 from hwnas.compress.library.target import Target
 from hwnas.compress.run.cost_log import Step
-from hwnas.compress.settings import SearchSettings
+from hwnas.compress.settings import Place, SearchSettings
 from hwnas.compress.training import loop
 from hwnas.compress.training.placement import placed
 from hwnas.devices.base import Device
@@ -205,31 +206,39 @@ def training_plan(inputs: Inputs, wanted: Sequence[SearchSettings]) -> TrainingP
         epochs = min(epochs, settings.steps / inputs.data.steps_per_epoch(settings.batch_size))
     predicting = [search for search in wanted if search.quality == "predictor"]
     sampled = max((search.predictor_networks for search in predicting), default=0)
-    picks = sum(len(search.picks) for search in wanted)
+    of_sample = max((search.predictor_epochs for search in predicting), default=0)
+    picked = [trained_for(rule, search) for search in wanted for rule in search.picks]
     to_train = int(inputs.initial.to_train)
-    # Each with its networks, the epochs of one of them, and the MACs of all of them.
-    trained: Sequence[tuple[Step, int, float, int, bool]] = (
-        ("reference training", to_train, settings.train_epochs, to_train * macs, False),
-        ("distillation", len(candidates), epochs, sum(c.macs for c in candidates), True),
+    of_picks = sum(networks * tuned for networks, tuned in picked)
+    # Each with its networks, their epochs together, and MACs times epochs.
+    trained: Sequence[tuple[Step, int, float, float, bool]] = (
         (
-            "predictor networks",
-            sampled,
-            max((search.predictor_epochs for search in predicting), default=0),
-            sampled * macs,
+            "reference training",
+            to_train,
+            to_train * settings.train_epochs,
+            to_train * settings.train_epochs * macs,
+            False,
+        ),
+        (
+            "distillation",
+            len(candidates),
+            len(candidates) * epochs,
+            epochs * sum(candidate.macs for candidate in candidates),
             True,
         ),
-        ("finetuning", picks, max(search.finetune_epochs for search in wanted), picks * macs, False),
+        ("predictor networks", sampled, sampled * of_sample, sampled * of_sample * macs, True),
+        ("finetuning", sum(networks for networks, _ in picked), of_picks, of_picks * macs, False),
     )
     images = loop.images_per_epoch(inputs.data, settings.batch_size)
     steps = tuple(
         TrainingStep(
             step=name,
             networks=networks,
-            epochs=round(networks * of_one),
-            training_flops=round(3 * 2 * of_all * images * of_one),
+            epochs=round(of_all),
+            training_flops=round(3 * 2 * mac_epochs * images),
             spreads=spreads,
         )
-        for name, networks, of_one, of_all, spreads in trained
+        for name, networks, of_all, mac_epochs, spreads in trained
     )
     return TrainingPlan(steps=steps, flops_per_s=_flops_per_s(inputs, macs))
 
@@ -243,15 +252,20 @@ def _flops_per_s(inputs: Inputs, macs: int) -> float:
     with torch.random.fork_rng(), placed(data.place, model):
         for number in range(SPEED_STEPS + 1):
             if number == 1:  # the first one is slower
+                _wait(data.place)
                 start_s = time.perf_counter()
             x, _ = next(data.train_batches(batch_size, 0, number, augment=True))
             output = [leaf for leaf in tensors_of(model(x)) if leaf.requires_grad]
             sum(leaf.square().mean() for leaf in output).backward()  # type: ignore[union-attr]
             images += len(x) if number else 0
-        if data.place == "cuda":
-            torch.cuda.synchronize()
+        _wait(data.place)
         seconds = time.perf_counter() - start_s
     return 3 * 2 * macs * images / seconds
+
+
+def _wait(place: Place) -> None:
+    if place == "cuda":
+        torch.cuda.synchronize()
 
 
 def _duration(hours: float) -> str:

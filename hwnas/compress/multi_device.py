@@ -58,7 +58,7 @@ def search_side_by_side(devices: Sequence[DeviceRun]) -> Failures:
         return failures
 
     for device in (each for chip in chips.values() for each in chip):
-        if quality_kind(device.search.quality).finetunes:  # once, here, not in each of the processes
+        if quality_kind(device.search.quality).prepares:  # once, here, not in each of the processes
             prepare_quality(device)
     running: list[subprocess.Popen[bytes]] = []
     ended = Event()

@@ -10,7 +10,6 @@ from typing import Any
 
 from hwnas.compress.emit.cross_device import Comparison
 from hwnas.compress.emit.emit import Emitted, emit_checkpoints
-from hwnas.compress.emit.picking import require_targets
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.candidates import architecture_count
@@ -18,7 +17,7 @@ from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.open_run import Inputs, open_run, stage_count
 from hwnas.compress.library.target import Target
 from hwnas.compress.multi_device import Failures, compare_devices, note_failure, search_side_by_side
-from hwnas.compress.quality.model import prepare_quality, refit, require_judged
+from hwnas.compress.quality.model import prepare_quality, refit
 from hwnas.compress.report import write_report
 from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.search.record import FRONT_SCHEMA, FrontRecord
@@ -139,9 +138,6 @@ def compress(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
-    for search, _ in wanted:
-        require_judged(search, inputs.initial.task, has_targets=inputs.data.has_targets)
-        require_targets(search, inputs.data)
     results: dict[str, DeviceResult] = {}
     comparison = report = None
     with open_run(inputs, wanted, out, progress, executor) as run:

@@ -76,7 +76,6 @@ PRESETS: Mapping[str, _Preset] = {
     "donnav2": _Preset(
         space="donnav2",
         loss="mse",
-        filter="device",
         candidates=0,
         epochs=1,
         train_epochs=450,

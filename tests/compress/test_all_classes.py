@@ -130,6 +130,17 @@ def test_finetuning_is_against_all_classes_and_asks_the_reference_once(
     assert not torch.equal(narrowed.state["head.classifier.weight"], first.state["head.classifier.weight"])
 
 
+def test_answers_keep_what_is_no_tensor() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Any]:
+            return {"kind": x.mean((2, 3)), "aux": None, "stride": 8}
+
+    answers, x = loop.Answers(), torch.randn(2, 3, 4, 4)
+    first, again = (answers.of(Odd(), loop.Batch(0, x, None)) for _ in range(2))
+    assert torch.equal(first["kind"], again["kind"])
+    assert (again["aux"], again["stride"]) == (None, 8)
+
+
 def test_answers_that_are_too_large_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     teacher = tinynet.seeded()

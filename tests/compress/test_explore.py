@@ -17,6 +17,8 @@ from shortest_run import LIBRARY, SEARCH
 from tiny import run_hwnas, run_job
 
 import hwnas
+from hwnas.compress.quality.finetuned import block_metrics, metric_rows
+from hwnas.compress.quality.predictor import fit_predictor
 from hwnas.compress.report.explore import (
     Condition,
     Line,
@@ -123,6 +125,29 @@ def test_conditions_are_read_as_they_are_written(value: float, limit: float, com
     assert line.allows({"own": "yes"})
 
 
+def test_a_predictor_gets_what_it_was_fitted_to(stored: StoredRun) -> None:
+    """Whatever the blocks were trained with, that is the noise-to-signal ratio."""
+    (search, *_) = stored.searches
+    entries = list(stored.entries.values())
+    networks = [point.choices for point in search.measured]
+    rows = metric_rows(block_metrics(entries), networks)
+    predictor = fit_predictor(rows, 0.9 - 0.01 * rows.sum(1))
+    front = [replace(row, predicted_accuracy=0.5) for row in search.front.front]
+    predicting = replace(search, front=replace(search.front, quality="predictor", front=tuple(front)))
+    by_mse = replace(stored, predictor=predictor, settings=replace(stored.settings, loss="mse"))
+    found = explore(by_mse, predicting, [])
+    for point in found.lines[0].front:
+        row = metric_rows(block_metrics(entries), [point.choices])
+        assert point.loss == pytest.approx(1 - float(predictor.predict(row)[0]))
+
+
+def test_stem_and_head_stay_where_no_variant_does(stored: StoredRun) -> None:
+    found = explore(stored, stored.searches[0], [parse_line("x=own=no")])
+    parts = len(stored.reference.parts)
+    for point in found.lines[1].front:
+        assert all(point.choices[n] for n in range(1, parts - 1))
+
+
 def test_conditions_and_alternatives() -> None:
     line = parse_line("x = kernel=3+5, se=false ,own=no")
     assert line.conditions == (
@@ -162,7 +187,7 @@ def test_what_is_no_line_is_told(text: str, cause: str) -> None:
     ("lines", "cause"),
     [
         (["x=colour=red"], "x: no candidate has 'colour'"),
-        (["x=own=no,macs<1"], "the line x leaves nothing for"),
+        (["x=own=no,macs<1"], "the line x leaves nothing for block1"),
         (["x=own=no", "x=own=yes"], "two lines are called x"),
         (["all=own=no"], "two lines are called all"),
     ],

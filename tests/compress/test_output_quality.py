@@ -15,6 +15,7 @@ from tiny import run_job
 from torch import nn
 from workplace import tinynet
 
+import hwnas
 from hwnas.compress.data import Data
 from hwnas.compress.library.stitch import Stitcher
 from hwnas.compress.library.store import Library
@@ -114,3 +115,5 @@ def test_a_whole_run_by_it(workplace: Path) -> None:
     assert found.quality == "output"
     assert tuple(checkpoint["choices"]) in {row.choices for row in found.front}
     assert (workplace / "run" / "library" / "output.json").is_file()
+    (device,) = hwnas.open_run(workplace / "run").status().devices
+    assert [each.name for each in device.checkpoints] == ["sim-npu-output-knee"]

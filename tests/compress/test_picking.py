@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from shortest_run import LIBRARY, SEARCH
 from tiny import make_data, run_job
 
+from hwnas.api import plan_compression
 from hwnas.compress.emit import picking
 from hwnas.compress.library.stitch import Choices
+from hwnas.compress.options import CompressOptions
 from hwnas.compress.search.pick import allowed_drop, by_first_cost, check_rule
 from hwnas.compress.search.points import Point
 from hwnas.compress.tasks import load_task
@@ -124,6 +127,32 @@ def test_the_nearest_to_the_reference_after_an_epoch_goes_on() -> None:
         front.device.search = replace(SEARCH, finetune_epochs=4)
         assert picking.race(front.device, front.points, "speedup=2") == (0,)
     assert next(distances) == 0.4
+
+
+def test_what_diverges_loses_and_leaves_the_others() -> None:
+    front = Front([0.5, 0.6, 0.8, 0.9])
+    front.device.search = replace(SEARCH, finetune_epochs=5)
+
+    def finetune(_: Any, choices: Choices, *__: Any) -> tuple[None, Any]:
+        if choices in ((0,), (2,)):
+            raise loop.DivergedError("the loss became nan in epoch 1", "another --seed")
+        return front.finetune(_, choices)
+
+    distances = iter([float("nan"), 0.3])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picking, "finetune", finetune)
+        patch.setattr(picking, "quality_on_val", lambda *_: exactly(0.9))
+        patch.setattr(loop, "distance_on_val", lambda *_: next(distances))
+        assert picking.race(front.device, front.points, "speedup=2") == (3,)
+        assert picking.fastest_within(front.device, front.points, 5.0) == (3,)
+
+
+def test_labels_are_asked_for_before_anything_is_trained(workplace: Path) -> None:
+    for number in range(20):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(workplace / f"photo-{number}.png")
+    options = CompressOptions(data="folder:.", image_size=32, max_drop=(1.0,))
+    with pytest.raises(InputError, match="has no targets"):
+        plan_compression(options, "tinynet:make", ["sim-npu"], "runs/a", Progress(), dry_run=True)
 
 
 @pytest.mark.slow

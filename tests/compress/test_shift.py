@@ -88,6 +88,21 @@ def test_it_begins_where_the_trained_kernels_have_their_weight() -> None:
     assert shift.weight[:32, 0, 3, 2].eq(1).all()
 
 
+def test_an_offset_outside_of_the_source_s_window_can_be_learned() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(16, 32, 9, 9)
+    wanted = x.roll((2, 2), (2, 3))
+    shift = Shift(32, 5, 1)
+    shift.take(torch.rand(32, 1, 3, 3))
+    optimizer = torch.optim.AdamW(shift.train().parameters(), lr=0.04, weight_decay=0.0)
+    for _ in range(400):
+        loss = (shift(x) - wanted)[:, :, 2:-2, 2:-2].square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert shift.logits.argmax(1).tolist() == [0]
+
+
 def test_the_graph_is_a_plain_depthwise_convolution() -> None:
     torch.manual_seed(0)
     spec = make_spec(layer="shift", kernel=3, depth=2, expand=4)

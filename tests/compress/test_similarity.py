@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import hwnas
 from hwnas.compress.quality.cka import LARGEST, gram, hsic, layer_similarity
+from hwnas.compress.report.layers import SimilarityRecord
 from hwnas.compress.report.similarity import between_blocks
 from hwnas.progress import Progress
 
@@ -115,6 +116,16 @@ def test_layers_are_named_and_called_once_and_constant_ones_have_nothing_in_comm
     assert np.isfinite(found).all()
 
 
+def test_a_map_that_is_changed_in_place_behind_a_layer_counts_as_the_layer_gave_it() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 1)]
+    plain = nn.Sequential(layers[0], nn.ReLU(), layers[2]).eval()
+    x = torch.split(random(16, 3, 8, 8).float(), 8)
+    assert np.allclose(
+        layer_similarity([nn.Sequential(*layers).eval()], x)[1], layer_similarity([plain], x)[1]
+    )
+
+
 def test_the_mean_is_over_layers_of_different_parts() -> None:
     matrix = np.array([[1.0, 0.5, 0.2], [0.5, 1.0, 0.4], [0.2, 0.4, 1.0]])
     assert between_blocks(["a.x", "a.y", "b.x"], matrix) == pytest.approx(0.3)
@@ -140,7 +151,12 @@ def test_the_command(workplace: Path) -> None:
     assert len(plain["front"]) >= 1
     after = (workplace / "run/devices/sim-npu/report.html").read_text()
     assert "heatmap" not in before.split("</script>")[-2] and "CKA between parts" in after
-    (workplace / "run/devices/sim-npu/similarity.json").write_text("{}")
+    folder = workplace / "run/devices/sim-npu"
+    record = SimilarityRecord.read(folder)
+    replace(record, front=record.front[1:]).write(folder)  # as of an older front
+    assert run_hwnas(workplace, "report", "run").returncode == 0
+    assert "CKA between parts" not in (folder / "report.html").read_text()
+    (folder / "similarity.json").write_text("{}")
     damaged = run_hwnas(workplace, "report", "run")
     assert damaged.returncode == 2
     assert "similarity.json" in damaged.stderr and "fix: " in damaged.stderr

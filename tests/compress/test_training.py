@@ -123,6 +123,26 @@ def test_a_damaged_state_is_told(content: bytes, data: Data, tmp_path: Path) -> 
     assert "remove" in error.value.fix
 
 
+def test_a_state_of_another_network_is_told(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(tmp_path / "state", data, kill_after=1)
+    wider = Dropping()
+    wider.head[3] = nn.Linear(16, 12)
+    with pytest.raises(RunDirectoryError, match="of another network") as error:
+        loop.fit(
+            wider,
+            data,
+            loop.target_loss(CLASSIFICATION),
+            epochs=EPOCHS,
+            batch_size=16,
+            learning_rate=1e-2,
+            seed=0,
+            state_file=tmp_path / "state",
+            progress=lambda *_: None,
+        )
+    assert "remove" in error.value.fix
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_is_told(value: float, data: Data, tmp_path: Path) -> None:
     def broken(logits: Tensor, _: loop.Batch) -> Tensor:

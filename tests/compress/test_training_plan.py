@@ -10,6 +10,7 @@ from shortest_run import LIBRARY, SEARCH
 from tiny import run_job
 
 from hwnas.compress.budget import TrainingPlan, TrainingStep, training_plan
+from hwnas.compress.emit.picking import trained_for
 from hwnas.compress.library.open_run import open_inputs
 from hwnas.compress.options import CompressOptions
 from hwnas.compress.presets import PRESETS, resolve
@@ -53,6 +54,9 @@ def test_options_stand_over_the_preset(tmp_path: Path) -> None:
     assert (library.train_epochs, search.filter, search.population) == (450, "none", 100)
     plain, (usual,) = resolve(CompressOptions(data="digits"), "net", ["sim-npu"], tmp_path / "other")
     assert (plain.space, plain.loss, usual.quality, usual.filter) == ("compression", "nsr", "loss", "device")
+    counted = CompressOptions(data="digits", preset="donnav2", objective=("macs",))
+    _, (by_macs,) = resolve(counted, "net", ["sim-npu"], tmp_path / "macs")
+    assert (by_macs.filter, by_macs.uses_device) == ("macs", False)
     assert set(PRESETS) == {"quick", "standard", "donna", "donnav2"}
 
 
@@ -72,6 +76,14 @@ def test_a_run_trains_what_was_planned(steps: int, workplace: Path) -> None:
     assert spent["distillation"].training_flops == pytest.approx(exact["distillation"], rel=0.02)
     assert spent["finetuning"].training_flops <= exact["finetuning"]
     assert spent["predictor networks"].training_flops <= exact["predictor networks"]
+
+
+def test_what_is_finetuned_to_pick_is_in_the_plan() -> None:
+    search = replace(SEARCH, finetune_epochs=40, population=32)
+    assert trained_for("knee", search) == (1, 40)
+    assert trained_for("speedup=2", search) == (4, 11)  # four for one epoch, one of them for forty
+    assert trained_for("max-drop=1", search) == (6, 40)
+    assert trained_for("latency-ms=2", replace(search, finetune_epochs=4)) == (1, 4)
 
 
 def test_workers_share_what_can_be_shared() -> None:

@@ -12,7 +12,7 @@ from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.quality.finetune import finetune, quality_on_val
 from hwnas.compress.quality.finetuned import Finetuned
-from hwnas.compress.search.pick import allowed_drop, by_first_cost, contenders
+from hwnas.compress.search.pick import KNEE, allowed_drop, by_first_cost, contenders
 from hwnas.compress.search.points import Point
 from hwnas.compress.search.record import FrontRecord
 from hwnas.compress.settings import SearchSettings
@@ -20,8 +20,8 @@ from hwnas.compress.tasks.task import Metric
 from hwnas.compress.training import loop
 from hwnas.errors import InputError
 
-RACERS = 4
-"""Networks that race for a bound, for one epoch each."""
+RACERS, RACE_EPOCHS = 4, 1
+"""Networks that race for a bound, and for how many epochs each."""
 
 
 def require_targets(search: SearchSettings, data: Data) -> None:
@@ -31,6 +31,19 @@ def require_targets(search: SearchSettings, data: Data) -> None:
             f"--max-drop bounds what a network loses of its quality, and {data.name} has no targets",
             "give data with labels; or use --pick knee, --speedup X or --latency-ms X",
         )
+
+
+def trained_for(rule: str, search: SearchSettings) -> tuple[int, float]:
+    """How many networks are finetuned at most for a rule, and for how many epochs in the mean.
+
+    A front is taken to have no more networks than a population.
+    """
+    epochs = search.finetune_epochs
+    if allowed_drop(rule) is not None:
+        return search.population.bit_length(), epochs
+    if rule == KNEE or epochs <= RACERS * RACE_EPOCHS:
+        return 1, epochs
+    return RACERS, RACE_EPOCHS + epochs / RACERS
 
 
 def choose(device: DeviceRun, found: FrontRecord, rule: str) -> Choices:
@@ -56,14 +69,17 @@ def race(device: DeviceRun, points: Sequence[Point], rule: str) -> Choices:
         points: the best first, as the search has them.
     """
     run = device.run
-    if len(points) == 1 or device.search.finetune_epochs <= len(points):
+    if len(points) == 1 or device.search.finetune_epochs <= len(points) * RACE_EPOCHS:
         return points[0].choices
     reference, distances = run.reference, {}
     for point in points:
-        module, _ = _finetuned(device, point.choices, 1)
-        distances[point.choices] = loop.distance_on_val(
-            module, reference.module(), reference.data, reference.task
-        )
+        try:
+            module, _ = _finetuned(device, point.choices, RACE_EPOCHS)
+        except loop.DivergedError:
+            distances[point.choices] = math.inf
+            continue
+        found = loop.distance_on_val(module, reference.module(), reference.data, reference.task)
+        distances[point.choices] = found if math.isfinite(found) else math.inf
     best = min(distances, key=lambda choices: distances[choices])
     told = ", ".join(f"{_name(choices)} {distance:.4g}" for choices, distance in distances.items())
     run.progress.say(f"race for {rule}, loss on val after an epoch: {told}; {_name(best)} goes on")
@@ -94,9 +110,13 @@ def fastest_within(device: DeviceRun, front: Sequence[Point], limit: float) -> C
     while low < high:
         middle = (low + high) // 2
         choices = front[middle].choices
-        _, tuned = _finetuned(device, choices, device.search.finetune_epochs)
-        assert tuned.accuracy is not None
-        lost = _drop(metric, of_reference.value, tuned.accuracy.value)
+        try:
+            _, tuned = _finetuned(device, choices, device.search.finetune_epochs)
+        except loop.DivergedError:
+            lost = math.inf
+        else:
+            assert tuned.accuracy is not None
+            lost = _drop(metric, of_reference.value, tuned.accuracy.value)
         run.progress.say(f"{_name(choices)} loses {lost:.2f} {what} on val, {limit:g} are allowed")
         least = min(least, lost)
         if lost <= limit:
@@ -106,7 +126,7 @@ def fastest_within(device: DeviceRun, front: Sequence[Point], limit: float) -> C
     if found is None:
         raise InputError(
             f"no network of the front loses {limit:g} {what} at most on val; the best loses {least:.2f}",
-            f"ask for less: --max-drop {least + 0.005:.2f}; or finetune longer (--finetune-epochs), or give "
+            f"allow more: --max-drop {least + 0.005:.2f}; or finetune longer (--finetune-epochs), or give "
             "larger candidates",
         )
     return found

@@ -11,6 +11,7 @@ from hwnas.compress.run.cost_log import Cost, read_costs
 from hwnas.compress.run.directory import LOCK, RunRecord, is_run, not_a_run
 from hwnas.compress.tasks.task import Metric
 from hwnas.database import rows_unchanged
+from hwnas.files import safe_name
 from hwnas.locks import is_locked
 from hwnas.measurement import Interval
 from hwnas.networks.intact import CHECKPOINT_RECORD, REFERENCE_RECORD
@@ -134,9 +135,9 @@ def _on_device(run: Path, folder: Path, is_running: bool) -> OnDevice:
         for file in folder.glob("measurements*.db")
     )
     emitted = []
-    for file in sorted(run.glob(f"checkpoints/{folder.name}-*/{CHECKPOINT_RECORD}")):
+    for file in sorted(run.glob(f"checkpoints/[!.]*/{CHECKPOINT_RECORD}")):
         summary = CheckpointRecord.read(file.parent).summary
-        if file.parent.name == f"{folder.name}-{summary.pick.replace('=', '-')}":  # not of cpu-1, for cpu
+        if safe_name(summary.device) == folder.name:
             emitted.append(
                 Emitted(
                     name=file.parent.name,

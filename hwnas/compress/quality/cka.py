@@ -41,12 +41,12 @@ def layer_similarity(
     sums: Tensor | None = None
     names: list[list[str]] = []
     for x in batches:
-        grams = []
+        grams: list[Tensor] = []
         names = []
         for network in networks:
-            outputs = _outputs(network, x)
-            names.append(list(outputs))
-            grams += [gram(output) for output in outputs.values()]
+            of_network = _grams(network, x)
+            names.append(list(of_network))
+            grams += of_network.values()
         found = hsic(torch.stack(grams))
         sums = found if sums is None else sums + found
     assert sums is not None
@@ -71,16 +71,19 @@ def hsic(grams: Tensor) -> Tensor:
     return (products - 2 / (count - 2) * rows @ rows.T) / (count * (count - 3))
 
 
-def _outputs(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What each layer gives, by name, in the order of the calls."""
+def _grams(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The Gram matrix of what each layer gives, by name, in the order of the calls.
+
+    It is taken at once: what comes behind may change a map in place.
+    """
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
         for name, module in network.named_modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
 
                 def keep(_: nn.Module, __: object, output: object, name: str = name) -> None:
-                    if isinstance(output, Tensor) and len(output) == len(x):
-                        found.setdefault(name, output)
+                    if name not in found and isinstance(output, Tensor) and len(output) == len(x):
+                        found[name] = gram(output)
 
                 stack.callback(module.register_forward_hook(keep).remove)
         network(x)

@@ -42,14 +42,15 @@ class QualityKind:
         axis: what its loss is called.
         sentence: what its loss is; `{block_loss}` stands for the loss of the library's blocks.
         expects_share: its networks have to be judged by a share of right answers.
-        finetunes: making it finetunes networks of the run, which of searches side by side only one has to do.
+        prepares: making it trains or asks networks of the run, which of searches side by side only one has to
+            do.
     """
 
     make: Callable[[DeviceRun], QualityModel]
     axis: str
     sentence: str
     expects_share: bool = False
-    finetunes: bool = False
+    prepares: bool = False
 
     def __call__(self, device: DeviceRun) -> QualityModel:
         """Make the model of a search."""

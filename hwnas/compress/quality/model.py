@@ -149,7 +149,7 @@ by_predictor = QualityKind(  # DONNA
     axis="1 − predicted accuracy",
     sentence="The loss is 1 − the accuracy that the predictor expects after finetuning.",
     expects_share=True,
-    finetunes=True,
+    prepares=True,
 )
 
 

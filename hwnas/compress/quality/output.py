@@ -25,6 +25,8 @@ from hwnas.ranges import Figure
 
 SCHEMA = "hwnas.output-rises/1"
 FILE = "output.json"
+KEPT_EACH = 16
+"""After so many choices what is known is written."""
 WORST = 1e6
 """Stands for an output that is no number."""
 
@@ -80,11 +82,10 @@ def _of_outputs(device: DeviceRun) -> QualityModel:
         alone = tuple(choice if n == part else 0 for n in range(len(reference.parts.modules)))
         rise = loop.distance_on_val(stitcher.module(alone), teacher, data, task) - own
         known[_key(entry)] = min(rise, WORST) if math.isfinite(rise) else WORST
-        run.progress.advance(
-            "output of each choice", done, len(missing), f"{entry.candidate.name} {rise:.3g}"
-        )
-    if missing:
-        write_signed(file, {"schema": SCHEMA, **encode(_Known(rises=known))})
+        remark = f"{entry.candidate.name} {rise:.3g}"
+        run.progress.advance("output of each choice", done, len(missing), remark)
+        if done % KEPT_EACH == 0 or done == len(missing):
+            write_signed(file, {"schema": SCHEMA, **encode(_Known(rises=known))})
     rises = {key: known[_key(entry)] for key, entry in stitcher.entries.items()}
     return OutputQuality(rises, run.settings.loss)
 
@@ -103,6 +104,7 @@ def _key(entry: Entry) -> str:
 
 by_output = QualityKind(
     make=_of_outputs,
+    prepares=True,
     axis="output loss: Σ of rises by single choices",
     sentence="The loss is Σ over the parts of how much the loss of distillation on val rises where the "
     "chosen block alone stands in the reference; 0 is the reference.",

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.compress.library.stitch import Choices
-from hwnas.compress.quality.finetuned import block_metrics, metric_rows
+from hwnas.compress.quality.finetuned import METRIC, block_metrics, metric_rows
 from hwnas.compress.quality.model import part_losses
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.additive import exact_front, fit_tables
@@ -68,7 +68,8 @@ class Condition:
 class Line:
     """A part of a library: the candidates of which all conditions hold.
 
-    The reference's own parts stay, unless a condition is on `own`.
+    The reference's own parts stay, unless a condition is on `own`; its stem and head stay where no variant of
+    them does.
     """
 
     name: str
@@ -202,7 +203,7 @@ class _Space:
         self.stored = stored
         self.predictor = stored.predictor if search.front.predicts else None
         entries = [entry for entry in stored.entries.values() if entry.state == "done"]
-        self.metrics = block_metrics(entries, stored.settings.loss)
+        self.metrics = block_metrics(entries, METRIC if self.predictor else stored.settings.loss)
         costs = self._costs(search)
         refused = {(each.part, each.choice) for each in search.front.refused}
         keys = [key for key in costs if key not in refused and (key[1] == 0 or key in self.metrics)]
@@ -216,6 +217,11 @@ class _Space:
         kept = []
         for part, of_part in enumerate(self.choices):
             rows = [n for n, choice in enumerate(of_part) if line.allows(self.properties(part, choice))]
+            if not rows and part in (
+                0,
+                len(self.choices) - 1,
+            ):
+                rows = [0]
             if not rows:
                 raise InputError(
                     f"the line {line.name} leaves nothing for {self.stored.reference.parts[part]}",
@@ -339,4 +345,4 @@ def _value(value: object) -> Value:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return float(value)
-    return "-".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return _parsed("-".join(map(str, value)) if isinstance(value, list | tuple) else str(value))

@@ -38,8 +38,17 @@ def sections(stored: StoredRun) -> list[Section]:
         made.append(predictor(stored, stored.predictor))
     made.append(architectures(stored))
     if (stored.folder / FILE).is_file():
-        made.append(layers(SimilarityRecord.read(stored.folder)))
+        found = SimilarityRecord.read(stored.folder)
+        if _is_of(found, stored):
+            made.append(layers(found))
     return [*made, costs(stored), failures(stored), identity(stored)]
+
+
+def _is_of(found: SimilarityRecord, stored: StoredRun) -> bool:
+    """Whether layers were compared of this very front and these checkpoints."""
+    front = [row.choices for row in stored.searches[0].front.front]
+    names = ["reference", *(checkpoint.name for checkpoint in stored.checkpoints)]
+    return [each.choices for each in found.front] == front and [n.name for n in found.networks] == names
 
 
 def summary(stored: StoredRun) -> Section:

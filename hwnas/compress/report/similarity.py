@@ -21,6 +21,7 @@ from hwnas.compress.quality.cka import LEAST_IMAGES, layer_similarity
 from hwnas.compress.report.layers import Matrix, NetworkSimilarity, SimilarityRecord, StitchedSimilarity
 from hwnas.compress.report.stored import read_run
 from hwnas.compress.run.directory import RunDirectory
+from hwnas.errors import InputError
 from hwnas.networks.serialize import load_module
 from hwnas.progress import Progress
 
@@ -53,6 +54,12 @@ def compare_layers(
         reference = run_of(inputs, directory, library, progress, LocalExecutor()).reference
         teacher, stitcher = reference.module(), Stitcher(reference.parts, library)
         batches = list(_batches(reference.data))
+        if not batches:
+            raise InputError(
+                f"layers are compared on {LEAST_IMAGES} images of val at least, it has "
+                f"{len(reference.data.val)}",
+                "give more images",
+            )
         accuracy = None if stored.reference.accuracy is None else stored.reference.accuracy.value
         networks = [_network("reference", [teacher], batches, 0.0, accuracy)]
         for checkpoint in stored.checkpoints:

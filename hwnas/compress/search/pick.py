@@ -13,7 +13,7 @@ from hwnas.errors import InputError
 from hwnas.ranges import LARGEST_FIGURE
 
 LEAST_BOUND = 1e-9
-SPEEDUP, LATENCY_MS, MAX_DROP = "speedup", "latency-ms", "max-drop"
+KNEE, SPEEDUP, LATENCY_MS, MAX_DROP = "knee", "speedup", "latency-ms", "max-drop"
 
 
 def pick(
@@ -69,7 +69,7 @@ def check_rule(rule: str, objectives: Sequence[Objective]) -> float | None:
         InputError: none of these, X is not a positive number, or latency is no objective.
     """
     kind, _, text = rule.partition("=")
-    if rule == "knee":
+    if rule == KNEE:
         return None
     try:
         value = float(text)

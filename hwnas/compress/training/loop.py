@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from hwnas.compress.data import Data, Images
 from hwnas.compress.tasks.classification import CLASSIFICATION
@@ -27,6 +27,10 @@ RECALIBRATION_IMAGES = 512
 
 KEPT_BYTES = 2**29
 """Of a teacher's answers."""
+
+
+class DivergedError(HwnasError):
+    """The loss of a training became NaN or infinite."""
 
 
 class Batch(NamedTuple):
@@ -71,7 +75,7 @@ def fit(
     there, with the same result. The caller removes it once it has stored the network. None keeps nothing.
 
     Raises:
-        HwnasError: the loss became NaN or infinite, or memory does not suffice.
+        DivergedError: the loss became NaN or infinite. HwnasError: memory does not suffice.
         RunDirectoryError: `state_file` is damaged.
     """
     model.train()
@@ -95,7 +99,7 @@ def fit(
                 value = loss(model(x), Batch(number, x, targets))
                 current = float(value.detach())
                 if not math.isfinite(current):
-                    raise HwnasError(
+                    raise DivergedError(
                         f"the loss became {current} in epoch {epoch + 1}",
                         "give trained weights with --weights FILE, or another --seed; the state before is "
                         "kept",
@@ -140,12 +144,12 @@ class Answers:
     def of(self, teacher: nn.Module, batch: Batch) -> Tree:
         """The teacher's output for a batch, as it is the first time."""
         if batch.number in self._kept:
-            return tree_map(lambda leaf: leaf.to(batch.x.device), self._kept[batch.number])
+            return tree_map_only(Tensor, lambda leaf: leaf.to(batch.x.device), self._kept[batch.number])
         answer = teacher(batch.x)
         size = sum(leaf.nbytes for leaf in tensors_of(answer))
         if self._bytes + size <= KEPT_BYTES:
             self._bytes += size
-            self._kept[batch.number] = tree_map(lambda leaf: leaf.cpu(), answer)
+            self._kept[batch.number] = tree_map_only(Tensor, lambda leaf: leaf.cpu(), answer)
         return answer
 
 
@@ -337,6 +341,11 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
             state.setdefault(int(index), {})[name] = alike
         else:
             weights[key.removeprefix("model.")] = value
+    if any(own.shape != weights[key].shape for key, own in model.state_dict().items() if key in weights):
+        raise RunDirectoryError(
+            f"{path} is of another network: its weights have other shapes",
+            f"remove {path}: its training starts anew",
+        )
     model.load_state_dict(weights)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -97,7 +97,9 @@ class Shift(nn.Module):
         margin = (self.kernel - kernels.shape[-1]) // 2
         energy = functional.pad(kernels, [margin] * 4).square().flatten(1)
         for group, of_group in enumerate(torch.split(energy, SHIFT_CHANNELS)):
-            self.logits[group] = (of_group.sum(0) + 1e-12).log()
+            found = (of_group.sum(0) + 1e-12).log()
+            # No lower: where the softmax has no weight, an offset is never learned.
+            self.logits[group] = (found - found.max()).clamp(min=-3.0)
         self._settle()
 
     @torch.no_grad()
