@@ -147,6 +147,7 @@ def test_what_accepts_a_change_names_the_options_of_the_device(place: Path) -> N
     assert accepted(DEVICE, Asked(device_options={"own": 1})) == {"own": 1}
 
 
+@pytest.mark.slow
 def test_a_git_revision_is_a_baseline(hwnas: Hwnas, place: Path) -> None:
     first = git("rev-parse", "HEAD")
     write_model(place / "model.onnx", 112_000)
@@ -192,6 +193,7 @@ def test_a_function_is_built_from_the_code_of_the_revision(place: Path) -> None:
         network_at(then, "tinynet:make")
 
 
+@pytest.mark.slow
 def test_a_revision_is_never_what_lies_here(
     hwnas: Hwnas, place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

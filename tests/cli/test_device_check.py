@@ -55,6 +55,7 @@ def arguments(*devices: str) -> list[str]:
     return [*single, *(f"--device={name}.toml" for name in devices)]
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_told_before_anything_is_trained(hwnas: Hwnas, place: Path) -> None:
     refused(
         hwnas(*arguments("far")), "device far cannot be used: there is no phone. Nothing was trained", "plug"

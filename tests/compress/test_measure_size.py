@@ -96,6 +96,7 @@ def test_a_size_that_no_memory_holds_is_refused() -> None:
         two_sizes(restorers.enlarger(), (3, 16, 16), (10**6, 10**6))
 
 
+@pytest.mark.slow
 def test_candidates_are_counted_at_that_size_and_fit_both() -> None:
     parts, measured = two_sizes(timm.create_model("resnet18"), (3, 64, 64), (96, 160))
     found = find_candidates(measured, load_space("mixed"), 8, parts)
@@ -129,6 +130,7 @@ def test_what_is_no_size_is_refused(text: str, workplace: Path) -> None:
     assert "--measure-size 256" in error.value.fix
 
 
+@pytest.mark.slow
 def test_the_command_refuses_before_anything_is_made(workplace: Path) -> None:
     pictures(workplace, "photos", count=12)
     always = ("restorers:enlarger", "--device", "sim-npu", "--data", "folder:photos", "--weights", "auto")

@@ -86,6 +86,7 @@ def test_what_the_card_says_is_what_a_user_gets(place: Path, model: str) -> None
         assert as_a_user(folder) == pytest.approx((told, told), abs=1 / len(pixels_and_labels()[1]) + 1e-9)
 
 
+@pytest.mark.slow
 def test_shared_weights_are_still_shared_after_finetuning(place: Path) -> None:
     if not (place / "shared").exists():
         compress(place, "shared", "shared")

@@ -15,6 +15,8 @@ from aihub_server import LoopbackHub
 
 from hwnas.testing.contract import DeviceContract
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 name = "phone"
 device = "aihub"

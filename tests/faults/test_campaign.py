@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import tiny
 
 
@@ -29,6 +30,7 @@ def functions(marked: str) -> set[str]:
     return {line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
 
 
+@pytest.mark.slow
 def test_every_test_of_the_campaign_has_a_case_beside_it() -> None:
     only_there = functions("faults")
     assert only_there

@@ -23,6 +23,8 @@ from hwnas.networks.find import find_network
 from hwnas.networks.weights import read_state
 from hwnas.profiles.gate.baseline import read_baseline
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "library/library.db",
     "library/blocks/*.safetensors",

@@ -39,6 +39,8 @@ from hwnas.profiles.history.exchange import import_file
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.store import MeasurementStore
 
+pytestmark = pytest.mark.slow
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

@@ -24,6 +24,8 @@ from hwnas.profiles.session import Session
 from hwnas.profiles.store import MeasurementStore
 from hwnas.testing.contract import SHORT, DeviceContract
 
+pytestmark = pytest.mark.slow
+
 MakeDevice = Callable[..., AndroidDevice]
 OnSending = Callable[..., None]
 
