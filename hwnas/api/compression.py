@@ -175,11 +175,10 @@ def plan_compression(
     'stem'
     """
     from hwnas.compress.budget import plan_of
-    from hwnas.compress.emit.picking import require_targets
     from hwnas.compress.library.open_run import open_inputs
     from hwnas.compress.library.store import added_candidates
+    from hwnas.compress.pipeline import require_suited
     from hwnas.compress.presets import resolve
-    from hwnas.compress.quality.model import require_judged
     from hwnas.compress.run.device_check import check_devices
     from hwnas.compress.search.target import target_of
 
@@ -191,9 +190,7 @@ def plan_compression(
     if not (dry_run or options.no_device_check):
         check_devices([(target.profile, target.cluster) for _, target in wanted], progress)
     inputs = open_inputs(library, progress, allow_code=options.allow_code)
-    for search in searches:
-        require_judged(search, inputs.initial.task, has_targets=inputs.data.has_targets)
-        require_targets(search, inputs.data)
+    require_suited(inputs, searches)
     choices = inputs.choice_count + len(added_candidates(path))
     plans = [plan_of(search, target, choices, len(wanted) - 1) for search, target in wanted]
     return Compression(out=path, options=options, inputs=inputs, wanted=wanted, plans=plans)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwnas.compress.emit.cross_device import Comparison
 from hwnas.compress.emit.emit import Emitted, emit_checkpoints
+from hwnas.compress.emit.picking import require_targets
 from hwnas.compress.emit.summary import Summary
 from hwnas.compress.executor import Executor
 from hwnas.compress.library.candidates import architecture_count
@@ -17,7 +18,7 @@ from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.open_run import Inputs, open_run, stage_count
 from hwnas.compress.library.target import Target
 from hwnas.compress.multi_device import Failures, compare_devices, note_failure, search_side_by_side
-from hwnas.compress.quality.model import prepare_quality, refit
+from hwnas.compress.quality.model import prepare_quality, refit, require_judged
 from hwnas.compress.report import write_report
 from hwnas.compress.report.cross_device import write_comparison
 from hwnas.compress.search.record import FRONT_SCHEMA, FrontRecord
@@ -108,6 +109,13 @@ class Result:
         )
 
 
+def require_suited(inputs: Inputs, searches: Sequence[SearchSettings]) -> None:
+    """Refuse searches that want of task and data what they have not. Raises InputError."""
+    for search in searches:
+        require_judged(search, inputs.initial.task, has_targets=inputs.data.has_targets)
+        require_targets(search, inputs.data)
+
+
 def compress(
     inputs: Inputs,
     wanted: Sequence[tuple[SearchSettings, Target]],
@@ -138,6 +146,7 @@ def compress(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"--device {', '.join(twice)} is given twice", "name each device once")
+    require_suited(inputs, [search for search, _ in wanted])
     results: dict[str, DeviceResult] = {}
     comparison = report = None
     with open_run(inputs, wanted, out, progress, executor) as run:
