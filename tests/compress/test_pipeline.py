@@ -470,7 +470,8 @@ def test_a_device_that_cannot_run_the_reference_is_told_before_anything_is_train
 def test_a_checkpoint_that_misses_its_bound_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "hwnas.compress.emit.emit.pick", lambda front, rule, *more: max(front, key=lambda p: p.costs)
+            "hwnas.compress.emit.picking.contenders",
+            lambda front, rule, *more: [max(front, key=lambda p: p.costs)],
         )
         watch = Watch()
         run(copy, picks=("speedup=1.5",), finetune_epochs=1, watch=watch)
