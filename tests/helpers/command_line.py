@@ -25,12 +25,7 @@ class Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["hwnas", *arguments])
             patch.setenv("COLUMNS", "200")
-            try:
-                command_line.main()
-                self.code = 0
-            except SystemExit as end:
-                assert isinstance(end.code, int)
-                self.code = end.code
+            self.code = _exit_code()
         self.out, self.err = capsys.readouterr()
 
 
@@ -51,15 +46,21 @@ class OnTerminal:
             patch.setattr(sys, "stdout", os.fdopen(stdout, "w", closefd=False))
             patch.setattr(sys, "stderr", os.fdopen(stderr, "w", closefd=False))
             try:
-                command_line.main()
-                self.code = 0
-            except SystemExit as end:
-                assert isinstance(end.code, int)
-                self.code = end.code
+                self.code = _exit_code()
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
         self.out, self.err = (_text(stream) for stream in (out, err))
+
+
+def _exit_code() -> int:
+    """Call the command line; how it ends."""
+    try:
+        command_line.main()
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+    return 0
 
 
 @contextmanager
