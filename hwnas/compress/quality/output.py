@@ -17,6 +17,7 @@ from hwnas.compress.library.device_run import DeviceRun
 from hwnas.compress.library.stitch import Choices
 from hwnas.compress.library.store import Entry
 from hwnas.compress.quality.kinds import QualityKind, QualityModel
+from hwnas.compress.quality.model import part_losses
 from hwnas.compress.training import loop
 from hwnas.errors import InputError
 from hwnas.files import decode, encode, read_signed, write_signed
@@ -53,9 +54,7 @@ class OutputQuality:
 
     def part_losses(self, choices: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """What each choice adds to the loss: (M_n,) of each part."""
-        return [
-            np.array([self._rise(part, choice) for choice in of_part]) for part, of_part in enumerate(choices)
-        ]
+        return part_losses(self.rises, choices, None)
 
     def _rise(self, part: int, choice: int) -> float:
         return self.rises[part, choice] if choice else 0.0
