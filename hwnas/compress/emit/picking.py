@@ -9,7 +9,7 @@ from torch import nn
 
 from hwnas.compress.data import Data
 from hwnas.compress.library.device_run import DeviceRun
-from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.stitch import Choices, joined_choices
 from hwnas.compress.quality.finetune import finetune, quality_on_val
 from hwnas.compress.quality.finetuned import Finetuned
 from hwnas.compress.search.pick import KNEE, allowed_drop, by_first_cost, contenders
@@ -81,8 +81,8 @@ def race(device: DeviceRun, points: Sequence[Point], rule: str) -> Choices:
         found = loop.distance_on_val(module, reference.module(), reference.data, reference.task)
         distances[point.choices] = found if math.isfinite(found) else math.inf
     best = min(distances, key=lambda choices: distances[choices])
-    told = ", ".join(f"{_name(choices)} {distance:.4g}" for choices, distance in distances.items())
-    run.progress.say(f"race for {rule}, loss on val after an epoch: {told}; {_name(best)} goes on")
+    told = ", ".join(f"{joined_choices(choices)} {distance:.4g}" for choices, distance in distances.items())
+    run.progress.say(f"race for {rule}, loss on val after an epoch: {told}; {joined_choices(best)} goes on")
     return best
 
 
@@ -117,7 +117,7 @@ def fastest_within(device: DeviceRun, front: Sequence[Point], limit: float) -> C
         else:
             assert tuned.accuracy is not None
             lost = _drop(metric, of_reference.value, tuned.accuracy.value)
-        run.progress.say(f"{_name(choices)} loses {lost:.2f} {what} on val, {limit:g} are allowed")
+        run.progress.say(f"{joined_choices(choices)} loses {lost:.2f} {what} on val, {limit:g} are allowed")
         least = min(least, lost)
         if lost <= limit:
             found, high = choices, middle
@@ -134,13 +134,9 @@ def fastest_within(device: DeviceRun, front: Sequence[Point], limit: float) -> C
 
 def _finetuned(device: DeviceRun, choices: Choices, epochs: int) -> tuple[nn.Module, Finetuned]:
     def progress(done: int, loss: float) -> None:
-        device.run.progress.advance(f"finetune {_name(choices)}", done, epochs, f"loss {loss:.3f}")
+        device.run.progress.advance(f"finetune {joined_choices(choices)}", done, epochs, f"loss {loss:.3f}")
 
     return finetune(device, choices, epochs, progress)
-
-
-def _name(choices: Choices) -> str:
-    return "-".join(map(str, choices))
 
 
 def _drop(metric: Metric, reference: float, value: float) -> float:

@@ -23,6 +23,11 @@ from hwnas.ranges import Position
 Choices = tuple[Position, ...]
 
 
+def joined_choices(choices: Choices) -> str:
+    """Name an architecture: `0-3-1-2-0`."""
+    return "-".join(map(str, choices))
+
+
 class Stitcher:
     """Makes the network of any architecture. Parts are shared, so each is read and exported once.
 
@@ -80,7 +85,7 @@ class Stitcher:
     @property
     def anchor_name(self) -> str:
         """The anchor for people: `the reference`, or `architecture 1-0-2-0`."""
-        return f"architecture {'-'.join(map(str, self.anchor))}" if any(self.anchor) else "the reference"
+        return f"architecture {joined_choices(self.anchor)}" if any(self.anchor) else "the reference"
 
     @property
     def reference(self) -> Network:
@@ -92,8 +97,12 @@ class Stitcher:
         replaced = {
             self.parts.names[n]: self._replacements[n, choice] for n, choice in enumerate(choices) if choice
         }
-        name = "-".join(str(choice) for choice in choices)
-        return Network(name, list((self._own | replaced).values()), self.calibration, self.parts.wiring)
+        return Network(
+            joined_choices(choices),
+            list((self._own | replaced).values()),
+            self.calibration,
+            self.parts.wiring,
+        )
 
     def module(self, choices: Choices) -> nn.Module:
         """A new torch module of an architecture, with the library's weights, in eval mode.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.stitch import Choices, joined_choices
 from hwnas.compress.library.store import Entry
 from hwnas.compress.quality.predictor import Predictor, fit_predictor
 from hwnas.errors import InputError, RunDirectoryError
@@ -71,7 +71,7 @@ class Finetuned:
 
 def finetuned_name(choices: Choices, epochs: int) -> str:
     """The name of a network's files."""
-    return f"{'-'.join(map(str, choices))}-e{epochs}"
+    return f"{joined_choices(choices)}-e{epochs}"
 
 
 def _choices_of(name: str) -> Choices:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hwnas.compress.emit.cross_device import FILE as COMPARED
 from hwnas.compress.emit.cross_device import Comparison, DeviceFront, OnDevice, PickedArchitecture
+from hwnas.compress.library.stitch import joined_choices
 from hwnas.compress.quality.kinds import described_quality
-from hwnas.compress.report.plots import joined
 from hwnas.compress.tasks.task import quantity
 from hwnas.errors import InputError
 from hwnas.page import (
@@ -90,7 +90,7 @@ def _best(comparison: Comparison) -> Section:
                     [
                         front.device,
                         rule,
-                        joined(pick.choices),
+                        joined_choices(pick.choices),
                         _ratio(here),
                         "–" if here.latency_ms is None else f"{here.latency_ms:.3f} ms",
                         f"{pick.loss:.4f}",
@@ -107,7 +107,7 @@ def _best(comparison: Comparison) -> Section:
         f"The {name} is that of the finetuned network on the test part. A network’s name is its choice in "
         "each part; 0 is the reference’s own.",
     ]
-    parts = [[joined(pick.choices), ", ".join(pick.parts)] for pick in comparison.picked]
+    parts = [[joined_choices(pick.choices), ", ".join(pick.parts)] for pick in comparison.picked]
     content.append(Table(columns=("network", "its parts, from the stem to the head"), rows=parts))
     return Section(heading="Best on each device", content=content)
 
@@ -116,7 +116,7 @@ def _elsewhere(comparison: Comparison) -> Section:
     rows = [
         [
             _found_for(pick),
-            joined(pick.choices),
+            joined_choices(pick.choices),
             *(_cell(pick.on[front.device]) for front in comparison.fronts),
         ]
         for pick in comparison.picked
@@ -161,7 +161,8 @@ def _fronts(comparison: Comparison) -> Section:
                 "x": [point.cost_ratio for point in front.points],
                 "y": [point.loss for point in front.points],
                 "text": [
-                    f"<b>{joined(point.choices)}</b><br>{plot_text(front.device)}<br>loss {point.loss:.4f}"
+                    f"<b>{joined_choices(point.choices)}</b><br>{plot_text(front.device)}"
+                    f"<br>loss {point.loss:.4f}"
                     f"<br>{front.cost} / reference {point.cost_ratio:.3f}"
                     for point in front.points
                 ],
@@ -186,5 +187,5 @@ def _fronts(comparison: Comparison) -> Section:
 def _what(front: DeviceFront) -> str:
     text = f"{front.device} is {front.chip}; networks on its front: {len(front.points)}."
     if any(front.anchor):
-        text += f" It refuses the reference: its ratios are to {joined(front.anchor)} instead."
+        text += f" It refuses the reference: its ratios are to {joined_choices(front.anchor)} instead."
     return text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hwnas.compress.library.stitch import joined_choices
 from hwnas.compress.report.explore import Exploration
-from hwnas.compress.report.plots import joined
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Content, Plot, Section, Table, plot_text, write_page
 
 FILE = "explore.html"
@@ -40,7 +40,7 @@ def _plot(found: Exploration) -> Plot:
             "name": plot_text(line.name),
             "x": [each.cost_ratio for each in line.front],
             "y": [each.loss for each in line.front],
-            "text": [joined(each.choices) for each in line.front],
+            "text": [joined_choices(each.choices) for each in line.front],
             "hovertemplate": "%{text}<br>%{x:.3f}, %{y:.4g}",
             "marker": {"color": COLOURS[n % len(COLOURS)], "size": 5},
             "line": {

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from hwnas.compress.emit.emit import checkpoint_name
-from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.stitch import Choices, joined_choices
 from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.report.stored import Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
@@ -18,11 +18,6 @@ from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}
 """What objectives are called on axes, where that is not their own name."""
 Trace = dict[str, Any]
-
-
-def joined(choices: Choices) -> str:
-    """`0-3-1-2-0`."""
-    return "-".join(map(str, choices))
 
 
 def picks(stored: StoredRun, search: Search) -> dict[Choices, list[str]]:
@@ -121,7 +116,7 @@ def _cost(search: Search, point: Point, index: int) -> float:
 def describe(stored: StoredRun, search: Search, point: Point) -> str:
     """A network for hovering over: figures, then what stands in each part."""
     macs, params = stored.counts(point.choices)
-    lines = [f"<b>{joined(point.choices)}</b>", f"loss {point.loss:.4f}"]
+    lines = [f"<b>{joined_choices(point.choices)}</b>", f"loss {point.loss:.4f}"]
     latency_ms = search.latency_ms(point)
     if latency_ms is not None:
         lines.append(f"latency {latency_ms:.3f} ms")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwnas.compress.library.stitch import joined_choices
 from hwnas.compress.quality.finetuned import block_metrics, metric_rows
 from hwnas.compress.quality.kinds import described_quality
 from hwnas.compress.quality.model import describe
@@ -58,7 +59,7 @@ def predictor(stored: StoredRun, fitted: Predictor) -> Section:
     rows = metric_rows(metrics, [network.choices for network in stored.finetuned])
     targets = np.array([network.target for network in stored.finetuned])
     left_out = leave_one_out(rows, targets)
-    names = [plots.joined(network.choices) for network in stored.finetuned]
+    names = [joined_choices(network.choices) for network in stored.finetuned]
     return Section(
         heading=HEADING,
         content=[

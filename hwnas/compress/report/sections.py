@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.compress.emit.summary import milliseconds, ratio
+from hwnas.compress.library.stitch import joined_choices
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
 from hwnas.compress.report.layers import FILE, SimilarityRecord, layers
@@ -139,7 +140,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     if any(search.front.anchor):
         text += (
             f" The device refuses the reference, whose latency there is not known: what is measured are "
-            f"ratios to the anchor {plots.joined(search.front.anchor)}, the accepted architecture with the "
+            f"ratios to the anchor {joined_choices(search.front.anchor)}, the accepted architecture with the "
             "lowest loss."
         )
     predicts = search.front.predicts
@@ -155,7 +156,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
     first, *others = plots.front_plots(stored, search)
     rows = [
         [
-            plots.joined(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
+            joined_choices(row.choices) + "".join(f" ← {rule}" for rule in picked.get(row.choices, [])),
             loss_text(row),
             *(f"{row.cost_ratios[objective]:.3f}" for objective in search.front.objectives),
             UNKNOWN if row.latency_ms is None else f"{row.latency_ms:.3f}",
@@ -216,7 +217,7 @@ def sums(stored: StoredRun, search: Search, blocks: BlockCosts, heading: str) ->
         f"Each block was timed on its own as well. {_sum_error(errors)} Both are ratios to the anchor "
         "measured beside them, so a drift of the machine’s speed between blocks and networks is no part of "
         "this.",
-        plots.sums_plot(measured_ms, sums_ms, [plots.joined(point.choices) for point, _, _ in known]),
+        plots.sums_plot(measured_ms, sums_ms, [joined_choices(point.choices) for point, _, _ in known]),
         "What would have been chosen without measuring whole networks: from the networks of this search, "
         "the front of loss against each ranker, its networks taken at their measured latency. Hypervolume "
         "is relative to the front by measured latency; slower is against the fastest network that loses no "
@@ -373,7 +374,7 @@ def failures(stored: StoredRun) -> Section:
                 [f"{part.name}: {row.name}", "block cost", row.reason] for row in part.choices if row.reason
             ]
         rows += [
-            [plots.joined(point.choices), "search", point.reason] for point in search.points if point.reason
+            [joined_choices(point.choices), "search", point.reason] for point in search.points if point.reason
         ]
     if not rows:
         return Section(heading="Failures", content=["None."])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.compress.emit.summary import CheckpointRecord, Summary
-from hwnas.compress.library.stitch import Choices
+from hwnas.compress.library.stitch import Choices, joined_choices
 from hwnas.compress.library.store import Entry, Library
 from hwnas.compress.quality.finetuned import Finetuned, FinetunedNetworks, block_metrics, is_known
 from hwnas.compress.quality.predictor import Predictor
@@ -247,7 +247,7 @@ def _check_choices(stored: StoredRun) -> None:
         for choices in rows:
             if len(choices) != len(stored.reference.parts) or not set(enumerate(choices)) <= known:
                 raise RunDirectoryError(
-                    f"{stored.folder} names the network {'-'.join(map(str, choices))}, which the library of "
+                    f"{stored.folder} names the network {joined_choices(choices)}, which the library of "
                     f"{stored.path} does not have",
                     "give the run's `hwnas compress` command again: it searches anew",
                 )
