@@ -15,7 +15,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from task_proofs import SHARED, images
+from task_networks import SHARED, images
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 

@@ -114,16 +114,19 @@ def searched(bench: Bench, number: int, name: str, bounds: Sequence[float]) -> l
     return found
 
 
-def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
+def pruned(
+    bench: Bench, choose_epochs: int, bounds: Sequence[float] = BOUNDS, **tried: Sequence[Any]
+) -> list[Finalist]:
     """The networks of torch-pruning.
 
     Args:
         choose_epochs: of each try at the bound in the middle, before the best way and rate are taken.
+        tried: `ways` and `rates` of `Peer`, where these are not all.
     """
     device, run = bench.device, bench.device.run
     folder = bench.out / "pruning"
     folder.mkdir(exist_ok=True)
-    shape = (1, *run.reference.data.image_shape)
+    shape = (1, *run.reference.measured.image_shape)
 
     def latency_ratio(module: nn.Module) -> float:
         network = Network.from_module("pruned", module, shape)
@@ -143,10 +146,11 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
         latency_ratio=latency_ratio,
         account=CostLog(folder / "account.json"),
         progress=run.progress,
+        **tried,
     )
-    way, rate = peer.choose(bench.limit(BOUNDS[len(BOUNDS) // 2]), choose_epochs)
+    way, rate = peer.choose(bench.limit(bounds[len(bounds) // 2]), choose_epochs)
     found: list[Finalist] = []
-    for bound in BOUNDS:
+    for bound in bounds:
         module = peer.network(way, rate, bench.limit(bound), device.search.finetune_epochs)
         row = Row(method=PEER, bound=bound, network=f"{way}, rate {rate:.2g}")
         if module is None:
@@ -158,16 +162,16 @@ def pruned(bench: Bench, choose_epochs: int) -> list[Finalist]:
 def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) -> list[Row]:
     """All finalists in one session, and their answers on the part `test`."""
     run, reference = bench.device.run, bench.device.run.reference
-    data, task = reference.data, reference.task
+    data, task, shape = reference.data, reference.task, reference.measured.image_shape
     networks: dict[int, Network] = {}
     for number, (row, module) in enumerate(finalists):
         if module is None:
             continue
         name = f"{row.method}, {row.bound:g}"
         networks[number] = (
-            Network.from_module(name, module, (1, *data.image_shape))
+            Network.from_module(name, module, (1, *shape))
             if row.method == PEER
-            else network_of(module, reference.parts, name)
+            else network_of(module, reference.measured, name)
         )
     with MeasurementStore(bench.out / "finalists.db") as store, bench.session(store, protocol) as session:
         run.progress.say(f"measuring {len(networks)} finalists by the protocol {protocol.name}")
@@ -179,7 +183,7 @@ def measured(bench: Bench, finalists: Sequence[Finalist], protocol: Protocol) ->
         if not isinstance(result, Measurement):
             rows[number] = replace(rows[number], reason=result.reason)
             continue
-        macs, params = count(module, data.image_shape)
+        macs, params = count(module, shape)
         rows[number] = replace(
             rows[number],
             latency_ratio=median_interval(result.anchor_ratios),

@@ -1,8 +1,11 @@
-"""torch-pruning to a bound on measured latency, finetuned as hwnas finetunes: a part of equal_latency.py."""
+"""torch-pruning to a bound on measured latency, finetuned as hwnas finetunes.
+
+A part of equal_latency.py and task_proofs.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +20,11 @@ from hwnas.compress.reference.prepare import Reference
 from hwnas.compress.run.cost_log import CostLog, Step
 from hwnas.compress.settings import LibrarySettings
 from hwnas.compress.training import loop
-from hwnas.compress.training.intervals import mean_score
+from hwnas.compress.training.intervals import measured
 from hwnas.files import read_json, write_json
 from hwnas.networks.count import count
 from hwnas.networks.serialize import save_state
+from hwnas.networks.tensors import tensors_of
 from hwnas.networks.weights import read_state
 from hwnas.progress import Progress
 
@@ -45,6 +49,7 @@ STEPS = 8
 ATTEMPTS = 3
 NEAR = 0.95
 GRADIENT_BATCHES = 8
+LAYERS = nn.Conv2d, nn.ConvTranspose2d, nn.Linear
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class Peer:
         folder: of what is done already.
         latency_ratio: measures a module, in units of the reference.
         account: what this has spent.
+        ways, rates: that are tried.
     """
 
     folder: Path
@@ -63,6 +69,8 @@ class Peer:
     latency_ratio: Callable[[nn.Module], float]
     account: CostLog
     progress: Progress
+    ways: Sequence[str] = tuple(WAYS)
+    rates: Sequence[float] = RATES
 
     def choose(self, limit: float, epochs: int) -> tuple[str, float]:
         """The way, and then the learning rate, whose network within `limit` is best on the part `val`.
@@ -70,8 +78,8 @@ class Peer:
         Args:
             epochs: of finetuning, before the networks are compared.
         """
-        way = max(WAYS, key=lambda way: self._tried(way, RATES[0], limit, epochs))
-        return way, max(RATES, key=lambda rate: self._tried(way, rate, limit, epochs))
+        way = max(self.ways, key=lambda way: self._tried(way, self.rates[0], limit, epochs))
+        return way, max(self.rates, key=lambda rate: self._tried(way, rate, limit, epochs))
 
     def network(
         self, way: str, rate: float, limit: float, epochs: int, step: Step = "finetuning"
@@ -91,21 +99,23 @@ class Peer:
         return shaped(self.reference.module(), read_state(trained)).eval()
 
     def _tried(self, way: str, rate: float, limit: float, epochs: int) -> float:
-        """The accuracy on `val`, kept in `tried.json`; 0 where no ratio is within the limit."""
+        """The first metric on `val`, kept in `tried.json`; 0 where no ratio is within the limit."""
         record = self.folder / "tried.json"
         known = read_json(record) if record.exists() else {}
         what = f"{way}, learning rate {rate:.2g}"
         if what not in known:
             module = self.network(way, rate, limit, epochs, "search")
-            known[what] = 0.0 if module is None else self._accuracy(module)
+            known[what] = 0.0 if module is None else self._quality(module)
             write_json(record, known)
-            self.progress.say(f"torch-pruning, {what}, {epochs} epochs: {known[what]:.1%} on val")
+            self.progress.say(f"torch-pruning, {what}, {epochs} epochs: {known[what]:.4g} on val")
         return float(known[what])
 
-    def _accuracy(self, module: nn.Module) -> float:
-        scores = loop.scores(module, self.reference.data, self.reference.task, self.reference.data.val)
-        assert scores is not None
-        return mean_score(scores).value
+    def _quality(self, module: nn.Module) -> float:
+        task = self.reference.task
+        evidence = loop.scores(module, self.reference.data, task, self.reference.data.val)
+        found = measured(evidence, task.measure)
+        assert found is not None
+        return found.value
 
     def _pruned(self, way: str, limit: float, path: Path) -> nn.Module | None:
         """The least pruned network within `limit`; `PATH.json` says by which ratio."""
@@ -204,23 +214,39 @@ def with_gradients(reference: Reference) -> nn.Module:
 
 
 def pruned(graded: nn.Module, way: str, ratio: float, reference: Reference) -> nn.Module:
-    """A copy with a share `ratio` of its channels pruned; all outputs of the last layer stay."""
+    """A copy with a share `ratio` of its channels pruned; all outputs of the last layers stay."""
     make, together = WAYS[way]
     module = deepcopy(graded)
     for own, parameter in zip(module.parameters(), graded.parameters(), strict=True):
         own.grad = None if parameter.grad is None else parameter.grad.clone()
-    last = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    x = torch.zeros(1, *reference.data.image_shape)
     _Pruner(
         module,
-        torch.zeros(1, *reference.data.image_shape),
+        x,
         importance=make(),
         global_pruning=together,
         pruning_ratio=ratio,
-        ignored_layers=[last],
+        ignored_layers=list(last_layers(module, x)),
         round_to=ROUND_TO,
     ).step()
     module.zero_grad()
     return module.eval()
+
+
+def last_layers(module: nn.Module, x: Tensor) -> Iterator[nn.Module]:
+    """The layers with channels between which and an output no other one lies."""
+    owners = {id(layer.weight): layer for layer in module.modules() if isinstance(layer, LAYERS)}
+    nodes: list[Any] = [each.grad_fn for each in tensors_of(module(x))]
+    seen = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        before = [each for each, _ in node.next_functions]
+        own = [owners[id(each.variable)] for each in before if id(getattr(each, "variable", None)) in owners]
+        yield from own
+        nodes += [] if own else before
 
 
 class _Pruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]
@@ -239,7 +265,10 @@ def shaped(reference: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     module = deepcopy(reference)
     for name, layer in module.named_modules():
         weight = state.get(f"{name}.weight")
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.ConvTranspose2d):
+            assert weight is not None and layer.groups == 1
+            layer.in_channels, layer.out_channels = len(weight), weight.shape[1]
+        elif isinstance(layer, nn.Conv2d):
             assert weight is not None
             depthwise = layer.groups > 1
             layer.out_channels, layer.in_channels = len(weight), weight.shape[1]

@@ -1,38 +1,49 @@
 """Other tasks than classification: what is left of a reference at a bound on measured latency.
 
-    python benchmarks/task_proofs.py denoising      # or super-resolution, text-segmentation, demosaicking
-    python benchmarks/task_proofs.py                # the table of those that are done
+    python benchmarks/task_proofs.py denoising           # or another of the studies below
+    python benchmarks/task_proofs.py denoising --peer    # then torch-pruning at the same bound
+    python benchmarks/task_proofs.py                     # the table of those that are done
 
 Run it in the repository's root. Networks, weights and images are those of ../shared/data; none has labels
-but what an image itself says. `test` is looked at once, by the checkpoint. Stopped, a study goes on by the
-same command. demosaicking wants its network: pip install demosaicnet wget 'setuptools<81'
+but what an image itself says; the references of the detection and multi-task studies are trained first, on
+collages of Imagenette. `test` is looked at once, by the checkpoint. Stopped, a study goes on by the same
+command. demosaicking and detection want their networks: pip install demosaicnet wget 'setuptools<81' effdet
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import io
-import sys
-import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor, nn
+import collages
+from finalists import Bench, Finalist, measured, pruned
+from pruning_peer import RATES
+from result_tables import OWN, Row
 
 import hwnas
 from hwnas.cli.output import TerminalProgress
 from hwnas.compress.emit.summary import Summary
-from hwnas.compress.tasks import load_task
+from hwnas.compress.library.device_run import DeviceRun
+from hwnas.compress.library.open_run import open_inputs, open_run
+from hwnas.compress.quality.finetune import finetune
+from hwnas.compress.run.directory import recorded_settings
+from hwnas.compress.search.target import target_of
+from hwnas.compress.settings import DEFAULT_THRESHOLD, SearchSettings
+from hwnas.compress.tasks.task import difference, quantity
+from hwnas.compress.training import loop
+from hwnas.compress.training.intervals import measured_difference
+from hwnas.measurement import Interval
+from hwnas.networks.count import count
+from hwnas.profiles.protocols import load_protocol
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
-SEED = 0
+CHOOSE_EPOCHS = 2
+MARGIN = 0.02  # of the bound, that noise may take
+WAYS = "magnitude", "Taylor"
+"""Of torch-pruning; the networks have little or no batch normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +51,16 @@ class Study:
     """One network, compressed to a bound.
 
     Attributes:
-        weights: a file of ../shared/data; None where the network brings them.
+        model: `module:function` of the network.
+        data: as `hwnas.compress` takes it.
+        weights: a file of ../shared/data, a network of `collages`; None where the network brings them.
         options: of `hwnas.compress`.
         bound: on latency, in units of the reference.
         goal: the loss of the first metric that is allowed.
     """
 
+    model: str
+    data: str
     weights: str | None
     task: str
     bound: float
@@ -58,8 +73,19 @@ def _space(name: str) -> str:
 
 
 SMALL = {"batch_size": 16, "population": 12, "generations": 6, "protocol": "quick"}
+COLLAGE = {**SMALL, "space": _space("thin"), "epochs": 1, "finetune_epochs": 6}
+DETECTION: dict[str, Any] = {
+    "model": "benchmarks.collages:detector",
+    "data": f"folder:{collages.FOLDER}",
+    "weights": "detector",
+    "task": collages.DETECTION,
+    "bound": 0.7,
+    "goal": 0.0,
+}
 STUDIES = {
     "denoising": Study(
+        model="benchmarks.task_networks:denoising",
+        data="benchmarks.task_networks:denoising_data",
         weights="dncnn_gray_sigma25.safetensors",
         task="denoising:25",
         bound=0.5,
@@ -67,6 +93,8 @@ STUDIES = {
         options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
     ),
     "super-resolution": Study(
+        model="benchmarks.task_networks:super_resolution",
+        data="benchmarks.task_networks:super_resolution_data",
         weights="waifu2x_upconv7_photo_x2.safetensors",
         task="super-resolution:2",
         bound=0.45,
@@ -81,6 +109,8 @@ STUDIES = {
         },
     ),
     "text-segmentation": Study(
+        model="benchmarks.task_networks:text_segmentation",
+        data="benchmarks.task_networks:text_segmentation_data",
         weights="ppocrv4_text_detector.safetensors",
         task="segmentation",
         bound=0.5,
@@ -88,156 +118,41 @@ STUDIES = {
         options={**SMALL, "space": _space("thin"), "epochs": 2, "finetune_epochs": 15},
     ),
     "demosaicking": Study(
+        model="benchmarks.task_networks:demosaicking",
+        data="benchmarks.task_networks:demosaicking_data",
         weights=None,
-        task="benchmarks.task_proofs:DEMOSAICKING",
+        task="benchmarks.task_networks:DEMOSAICKING",
         bound=0.5,
         goal=0.5,
         options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
     ),
+    "detection": Study(**DETECTION, options=COLLAGE),
+    "detection-backbone": Study(**DETECTION, options={**COLLAGE, "only": "backbone"}),
+    "multi-task": Study(
+        model="benchmarks.collages:overview",
+        data="benchmarks.collages:overview_data",
+        weights="overview",
+        task="benchmarks.collages:SEVERAL",
+        bound=0.75,
+        goal=0.01,
+        options=COLLAGE,
+    ),
 }
-
-
-def denoising() -> nn.Module:
-    """DnCNN for grey images."""
-    return _shared("DnCnn", (1, 64, 64))
-
-
-def super_resolution() -> nn.Module:
-    """waifu2x's upconv_7, ×2."""
-    return _shared("UpConv7", (3, 48, 48))
-
-
-def text_segmentation() -> nn.Module:
-    """PP-OCRv4's mobile text detector, its logit of text as one of two classes."""
-    detector = type(_shared("TextDetector", (3, 320, 320)))
-
-    class TextSegmenter(detector):  # type: ignore[misc, valid-type]
-        def forward(self, x: Tensor) -> Tensor:
-            text = super().forward(x)
-            return torch.cat([-text / 2, text / 2], 1)
-
-    module: nn.Module = TextSegmenter()
-    module.input_shape = (3, 320, 320)  # type: ignore[assignment]
-    return module
-
-
-def demosaicking() -> nn.Module:
-    """The network of Gharbi et al. 2016 for Bayer's mosaic, with its own weights."""
-    module: nn.Module = importlib.import_module("demosaicnet").BayerDemosaick(pad=True)
-    module.input_shape = (3, 64, 64)  # type: ignore[assignment]
-    return module
-
-
-def mosaic(image: Tensor, _: torch.Generator) -> Tensor:
-    """Keep of each pixel (3, H, W) the one channel that Bayer's filter lets through."""
-    kept: Tensor = importlib.import_module("demosaicnet").bayer(image)
-    return kept
-
-
-DEMOSAICKING = replace(load_task("denoising"), name="demosaicking", given=mosaic)
-
-
-def denoising_data() -> hwnas.Data:
-    """Grey crops of Imagenette to train on; BSD68 to test on."""
-    train, val = crops("train", 1000, 64), crops("val", 100, 64)
-    test = tuple(torch.from_numpy(np.array(image))[None] for image in images("bsd68_gray.zip", "BSD68/"))
-    return _plain("imagenette, grey crops", grey_of(train), grey_of(val), test)
-
-
-def super_resolution_data() -> hwnas.Data:
-    """Crops of Imagenette; other images of it to test on."""
-    val = crops("val", 400, 96)
-    return _plain("imagenette, crops", crops("train", 800, 96), val[:100], val[100:])
-
-
-def demosaicking_data() -> hwnas.Data:
-    """Crops of Imagenette; other images of it to test on."""
-    val = crops("val", 300, 96)
-    return _plain("imagenette, crops", crops("train", 1000, 64), crops("val", 100, 64), val[100:])
-
-
-def text_segmentation_data() -> hwnas.Data:
-    """Pages of text on photos, BGR; masks of 0 ground, 1 core of a line, 255 free."""
-    parts = [*pages("train", 700, 0), *pages("val", 200, 1)]
-    train, val, test = (
-        hwnas.Images(pixels=pixels, labels=masks)
-        for pixels, masks in (
-            (parts[0][:600], parts[1][:600]),
-            (parts[0][600:], parts[1][600:]),
-            (parts[2], parts[3]),
-        )
-    )
-    half = (0.5,) * 3
-    return hwnas.Data(name="pages of text", train=train, val=val, test=test, mean=half, std=half)
-
-
-def pages(part: str, count: int, number: int) -> tuple[Tensor, Tensor]:
-    """Pages (N, 3, 320, 320) of make_text_segmentation.py on a part's photos, and their masks."""
-    sys.path.insert(0, str(SHARED))
-    page = importlib.import_module("make_text_segmentation").page
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    letters = sorted(file for file in fonts.glob("DejaVu*.ttf") if "Display" not in file.name)
-    photos = [image.convert("RGB") for image in images("imagenette.zip", f"{part}/")]
-    found = []
-    for index in range(count):
-        chance = np.random.default_rng([SEED, number, index])
-        image, mask = page(chance, photos[chance.integers(len(photos))], letters, 320)
-        bgr = np.array(image)[:, :, ::-1].transpose(2, 0, 1)
-        found.append((torch.from_numpy(bgr.copy()), torch.from_numpy(mask).long()))
-    return torch.stack([bgr for bgr, _ in found]), torch.stack([mask for _, mask in found])
-
-
-def crops(part: str, count: int, size: int) -> Tensor:
-    """Square cut-outs (N, 3, H, W) of Imagenette's images, nothing scaled, of fixed random places."""
-    chance = np.random.default_rng(SEED)
-    found = []
-    names = list(images("imagenette.zip", f"{part}/"))
-    for number in chance.permutation(len(names))[:count]:
-        pixels = np.array(names[number].convert("RGB"))
-        top, left = (int(chance.integers(side - size + 1)) for side in pixels.shape[:2])
-        found.append(torch.from_numpy(pixels[top : top + size, left : left + size].copy()).permute(2, 0, 1))
-    return torch.stack(found)
-
-
-def images(archive: str, under: str) -> Iterator[Image.Image]:
-    """The images of a folder of an archive, by name."""
-    with zipfile.ZipFile(SHARED / archive) as files:
-        for name in sorted(files.namelist()):
-            if under in name and not name.endswith("/"):
-                yield Image.open(io.BytesIO(files.read(name)))
-
-
-def grey_of(pixels: Tensor) -> Tensor:
-    """Grey images (N, 1, H, W) by ITU-R BT.601, as Pillow's `L`."""
-    weights = torch.tensor([0.299, 0.587, 0.114])
-    return torch.einsum("nchw,c->nhw", pixels.float(), weights).round().to(torch.uint8)[:, None]
-
-
-def _shared(name: str, input_shape: tuple[int, int, int]) -> nn.Module:
-    sys.path.insert(0, str(SHARED))
-    module: nn.Module = getattr(importlib.import_module("networks"), name)()
-    module.input_shape = input_shape  # type: ignore[assignment]
-    return module
-
-
-def _plain(name: str, *parts: Any) -> hwnas.Data:
-    """Images for networks that take values in 0 … 1 as they are."""
-    train, val, test = (hwnas.Images(pixels=pixels, labels=None) for pixels in parts)
-    channels = train.pixels.shape[1]
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    return hwnas.Data(name=name, train=train, val=val, test=test, mean=mean, std=std)
 
 
 def run(name: str, out: Path, device: str) -> None:
     """Compress the network of a study."""
-    study, function = STUDIES[name], name.replace("-", "_")
+    study, progress = STUDIES[name], TerminalProgress()
+    weights = study.weights and str(SHARED / study.weights)
+    if study.weights in collages.NETWORKS:
+        weights = str(collages.reference(study.weights, out, progress))
     hwnas.compress(
-        f"benchmarks.task_proofs:{function}",
-        data=f"benchmarks.task_proofs:{function}_data",
+        study.model,
+        data=study.data,
         devices=[device],
         out=out / name,
-        progress=TerminalProgress(),
-        weights=study.weights and str(SHARED / study.weights),
+        progress=progress,
+        weights=weights,
         task=study.task,
         speedup=[1 / study.bound],
         preset="standard",
@@ -245,8 +160,54 @@ def run(name: str, out: Path, device: str) -> None:
     )
 
 
+def prune(name: str, out: Path, device: str) -> str:
+    """Compress a study's network by torch-pruning as well; a row for each, measured in one session."""
+    study, folder, progress = STUDIES[name], out / name, TerminalProgress()
+    settings, summary = recorded_settings(folder), hwnas.open_run(folder).checkpoints()[0].summary
+    assert settings is not None
+    search = SearchSettings(
+        device=device,
+        objectives=("latency",),
+        protocol=study.options["protocol"],
+        population=study.options["population"],
+        generations=study.options["generations"],
+        finetune_epochs=study.options["finetune_epochs"],
+        picks=(),
+        filter="device",
+        filter_threshold=DEFAULT_THRESHOLD,
+    )
+    target, peers = target_of(search), out / f"{name}-peer"
+    peers.mkdir(exist_ok=True)
+    with open_run(open_inputs(settings, progress), [(search, target)], folder, progress) as opened:
+        device_run = DeviceRun(run=opened, search=search, target=target)
+        module, _ = finetune(device_run, summary.choices, summary.finetune_epochs, lambda *_: None)
+        own: Finalist = (Row(method=OWN, bound=study.bound), module)
+        bench = Bench(out=peers, device=device_run, margin=MARGIN)
+        others = pruned(bench, CHOOSE_EPOCHS, [study.bound], ways=WAYS, rates=RATES[:1])
+        rows = measured(bench, [own, *others], load_protocol("report"))
+        reference = opened.reference
+        task = reference.task
+        evidence = loop.scores(reference.module(), reference.data, task)
+        macs, _ = count(reference.module(), reference.measured.image_shape)
+    lines = [
+        f"{name} at ≤ {study.bound:g} of the latency, {search.finetune_epochs} epochs of finetuning each\n",
+        "| method | difference in " + task.measure.metric.name + " | latency ratio | MACs ratio | network |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row.latency_ratio is None:
+            lines.append(f"| {row.method} | {row.reason} | | | |")
+            continue
+        lost = measured_difference(row.scores, evidence, task.measure)
+        lines.append(
+            f"| {row.method} | {difference(lost, task.measure.metric)} | {_ratio(row.latency_ratio)} "
+            f"| {row.macs / macs:.3f} | {row.network} |"
+        )
+    return "\n".join(lines)
+
+
 def table(out: Path) -> str:
-    """A row for each study that has ended."""
+    """A row for each metric of each study that has ended."""
     rows = [
         "| study | metric | reference | compressed | difference [95 %] | latency ratio [95 %] | MACs ratio "
         "| goal |",
@@ -254,21 +215,35 @@ def table(out: Path) -> str:
     ]
     for name, study in STUDIES.items():
         if (out / name / "checkpoints").is_dir():
-            rows += [_row(name, study, each.summary) for each in hwnas.open_run(out / name).checkpoints()]
+            for each in hwnas.open_run(out / name).checkpoints():
+                rows += _rows(name, study, each.summary)
     return "\n".join(rows)
 
 
-def _row(name: str, study: Study, summary: Summary) -> str:
-    assert summary.accuracy and summary.accuracy_reference and summary.accuracy_difference
-    lost, ratio = summary.accuracy_difference, summary.latency_ratio
+def _rows(name: str, study: Study, summary: Summary) -> list[str]:
+    """The first metric, by which the goal is judged, and the others."""
+    reached, reference, lost = summary.accuracy, summary.accuracy_reference, summary.accuracy_difference
+    assert reached and reference and lost
+    ratio = summary.latency_ratio
     is_met = -lost.value <= study.goal and ratio.value <= study.bound
-    return (
-        f"| {name} | {summary.metric.name} | {summary.accuracy_reference.value:.2f} "
-        f"| {summary.accuracy.value:.2f} | {lost.value:+.2f} [{lost.low:+.2f}, {lost.high:+.2f}] "
-        f"| {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] "
+    first = (
+        f"| {name} | {summary.metric.name} | {quantity(reference, summary.metric)} "
+        f"| {quantity(reached, summary.metric)} | {difference(lost, summary.metric)} | {_ratio(ratio)} "
         f"| {summary.macs / summary.macs_reference:.3f} "
         f"| ≥ −{study.goal:g} at ≤ {study.bound:g}: {'met' if is_met else 'missed'} |"
     )
+    return [
+        first,
+        *(
+            f"| | {each.metric.name} | {quantity(each.reference, each.metric)} "
+            f"| {quantity(each.value, each.metric)} | {difference(each.difference, each.metric)} | | | |"
+            for each in summary.further_metrics
+        ),
+    ]
+
+
+def _ratio(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def main() -> None:
@@ -277,9 +252,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", nargs="?", choices=sorted(STUDIES))
+    parser.add_argument("--peer", action="store_true", help="torch-pruning in the place of hwnas")
     parser.add_argument("--out", type=Path, default=Path("runs/task_proofs"))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
+    if options.study and options.peer:
+        print(prune(options.study, options.out, options.device))
+        return
     if options.study:
         run(options.study, options.out, options.device)
     print(table(options.out))
