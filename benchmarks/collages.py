@@ -76,12 +76,12 @@ class Separable(nn.Sequential):
 class Overview(nn.Module):
     """One backbone, one neck, three heads, as YOLOP: boxes at strides 8, 16, 32, two maps at stride 4."""
 
-    def __init__(self, lite: Any, wide: int = 64) -> None:
+    def __init__(self, lite: Any, wide: int = 112) -> None:
         super().__init__()
         self.stem = nn.Sequential(lite.conv_stem, lite.bn1, *lite.blocks[:2])
         self.eighth, self.sixteenth = lite.blocks[2], nn.Sequential(*lite.blocks[3:5])
-        self.last = nn.Sequential(Separable(112, 160, 2), Separable(160, 160))
-        self.lateral = nn.ModuleList(nn.Conv2d(taken, wide, 1) for taken in (24, 40, 112, 160))
+        self.last = nn.Sequential(Separable(112, 192, 2), Separable(192, 192))
+        self.lateral = nn.ModuleList(nn.Conv2d(taken, wide, 1) for taken in (24, 40, 112, 192))
         self.smooth = nn.ModuleList(Separable(wide, wide) for _ in range(4))
         self.towers = nn.ModuleList(
             nn.Sequential(Separable(wide, wide), Separable(wide, wide)) for _ in range(3)
@@ -152,7 +152,7 @@ def overview_data() -> hwnas.Data:
 
 
 def _mask(file: Path) -> Tensor:
-    return torch.from_numpy(np.array(Image.open(file))).long()
+    return torch.from_numpy(np.array(Image.open(file)))
 
 
 def reference(name: str, out: Path, progress: Progress) -> Path:

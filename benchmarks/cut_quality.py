@@ -19,7 +19,7 @@ from task_networks import SHARED, images
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from hwnas.networks.blocks.closed_form import start_cut, take_moments
+from hwnas.networks.blocks.closed_form import read_by, start_cut, take_moments
 from hwnas.networks.blocks.cut import CutTable, cut_specs
 from hwnas.networks.blocks.hidden import find_hidden
 from hwnas.networks.chosen_blocks import Blocks
@@ -57,11 +57,12 @@ def main() -> None:
     for number, block in enumerate(parts.blocks, 1):
         in_shape, out_shape = parts.part_shapes(number)
         groups = find_hidden(block, in_shape)
-        moments = take_moments(block, groups, train.split(BATCH))
+        specs = cut_specs(CutTable(share=SHARES), block, in_shape, out_shape)
+        moments = take_moments(block, read_by(specs, block, groups), train.split(BATCH))
         wanted = block(val)
         variance = wanted.var((0, 2, 3), keepdim=True)
         cells = []
-        for spec in cut_specs(CutTable(share=SHARES), block, in_shape, out_shape):
+        for spec in specs:
             cut = start_cut(spec, block, groups, moments)
             cells.append(f"{float(((cut(val) - wanted).square() / variance).mean()):.3f}")
         if cells:

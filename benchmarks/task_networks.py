@@ -72,9 +72,9 @@ def denoising_data() -> hwnas.Data:
 
 
 def super_resolution_data() -> hwnas.Data:
-    """Crops of Imagenette; other images of it to test on."""
-    val = crops("val", 400, 96)
-    return _plain("imagenette, crops", crops("train", 800, 96), val[:100], val[100:])
+    """Crops of Imagenette; whole other images of it to test on."""
+    val = crops("val", 100, 64)
+    return _plain("imagenette, crops", crops("train", 1600, 64), val, crops("val", 400, 96)[100:])
 
 
 def demosaicking_data() -> hwnas.Data:

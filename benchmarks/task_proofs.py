@@ -101,10 +101,9 @@ STUDIES = {
         goal=0.16,
         options={
             **SMALL,
-            "layers": True,
             "space": _space("narrow"),
             "epochs": 3,
-            "finetune_epochs": 20,
+            "finetune_epochs": 40,
             "measure_size": "96",
         },
     ),

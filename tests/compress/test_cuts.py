@@ -25,7 +25,14 @@ from hwnas.compress.library.space import load_space
 from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.errors import InputError
 from hwnas.networks.architecture import ArchitectureSpec
-from hwnas.networks.blocks.closed_form import Moments, refitted, removal_order, start_cut, take_moments
+from hwnas.networks.blocks.closed_form import (
+    Moments,
+    read_by,
+    refitted,
+    removal_order,
+    start_cut,
+    take_moments,
+)
 from hwnas.networks.blocks.cut import CutSpec, CutTable, build_cut, cut_specs
 from hwnas.networks.blocks.hidden import Hidden, find_hidden
 from hwnas.networks.chosen_blocks import Blocks
@@ -109,7 +116,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[int]]] = 
 
 def start(block: nn.Module, shape: tuple[int, ...], spec: CutSpec, x: Tensor) -> nn.Module:
     groups = find_hidden(block, shape)
-    return start_cut(spec, block, groups, take_moments(block, groups, [x]))
+    return start_cut(spec, block, groups, take_moments(block, read_by([spec], block, groups), [x]))
 
 
 @torch.no_grad()
@@ -313,7 +320,7 @@ def test_the_channel_that_goes_first_costs_least_of_all(each: int) -> None:
 def test_too_few_samples_count_with_their_mean() -> None:
     block: Any = seeded(Separable)
     (group,) = find_hidden(block, SHAPE)
-    few = {group.readers[0].name: take_moments(block, [group], [torch.randn(1, *SHAPE)])["leave"]}
+    few = take_moments(block, ["leave"], [torch.randn(1, *SHAPE)])
     assert few["leave"].samples < 2 * 24 * 9
     cut: Any = start_cut(CutSpec(hidden=(8,)), block, [group], few)
     columns = [

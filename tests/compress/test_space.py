@@ -86,7 +86,7 @@ def test_the_donna_space_is_the_one_that_is_printed() -> None:
         "separable",
         "upsample",
     }
-    assert PAPERS | of_families | {"mixed", "restoration", "cuts", "shift"} == set(space_names())
+    assert PAPERS | of_families | {"mixed", "restoration", "cuts", "splits", "shift"} == set(space_names())
 
 
 def test_the_tables_of_the_docs_are_a_space(tmp_path: Path) -> None:

@@ -127,7 +127,11 @@ def _fitting(parts: Partition, block: int, space: Space) -> tuple[list[_Sized], 
     if space.cut is not None:
         found += smaller(_sized(parts, block, cut_specs(space.cut, parts.first[block], *shapes))[0])
         if not found:
-            reasons[CUT] = "it has no channels inside that only its own layers see"
+            reasons[CUT] = (
+                "it has no channels inside that only its own layers see"
+                if space.cut.share
+                else "none of its layers becomes smaller where it is split"
+            )
     for family in space.tables:
         try:
             candidates = space.specs(family, original)

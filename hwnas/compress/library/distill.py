@@ -30,7 +30,7 @@ from hwnas.compress.training.loop import learning_rate_factor
 from hwnas.compress.training.placement import GraphPool, channels_last, placed
 from hwnas.networks.architecture import Candidate
 from hwnas.networks.blocks import cut, variants
-from hwnas.networks.blocks.closed_form import Moments, start_cut, take_moments
+from hwnas.networks.blocks.closed_form import Moments, read_by, start_cut, take_moments
 from hwnas.networks.blocks.cut import CutSpec
 from hwnas.networks.blocks.families import CandidateSpec, learning_rate, start_replacement
 from hwnas.networks.blocks.hidden import find_hidden
@@ -236,13 +236,15 @@ def _moments(
 ) -> dict[int, dict[str, Moments]]:
     """What the layers of blocks read that are to be cut, over a few hundred images; by part."""
     found = {}
-    for part, name in sorted({(c.part, c.part_name) for c in candidates if isinstance(c.spec, CutSpec)}):
+    cuts = [(c.part, c.part_name, c.spec) for c in candidates if isinstance(c.spec, CutSpec)]
+    for part, name in sorted({(part, name) for part, name, _ in cuts}):
         position = teacher.parts.reads(name)[0]
         block = deepcopy(teacher.parts.first[part])
         groups = find_hidden(block, teacher.parts.part_shapes(part)[0])
+        layers = read_by([spec for of, _, spec in cuts if of == part], block, groups)
         batches = islice(teacher.batches("train", batch_size, [position]), -(-MOMENT_IMAGES // batch_size))
         with placed(teacher.data.place, block):
-            found[part] = take_moments(block, groups, (features[position] for features in batches))
+            found[part] = take_moments(block, layers, (features[position] for features in batches))
     return found
 
 

@@ -6,7 +6,9 @@ output, follows all that is needed:
 
 - the weights that come nearest to W x from the values K that stay: W S[:, K] S[K, K]⁻¹ (least squares);
 - what leaving one more channel out costs, the rest fitted anew: tr(W_c (S⁻¹)_cc⁻¹ W_cᵀ), the saliency of
-  Optimal Brain Surgeon (Hassibi and Stork 1992), for all weights of a channel.
+  Optimal Brain Surgeon (Hassibi and Stork 1992), for all weights of a channel;
+- the rank-r layer that comes nearest to W x: U Uᵀ W, U the r leading eigenvectors of the outputs' covariance,
+  and their mean beside it (Zhang et al., Accelerating Very Deep Convolutional Networks, 2016, equation 4).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.networks.blocks.cut import CutSpec, narrow
+from hwnas.networks.blocks.cut import CutSpec, is_left_out, narrow, split, splittable
 from hwnas.networks.blocks.hidden import Hidden, Reader
 
 PLACES = 64  # pixels or tokens of an image that count
@@ -37,14 +39,24 @@ class Moments:
     samples: int
 
 
+def read_by(specs: Iterable[CutSpec], block: nn.Module, groups: Sequence[Hidden]) -> set[str]:
+    """The layers of a block whose moments its cuts start from, by their names."""
+    names: set[str] = set()
+    for spec in specs:
+        if spec.hidden:
+            names |= {reader.name for group in groups for reader in group.readers}
+        elif spec.ranks:
+            names |= {name for name, rank in zip(splittable(block), spec.ranks, strict=True) if rank}
+    return names
+
+
 @torch.no_grad()
-def take_moments(
-    module: nn.Module, groups: Sequence[Hidden], batches: Iterable[Tensor]
-) -> dict[str, Moments]:
-    """The moments of all readers over batches of the block's inputs; some have none.
+def take_moments(module: nn.Module, layers: Iterable[str], batches: Iterable[Tensor]) -> dict[str, Moments]:
+    """The moments of what layers read over batches of the block's inputs; some have none.
 
     Args:
         module: the block of the reference, in eval mode.
+        layers: convolutions and linear layers, by their names.
     """
     sums: dict[str, Tensor] = {}
     samples: dict[str, int] = {}
@@ -61,7 +73,7 @@ def take_moments(
         return layer.register_forward_pre_hook(hook, with_kwargs=True)
 
     handles = []
-    for name in {reader.name for group in groups for reader in group.readers}:
+    for name in layers:
         layer = module.get_submodule(name)
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         if _is_plain(layer):
@@ -87,8 +99,10 @@ def start_cut(
         groups: of the block.
         moments: of the block's readers; those without any keep the weights of the channels that stay.
     """
-    if not spec.hidden:
+    if is_left_out(spec):
         return nn.Identity()
+    if spec.ranks:
+        return _start_split(spec, block, moments)
     cut = deepcopy(block)
     for group, size in zip(groups, spec.hidden, strict=True):
         if size == group.size:
@@ -99,6 +113,40 @@ def start_cut(
         for reader, (weight, shift) in fits:
             _set(cut, reader, weight, shift)
     return cut
+
+
+def _start_split(spec: CutSpec, block: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
+    made = split(spec, block)
+    for (name, layer), rank in zip(splittable(block).items(), spec.ranks, strict=True):
+        if rank:
+            first, second = made.get_submodule(name).children()
+            weights = leading(layer, rank, moments.get(name))
+            for half, weight in zip((first, second), weights, strict=False):
+                half.weight.copy_(weight.view_as(half.weight))  # type: ignore[operator, arg-type]
+            second.bias.copy_(weights[2])  # type: ignore[operator]
+    return made
+
+
+@torch.no_grad()
+def leading(layer: nn.Conv2d | nn.Linear, rank: int, known: Moments | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest layer of a rank: what leads to it (R, D), from it (O, R), and what is added (O,).
+
+    Args:
+        known: of what the layer reads; without any all its inputs count alike.
+    """
+    weight = layer.weight.flatten(1).double().cpu()
+    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.cpu()
+    if known is None:
+        covariance, mean = weight @ weight.T, torch.zeros(len(weight), dtype=torch.float64)
+    else:
+        center = known.second[:-1, -1]
+        mean = weight @ center
+        covariance = weight @ (known.second[:-1, :-1] - torch.outer(center, center)) @ weight.T
+    directions = torch.linalg.eigh(covariance).eigenvectors[:, -rank:]
+    shift = mean - directions @ (directions.T @ mean)
+    made = directions.T @ weight, directions, shift + bias.double()
+    first, second, added = (each.to(layer.weight) for each in made)
+    return first, second, added
 
 
 def removal_order(second: Tensor, weight: Tensor, channels: int) -> Tensor:
