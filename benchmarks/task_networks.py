@@ -72,7 +72,7 @@ def denoising_data() -> hwnas.Data:
 
 
 def super_resolution_data() -> hwnas.Data:
-    """Crops of Imagenette; whole other images of it to test on."""
+    """Crops of Imagenette; larger ones of other images to test on."""
     val = crops("val", 100, 64)
     return _plain("imagenette, crops", crops("train", 1600, 64), val, crops("val", 400, 96)[100:])
 
