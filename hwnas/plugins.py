@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from hwnas.ending import contained
 from hwnas.errors import HwnasError, InputError
+from hwnas.spelling import did_you_mean
 
 
 class Registry:
@@ -38,8 +38,7 @@ class Registry:
         """
         entry = self._entries().get(name)
         if entry is None:
-            near = get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(name, self.names())
             known = ", ".join(self.names()) or "none"
             raise self._error(f"there is no {self.noun} {name!r}; known are {known}", f"{hint}{self._fix}")
         try:

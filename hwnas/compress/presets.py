@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hwnas.compress.options import CompressOptions, SpaceOptions, parse_cuts, parse_size
 from hwnas.compress.settings import MEASURED, Filter, LibrarySettings, Loss, SearchSettings
 from hwnas.errors import InputError
+from hwnas.spelling import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +107,7 @@ def resolve(
     from hwnas.profiles.catalogue import load_profile, parse_options
 
     if options.preset not in PRESETS:
-        near = get_close_matches(options.preset, PRESETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(options.preset, PRESETS)
         raise InputError(f"unknown preset {options.preset!r}", f"{hint}presets: {', '.join(PRESETS)}")
     preset, known = PRESETS[options.preset], recorded_settings(out)
 

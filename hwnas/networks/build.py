@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -24,7 +23,9 @@ from hwnas.networks.intact import require_intact
 from hwnas.networks.partition import Partition, partition
 from hwnas.networks.user_code import call_function, import_function
 from hwnas.networks.weights import narrow_classifier, whole_classifier
+from hwnas.spelling import did_you_mean
 
+HUB = "hf-hub:", "hf_hub:"
 TORCHVISION = "torchvision.models"
 
 
@@ -40,6 +41,8 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
     Raises:
         InputError: none of them, with the nearest names; an ONNX file.
     """
+    for hub in HUB:
+        text = text.removeprefix(f"{hub}timm/")  # timm knows its own by their names
     path = Path(text)
     if (path / "architecture.json").is_file():
         require_intact(path)
@@ -55,6 +58,11 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
             f"{text} is an ONNX file, which can be measured and not cut or trained",
             "give its torch network: a timm name, module:function or a checkpoint directory",
         )
+    if ":" in text and text.startswith(HUB):
+        raise InputError(
+            f"{text} is on the Hugging Face hub, which is asked for timm's own weights alone",
+            "name the architecture as timm does, and the file that the hub has of it: --weights FILE",
+        )
     if ":" in text:
         import_function(text)
         return ReferenceSpec(source="function", name=text)
@@ -68,11 +76,15 @@ def find_reference(text: str, classes: int | None = None, image_size: int = 0) -
     of_torchvision = torchvision_names()
     if text in of_torchvision:
         return ReferenceSpec(source="function", name=f"{TORCHVISION}:{text}")
-    near = get_close_matches(text, [*timm.list_models(), *of_torchvision], n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    fix = "all names: python -c 'import timm; print(*timm.list_models())'"
+    if "/" in text:
+        fix = (
+            "of a network that transformers or another package builds, name a function of your own that "
+            "returns it: module:function (docs/networks.md)"
+        )
     raise InputError(
         f"unknown model {text!r}: no model of timm or torchvision, no module:function, no checkpoint",
-        hint + "all names: python -c 'import timm; print(*timm.list_models())'",
+        did_you_mean(text, [*timm.list_models(), *of_torchvision], 3) * ("/" not in text) + fix,
     )
 
 

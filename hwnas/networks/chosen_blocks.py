@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from torch import fx, nn
 
@@ -17,6 +16,7 @@ from hwnas.networks.cut_points import named_stages
 from hwnas.networks.graph.blocks import default_blocks
 from hwnas.networks.graph.names import Names
 from hwnas.networks.graph.regions import Flow
+from hwnas.spelling import nearest
 
 ELSEWHERE = "begin or end behind the operation where the two join; hwnas partition lists what can be replaced"
 
@@ -157,7 +157,7 @@ class _Chooser:
     def calls(self, module: str) -> list[tuple[fx.Node | None, fx.Node | None]]:
         modules = dict(list(self.model.named_modules())[1:])
         if module not in modules:
-            near = get_close_matches(module, modules, n=3) or list(dict(self.model.named_children()))[:8]
+            near = nearest(module, modules) or list(dict(self.model.named_children()))[:8]
             hint = f"choose another; near: {', '.join(near)}"
             raise InputError(
                 f"the model has no module {module!r}",

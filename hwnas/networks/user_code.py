@@ -23,6 +23,9 @@ def import_object(name: str) -> object:
         InputError: there is none, or importing it fails.
     """
     module_name, _, attribute = name.partition(":")
+    if module_name.endswith(".py"):
+        module = module_name.removesuffix(".py").replace(os.sep, ".")
+        raise InputError(f"{module_name} is a file, where a module is named", f"write {module}:{attribute}")
     folder = os.getcwd()  # noqa: PTH109
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from hwnas.errors import InputError
 from hwnas.files import decode, read_toml
 from hwnas.measurement import Protocol
 from hwnas.profiles.statistics import half_width
+from hwnas.spelling import did_you_mean
 
 QUICK = Protocol(
     name="quick", warmup_s=0.05, min_runs=10, min_s=0.034, repeats=3, max_repeats=3, max_spread=0.05
@@ -85,11 +85,10 @@ def load_protocol(name_or_path: str) -> Protocol:
         path = Path(name_or_path)
         return decode(Protocol, read_toml(path), path)
     if name_or_path not in PROTOCOLS:
-        near = difflib.get_close_matches(name_or_path, PROTOCOLS, n=1)
-        nearest = f"; the nearest is {near[0]}" if near else ""
         raise InputError(
-            f"there is no protocol {name_or_path!r}{nearest}",
-            f"take one of {', '.join(protocol_names())}, or the path of a .toml file",
+            f"there is no protocol {name_or_path!r}",
+            f"{did_you_mean(name_or_path, PROTOCOLS)}take one of {', '.join(protocol_names())}, "
+            "or the path of a .toml file",
         )
     return PROTOCOLS[name_or_path]
 

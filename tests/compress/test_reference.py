@@ -158,6 +158,19 @@ def test_unknown_names_are_told_with_near_ones() -> None:
     assert "unknown model 'efficientnetb0'" in error.cause
     assert "efficientnet_b0" in error.fix
     assert "did you mean" not in refusal("qqqqqqqq").fix
+    assert (
+        "did you mean efficientnet_b0 or efficientnet_b1 or efficientnet_b2? "
+        in refusal("efficientnet_bo").fix
+    )
+
+
+def test_names_as_others_write_them() -> None:
+    for hub in ("hf-hub", "hf_hub"):
+        spec = find_reference(f"{hub}:timm/resnet18.a1_in1k")
+        assert (spec.source, spec.name) == ("timm", "resnet18.a1_in1k")
+        assert "--weights FILE" in refusal(f"{hub}:someone/else").fix
+    assert "module:function" in refusal("microsoft/resnet-18").fix
+    assert refusal("nets/own.py:make").fix == "write nets.own:make"
 
 
 def test_weights_come_back_from_safetensors_and_pth(tmp_path: Path) -> None:

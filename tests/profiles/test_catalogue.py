@@ -45,9 +45,14 @@ def test_ones_own_profile_hides_a_shipped_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_gives_the_nearest() -> None:
-    with pytest.raises(InputError, match="no device profile 'cpu-int9'; the nearest are cpu-int8") as refusal:
+    with pytest.raises(
+        InputError, match="no device profile 'cpu-int9'\n  fix: did you mean cpu-int8"
+    ) as refusal:
         load_profile("cpu-int9")
     assert "hwnas devices" in refusal.value.fix
+    with pytest.raises(InputError, match="are 2 devices") as refusal:
+        load_profile("cpu, sim-npu")
+    assert refusal.value.fix.endswith("--device cpu --device sim-npu")
     with pytest.raises(InputError) as refusal:
         load_profile("../../etc/passwd")
     assert refusal.value.cause == "there is no device profile '../../etc/passwd'"

@@ -41,7 +41,7 @@ def test_a_protocol_that_makes_no_sense_names_the_key(tmp_path: Path, key: str, 
 
 
 def test_an_unknown_protocol_gives_the_nearest() -> None:
-    with pytest.raises(InputError, match="no protocol 'reports'; the nearest is report"):
+    with pytest.raises(InputError, match="no protocol 'reports'\n  fix: did you mean report"):
         load_protocol("reports")
     with pytest.raises(InputError) as refusal:
         load_protocol("xyz")

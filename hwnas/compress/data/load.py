@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from hwnas.compress.data.store import decoded
 from hwnas.compress.data.stored import PREFIX, load_stored
 from hwnas.errors import InputError
 from hwnas.progress import Progress
+from hwnas.spelling import did_you_mean
 
 DEBIAN = Path("/usr/share/datasets")
 
@@ -90,8 +90,7 @@ def load_data(
         known = SETS[name]
         mode = "L" if channels == 1 else known.mode
         return _load(name, _find(name, progress), image_size or known.size, mode, channels, progress)
-    near = get_close_matches(name, ["digits", *SETS], n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = did_you_mean(name, ["digits", *SETS], 3)
     prefixed = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
     raise InputError(
         f"unknown data {name!r}",

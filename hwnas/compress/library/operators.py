@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from hwnas.compress.library.store import Entry, Library
@@ -14,6 +13,7 @@ from hwnas.networks.partition import Partition
 from hwnas.networks.sizes import require_size
 from hwnas.onnx_file import operators_of
 from hwnas.progress import Progress
+from hwnas.spelling import did_you_mean
 
 NAMED = 4  # candidates of a part that a message names before it only counts them
 FLUSH = 64  # exports whose operators are stored at once
@@ -35,11 +35,9 @@ def check_forbidden(profile: DeviceProfile) -> None:
     known = sorted({schema.name for schema in defs.get_all_schemas()})
     for name in profile.forbidden_operators:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"near: {', '.join(near)}; " if near else ""
             raise InputError(
                 f"device profile {profile.name}: forbidden_operators: ONNX has no operator {name!r}",
-                f"{hint}names are those of https://onnx.ai/onnx/operators/",
+                f"{did_you_mean(name, known, 3)}names are those of https://onnx.ai/onnx/operators/",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from hwnas.networks.blocks.cut import CutTable
 from hwnas.networks.blocks.families import FAMILIES, find_family
 from hwnas.networks.blocks.family import FamilySpec, Original
 from hwnas.ranges import SizeOrNone
+from hwnas.spelling import did_you_mean
 
 BOTTLENECKS = "inverted-bottleneck"
 """The family whose table is not one of its own: `properties` and `together` of the file are."""
@@ -78,11 +78,10 @@ def load_space(name_or_path: str) -> Space:
         return _read(Path(name_or_path))
     file = space_files().get(name_or_path)
     if file is None:
-        near = difflib.get_close_matches(name_or_path, space_names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(
             f"there is no space {name_or_path!r}",
-            f"{hint}spaces: {', '.join(space_names())}, or the path of a .toml file (docs/spaces.md)",
+            f"{did_you_mean(name_or_path, space_names())}spaces: {', '.join(space_names())}, "
+            "or the path of a .toml file (docs/spaces.md)",
         )
     with importlib.resources.as_file(file) as path:
         return _read(path)

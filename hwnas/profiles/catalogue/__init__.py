@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from hwnas.devices.registry import device_class
 from hwnas.errors import InputError
 from hwnas.files import decode, hwnas_config, read_toml
 from hwnas.measurement import DeviceProfile, Option
+from hwnas.spelling import did_you_mean
 
 
 def profile_names() -> list[str]:
@@ -41,11 +41,16 @@ def load_profile(name_or_path: str) -> DeviceProfile:
         return replace(with_options(load_profile(base), target=target.strip()), name=name_or_path)
     file = _profiles().get(name_or_path)
     if file is None:
-        near = difflib.get_close_matches(name_or_path, profile_names())
-        nearest = f"; the nearest are {', '.join(near)}" if near else ""
+        parts = [part.strip() for part in name_or_path.split(",")]
+        if len(parts) > 1 and all(part in _profiles() for part in parts):
+            raise InputError(
+                f"{name_or_path} are {len(parts)} devices, where one is named",
+                f"name each by itself, for several of `hwnas compress`: --device {' --device '.join(parts)}",
+            )
         raise InputError(
-            f"there is no device profile {name_or_path!r}{nearest}",
-            "hwnas devices lists all of them; a path to a .toml file works as well",
+            f"there is no device profile {name_or_path!r}",
+            f"{did_you_mean(name_or_path, profile_names(), 3)}hwnas devices lists all of them; "
+            "a path to a .toml file works as well",
         )
     with importlib.resources.as_file(file) as path:
         profile = decode(DeviceProfile, read_toml(path), path)
