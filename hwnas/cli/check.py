@@ -102,6 +102,9 @@ def run(
         Path | None,
         typer.Option(help="Write Bencher Metric Format JSON here."),
     ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write a table and a plot for a comment here, as Markdown.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure networks beside their baseline and decide whether they became slower.
@@ -112,7 +115,7 @@ def run(
     from hwnas.files import write_bytes, write_json
     from hwnas.profiles.gate import formats
 
-    for path in (junit, action_benchmark, bencher):
+    for path in (junit, action_benchmark, bencher, markdown):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent}", f"mkdir -p {shlex.quote(str(path.parent))}")
     if models and options.device is None and not options.baseline.endswith(".json"):
@@ -138,6 +141,8 @@ def run(
         write_json(action_benchmark, formats.action_benchmark(report))
     if bencher is not None:
         write_json(bencher, formats.bencher(report))
+    if markdown is not None:
+        write_bytes(markdown, formats.markdown(report).encode())
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with Path(summary).open("a", encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from typing import Any
 from xml.etree import ElementTree
@@ -58,8 +59,48 @@ def github_annotations(report: Report) -> str:
     )
 
 
+PLOT_COLUMNS = 41
+NAME_COLUMNS = 24
+
+
+def interval_plot(report: Report) -> str:
+    """A line of text for each network that was decided: by how much it is slower, beside the threshold.
+
+    `━` is the interval, `●` the effect, `│` no difference, `┊` the threshold. What lies beyond the plot stands
+    at its end. Empty where nothing was decided.
+    """
+    decided = [
+        (re.sub(r"[^\w./:@+-]", "·", each.model), each.decision)
+        for each in report.networks
+        if each.decision is not None
+    ]
+    if not decided:
+        return ""
+    ends = [abs(end) for _, each in decided for end in (each.low, each.effect, each.high) if end is not None]
+    limit = max(2 * report.threshold, min(max(ends), 10 * report.threshold))
+    half = PLOT_COLUMNS // 2
+
+    def column(value: float) -> int:
+        return round(half + half * max(-1.0, min(1.0, value / limit)))
+
+    width = min(NAME_COLUMNS, max(len(model) for model, _ in decided))
+    left, right = f"{-limit:+.1%}", f"{limit:+.1%}"
+    lines = [" " * (width + 1) + left + "0".center(PLOT_COLUMNS - len(left) - len(right)) + right]
+    for model, each in decided:
+        cells = [" "] * PLOT_COLUMNS
+        if each.low is not None and each.high is not None:
+            first, last = column(each.low), column(each.high)
+            cells[first : last + 1] = "━" * (last - first + 1)
+        for value, mark in ((0.0, "│"), (report.threshold, "┊")):
+            if cells[column(value)] == " ":
+                cells[column(value)] = mark
+        cells[column(each.effect)] = "●"
+        lines.append(f"{model[-width:]:{width}} {''.join(cells).rstrip()}")
+    return "\n".join(lines)
+
+
 def markdown(report: Report) -> str:
-    """A table for GitHub's step summary or a comment."""
+    """A table and a plot for GitHub's step summary or a comment."""
     lines = [
         f"### hwnas check on {_cell(report.device)}, threshold {report.threshold:.1%}",
         "",
@@ -69,6 +110,9 @@ def markdown(report: Report) -> str:
     for checked in report.networks:
         cells = [checked.model, TITLES[checked.verdict], *figures(checked), checked.reason]
         lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    plot = interval_plot(report)
+    if plot:
+        lines += ["", "Slower by, with its interval; `┊` is the threshold:", "", *_indented(plot)]
     return "\n".join(
         [
             *lines,
@@ -78,6 +122,11 @@ def markdown(report: Report) -> str:
             "",
         ]
     )
+
+
+def _indented(text: str) -> list[str]:
+    """Text as a block of code of Markdown, out of which nothing leads."""
+    return [f"    {line}" for line in text.splitlines()]
 
 
 def figures(checked: Checked) -> list[str]:
