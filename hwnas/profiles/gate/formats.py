@@ -66,8 +66,8 @@ NAME_COLUMNS = 24
 def interval_plot(report: Report) -> str:
     """A line of text for each network that was decided: by how much it is slower, beside the threshold.
 
-    `━` is the interval, `●` the effect, `│` no difference, `┊` the threshold. What lies beyond the plot stands
-    at its end. Empty where nothing was decided.
+    `━` is the interval, `●` the effect, `│` no difference, `┊` the threshold. What lies beyond stands at the
+    ends. Empty where nothing was decided.
     """
     decided = [
         (re.sub(r"[^\w./:@+-]", "·", each.model), each.decision)
