@@ -74,7 +74,7 @@ def denoising_data() -> hwnas.Data:
 def super_resolution_data() -> hwnas.Data:
     """Crops of Imagenette; larger ones of other images to test on."""
     val = crops("val", 100, 64)
-    return _plain("imagenette, crops", crops("train", 1600, 64), val, crops("val", 400, 96)[100:])
+    return _plain("imagenette, crops", crops("train", 1600, 64), val, tuple(crops("val", 400, 96)[100:]))
 
 
 def demosaicking_data() -> hwnas.Data:
