@@ -235,18 +235,25 @@ def pruned(graded: nn.Module, way: str, ratio: float, reference: Reference) -> n
 
 def last_layers(module: nn.Module, x: Tensor) -> Iterator[nn.Module]:
     """The layers with channels between which and an output no other one lies."""
-    owners = {id(layer.weight): layer for layer in module.modules() if isinstance(layer, LAYERS)}
+    made: dict[Any, nn.Module] = {}
+    handles = [
+        layer.register_forward_hook(lambda layer, _, y: made.__setitem__(y.grad_fn, layer))
+        for layer in module.modules()
+        if isinstance(layer, LAYERS)
+    ]
     nodes: list[Any] = [each.grad_fn for each in tensors_of(module(x))]
+    for handle in handles:
+        handle.remove()
     seen = set()
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        before = [each for each, _ in node.next_functions]
-        own = [owners[id(each.variable)] for each in before if id(getattr(each, "variable", None)) in owners]
-        yield from own
-        nodes += [] if own else before
+        if node in made:
+            yield made[node]
+        else:
+            nodes += [each for each, _ in node.next_functions]
 
 
 class _Pruner(torch_pruning.pruner.BasePruner):  # type: ignore[misc]

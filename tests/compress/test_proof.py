@@ -112,6 +112,24 @@ def test_a_pruned_network_is_narrower_and_can_be_built_again(
     assert torch.equal(reference.module()(x), before)
 
 
+@pytest.mark.parametrize("head", [nn.Conv2d(8, 5, 1), nn.ConvTranspose2d(8, 5, 2), nn.Linear(8, 5)])
+def test_the_last_layers_are_those_whose_outputs_leave(benchmark: Benchmark, head: nn.Module) -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.act = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True)
+            self.head, self.other = head, nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.act(self.body(x))
+            seen = self.head(x.mean((2, 3)) if isinstance(self.head, nn.Linear) else x)
+            return seen.sigmoid(), self.other(x)
+
+    module = Forked()
+    found = set(benchmark("pruning_peer").last_layers(module, torch.randn(1, 3, 8, 8)))
+    assert found == {module.head, module.other}
+
+
 def test_depthwise_layers_are_built_again(benchmark: Benchmark) -> None:
     module = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 4, 1))
     narrow = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
