@@ -66,7 +66,7 @@ DEMOSAICKING = replace(load_task("denoising"), name="demosaicking", given=mosaic
 
 def denoising_data() -> hwnas.Data:
     """Grey crops of Imagenette to train on; BSD68 to test on."""
-    train, val = crops("train", 1000, 64), crops("val", 100, 64)
+    train, val = crops("train", 1500, 48), crops("val", 100, 64)
     test = tuple(torch.from_numpy(np.array(image))[None] for image in images("bsd68_gray.zip", "BSD68/"))
     return _plain("imagenette, grey crops", grey_of(train), grey_of(val), test)
 
@@ -79,8 +79,8 @@ def super_resolution_data() -> hwnas.Data:
 
 def demosaicking_data() -> hwnas.Data:
     """Crops of Imagenette; other images of it to test on."""
-    val = crops("val", 300, 96)
-    return _plain("imagenette, crops", crops("train", 1000, 64), crops("val", 100, 64), val[100:])
+    val, test = crops("val", 100, 64), tuple(crops("val", 300, 96)[100:])
+    return _plain("imagenette, crops", crops("train", 1600, 64), val, test)
 
 
 def text_segmentation_data() -> hwnas.Data:

@@ -73,6 +73,15 @@ def _space(name: str) -> str:
 
 
 SMALL = {"batch_size": 16, "population": 12, "generations": 6, "protocol": "quick"}
+PLAIN = {
+    **SMALL,
+    "batch_size": 8,
+    "space": _space("narrow"),
+    "epochs": 3,
+    "finetune_epochs": 24,
+    "measure_size": "96",
+}
+"""Of plain convolutions, trained on small crops."""
 COLLAGE = {**SMALL, "space": _space("thin"), "epochs": 1, "finetune_epochs": 6}
 DETECTION: dict[str, Any] = {
     "model": "benchmarks.collages:detector",
@@ -90,7 +99,7 @@ STUDIES = {
         task="denoising:25",
         bound=0.5,
         goal=0.15,
-        options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
+        options=PLAIN,
     ),
     "super-resolution": Study(
         model="benchmarks.task_networks:super_resolution",
@@ -99,13 +108,7 @@ STUDIES = {
         task="super-resolution:2",
         bound=0.45,
         goal=0.16,
-        options={
-            **SMALL,
-            "space": _space("narrow"),
-            "epochs": 3,
-            "finetune_epochs": 40,
-            "measure_size": "96",
-        },
+        options={**PLAIN, "batch_size": 16, "finetune_epochs": 40},
     ),
     "text-segmentation": Study(
         model="benchmarks.task_networks:text_segmentation",
@@ -123,7 +126,7 @@ STUDIES = {
         task="benchmarks.task_networks:DEMOSAICKING",
         bound=0.5,
         goal=0.5,
-        options={**SMALL, "space": "cuts", "epochs": 2, "finetune_epochs": 12, "measure_size": "96"},
+        options=PLAIN,
     ),
     "detection": Study(**DETECTION, options=COLLAGE),
     "detection-backbone": Study(**DETECTION, options={**COLLAGE, "only": "backbone"}),
