@@ -66,7 +66,7 @@ DEMOSAICKING = replace(load_task("denoising"), name="demosaicking", given=mosaic
 
 def denoising_data() -> hwnas.Data:
     """Grey crops of Imagenette to train on; BSD68 to test on."""
-    train, val = crops("train", 1500, 48), crops("val", 100, 64)
+    train, val = crops("train", 1500, 48), crops("val", 100, 48)
     test = tuple(torch.from_numpy(np.array(image))[None] for image in images("bsd68_gray.zip", "BSD68/"))
     return _plain("imagenette, grey crops", grey_of(train), grey_of(val), test)
 

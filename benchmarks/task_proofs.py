@@ -145,7 +145,7 @@ STUDIES = {
 def run(name: str, out: Path, device: str) -> None:
     """Compress the network of a study."""
     study, progress = STUDIES[name], TerminalProgress()
-    weights = study.weights and str(SHARED / study.weights)
+    weights = "auto" if study.weights is None else str(SHARED / study.weights)
     if study.weights in collages.NETWORKS:
         weights = str(collages.reference(study.weights, out, progress))
     hwnas.compress(
