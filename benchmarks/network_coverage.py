@@ -63,6 +63,7 @@ GRAPHS = (
     "networks:UpConv7",
 )
 SIZES = {"networks:DnCnn": (1, 32, 32), "networks:UpConv7": (3, 24, 24)}
+OPTIONS = {"Edsr": {"width": 64, "blocks": 16}, "NafNet": {"width": 32}, "Yolop": {"width": 16}}
 HELPERS = Path(__file__).parent.parent / "tests" / "helpers"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -93,7 +94,9 @@ def opened(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
     if name.startswith(("networks:", "whole_networks:")):
         module, _, make = name.partition(":")
         torch.manual_seed(0)
-        return getattr(import_module(module), make)().eval(), SIZES.get(name, (3, 32, 32))
+        return getattr(import_module(module), make)(**OPTIONS.get(make, {})).eval(), SIZES.get(
+            name, (3, 32, 32)
+        )
     return open_model(name, 0, allow_code=True)
 
 

@@ -183,7 +183,7 @@ class _Chooser:
         what = f"what lies between {self.of(entry)} and {self.of(exit)}"
         if entry is self.flow.values[0]:
             raise InputError(f"{what} holds the first layer, which stays as it is", "begin behind it")
-        if exit in self.flow.output.all_input_nodes:
+        if exit.users.keys() == {self.flow.output}:
             raise InputError(f"{what} holds the layer that answers, which stays as it is", "end before it")
         for node in (entry, exit):
             if not self.flow.is_map(node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import onnxruntime as ort
@@ -46,7 +47,26 @@ GRAPHS = {
     "real_networks:smp_fpn": "segmentation",
     "real_networks:smp_deeplabv3plus": "segmentation",
     "real_networks:efficientdet_lite0": "detection",
+    "real_networks:features_only": "features",
+    "graph_networks:several": "features",
+    "graph_networks:late": "super-resolution",
+    "whole_networks:Edsr": "super-resolution",
+    "whole_networks:NafNet": "denoising",
+    "whole_networks:Yolop": "features",
+    "further_networks:demosaicnet": "further_networks:DEMOSAICKING",
+    "further_networks:output_net": "further_networks:FACES",
+    "further_networks:text_detector": "segmentation",
+    "further_networks:yolov8n": "detection:yolov8",
 }
+SPACES = {
+    "graph_networks": "convolution",
+    "whole_networks": "restoration",
+    "further_networks:demosaicnet": "restoration",
+    "further_networks:output_net": "splits",
+}
+"""Which have candidates for a network, where `compression` has none."""
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 NETWORKS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 IMAGES = 40
 
@@ -95,14 +115,22 @@ def test_a_network_goes_all_the_way(photos: Path, model: str, caplog: pytest.Log
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", GRAPHS)
-def test_a_network_that_is_no_chain_goes_all_the_way_without_labels(photos: Path, model: str) -> None:
+def test_a_network_that_is_no_chain_goes_all_the_way_without_labels(
+    photos: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = photos / "run"
+    monkeypatch.syspath_prepend(str(SHARED))
+    module, _, function = model.partition(":")
+    try:
+        getattr(import_module(f"workplace.{module}"), function)()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))
     settings = replace(
         LIBRARY,
         model=model,
         weights="auto",
         task=GRAPHS[model],
-        space="convolution" if model.startswith("graph_networks") else "compression",
+        space=SPACES.get(module, SPACES.get(model, "compression")),
         per_block=2,
         image_size=0,
     )
@@ -113,12 +141,12 @@ def test_a_network_that_is_no_chain_goes_all_the_way_without_labels(photos: Path
     (checkpoint,) = result["checkpoints"]
     assert any(checkpoint["choices"])
     assert checkpoint["latency_ratio"]["value"] < 1
-    module = hwnas.load(checkpoint["path"], allow_code=True)
+    loaded = hwnas.load(checkpoint["path"], allow_code=True)
     shape = ArchitectureSpec.read(Path(checkpoint["path"]) / "architecture.json").input_shape
     x = torch.rand(1, *shape)
     session = ort.InferenceSession(f"{checkpoint['path']}/model.onnx", providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        expected = tensors_of(module(x))
+        expected = tensors_of(loaded(x))
     got = session.run(None, {"input": x.numpy()})
     assert len(got) == len(expected)
     for one, other in zip(got, expected, strict=True):

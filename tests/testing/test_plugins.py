@@ -14,12 +14,14 @@ import pytest
 import tiny
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from hwnas.compress.library.distill import distill
 from hwnas.compress.quality.kinds import QualityModel
 from hwnas.compress.search import strategies
 from hwnas.compress.tasks.classification import CLASSIFICATION
 from hwnas.compress.tasks.detection import detection_by
+from hwnas.compress.tasks.features import FEATURES
 from hwnas.compress.tasks.regression import REGRESSION
 from hwnas.compress.tasks.restoration import denoising, super_resolution
 from hwnas.compress.tasks.segmentation import SEGMENTATION
@@ -267,6 +269,20 @@ class _Boxes(TaskContract):
 class TestEfficientDet(_Boxes):
     task = detection_by("efficientdet")
     channels = (27, 36)
+
+
+class TestFeatures(TaskContract):
+    task = FEATURES
+
+    def make_batch(self) -> tuple[Any, Any]:
+        generator = torch.Generator().manual_seed(0)
+        wanted = {
+            "fine": torch.randn(4, 2, 8, 8, generator=generator),
+            "rest": [torch.randn(4, 5, generator=generator)],
+        }
+        return tree_map(
+            lambda leaf: leaf + 0.1 * torch.randn(leaf.shape, generator=generator), wanted
+        ), wanted
 
 
 class TestYolo(_Boxes):

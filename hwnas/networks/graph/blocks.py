@@ -165,7 +165,7 @@ class _Chooser:
 
     def _is_one(self, region: Region) -> bool:
         """Whether a region can be a block, or one with its neighbours."""
-        is_kept = self._is_smaller(region.entry, region.exit) and not self._comes_back(region)
+        is_kept = self._is_scaled(region.entry, region.exit) and not self._comes_back(region)
         is_small = self.layers or self._of(region) <= LARGE * self.total or len(region.inside) == 1
         return is_kept and is_small and not self._is_fixed(region)
 
@@ -180,13 +180,24 @@ class _Chooser:
         for atom in atoms:
             is_repeated = self._is_repeated(atom) if self._of(atom) else kinds[-1][1]
             kinds.append((self._shape(atom.exit), is_repeated))
+        groups: list[list[Region]] = []
         for (_, is_repeated), run in itertools.groupby(range(len(atoms)), key=kinds.__getitem__):
             same = [atoms[number] for number in run]
             macs = sum(map(self._of, same))
             parts = min(MOST_PARTS, len(same), max(1, -(-macs // max(1, int(LARGE * self.total)))))
             parts = 1 if is_repeated else parts  # alike in all places, large and small
             for group in self._equal(same, parts):
-                yield self.flow.between(group[0].entry, group[-1].exit)
+                if groups and not is_repeated and self._are_small(groups[-1], group):
+                    groups[-1] += group
+                else:
+                    groups.append(group)
+        for group in groups:
+            yield self.flow.between(group[0].entry, group[-1].exit)
+
+    def _are_small(self, first: Sequence[Region], second: Sequence[Region]) -> bool:
+        """Whether one of two neighbours is too small to be a block, and both can be one."""
+        least = min(sum(map(self._of, atoms)) for atoms in (first, second))
+        return least < SMALL * self.total and self._is_one(self.flow.between(first[0].entry, second[-1].exit))
 
     def _paired(self, atoms: Sequence[Region]) -> Iterator[Region]:
         """Each atom of several layers by itself, and single layers by twos, with what follows them."""
@@ -235,11 +246,13 @@ class _Chooser:
     def _comes_back(self, region: Region) -> bool:
         """Whether a map becomes smaller inside and larger again; one pixel, as in a gate, is no map."""
         inner = (self._shape(node) for node in region.inside if self.flow.is_map(node))
-        size = torch.Size(self._shape(region.exit)).numel()
+        size = min(torch.Size(self._shape(node)).numel() for node in (region.entry, region.exit))
         return any(1 < torch.Size(shape).numel() < size for shape in inner if len(shape) == 2)
 
-    def _is_smaller(self, entry: fx.Node, exit: fx.Node) -> bool:
-        """Whether a map becomes no larger map, or tokens no more tokens."""
+    def _is_scaled(self, entry: fx.Node, exit: fx.Node) -> bool:
+        """Whether a map becomes no larger map or grows by a whole factor, or tokens no more tokens."""
         before, after = self._shape(entry), self._shape(exit)
         is_kept = len(before) == len(after) and self.flow.traced.examples[exit].ndim > 2
-        return is_kept and torch.Size(after).numel() <= torch.Size(before).numel()
+        if not is_kept or torch.Size(after).numel() <= torch.Size(before).numel():
+            return is_kept
+        return len(after) == 2 and after[0] % before[0] == 0 and after[0] // before[0] * before[1] == after[1]

@@ -163,5 +163,5 @@ def segmenter() -> nn.Module:
 
 
 def late() -> nn.Module:
-    """See `Late`."""
-    return seeded(Late)
+    """See `Late`; wide enough that a processor notices."""
+    return seeded(lambda: Late(64))

@@ -15,6 +15,7 @@ class Edsr(nn.Module):
 
     def __init__(self, width: int = 16, blocks: int = 6) -> None:
         super().__init__()
+        self.input_shape = SHAPE
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.body = nn.Sequential(
             *(EdsrBlock(width, 1.0) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1)
@@ -33,6 +34,7 @@ class NafNet(nn.Module):
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
+        self.input_shape = SHAPE
         self.intro, self.ending = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
         widths = (width, 2 * width)
         self.encoders = nn.ModuleList(nn.Sequential(NafBlock(each), NafBlock(each)) for each in widths)
@@ -62,6 +64,7 @@ class Yolop(nn.Module):
 
     def __init__(self, width: int = 8) -> None:
         super().__init__()
+        self.input_shape = SHAPE
         self.enter = nn.Conv2d(3, width, 3, 2, 1)
         self.c2 = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), C3(2 * width, 2 * width, 2))
         self.c3 = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 3, 2, 1), C3(4 * width, 4 * width, 2))
