@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from torch import nn
 
 import hwnas
 from hwnas.compress.data import Images, load_data
+from hwnas.compress.library.store import Library
 from hwnas.compress.reference import reloaded
 from hwnas.compress.reference.reloaded import confirm_stored, stored_outputs
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_bytes
 from hwnas.networks.architecture import ArchitectureSpec
+from hwnas.networks.chosen_blocks import Blocks
+from hwnas.networks.partition import Partition, partition
 from hwnas.networks.weights import read_state
 from hwnas.progress import Progress
 
@@ -209,6 +212,24 @@ def test_nothing_appears_that_was_not_confirmed(place: Path, monkeypatch: pytest
     with pytest.raises(HwnasError, match="it is another network"):
         compress(place, "plain", "unborn")
     assert not (place / "unborn/reference/reference.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_blocks_are_others_now_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (place / "plain").exists():
+        compress(place, "plain", "plain")
+    run = Path(shutil.copytree(place / "plain", place / "otherwise"))
+    with Library(run / "library") as library:
+        before = library.entries()
+
+    def elsewhere(module: nn.Module, shape: Sequence[int], _: object) -> Partition:
+        return partition(module, shape, Blocks(cuts=("stem", "layer2", "layer3")))
+
+    monkeypatch.setattr("hwnas.compress.library.open_run.partition", elsewhere)
+    with pytest.raises(RunDirectoryError, match="taken apart into other blocks"):
+        compress(place, "plain", "otherwise")
+    with Library(run / "library") as library:
+        assert library.entries() == before
 
 
 @pytest.mark.slow

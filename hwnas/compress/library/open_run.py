@@ -32,6 +32,7 @@ from hwnas.compress.reference.prepare import (
     open_data,
     prepare_reference,
     require_same_again,
+    require_same_blocks,
 )
 from hwnas.compress.reference.record import ReferenceRecord
 from hwnas.compress.reference.reloaded import rehearse
@@ -156,6 +157,7 @@ def open_run(
         RunDirectory.open(out, inputs.settings, inputs.hashes) as directory,
         Library(directory.library) as library,
     ):
+        require_same_blocks(parts, directory)
         library.add([*inputs.candidates, *added_candidates(out)])
         is_pending = any(entry.state == "pending" for entry in library.entries())
         if is_pending:

@@ -197,6 +197,22 @@ def require_same_again(initial: Initial, data: Data, model: str, *, allow_code: 
     require_rebuildable(initial.module, again, random_input((2, *data.image_shape)), model)
 
 
+def require_same_blocks(parts: Partition, run: RunDirectory) -> None:
+    """Make sure that a run's reference was taken apart where `parts` are, if it was at all.
+
+    Raises:
+        RunDirectoryError: it has other blocks, to which the candidates of its library belong.
+    """
+    if not (run.reference / REFERENCE_RECORD).is_file():
+        return
+    known = ReferenceRecord.read(run.reference).regions
+    if known and known != parts.regions:
+        raise RunDirectoryError(
+            f"the reference of {run.path} was taken apart into other blocks, by another version of hwnas",
+            "start anew with --out PATH, or go on with the version that began it",
+        )
+
+
 def prepare_reference(
     initial: Initial, reference: Reference, run: RunDirectory, settings: LibrarySettings, progress: Progress
 ) -> Reference:

@@ -22,7 +22,7 @@ def relative_errors(output: Tree, wanted: Tree) -> Tensor:
 
 
 def explained(output: Tree, wanted: Tree) -> Tensor:
-    """The share of the wanted values' energy that the output explains, (B,): 1 less the relative error, or 0."""
+    """The share of the wanted values that the output explains, (B,): 1 less the relative error, or 0."""
     return (1 - relative_errors(output, wanted)).clamp_min(0)
 
 
