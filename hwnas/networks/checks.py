@@ -23,6 +23,7 @@ from hwnas.agreement import disagreement
 from hwnas.errors import InputError, first_line
 from hwnas.network import in_eval_mode, plain_attention, random_input
 from hwnas.networks.control_flow import source_line
+from hwnas.networks.detector_body import without_boxes
 from hwnas.networks.tensors import main_output, tensors_of, written
 from hwnas.wiring import Wiring
 
@@ -88,7 +89,10 @@ def copied(module: nn.Module, name: str) -> nn.Module:
 
 
 def _unwrapped(module: nn.Module, name: str) -> nn.Module:
-    """The module without wrappers of the compiler and of several GPUs, around it or inside of it."""
+    """The module without wrappers of the compiler and of several GPUs, around it or inside of it.
+
+    Of torchvision's detectors it is their body.
+    """
 
     def inner(outer: nn.Module) -> nn.Module:
         while type(outer).__name__ in WRAPPERS:
@@ -106,7 +110,7 @@ def _unwrapped(module: nn.Module, name: str) -> nn.Module:
             module.set_submodule(key, inner(child))
     for child in module.modules():
         child._compiled_call_impl = None  # of module.compile(), which compiles in place
-    return module
+    return without_boxes(module)
 
 
 def _require_registered(module: nn.Module, name: str) -> None:

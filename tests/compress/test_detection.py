@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from pictures import squares
 from shortest_run import LIBRARY, SEARCH
 from tiny import make_data, run_job
 from torch import Tensor
@@ -312,26 +311,6 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(InputError, match="pycocotools, which is not installed") as error:
         check_output(load_task("detection:efficientdet"), (levels(27), levels(36, 1)), boxed(), "net")
     assert "pip install 'hwnas[detection]'" in error.value.fix
-
-
-def squares(folder: Path, count: int) -> None:
-    """A folder in COCO's format of red and blue squares."""
-    from workplace.spotter import targets_of
-
-    pixels, boxes = targets_of(count, 0)
-    (folder / "images").mkdir(parents=True)
-    annotations: list[dict[str, Any]] = []
-    for number, (image, found) in enumerate(zip(pixels, boxes, strict=True)):
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "images" / f"{number:04}.png")
-        for left, top, right, bottom, kind in found[found[:, 4] >= 0].tolist():
-            box = [left, top, right - left, bottom - top]
-            annotations.append({"image_id": number, "category_id": int(kind) + 1, "bbox": box})
-    images = [
-        {"id": number, "file_name": f"{number:04}.png", "width": 64, "height": 64} for number in range(count)
-    ]
-    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "instances.json").write_text(json.dumps(content))
 
 
 @pytest.mark.slow
