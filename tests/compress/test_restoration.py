@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import Heard, pictures
+from pictures import Heard, picture, pictures
 from PIL import Image
 from shortest_run import LIBRARY, SEARCH
 from tiny import make_data, run_hwnas, run_job
@@ -326,6 +326,20 @@ def run(place: Path, out: str, **changed: Any) -> tuple[dict[str, Any], Heard]:
     library = replace(LIBRARY, **(options | changed))
     search = replace(SEARCH, finetune_epochs=2)
     return run_job(library, search, place / out, "hwnas compress …", heard, allow_code=True), heard
+
+
+def test_images_of_a_folder_are_cut_out_and_not_scaled(workplace: Path) -> None:
+    how = settings(model="restorers:enlarger", data="folder:photos", task="super-resolution:2", image_size=48)
+    for number in range(10):
+        picture(workplace / f"photos/{number}.png", number, size=(100, 80 + number))
+    found = open_data(how, Progress())
+    files = [np.asarray(Image.open(file)) for file in sorted((workplace / "photos").iterdir())]
+    for cut_out in torch.cat([found.train.pixels, found.val.pixels, found.test.pixels]):
+        wanted = cut_out.permute(1, 2, 0).numpy()
+        assert any(np.array_equal(image[(len(image) - 48) // 2 :][:48, 26:74], wanted) for image in files)
+    picture(workplace / "photos/small.png", size=(100, 47))
+    with pytest.raises(InputError, match="100 × 47 pixels, 48 × 48 are cut out of each image"):
+        open_data(how, Progress())
 
 
 def smooth_pictures(folder: Path, count: int, size: int) -> None:

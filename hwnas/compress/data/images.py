@@ -46,7 +46,7 @@ class Fit(NamedTuple):
     grid: int = 1
 
 
-CUT = Fit()
+CUT, CROP = Fit(), Fit("crop")
 
 Raw = Path | bytes | Image.Image
 """A file, the content of one, or an image that is decoded already."""

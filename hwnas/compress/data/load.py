@@ -12,7 +12,7 @@ from torch.nn import functional
 from hwnas.compress.data.coco import instance_files, load_coco
 from hwnas.compress.data.dataset import Data, Images, split_images
 from hwnas.compress.data.download import downloads, fetch
-from hwnas.compress.data.images import Mode
+from hwnas.compress.data.images import CUT, Fit, Mode
 from hwnas.compress.data.own import call_for_data
 from hwnas.compress.data.pairs import load_pairs, pair_folders
 from hwnas.compress.data.sets import SETS
@@ -34,6 +34,7 @@ def load_data(
     *,
     channels: int = 3,
     enlarges: int = 1,
+    fit: Fit = CUT,
 ) -> Data:
     """Load a data set: `digits`, a named one, `folder:PATH`, or one's own by `module:function`.
 
@@ -43,6 +44,7 @@ def load_data(
         progress: hears of downloads and decoding.
         channels: that the network takes: 1 reads image files as grey.
         enlarges: how often the side of an image is that of what the network is given of it.
+        fit: how an image file of another size becomes a square.
 
     Raises:
         InputError: unknown, not found, not readable, or no data set.
@@ -73,7 +75,7 @@ def load_data(
             return load_coco(name, folder, files, size, mode, progress)
         if places := pair_folders(folder):
             return load_pairs(name, places, size, mode, enlarges, progress)
-        return _load(name, source, size, mode, channels, progress)
+        return _load(name, source, size, mode, channels, progress, fit)
     if ":" in name:
         data = call_for_data(name)
         if image_size not in (0, *data.image_shape[1:]):
@@ -89,7 +91,7 @@ def load_data(
     if name in SETS:
         known = SETS[name]
         mode = "L" if channels == 1 else known.mode
-        return _load(name, _find(name, progress), image_size or known.size, mode, channels, progress)
+        return _load(name, _find(name, progress), image_size or known.size, mode, channels, progress, fit)
     hint = did_you_mean(name, ["digits", *SETS], 3)
     prefixed = f"did you mean folder:{name}? " if Path(name).is_dir() else ""
     raise InputError(
@@ -98,8 +100,10 @@ def load_data(
     )
 
 
-def _load(name: str, source: Source, size: int, mode: Mode, channels: int, progress: Progress) -> Data:
-    index, array = decoded(source, size, mode, progress)
+def _load(
+    name: str, source: Source, size: int, mode: Mode, channels: int, progress: Progress, fit: Fit
+) -> Data:
+    index, array = decoded(source, size, mode, progress, fit)
     channels = 1 if channels == 1 else 3  # grey images are read by three channels as well
     pixels = torch.from_numpy(array).expand(-1, channels, -1, -1)
     labels = None if index.labels is None else torch.tensor(index.labels)

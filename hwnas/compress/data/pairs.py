@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from hwnas.compress.data.dataset import Data
-from hwnas.compress.data.images import Fit, Mode
+from hwnas.compress.data.images import CROP, Fit, Mode
 from hwnas.compress.data.listed import ListedSource, data_of, flat
 from hwnas.compress.data.sources import FolderSource, printable
 from hwnas.compress.data.splits import PARTS
@@ -76,7 +76,7 @@ def load_pairs(
             inputs[key], targets[key] = path, wanted[stem]
     _check_sizes(inputs, targets, enlarges)
     given = ListedSource(f"{name}: {INPUT}/", inputs)
-    index, pixels = decoded(given, size // enlarges, mode, progress, Fit("crop"))
+    index, pixels = decoded(given, size // enlarges, mode, progress, CROP)
     wished = ListedSource(f"{name}: {TARGET}/", targets)
     of_targets, images = decoded(wished, size, mode, progress, Fit("crop", enlarges))
     progress.say(

@@ -100,7 +100,9 @@ def data_for(stored: StoredNetwork, name: str, progress: Progress) -> Data:
     spec, task = stored.spec, stored.task
     channels, side, _ = stored.shape
     size = stored.run.settings.image_size if stored.run else 0
-    data = load_data(name, size, lambda: side, progress, channels=channels, enlarges=task.enlarges)
+    data = load_data(
+        name, size, lambda: side, progress, channels=channels, enlarges=task.enlarges, fit=task.fit
+    )
     data = for_task(task, with_channels(data, channels), progress)
     data = replace(data, mean=spec.mean, std=spec.std)
     if len(spec.mean) != data.image_shape[0]:

@@ -128,6 +128,7 @@ def open_data(settings: LibrarySettings, progress: Progress) -> Data:
         progress,
         channels=channels,
         enlarges=task.enlarges,
+        fit=task.fit,
     )
     data = with_channels(data, channels)
     return replace(for_task(task, data, progress), place=settings.train_on)

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from hwnas.compress.data import Data
 from hwnas.compress.data.dataset import Given
+from hwnas.compress.data.images import CROP, CUT, Fit
 from hwnas.measurement import STRICT, Interval
 
 Tree = Any
@@ -145,6 +146,15 @@ class Task:
         if not has_targets:
             return self.agreement_metric
         return self.metric if self.kept is None else KEPT
+
+    @property
+    def fit(self) -> Fit:
+        """How image files become squares: where the image is the target, nothing is scaled.
+
+        >>> strict.fit.kind
+        'cut'
+        """
+        return CUT if self.given is None else CROP
 
     @property
     def measure(self) -> Measure:
