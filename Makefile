@@ -11,7 +11,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) '.[report]'
+	$(INSTALL) '.[all]'
 	touch $@
 
 .venv/.dev: .venv/.ready

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from hwnas.errors import HwnasError, InputError, first_line
+from hwnas.extras import missing_package
 
 TERMINATED = 143
 TRACEBACK = "HWNAS_TRACEBACK"
@@ -151,6 +152,8 @@ def explained(error: Exception) -> HwnasError:
             f"the operating system refuses: {error}",
             "check free space and permissions, then give the same command again: what was stored is kept",
         )
+    if missing := missing_package(error):
+        return InputError(*missing)
     own = users_line(error)
     hint = f"look at {own}; if nothing is wrong there, " if own else ""
     return HwnasError(

@@ -19,9 +19,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hwnas.errors import InputError
+from hwnas.extras import install
 from hwnas.files import write_bytes
 
-INSTALL = "pip install 'hwnas[report]'"
+INSTALL = install("report")
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#2f7ed8", "#e0760a", "#1d9a6c", "#c2478d", "#8a8f98"
 """Colours of series that tell apart on a light and on a dark page, for colour-blind readers too."""

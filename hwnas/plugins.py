@@ -7,6 +7,7 @@ from typing import Any
 
 from hwnas.ending import contained
 from hwnas.errors import HwnasError, InputError
+from hwnas.extras import missing_package
 from hwnas.spelling import did_you_mean
 
 
@@ -47,6 +48,8 @@ class Registry:
         except InputError as error:
             raise self.broken(name, error.cause) from error
         except Exception as error:  # a plugin may fail in any way while it is imported
+            if missing := missing_package(error):
+                raise self._error(*missing) from error
             raise self.broken(name, f"{type(error).__name__}: {error}") from error
 
     def broken(self, name: str, reason: str) -> HwnasError:

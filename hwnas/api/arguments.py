@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import Field, fields
 from pathlib import Path
@@ -163,3 +164,8 @@ def checked_seconds(name: str, seconds: float | None) -> float | None:
     if seconds is None or (isinstance(seconds, int | float) and seconds >= 0):
         return seconds
     raise InputError(f"{name} is {seconds!r}, it must be a time in seconds", f"give {name}=30")
+
+
+def is_module(value: object) -> bool:
+    """Tell whether a value is a torch module, without torch where it is not there."""
+    return "torch" in sys.modules and isinstance(value, sys.modules["torch"].nn.Module)

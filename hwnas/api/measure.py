@@ -18,6 +18,7 @@ from hwnas.api.arguments import (
     checked_shape,
     checked_share,
     device_options,
+    is_module,
     known_options,
     some,
 )
@@ -111,11 +112,11 @@ def profile_each(
     >>> [row.device for row in rows]
     ['sim-npu', 'sim-npu']
     """
-    from hwnas.compress.library.operators import require_accepted
     from hwnas.compress.options import parse_cuts
     from hwnas.files import decode
     from hwnas.networks.find import block_networks
     from hwnas.profiles.catalogue import open_device
+    from hwnas.profiles.forbidden import require_accepted
     from hwnas.profiles.measure import profile_networks
     from hwnas.profiles.protocols import protocol_until
 
@@ -239,8 +240,6 @@ def check(
     >>> report.exit_code, report.networks[0].verdict
     (1, 'regression')
     """
-    from torch import nn
-
     from hwnas.profiles.catalogue import open_device, option_texts, parse_options
     from hwnas.profiles.gate.check import Entry, Terms
     from hwnas.profiles.gate.check import check as run_check
@@ -256,7 +255,7 @@ def check(
     shape = checked_shape(input_shape)
     asked = Asked(shape=shape, batch=batch, device_options=parse_options(device_options(device_option)))
     with ExitStack() as held:
-        if any(isinstance(each, nn.Module) for each in (*models, baseline)):
+        if any(map(is_module, (*models, baseline))):
             if not models:
                 raise InputError("no network is to be checked", "name one, or a file of hwnas check record")
             old = find_model(baseline, shape, has_batch=batch is not None)

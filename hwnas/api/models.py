@@ -15,6 +15,7 @@ from hwnas.api.arguments import (
     checked_size,
     checked_text,
     checked_texts,
+    is_module,
 )
 from hwnas.errors import InputError
 from hwnas.global_state import torch_as_before
@@ -226,12 +227,10 @@ def find_model(model: Model, input_shape: Sequence[int] | None = None, *, has_ba
     >>> hwnas.api.find_model("mobilenetv2_050", (3, 32, 32)).input_shape
     (1, 3, 32, 32)
     """
-    from torch import nn
-
     from hwnas.networks.find import find_network, network_of_module
 
     shape = checked_shape(input_shape)
-    if isinstance(model, nn.Module):
+    if is_module(model):
         return network_of_module(model, shape)
     name = name_of(model)
     return find_network(name, shape, has_batch=has_batch).named(name)

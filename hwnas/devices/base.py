@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hwnas.devices.lock import DeviceLock
 from hwnas.errors import DeadlineError, DeviceError, PreparationError
+from hwnas.extras import missing_package
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Kind, Layer
 from hwnas.network import Network
 
@@ -97,16 +98,18 @@ class BaseDevice(ABC):
         return {}
 
     def __enter__(self) -> Self:
-        name = self.lock_name
-        if name is not None:
-            lock = DeviceLock(name)
-            lock.acquire(self.lock_wait_s)
-            self._lock = lock
-        self._is_open = True
         try:
+            name = self.lock_name
+            if name is not None:
+                lock = DeviceLock(name)
+                lock.acquire(self.lock_wait_s)
+                self._lock = lock
+            self._is_open = True
             self.open_impl()
-        except BaseException:
+        except BaseException as error:
             self._unlock()
+            if missing := missing_package(error):
+                raise DeviceError(*missing) from error
             raise
         return self
 

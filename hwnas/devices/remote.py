@@ -28,6 +28,7 @@ from hwnas.errors import (
     PreparationError,
     first_line,
 )
+from hwnas.extras import install
 from hwnas.measurement import Conditions, DeviceProfile, Fingerprint, Layer
 from hwnas.network import Network, Part, in_eval_mode
 from hwnas.wiring import Wiring
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-INSTALL = "pip install 'hwnas[ray]'"
+INSTALL = install("ray")
 ANSWER_S = 10.0
 PLACING_S = 60.0
 PLACINGS = 3

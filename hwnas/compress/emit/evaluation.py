@@ -23,13 +23,13 @@ from hwnas.compress.emit.stored_network import (
     network_of_stored,
     read_stored,
 )
-from hwnas.compress.library.operators import require_accepted
 from hwnas.compress.tasks.task import Metric, Task, Tree, joined
 from hwnas.compress.training.intervals import mean_score, measured, measured_difference
 from hwnas.devices.base import require_outputs
 from hwnas.measurement import DeviceProfile, Fingerprint, Interval
 from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
+from hwnas.profiles.forbidden import require_accepted
 from hwnas.progress import Progress
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hwnas.compress.library.operators import check_forbidden
 from hwnas.compress.library.target import Target
 from hwnas.compress.quality.kinds import quality_kind
 from hwnas.compress.search.pick import check_rule
@@ -13,6 +12,7 @@ from hwnas.compress.search.strategies import STRATEGIES
 from hwnas.compress.settings import SearchSettings
 from hwnas.measurement import DeviceProfile, Option
 from hwnas.profiles.catalogue import load_profile, open_device, with_options
+from hwnas.profiles.forbidden import check_forbidden
 from hwnas.profiles.protocols import load_protocol
 from hwnas.profiles.session import require_kind
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hwnas.errors import InputError
+from hwnas.extras import install
 
 MOST_BOXES = 100  # of an image
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -34,7 +35,7 @@ def evaluator() -> Any:
     except ImportError:
         raise InputError(
             "mean average precision is computed by pycocotools, which is not installed",
-            "pip install 'hwnas[detection]'",
+            install("detection"),
         ) from None
     return coco, cocoeval
 

@@ -251,7 +251,7 @@ class CudaDevice(Device):
         """Failures explained while the GPU is opened."""
         try:
             yield
-        except HwnasError:
+        except (HwnasError, ModuleNotFoundError):
             raise
         except Exception as error:  # CUDA's own are RuntimeErrors of several classes
             raise DeviceError(

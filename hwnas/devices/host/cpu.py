@@ -15,6 +15,7 @@ from hwnas.devices.host.process import HostProcess, ProcessDiedError
 from hwnas.devices.host.runtime import Arrays
 from hwnas.devices.options import check_options
 from hwnas.errors import DeviceError, PreparationError, first_line
+from hwnas.extras import install
 from hwnas.measurement import Conditions, CpuTimes, DeviceProfile, Fingerprint, Layer, Option, Precision
 from hwnas.network import Network
 from hwnas.processes import usable_memory_bytes
@@ -116,7 +117,7 @@ class CpuDevice(Device):
             except PackageNotFoundError:
                 raise DeviceError(
                     f"profile {self.profile.name} needs the package {name}, which is not installed",
-                    f"pip install 'hwnas[{self.extra}]'",
+                    install(self.extra),
                 ) from None
         wanted, found = self.profile.power_mode, machine.governor()
         if wanted != "default" and found is not None and wanted != found:
