@@ -25,7 +25,7 @@ from hwnas.networks.build import assemble
 from hwnas.networks.count import count_parts
 from hwnas.networks.tensors import tensors_of
 from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import REPORT, least_seconds, queued
+from hwnas.profiles.protocols import least_seconds, load_protocol, queued
 
 WORKERS = 8
 """Ray workers for which the hours are told beside those of one machine."""
@@ -93,16 +93,16 @@ def plan_of(settings: SearchSettings, target: Target, choice_count: int, other_d
     elsewhere = len(settings.picks) * other_devices if settings.measures else 0
     if settings.max_measurements is not None:
         elsewhere = min(elsewhere, max(0, settings.max_measurements - blocks - networks))
-    jobs = None
+    final, jobs = load_protocol(settings.checkpoint_protocol), None
     if isinstance(device, QueueDevice):
         jobs = (blocks + networks + elsewhere) * (
             device.preparation_jobs + queued(target.protocol).max_repeats
         )
-        jobs += checkpoints * (device.preparation_jobs + queued(REPORT).max_repeats)
+        jobs += checkpoints * (device.preparation_jobs + queued(final).max_repeats)
     measuring_s = None
     if isinstance(device, Device) and device.kind == "measured":
         measuring_s = (blocks + networks + elsewhere) * least_seconds(target.protocol)
-        measuring_s += checkpoints * least_seconds(REPORT)
+        measuring_s += checkpoints * least_seconds(final)
     return Plan(
         device=target.profile.name,
         blocks=blocks,

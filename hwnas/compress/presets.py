@@ -28,6 +28,7 @@ class _Preset:
     population: int
     generations: int
     finetune_epochs: int
+    checkpoint_protocol: str = SearchSettings.checkpoint_protocol
     predictor_networks: int = SearchSettings.predictor_networks
     predictor_epochs: int = SearchSettings.predictor_epochs
     space: str = SpaceOptions.space
@@ -45,6 +46,7 @@ PRESETS: Mapping[str, _Preset] = {
         population=20,
         generations=10,
         finetune_epochs=20,
+        checkpoint_protocol="adaptive",
         predictor_networks=20,
         predictor_epochs=5,
     ),
@@ -147,6 +149,7 @@ def resolve(
         filter=given("filter") or by_objectives,
         filter_threshold=options.filter_threshold,
         protocol=preset.protocol,
+        checkpoint_protocol=preset.checkpoint_protocol,
         population=given("population"),
         generations=given("generations"),
         finetune_epochs=given("finetune_epochs"),

@@ -95,6 +95,7 @@ class SearchSettings:
         device: a profile's name or the path of a profile.
         objectives: the costs that are minimised beside the loss.
         protocol: by which the networks of the search are measured.
+        checkpoint_protocol: by which checkpoints are measured beside the reference.
         picks: `knee`, `latency-ms=X`, `speedup=X` or `max-drop=X`.
         filter: by what the filter compares the candidates of a block: their cost on the device, or MACs.
         filter_threshold: DONNAv2's D, in units of the cost of the reference's block.
@@ -121,6 +122,7 @@ class SearchSettings:
     batch: Size | None = None
     device_options: dict[str, Option] = field(default_factory=dict)
     max_measurements: SizeOrNone | None = None
+    checkpoint_protocol: str = "report"
     quality: Name = "loss"
     predictor_networks: Size = 24
     predictor_epochs: SizeOrNone = 10

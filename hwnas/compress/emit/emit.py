@@ -37,7 +37,7 @@ from hwnas.network import Network
 from hwnas.networks.checks import answer_of
 from hwnas.networks.exported import network_of
 from hwnas.profiles.catalogue import open_device
-from hwnas.profiles.protocols import REPORT, describe
+from hwnas.profiles.protocols import describe, load_protocol
 from hwnas.profiles.statistics import median_interval
 
 
@@ -153,7 +153,7 @@ def _measure(device: DeviceRun, todo: Sequence[_Finished]) -> list[Measurement]:
     names = {finished.network.hash: finished.name for finished in todo}
     networks = {finished.network.hash: finished.network for finished in todo}
     measurements = {}
-    with device.session(REPORT) as session:
+    with device.session(load_protocol(device.search.checkpoint_protocol)) as session:
         what = f"{', '.join(names.values())} and {device.stitcher.anchor_name}"
         device.run.progress.say(f"measuring {what}, {describe(session.protocol)}")
         for network_hash, result in session.measure(networks.values()):
@@ -167,7 +167,7 @@ def _measure(device: DeviceRun, todo: Sequence[_Finished]) -> list[Measurement]:
 
 
 def _say_missed(device: DeviceRun, finished: _Finished, measurement: Measurement) -> None:
-    """Say so where a network surely misses, by the protocol `report`, the bound by which it was picked."""
+    """Say so where a checkpoint, as measured, surely misses the bound by which it was picked."""
     objectives = device.search.objectives
     limit = check_rule(finished.rule, objectives)
     if limit is None or not {*TIMED} & {*objectives}:
