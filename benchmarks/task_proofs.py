@@ -99,7 +99,7 @@ STUDIES = {
         task="denoising:25",
         bound=0.5,
         goal=0.15,
-        options=PLAIN,
+        options={**PLAIN, "space": "cuts", "epochs": 2},
     ),
     "super-resolution": Study(
         model="benchmarks.task_networks:super_resolution",
