@@ -36,8 +36,8 @@ faults: .venv/.dev
 	$(BIN)/pytest -m "not hardware" tests/faults
 
 lint: .venv/.dev
-	$(BIN)/ruff format --check hwnas tests benchmarks
-	$(BIN)/ruff check hwnas tests benchmarks
+	$(BIN)/ruff format --check hwnas tests benchmarks examples
+	$(BIN)/ruff check hwnas tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import site
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+
+from hwnas.version import __version__
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("devices", "profiles", "compress", "cli")
@@ -101,6 +104,29 @@ def test_a_wheel_made_from_the_source_archive_works_in_an_environment_of_its_own
     options = ("--device", "cpu-1", "--protocol", "quick", "--json")
     (row,) = json.loads(run(hwnas, "profile", "net.onnx", *options))
     assert row["summary"]["latency_ms"]["value"] > 0
+
+
+def test_the_image_is_built_of_what_the_dockerfile_copies(tmp_path: Path) -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY "):
+            *names, into = line.split()[1:]
+            for name in names:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(
+                        ROOT / name, tmp_path / into, ignore=shutil.ignore_patterns("__pycache__")
+                    )
+                else:
+                    shutil.copy(ROOT / name, tmp_path / into)
+    names = zipfile.ZipFile(build("wheel", tmp_path / "built", tmp_path)).namelist()
+    assert "hwnas/cli/main.py" in names
+
+
+def test_the_version_that_is_cited_is_that_of_the_package() -> None:
+    (line,) = (
+        each for each in (ROOT / "CITATION.cff").read_text().splitlines() if each.startswith("version:")
+    )
+    assert line.split()[1] == __version__
 
 
 def test_the_command_line_starts_without_heavy_packages() -> None:
