@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 BASELINE ?= HEAD~1
 
-.PHONY: demo test test-slow faults lint bench check-latency clean
+.PHONY: demo test test-slow faults lint docs bench check-latency clean
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
@@ -36,10 +36,13 @@ faults: .venv/.dev
 	$(BIN)/pytest -m "not hardware" tests/faults
 
 lint: .venv/.dev
-	$(BIN)/ruff format --check hwnas tests benchmarks examples
-	$(BIN)/ruff check hwnas tests benchmarks examples
+	$(BIN)/ruff format --check hwnas tests benchmarks examples docs
+	$(BIN)/ruff check hwnas tests benchmarks examples docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/.dev
+	$(BIN)/mkdocs build
 
 # Studies take hours and go on where they were stopped; each is started by itself.
 STUDIES = gate_power predictor_quality filter_front equal_latency finetune_curves search_latency against_commit task_proofs
@@ -51,4 +54,4 @@ check-latency: .venv/.dev
 	$(BIN)/hwnas check run benchmarks.checked:mobilenet --baseline $(BASELINE) --device cpu --threshold 10%
 
 clean:
-	rm -rf .venv runs dist
+	rm -rf .venv runs dist site
