@@ -43,7 +43,7 @@ def test_a_tutorial_runs_to_the_letter(tutorial: Path, tmp_path: Path) -> None:
             continue
         if language not in ("sh", "python"):
             continue
-        text = "\n".join(line for line in text.splitlines() if "# needs:" not in line)
-        command = ["bash", "-e", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+        lines = "\n".join(line for line in text.splitlines() if "# needs:" not in line)
+        command = ["bash", "-e", "-c", lines] if language == "sh" else [sys.executable, "-c", lines]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
