@@ -99,17 +99,23 @@ class BaseDevice(ABC):
 
     def __enter__(self) -> Self:
         try:
-            name = self.lock_name
-            if name is not None:
-                lock = DeviceLock(name)
-                lock.acquire(self.lock_wait_s)
-                self._lock = lock
-            self._is_open = True
-            self.open_impl()
-        except BaseException as error:
-            self._unlock()
+            return self._opened()
+        except ModuleNotFoundError as error:
             if missing := missing_package(error):
                 raise DeviceError(*missing) from error
+            raise
+
+    def _opened(self) -> Self:
+        name = self.lock_name
+        if name is not None:
+            lock = DeviceLock(name)
+            lock.acquire(self.lock_wait_s)
+            self._lock = lock
+        self._is_open = True
+        try:
+            self.open_impl()
+        except BaseException:
+            self._unlock()
             raise
         return self
 

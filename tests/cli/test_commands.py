@@ -174,7 +174,7 @@ def test_a_dry_run_says_how_long_measuring_takes(hwnas: Hwnas, workplace: Path) 
     devices = ("--device=cpu", "--device=sim-npu", "--filter=none", "--protocol=search", "--dry-run")
     measured, modelled = json.loads(hwnas(*single, *devices, "--json").out)["devices"]
     networks, others = measured["networks"] + measured["elsewhere"], measured["checkpoints"]
-    assert measured["measuring_s"] == networks * (0.5 + 3 * 1.0) + others * (1.0 + 5 * 12.0)
+    assert measured["measuring_s"] == networks * (0.5 + 3 * 1.0) + others * 6 * (0.1 + 0.3)
     assert modelled["measuring_s"] is None
     told = hwnas(*single, *devices).out.splitlines()[-2:]
     assert f"at least {measured['measuring_s'] / 60:.0f} min of measuring" in told[0]
