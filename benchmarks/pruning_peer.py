@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ class Peer:
     latency_ratio: Callable[[nn.Module], float]
     account: CostLog
     progress: Progress
-    ways: Sequence[str] = tuple(WAYS)
-    rates: Sequence[float] = RATES
+    ways: Sequence[str] = field(default_factory=lambda: tuple(WAYS))
+    rates: Sequence[float] = field(default_factory=lambda: RATES)
 
     def choose(self, limit: float, epochs: int) -> tuple[str, float]:
         """The way, and then the learning rate, whose network within `limit` is best on the part `val`.

@@ -161,10 +161,10 @@ def test_a_whole_run_bounded_killed_and_picked_up(hub: LoopbackHub, tmp_path: Pa
     assert finished.returncode == 0, finished.stderr
     result = json.loads(finished.stdout)
     compiled = [hub.uploads[job.model.model_id] for job in hub.jobs("compile_job")]
-    # Five networks of the search, the reference among them; then it and the pick by the protocol report.
+    # Five networks of the search, the reference among them; then it and the pick by six repeats each.
     assert len(set(compiled[:5])) == 5
     assert len(compiled) == 5 + 2
-    assert len(hub.jobs("inference_job")) == 5 + 2 * 5
+    assert len(hub.jobs("inference_job")) == 5 + 2 * 6
     assert (
         len(
             [
@@ -214,12 +214,12 @@ def test_a_bad_token_ends_with_how_to_get_one_and_is_not_shown(hub: LoopbackHub,
 def test_a_dry_run_tells_the_number_of_jobs_and_does_nothing(hub: LoopbackHub, tmp_path: Path) -> None:
     dry = run(*COMPRESS, "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    # 18 compiled and profiled once; the pick and the reference compiled once and profiled five times.
-    assert dry.stdout.endswith("phone: at most 18 networks in the search, 2 afterwards, 48 jobs in all\n")
+    # 18 compiled and profiled once; the pick and the reference compiled once and profiled six times.
+    assert dry.stdout.endswith("phone: at most 18 networks in the search, 2 afterwards, 50 jobs in all\n")
     assert "training in all: " in dry.stdout
     bounded = run(*COMPRESS, "--max-measurements=5", "--dry-run", "--json")
     (planned,) = json.loads(bounded.stdout)["devices"]
-    assert planned["jobs"] == 5 * 2 + 2 * 6
+    assert planned["jobs"] == 5 * 2 + 2 * 7
     assert hub.requests == []
     assert not (tmp_path / "run").exists()
 
