@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -462,7 +463,8 @@ def python_list_hidden() -> nn.Module:
     return Chain(layer2=module)
 
 
-DRAWN = float(torch.rand((), generator=torch.Generator().manual_seed(os.getpid())))
+DRAWN = float(any("hwnas.compress.reference.reloaded" in each for each in sys.orig_argv))
+"""As if drawn by chance: another number in the process that loads what was stored, and always another one."""
 
 
 def random_when_imported() -> nn.Module:
