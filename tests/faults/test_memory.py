@@ -30,16 +30,19 @@ from hwnas.cli.main import main
 
 distillation = importlib.import_module("hwnas.compress.library.distill")
 gigabytes_an_image, *arguments = sys.argv[1:]
-real, names, limits = distillation.build_block, [], []
+real, names = distillation.build_block, []
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
 
 
 class Hungry(torch.nn.Module):
     def forward(self, module, inputs):
-        if not limits:  # everything is loaded: what comes now may take 4 GiB more
-            pages = int(open("/proc/self/statm").read().split()[0])
-            limits.extend(2 * [pages * resource.getpagesize() + 4 * 2**30])
-            resource.setrlimit(resource.RLIMIT_AS, tuple(limits))
-        torch.empty(int(float(gigabytes_an_image) * 2**30) * len(inputs[0]), dtype=torch.uint8)
+        # it finds 4 GiB more than the process has now
+        has = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (has + 4 * 2**30, unlimited[1]))
+        try:
+            torch.empty(int(float(gigabytes_an_image) * 2**30) * len(inputs[0]), dtype=torch.uint8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, unlimited)
 
 
 def build(parts, part, spec):
