@@ -152,16 +152,10 @@ def _show_plan(compression: Compression, as_json: bool) -> None:
 
 
 def _show(result: DeviceResult) -> None:
-    from hwnas.compress.emit.summary import compared_with, milliseconds, ratio
+    from hwnas.compress.emit.summary import compared_with, in_short, milliseconds, ratio
     from hwnas.compress.tasks.classification import CLASSIFICATION
     from hwnas.compress.tasks.task import difference, quantity
 
-    for path, summary in result.checkpoints:
-        print_text(
-            f"{path}: {summary.metric.name} {quantity(summary.accuracy, summary.metric)} at "
-            f"{ratio(summary.latency_ratio)} of the latency of {compared_with(summary)}"
-        )
-    typer.echo()
     _show_front(result)
     for path, summary in result.checkpoints:
         alike = f", {summary.agreement_metric.name}"
@@ -186,8 +180,12 @@ def _show(result: DeviceResult) -> None:
             f"  MMACs     {summary.macs_reference / 1e6:.2f} → {summary.macs / 1e6:.2f}\n"
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )
+    for path, summary in result.checkpoints:
+        print_text(
+            "\n" + "\n".join([f"{path / 'model.onnx'}:", *(f"  {line}" for line in in_short(summary))])
+        )
     if result.report is not None:
-        typer.echo(f"\nreport: {result.report}")
+        typer.echo(f"\nreport with pictures: {result.report}")
 
 
 def _show_front(result: DeviceResult) -> None:

@@ -40,12 +40,12 @@ class _Preset:
 PRESETS: Mapping[str, _Preset] = {
     "quick": _Preset(
         candidates=6,
-        epochs=10,
-        train_epochs=40,
+        epochs=3,
+        train_epochs=24,
         protocol="quick",
         population=20,
-        generations=10,
-        finetune_epochs=20,
+        generations=5,
+        finetune_epochs=10,
         checkpoint_protocol="adaptive",
         predictor_networks=20,
         predictor_epochs=5,

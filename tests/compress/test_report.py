@@ -15,14 +15,14 @@ from browser import opened
 from tiny import compress_arguments, furnish, run_hwnas
 
 from hwnas.compress.emit.model_card import model_card
-from hwnas.compress.emit.summary import CheckpointRecord
+from hwnas.compress.emit.summary import CheckpointRecord, in_short
 from hwnas.compress.report import write_reports
 from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.compress.run.directory import RunRecord
 from hwnas.errors import HwnasError, InputError, RunDirectoryError
 from hwnas.files import write_signed
-from hwnas.measurement import Conditions, CpuTimes
+from hwnas.measurement import Conditions, CpuTimes, Interval
 from hwnas.page import Grid, Plot, Section, Table
 from hwnas.profiles.statistics import median_interval
 
@@ -38,8 +38,42 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for objectives in ((), SEVERAL):
         done = run_hwnas(place, *compress_arguments("run", *objectives, generations=4))
         assert done.returncode == 0, done.stderr
-        assert "report: run/devices/steady/report.html" in done.stdout
+        *_, file, fast, good, small, _, report = done.stdout.splitlines()
+        assert file.endswith("/model.onnx:") and (place / file[:-1]).is_file()
+        record = CheckpointRecord.read((place / file).parent)
+        assert [line.strip() for line in (fast, good, small)] == in_short(record.summary)
+        assert report == "report with pictures: run/devices/steady/report.html"
     return place / "run"
+
+
+def test_a_checkpoint_is_told_in_three_lines(finished: Path) -> None:
+    folder = min(finished.glob("checkpoints/*"))
+    summary = CheckpointRecord.read(folder).summary
+
+    def told(change: Interval | None) -> list[str]:
+        now, before, ratio = (Interval(value=value, low=value, high=value) for value in (0.9, 0.92, 0.4))
+        return in_short(
+            replace(
+                summary,
+                accuracy=now,
+                accuracy_reference=before,
+                accuracy_difference=change,
+                latency_ratio=ratio,
+                params=500,
+                params_reference=2000,
+            )
+        )
+
+    lost = Interval(value=-0.02, low=-0.03, high=-0.01)
+    fast, good, small = told(lost)
+    assert fast.startswith("2.5 × as fast as the reference on steady: ")
+    assert good == (
+        "accuracy 90.0 % in the place of 92.0 %: "
+        "-2.0 points [-3.0, -1.0] on the same images, more than chance"
+    )
+    assert small == "0.25 × as many parameters: 500 in the place of 2,000"
+    assert told(replace(lost, high=0.01))[1].endswith("which may be chance")
+    assert told(None)[1].endswith("it answers what the reference answers")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.compress.tasks.classification import CLASSIFICATION
-from hwnas.compress.tasks.task import ACCURACY, Metric, quantity
+from hwnas.compress.tasks.task import ACCURACY, Metric, difference, figure, quantity
 from hwnas.files import decode, encode
 from hwnas.measurement import STRICT, Interval, Measurement
 from hwnas.networks.intact import CHECKPOINT_RECORD, read_checkpoint_record, write_checkpoint_record
@@ -109,6 +109,25 @@ class CheckpointRecord:
     def write(self, folder: Path) -> None:
         """Write the record beside the network's files, whose hashes it takes."""
         write_checkpoint_record(folder, encode(self.summary), self.measurement.to_json())
+
+
+def in_short(summary: Summary) -> list[str]:
+    """How fast, how good and how small the network is beside its reference, a sentence each."""
+    now, before, change = summary.accuracy, summary.accuracy_reference, summary.accuracy_difference
+    metric, quality = summary.metric, agreement_of(summary)
+    if now is not None and before is not None and change is not None:
+        chance = "which may be chance" if change.low <= 0 <= change.high else "more than chance"
+        quality = (
+            f"{metric.name} {figure(now.value, metric)} in the place of {figure(before.value, metric)}: "
+            f"{difference(change, metric)} on the same images, {chance}"
+        )
+    params, params_before = summary.params, summary.params_reference
+    return [
+        f"{1 / summary.latency_ratio.value:.1f} × as fast as {compared_with(summary)} on {summary.device}: "
+        f"{summary.latency_ms.value:.3f} ms in the place of {summary.latency_anchor_ms.value:.3f} ms",
+        quality,
+        f"{params / params_before:.2f} × as many parameters: {params:,} in the place of {params_before:,}",
+    ]
 
 
 def agreement_of(summary: Summary) -> str:

@@ -170,9 +170,15 @@ def quantity(interval: Interval | None, metric: Metric) -> str:
     """`97.2 % [95.0, 98.5]`, `0.123 [0.101, 0.150]`, or that it is not known."""
     if interval is None:
         return "not known (no labels)"
+    said = figure(interval.value, metric)
     if not metric.share:
-        return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
-    return f"{interval.value * 100:.1f} % [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+        return f"{said} [{interval.low:.4g}, {interval.high:.4g}]"
+    return f"{said} [{interval.low * 100:.1f}, {interval.high * 100:.1f}]"
+
+
+def figure(value: float, metric: Metric) -> str:
+    """`97.2 %`, `0.123`."""
+    return f"{value * 100:.1f} %" if metric.share else f"{value:.4g}"
 
 
 def difference(interval: Interval | None, metric: Metric) -> str:
