@@ -7,7 +7,8 @@ BASELINE ?= HEAD~1
 
 .PHONY: demo test test-slow faults lint docs bench check-latency clean
 
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# Modules are compiled when they are imported: most never are.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,7 +21,6 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 demo: .venv/.ready
 	$(BIN)/hwnas compress efficientnet_b0 --device cpu --data digits --preset quick --out runs/demo
-	$(BIN)/python benchmarks/plain_onnxruntime.py runs/demo/reference/model.onnx runs/demo/checkpoints/cpu-knee/model.onnx
 
 # Two processes with a thread each: two threads in each of them wait for one another on two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2

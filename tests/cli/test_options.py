@@ -230,7 +230,7 @@ def test_what_is_left_open_comes_from_the_preset(tmp_path: Any) -> None:
         ["sim-npu"],
         tmp_path / "r",
     )
-    assert (library.per_block, library.epochs, library.train_epochs) == (6, 3, 40)
+    assert (library.per_block, library.epochs, library.train_epochs) == (6, 3, 24)
     assert (search.population, search.protocol, search.filter, search.picks) == (
         20,
         "quick",
