@@ -42,6 +42,9 @@ NOT_DONE = 2
 GOES_ON = ("compress", "batch", "extend", "check")
 """Commands that keep what they had done when they were interrupted."""
 
+OWNERS = 3
+"""Commands that are named as those of an option."""
+
 _UsageError = typer.BadParameter.__mro__[1]
 
 
@@ -75,10 +78,27 @@ class _Commands(typer.core.TyperGroup):
             raise
         except Exception as error:
             if isinstance(error, _UsageError):
+                _tell_whose_option(error, ctx.command)
                 raise
             if is_out_of_memory(error):
                 _fail_without_memory(error)
             _fail(explained(error))
+
+
+def _tell_whose_option(error: Any, root: Any) -> None:
+    """Name the commands that have an option which the one that was given lacks."""
+    if not hasattr(error, "possibilities"):  # those that are spelled almost alike
+        return
+    commands = [(f"hwnas {name}", command) for name, command in root.commands.items()]
+    owners = []
+    for name, command in commands:
+        commands += [(f"{name} {sub}", each) for sub, each in getattr(command, "commands", {}).items()]
+        if any(error.option_name in option.opts for option in command.params):
+            owners.append(name)
+    if owners:
+        more = " and others" if len(owners) > OWNERS else ""
+        error.message += f"; it belongs to {', '.join(owners[:OWNERS])}{more}"
+        error.possibilities = None
 
 
 app = typer.Typer(

@@ -223,6 +223,29 @@ def test_values_that_are_none_are_refused(arguments: list[str], told: str) -> No
     assert told in done.output
 
 
+def options_of(command: Any, path: str = "") -> dict[str, set[str]]:
+    """The long options of each command below one."""
+    found = {}
+    for name, each in getattr(command, "commands", {}).items():
+        inner = f"{path} {name}".strip()
+        found[inner] = {opt for option in each.params for opt in option.opts if opt.startswith("--")}
+        found |= options_of(each, inner)
+    return found
+
+
+def test_an_option_of_another_command_is_told_whose_it_is() -> None:
+    known = options_of(typer.main.get_command(hwnas))
+    everything = set().union(*known.values())
+    for command in ("check record", "profile", "partition", "devices"):
+        for option in sorted(everything - known[command]):
+            done = CliRunner().invoke(hwnas, [*command.split(), option], env={"COLUMNS": "300"})
+            assert done.exit_code == 2
+            told = done.output.split(f"No such option: {option}; it belongs to hwnas ")[1].splitlines()[0]
+            assert option in known[told.split(",")[0].removesuffix(" and others").strip("│ ")]
+    done = CliRunner().invoke(hwnas, ["profile", "--spedup"], env={"COLUMNS": "300"})
+    assert "belongs" not in done.output
+
+
 def test_what_is_left_open_comes_from_the_preset(tmp_path: Any) -> None:
     library, (search,) = resolve(
         CompressOptions(data="digits", preset="quick", epochs=3, threads=1),
