@@ -37,6 +37,13 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Headline:
+    """Large figures, each with the words that it stands for."""
+
+    figures: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plot:
     """An interactive plot.
 
@@ -67,7 +74,7 @@ class Drawing:
     svg: ElementTree.Element
 
 
-Content = str | Table | Plot | Grid | Drawing
+Content = str | Headline | Table | Plot | Grid | Drawing
 """What a section holds; plain text is a paragraph."""
 
 
@@ -143,6 +150,11 @@ def _section(section: Section) -> str:
 def _content(content: Content) -> str:
     if isinstance(content, str):
         return f"<p>{html.escape(content)}</p>"
+    if isinstance(content, Headline):
+        told = (
+            f"<p><b>{html.escape(large)}</b> {html.escape(words)}</p>" for large, words in content.figures
+        )
+        return f'<div class="headline">{"".join(told)}</div>'
     if isinstance(content, Table):
         return _table(content)
     if isinstance(content, Plot):

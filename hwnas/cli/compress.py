@@ -181,9 +181,8 @@ def _show(result: DeviceResult) -> None:
             f"  k params  {summary.params_reference / 1e3:.0f} → {summary.params / 1e3:.0f}"
         )
     for path, summary in result.checkpoints:
-        print_text(
-            "\n" + "\n".join([f"{path / 'model.onnx'}:", *(f"  {line}" for line in in_short(summary))])
-        )
+        lines = [f"  {figure} {words}" for figure, words in in_short(summary)]
+        print_text("\n".join(["", f"{path / 'model.onnx'}:", *lines]))
     if result.report is not None:
         typer.echo(f"\nreport with pictures: {result.report}")
 

@@ -111,22 +111,32 @@ class CheckpointRecord:
         write_checkpoint_record(folder, encode(self.summary), self.measurement.to_json())
 
 
-def in_short(summary: Summary) -> list[str]:
-    """How fast, how good and how small the network is beside its reference, a sentence each."""
+def in_short(summary: Summary) -> list[tuple[str, str]]:
+    """How fast, how good and how small the network is beside its reference: figures, each with its words."""
     now, before, change = summary.accuracy, summary.accuracy_reference, summary.accuracy_difference
-    metric, quality = summary.metric, agreement_of(summary)
+    metric = summary.metric
     if now is not None and before is not None and change is not None:
         chance = "which may be chance" if change.low <= 0 <= change.high else "more than chance"
         quality = (
-            f"{metric.name} {figure(now.value, metric)} in the place of {figure(before.value, metric)}: "
-            f"{difference(change, metric)} on the same images, {chance}"
+            figure(now.value, metric),
+            f"{metric.name} in the place of {figure(before.value, metric)}: {difference(change, metric)} on "
+            f"the same images, {chance}",
         )
+    else:
+        metric = summary.agreement_metric
+        quality = (figure(summary.agreement.value, metric), f"{metric.name} with the reference")
     params, params_before = summary.params, summary.params_reference
     return [
-        f"{1 / summary.latency_ratio.value:.1f} × as fast as {compared_with(summary)} on {summary.device}: "
-        f"{summary.latency_ms.value:.3f} ms in the place of {summary.latency_anchor_ms.value:.3f} ms",
+        (
+            f"{1 / summary.latency_ratio.value:.1f} ×",
+            f"as fast as {compared_with(summary)} on {summary.device}: "
+            f"{summary.latency_ms.value:.3f} ms in the place of {summary.latency_anchor_ms.value:.3f} ms",
+        ),
         quality,
-        f"{params / params_before:.2f} × as many parameters: {params:,} in the place of {params_before:,}",
+        (
+            f"{params / params_before:.2f} ×",
+            f"as many parameters: {params:,} in the place of {params_before:,}",
+        ),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwnas.compress.emit.summary import milliseconds, ratio
+from hwnas.compress.emit.summary import in_short, milliseconds, ratio
 from hwnas.compress.library.stitch import joined_choices
 from hwnas.compress.report import plots
 from hwnas.compress.report.drawing import Box, draw
@@ -16,7 +16,7 @@ from hwnas.compress.search.block_costs import BlockCosts
 from hwnas.compress.search.points import Point
 from hwnas.compress.tasks.task import difference, quantity
 from hwnas.files import encode
-from hwnas.page import Content, Drawing, Grid, Section, Table
+from hwnas.page import Content, Drawing, Grid, Headline, Section, Table
 from hwnas.profiles.judgement import as_sentence, judge, sentences
 from hwnas.profiles.protocols import describe
 from hwnas.profiles.statistics import median_interval
@@ -58,6 +58,7 @@ def summary(stored: StoredRun) -> Section:
     rows: list[Sequence[str]] = []
     for checkpoint in stored.checkpoints:
         s = checkpoint.summary
+        content += [f"Checkpoint {checkpoint.name}:", Headline(figures=in_short(s))]
         if not rows:
             rows.append(
                 [
