@@ -17,6 +17,7 @@ from tiny import compress_arguments, furnish, run_hwnas
 from hwnas.compress.emit.model_card import model_card
 from hwnas.compress.emit.summary import CheckpointRecord, in_short
 from hwnas.compress.report import write_reports
+from hwnas.compress.report.plots import checkpoints_plot
 from hwnas.compress.report.sections import _sum_error, duration, sections
 from hwnas.compress.report.stored import device_folders, read_run
 from hwnas.compress.run.directory import RunRecord
@@ -75,6 +76,24 @@ def test_a_checkpoint_is_told_in_three_lines(finished: Path) -> None:
     assert small == ("0.25 ×", "as many parameters: 500 in the place of 2,000")
     assert told(replace(lost, high=0.01))[1][1].endswith("which may be chance")
     assert told(None)[1][1] == "agreement with the reference"
+
+
+def test_quality_is_plotted_against_latency_with_both_intervals(finished: Path) -> None:
+    checkpoints = read_run(finished, finished / STEADY).checkpoints
+    shown = checkpoints_plot(checkpoints)
+    assert shown is not None
+    assert [trace["name"] for trace in shown.data] == ["reference", *(each.name for each in checkpoints)]
+    for trace, each in zip(shown.data[1:], checkpoints, strict=True):
+        quality, latency = each.summary.accuracy, each.summary.latency_ms
+        assert quality is not None
+        assert (trace["x"], trace["y"]) == ([latency.value], [quality.value * 100])
+        assert trace["x"][0] + trace["error_x"]["array"][0] == pytest.approx(latency.high)
+        assert trace["y"][0] - trace["error_y"]["arrayminus"][0] == pytest.approx(quality.low * 100)
+    unlabelled = [
+        replace(each, summary=replace(each.summary, accuracy=None, accuracy_reference=None))
+        for each in checkpoints
+    ]
+    assert checkpoints_plot(unlabelled) is None
 
 
 @pytest.fixture

@@ -9,10 +9,12 @@ from typing import Any
 from hwnas.compress.emit.emit import checkpoint_name
 from hwnas.compress.library.stitch import Choices, joined_choices
 from hwnas.compress.quality.kinds import described_quality
-from hwnas.compress.report.stored import Search, StoredRun
+from hwnas.compress.report.stored import Checkpoint, Search, StoredRun
 from hwnas.compress.search.block_costs import BlockCosts, PartCosts
 from hwnas.compress.search.pick import pick
 from hwnas.compress.search.points import Point, pareto_front
+from hwnas.compress.tasks.task import figure
+from hwnas.measurement import Interval
 from hwnas.page import BLUE, GREEN, GREY, ORANGE, PINK, Plot, plot_text
 
 NAMES = {"throughput": "time an image", "macs": "MACs", "params": "parameters"}
@@ -96,6 +98,58 @@ def _front_plot(stored: StoredRun, search: Search, x: int, y: int | None) -> Plo
         layout={"xaxis": {"title": {"text": horizontal}}, "yaxis": {"title": {"text": vertical}}},
         label=f"{horizontal} against {vertical}",
         height_px=460,
+    )
+
+
+def checkpoints_plot(checkpoints: Sequence[Checkpoint]) -> Plot | None:
+    """Quality on the test part against latency, of the reference and each checkpoint, with intervals.
+
+    The reference is measured in the session of each checkpoint; the first one's is shown.
+
+    Returns:
+        None without labels.
+    """
+    first = checkpoints[0].summary
+    metric = first.metric
+    named = [
+        ("reference", first.latency_reference_ms, first.accuracy_reference, ORANGE, "star"),
+        *((c.name, c.summary.latency_ms, c.summary.accuracy, PINK, "diamond") for c in checkpoints),
+    ]
+    scale = 100 if metric.share else 1
+
+    def ends(value: Interval, unit: float = 1) -> dict[str, Any]:
+        high, low = (value.high - value.value) * unit, (value.value - value.low) * unit
+        return {"type": "data", "symmetric": False, "array": [high], "arrayminus": [low], "thickness": 1}
+
+    traces = [
+        {
+            "type": "scatter",
+            "name": plot_text(name),
+            "x": [latency_ms.value],
+            "y": [quality.value * scale],
+            "error_x": ends(latency_ms),
+            "error_y": ends(quality, scale),
+            "text": [
+                f"<b>{plot_text(name)}</b><br>{latency_ms.value:.3f} ms<br>{figure(quality.value, metric)}"
+            ],
+            "hoverinfo": "text",
+            "mode": "markers",
+            "marker": {"color": color, "size": 13, "symbol": symbol},
+        }
+        for name, latency_ms, quality, color, symbol in named
+        if latency_ms is not None and quality is not None
+    ]
+    if not traces:
+        return None
+    vertical = f"{plot_text(metric.name)}{', %' if metric.share else ''}"
+    return Plot(
+        data=traces,
+        layout={
+            "xaxis": {"title": {"text": "latency, ms"}, "rangemode": "tozero"},
+            "yaxis": {"title": {"text": vertical}},
+        },
+        label=f"{metric.name} on the test part against latency, of the reference and each checkpoint",
+        height_px=320,
     )
 
 

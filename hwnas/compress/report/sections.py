@@ -88,6 +88,9 @@ def summary(stored: StoredRun) -> Section:
     metric = stored.checkpoints[0].summary.metric.name
     columns = ("", metric, "difference", "latency", "ratio", "MMACs", "k params")
     content.append(Table(columns=columns, rows=rows))
+    quality = plots.checkpoints_plot(stored.checkpoints)
+    if quality is not None:
+        content.append(quality)
     if any(checkpoint.summary.further_metrics for checkpoint in stored.checkpoints):
         content.append(_further(stored.checkpoints))
     judged = sentences([judge(checkpoint.measurement) for checkpoint in stored.checkpoints])
