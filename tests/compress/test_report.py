@@ -135,13 +135,13 @@ def test_a_browser_shows_the_front_as_it_is_stored(finished: Path) -> None:
     row = front["front"][1]
     with opened(finished / STEADY / "report.html") as seen:
         page = seen.page
-        marker = page.locator(".plot").first.locator(".scatterlayer .trace").nth(1).locator(".point").nth(1)
+        marker = page.locator(".plot").nth(1).locator(".scatterlayer .trace").nth(1).locator(".point").nth(1)
         marker.scroll_into_view_if_needed()
         box = marker.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         latency_ms, loss, width, height = page.evaluate(
             """([x, y]) => {
-                const place = document.querySelector(".plot"), layout = place._fullLayout;
+                const place = document.querySelectorAll(".plot")[1], layout = place._fullLayout;
                 const box = place.getBoundingClientRect(), {xaxis, yaxis} = layout;
                 return [xaxis.p2d(x - box.x - xaxis._offset), yaxis.p2d(y - box.y - yaxis._offset),
                         Math.abs(xaxis.p2d(1) - xaxis.p2d(0)), Math.abs(yaxis.p2d(1) - yaxis.p2d(0))];
