@@ -1,7 +1,8 @@
 """One HTML file that shows text, tables, drawings and interactive plots, and needs nothing beside itself.
 
-plotly.js is embedded, compressed, from the plotly package (extra `report`); the page makes no network request, and
-its content security policy lets none happen. All text is escaped: names of models and files may hold anything.
+plotly.js is embedded, compressed, from the plotly package (extra `report`). The page makes no network
+request, and its content security policy lets none happen. All text is escaped: names of models and files may
+hold anything.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def render(title: str, sections: Sequence[Section]) -> str:
     """The page as text. Raises InputError where the plotly package is not installed."""
     plotly, script = _plotly_js(), _resource("page.js")
     policy = (
-        f"default-src 'none'; script-src {_source_hash(plotly)} {_source_hash(script)}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {_source_hash(plotly)} {_source_hash(script)}; "
+        "style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     body = "\n".join(map(_section, sections))
