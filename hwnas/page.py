@@ -33,10 +33,15 @@ BLUE, ORANGE, GREEN, PINK, GREY = "#2f7ed8", "#e0760a", "#1d9a6c", "#c2478d", "#
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text; a column whose cells all begin with a digit or a sign is aligned to the right."""
+    """Rows of text; a column whose cells all begin with a digit or a sign is aligned to the right.
+
+    Attributes:
+        folded: what stands in the place of the table until it is clicked; empty shows the table at once.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    folded: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +187,10 @@ def _table(table: Table) -> str:
 
     head = row("th", table.columns)
     body = "".join(row("td", cells) for cells in table.rows)
-    return f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    shown = f'<div class="wide"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    if not table.folded:
+        return shown
+    return f"<details><summary>{html.escape(table.folded)}</summary>{shown}</details>"
 
 
 def _is_figure(cell: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import re
 import stat
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -85,6 +87,14 @@ def test_columns_of_figures_are_aligned_to_the_right() -> None:
     assert text.count('<td class="number">') == 2
     assert '<th class="number">b</th>' in text
     assert "<table>" in render("t", [Section(heading="h", content=[Table(columns=["a"], rows=[])])])
+
+
+def test_a_folded_table_is_there_behind_its_words() -> None:
+    table = Table(columns=["a"], rows=[["1"]], folded=EVIL)
+    text = render("t", [Section(heading="h", content=[table])])
+    (shown,) = re.findall("<details><summary>(.*?)</summary>.*<table>.*</table></div></details>", text)
+    assert html.unescape(shown) == EVIL and "<script>alert" not in text
+    assert "<details>" not in render("t", [Section(heading="h", content=[replace(table, folded="")])])
 
 
 def test_the_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,19 @@ def test_quality_is_plotted_against_latency_with_both_intervals(finished: Path) 
     assert checkpoints_plot(unlabelled) is None
 
 
+def test_bars_are_the_latencies_of_the_parts_that_each_network_has(finished: Path) -> None:
+    stored = read_run(finished, finished / STEADY)
+    (section,) = [each for each in content(finished) if each.heading == "Where the time goes"]
+    (bars,) = [item for item in section.content if isinstance(item, Plot)]
+    costs = stored_json(finished, "blocks.json")["parts"]
+    networks = [[0] * len(costs), *(each.summary.choices for each in stored.checkpoints)]
+    assert [trace["name"] for trace in bars.data] == [part["name"] for part in costs]
+    for part, trace in zip(costs, bars.data, strict=True):
+        by_choice = {row["choice"]: row["cost"] for row in part["choices"]}
+        assert trace["x"] == [by_choice[choices[part["part"]]] for choices in networks]
+    assert trace["y"] == ["reference", *(each.name for each in stored.checkpoints)]
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
@@ -135,13 +148,13 @@ def test_a_browser_shows_the_front_as_it_is_stored(finished: Path) -> None:
     row = front["front"][1]
     with opened(finished / STEADY / "report.html") as seen:
         page = seen.page
-        marker = page.locator(".plot").nth(1).locator(".scatterlayer .trace").nth(1).locator(".point").nth(1)
+        marker = page.locator(".plot").nth(2).locator(".scatterlayer .trace").nth(1).locator(".point").nth(1)
         marker.scroll_into_view_if_needed()
         box = marker.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         latency_ms, loss, width, height = page.evaluate(
             """([x, y]) => {
-                const place = document.querySelectorAll(".plot")[1], layout = place._fullLayout;
+                const place = document.querySelectorAll(".plot")[2], layout = place._fullLayout;
                 const box = place.getBoundingClientRect(), {xaxis, yaxis} = layout;
                 return [xaxis.p2d(x - box.x - xaxis._offset), yaxis.p2d(y - box.y - yaxis._offset),
                         Math.abs(xaxis.p2d(1) - xaxis.p2d(0)), Math.abs(yaxis.p2d(1) - yaxis.p2d(0))];

@@ -182,6 +182,47 @@ def describe(stored: StoredRun, search: Search, point: Point) -> str:
     return "<br>".join(lines)
 
 
+def parts_plot(blocks: BlockCosts, networks: Sequence[tuple[str, Choices]]) -> Plot:
+    """The latency of each part of some networks, alone, as one bar a network.
+
+    Args:
+        networks: names, each with the choices of its parts.
+    """
+    traces: list[Trace] = []
+    for part in blocks.parts:
+        known = {row.choice: row for row in part.choices}
+        rows = [known.get(choices[part.part]) for _, choices in networks]
+        costs = [None if row is None else row.cost for row in rows]
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": plot_text(part.name),
+                "y": [plot_text(name) for name, _ in networks],
+                "x": costs,
+                "text": [
+                    ""
+                    if row is None or row.cost is None
+                    else f"{plot_text(part.name)}: {plot_text(row.name)}<br>{row.cost:.3f} ms"
+                    for row in rows
+                ],
+                "textposition": "none",
+                "hoverinfo": "text",
+            }
+        )
+    return Plot(
+        data=traces,
+        layout={
+            "barmode": "stack",
+            "xaxis": {"title": {"text": "latency of each part alone, ms"}},
+            "yaxis": {"autorange": "reversed"},
+            "legend": {"traceorder": "normal"},
+        },
+        label="latency of each part alone, of the reference and each checkpoint",
+        height_px=160 + 40 * len(networks),
+    )
+
+
 def sums_plot(measured_ms: Sequence[float], sums_ms: Sequence[float], names: Sequence[str]) -> Plot:
     """Sum of the block costs against the measured latency of the whole network."""
     texts = [

@@ -28,6 +28,9 @@ def sections(stored: StoredRun) -> list[Section]:
     """Everything, the summary first."""
     several = len(stored.searches) > 1
     made = [summary(stored)]
+    timed = next((s.blocks for s in stored.searches if s.blocks is not None), None)
+    if stored.checkpoints and timed is not None and timed.cost == "latency":
+        made.append(times_of_parts(stored, timed))
     for search in stored.searches:
         behind = f" ({search.kind})" if several else ""
         made.append(front(stored, search, f"Front{behind}"))
@@ -120,6 +123,20 @@ def _further(checkpoints: Sequence[Checkpoint]) -> Table:
     return Table(columns=("", "metric", "reference", "this network", "difference"), rows=rows)
 
 
+def times_of_parts(stored: StoredRun, blocks: BlockCosts) -> Section:
+    """Where the time of the reference and of each checkpoint goes."""
+    named = [("reference", (0,) * len(blocks.parts))]
+    named += [(checkpoint.name, checkpoint.summary.choices) for checkpoint in stored.checkpoints]
+    return Section(
+        heading="Where the time goes",
+        content=[
+            "Latency of each part alone, as the search took it. Together they are not the whole network’s: a "
+            "runtime joins layers across parts, and each part alone has a call of its own.",
+            plots.parts_plot(blocks, named),
+        ],
+    )
+
+
 def _what_for(stored: StoredRun) -> str:
     text = f"{stored.settings.model}, compressed for the device {stored.device} with the data "
     text += f"{stored.settings.data}."
@@ -174,7 +191,7 @@ def front(stored: StoredRun, search: Search, heading: str) -> Section:
         *(as_sentence(judged) for judged in search.front.judgement),
         first,
         *([Grid(plots=others)] if others else []),
-        Table(columns=columns, rows=rows),
+        Table(columns=columns, rows=rows, folded=f"All {len(rows)} networks of the front"),
     ]
     if any(row.extrapolates for row in search.front.front):
         content.append("* beyond the networks that the predictor was fitted to.")
